@@ -1,0 +1,296 @@
+package wire
+
+import "time"
+
+// Type says which message a frame holds. Numbers are never reused.
+type Type uint16
+
+// The messages of the conversation. Types from 64 on belong to the requests
+// that an operator's tool sends to the control socket.
+const (
+	TypeHello Type = 1 + iota
+	TypeWelcome
+	TypeRefuse
+	TypeSockets
+	TypeStates
+	TypeAck
+	TypeVerified
+	TypeReady
+	TypePaused
+	TypePing
+	TypeAlive
+	TypeCommit
+	TypeCommitted
+	TypeAbort
+	TypeRollback
+	TypeRolledBack
+	TypeTook
+	TypeConns
+	TypeLinger
+	TypeEndLinger
+	TypeBye
+	TypeAdopt
+	TypeStderr
+
+	TypeRequest  Type = 64
+	TypeResponse Type = 65
+)
+
+// Message is one message of the conversation: a pointer to one of the structs
+// of this package.
+type Message interface {
+	// Type returns the number that names the message on the wire.
+	Type() Type
+}
+
+// Via says how a successor came to its conversation.
+type Via uint32
+
+const (
+	ViaDial    Via = iota // it dialled the control socket by itself
+	ViaSpawn              // the predecessor started it with the conversation as an inherited descriptor
+	ViaInherit            // the predecessor started it through tableflip; the sockets are inherited, not sent
+)
+
+// Code is the machine-readable half of a reason.
+type Code uint32
+
+const (
+	CodeUnknown    Code = iota
+	CodeVersion         // no common protocol version
+	CodePeer            // peer not allowed
+	CodeInProgress      // another upgrade is under way
+	CodeNotReady        // the predecessor is not ready itself
+	CodeClosed          // the predecessor is shutting down
+	CodeTimeout         // a deadline of the upgrade passed
+	CodeCanceled        // the caller of the upgrade gave up
+	CodeRollback        // the operator rolled back
+	CodeInternal        // the predecessor could not do its part
+	CodeUnsupported     // the predecessor can't do what was asked for
+)
+
+// Hello opens a conversation: successor to predecessor.
+type Hello struct {
+	MinVersion uint32 // oldest protocol version the successor speaks
+	MaxVersion uint32 // newest protocol version the successor speaks
+	PID        int64  // as the successor sees itself; 0 if it can't tell
+	Build      string // the successor's Config.Version
+	Via        Via
+	Mode       uint32 // handoff.Mode of the successor
+}
+
+// Welcome answers Hello.
+type Welcome struct {
+	Version      uint32 // protocol version chosen
+	Generation   uint64 // of the predecessor
+	PID          int64
+	Build        string
+	Mode         uint32        // handoff.Mode of the predecessor
+	Sockets      uint32        // entries that follow in Sockets messages
+	States       uint32        // entries that follow in States messages
+	Probation    time.Duration // time between Ready and Commit
+	HangTimeout  time.Duration // silence after which the peer counts as hung
+	ReadyTimeout time.Duration // time from here to Ready; 0 means no limit
+}
+
+// Refuse answers Hello where no conversation comes about; or any message, when
+// the predecessor can't go on.
+type Refuse struct {
+	Code   Code
+	Reason string
+}
+
+// SocketKind says what a descriptor of the manifest is.
+type SocketKind uint32
+
+const (
+	KindListener SocketKind = 1 + iota
+	KindPacket
+	KindFile
+	KindControl // the listener of the control socket itself
+)
+
+// Socket is the manifest's description of one descriptor.
+type Socket struct {
+	Kind      SocketKind
+	Name      string // of a named socket or a file; else empty
+	Network   string // as asked for
+	Address   string // as asked for
+	Shard     uint32 // position among the sockets with the same Name, Network and Address
+	Bound     string // the address it has, as net prints it
+	Domain    int32  // SO_DOMAIN
+	SockType  int32  // SO_TYPE
+	Protocol  int32  // SO_PROTOCOL
+	Listening bool   // SO_ACCEPTCONN
+	Sockname  []byte // the kernel's sockaddr, as getsockname(2) gives it
+	FileMode  uint32 // st_mode of a file; 0 for a socket
+	PathDev   uint64 // device and inode of the path that a unix socket is bound to
+	PathIno   uint64
+}
+
+// Sockets carries a part of the manifest and, in the same frame, the
+// descriptors of its entries, one each and in order (none with ViaInherit).
+type Sockets struct {
+	Seq     uint32 // answered by Ack
+	First   uint32 // index of the first entry in the whole manifest
+	Entries []Socket
+}
+
+// State describes one state blob.
+type State struct {
+	Name string
+	Size uint64
+}
+
+// States carries state blobs: a sealed memfd for each entry.
+type States struct {
+	Seq     uint32
+	Entries []State
+}
+
+// Ack acknowledges a Sockets, States, Conns or Adopt message.
+type Ack struct {
+	Seq   uint32
+	Taken uint32 // how many entries, from the first on, the receiver keeps
+}
+
+// Verified ends the transfer: each descriptor was checked.
+type Verified struct{}
+
+// Ready says that the successor's Accept gate is open.
+type Ready struct {
+	Conns []string // names under which the successor takes open connections
+}
+
+// Paused says that the predecessor has stopped accepting.
+type Paused struct {
+	Queue    int64  // connections in the accept queues; -1 if not known
+	HalfOpen int64  // handshakes under way; -1 if not known
+	Accepted uint64 // connections accepted by the predecessor since the upgrade began
+}
+
+// Ping asks the successor for a sign of life.
+type Ping struct {
+	Seq   uint64
+	Final bool // Commit follows the answer
+}
+
+// Alive answers Ping after the successor's own health check.
+type Alive struct {
+	Seq      uint64
+	Accepted uint64 // connections accepted by the successor so far
+}
+
+// Commit is the point of no return.
+type Commit struct{}
+
+// Committed confirms Commit.
+type Committed struct {
+	Accepted uint64
+}
+
+// Abort is the successor's refusal; it ends the conversation.
+type Abort struct {
+	Reason string
+}
+
+// Rollback is the predecessor's withdrawal; it accepts again.
+type Rollback struct {
+	Code   Code
+	Reason string
+}
+
+// RolledBack confirms Rollback.
+type RolledBack struct {
+	Accepted uint64
+}
+
+// Took says that the successor carries on alone, because the predecessor was
+// silent for too long.
+type Took struct{}
+
+// Conn describes one open connection that moves.
+type Conn struct {
+	Name  string // chosen by the protocol that moves it
+	State []byte
+}
+
+// Conns carries open connections, a descriptor for each entry.
+type Conns struct {
+	Seq     uint32
+	Entries []Conn
+}
+
+// Linger reports how far the predecessor has come after Commit.
+type Linger struct {
+	Open      uint64        // connections still open
+	Moved     uint64        // connections passed to the successor
+	Cut       uint64        // connections closed by force
+	Remaining time.Duration // until the linger limit; negative if there is none
+}
+
+// EndLinger asks a lingering predecessor to end now.
+type EndLinger struct {
+	Reason string
+}
+
+// Bye is the predecessor's last message.
+type Bye struct {
+	Open  uint64
+	Moved uint64
+	Cut   uint64
+}
+
+// Adopt passes on the conversation with an older predecessor that still
+// lingers; its connection is the frame's descriptor.
+type Adopt struct {
+	Seq        uint32
+	Version    uint32 // protocol version of that conversation
+	Generation uint64
+	PID        int64
+	Build      string
+}
+
+// Stderr carries three descriptors: the standard error that the successor
+// should have in the end, and the read and the write end of the pipe through
+// which the predecessor sees it until then.
+type Stderr struct{}
+
+// Request is an operator's request to the control socket.
+type Request struct {
+	Op   string
+	Body []byte // JSON
+}
+
+// Response answers a Request; several may follow one Request.
+type Response struct {
+	Final bool
+	Code  Code
+	Body  []byte // JSON
+}
+
+func (*Hello) Type() Type      { return TypeHello }
+func (*Welcome) Type() Type    { return TypeWelcome }
+func (*Refuse) Type() Type     { return TypeRefuse }
+func (*Sockets) Type() Type    { return TypeSockets }
+func (*States) Type() Type     { return TypeStates }
+func (*Ack) Type() Type        { return TypeAck }
+func (*Verified) Type() Type   { return TypeVerified }
+func (*Ready) Type() Type      { return TypeReady }
+func (*Paused) Type() Type     { return TypePaused }
+func (*Ping) Type() Type       { return TypePing }
+func (*Alive) Type() Type      { return TypeAlive }
+func (*Commit) Type() Type     { return TypeCommit }
+func (*Committed) Type() Type  { return TypeCommitted }
+func (*Abort) Type() Type      { return TypeAbort }
+func (*Rollback) Type() Type   { return TypeRollback }
+func (*RolledBack) Type() Type { return TypeRolledBack }
+func (*Took) Type() Type       { return TypeTook }
+func (*Conns) Type() Type      { return TypeConns }
+func (*Linger) Type() Type     { return TypeLinger }
+func (*EndLinger) Type() Type  { return TypeEndLinger }
+func (*Bye) Type() Type        { return TypeBye }
+func (*Adopt) Type() Type      { return TypeAdopt }
+func (*Stderr) Type() Type     { return TypeStderr }
+func (*Request) Type() Type    { return TypeRequest }
+func (*Response) Type() Type   { return TypeResponse }
