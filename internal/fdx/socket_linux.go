@@ -1,0 +1,78 @@
+package fdx
+
+import (
+	"net"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Info describes the socket fd, which it borrows. It allocates only Sockname.
+// For a descriptor that is not a socket the error matches [syscall.ENOTSOCK].
+func Info(fd int) (SocketInfo, error) {
+	return InfoInto(fd, nil)
+}
+
+// InfoInto is [Info] with Sockname appended to buf[:0], for many calls in a row
+// without an allocation. 128 bytes hold every address (sockaddr_storage).
+func InfoInto(fd int, buf []byte) (SocketInfo, error) {
+	var info SocketInfo
+	for _, o := range [...]struct {
+		opt  int
+		name string
+		to   *int
+	}{
+		{unix.SO_DOMAIN, "getsockopt(SO_DOMAIN)", &info.Domain},
+		{unix.SO_TYPE, "getsockopt(SO_TYPE)", &info.Type},
+		{unix.SO_PROTOCOL, "getsockopt(SO_PROTOCOL)", &info.Protocol},
+	} {
+		v, err := getsockopt(fd, o.opt)
+		if err != nil {
+			return SocketInfo{}, os.NewSyscallError(o.name, err)
+		}
+		*o.to = v
+	}
+	v, err := getsockopt(fd, unix.SO_ACCEPTCONN)
+	if err != nil {
+		return SocketInfo{}, os.NewSyscallError("getsockopt(SO_ACCEPTCONN)", err)
+	}
+	info.Listening = v != 0
+
+	var sa [128]byte // sockaddr_storage, socket(7)
+	n := uint32(len(sa))
+	_, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&n)))
+	if errno != 0 {
+		return SocketInfo{}, os.NewSyscallError("getsockname", errno)
+	}
+	info.Sockname = append(buf[:0], sa[:min(int(n), len(sa))]...)
+	return info, nil
+}
+
+// getsockopt reads an integer option of SOL_SOCKET. It is a raw system call,
+// without the scheduler's bookkeeping, because the kernel answers these from
+// the socket's fields and never sleeps (net/core/sock.c, sk_getsockopt).
+func getsockopt(fd, opt int) (int, error) {
+	var v int32
+	n := uint32(unsafe.Sizeof(v))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, uintptr(opt), uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&n)), 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(v), nil
+}
+
+// PeerCred returns the identity of c's peer, as the kernel noted it at connect
+// or socketpair time.
+func PeerCred(c *net.UnixConn) (Cred, error) {
+	var cred Cred
+	err := control(c, func(fd int) error {
+		u, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err != nil {
+			return os.NewSyscallError("getsockopt(SO_PEERCRED)", err)
+		}
+		cred = Cred{PID: int(u.Pid), UID: int(u.Uid), GID: int(u.Gid)}
+		return nil
+	})
+	return cred, err
+}
