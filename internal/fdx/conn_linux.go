@@ -65,24 +65,16 @@ func Conn(fd int, name string) (net.Conn, error) {
 	return c, nil
 }
 
-// file takes ownership of fd and makes it non-blocking before [os.NewFile] sees
-// it: a file that finds O_NONBLOCK set leaves the flag alone, while one that
-// set it by itself clears it again in Fd, which the net.File functions call.
+// file takes ownership of fd. A file of [os.NewFile] leaves O_NONBLOCK alone,
+// in Fd too, which the net.File functions call before they duplicate the
+// descriptor and make it non-blocking; a file of (*net.TCPListener).File is
+// another kind and clears the flag (os, newFileKind).
 func file(fd int, name string) (*os.File, error) {
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil {
-		if err != unix.EBADF {
-			_ = unix.Close(fd) // the first error is the one to report
-		}
-		return nil, fmt.Errorf("descriptor %d %q: %w", fd, name, os.NewSyscallError("fcntl(F_GETFL)", err))
+	f := os.NewFile(uintptr(fd), name)
+	if f == nil {
+		return nil, fmt.Errorf("descriptor %d %q: %w", fd, name, unix.EBADF)
 	}
-	if flags&unix.O_NONBLOCK == 0 {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags|unix.O_NONBLOCK); err != nil {
-			_ = unix.Close(fd)
-			return nil, fmt.Errorf("descriptor %d %q: %w", fd, name, os.NewSyscallError("fcntl(F_SETFL)", err))
-		}
-	}
-	return os.NewFile(uintptr(fd), name), nil
+	return f, nil
 }
 
 // tcpOptions holds the options that net's newTCPConn sets on each connection:

@@ -18,26 +18,21 @@ func Info(fd int) (SocketInfo, error) {
 // without an allocation. 128 bytes hold every address (sockaddr_storage).
 func InfoInto(fd int, buf []byte) (SocketInfo, error) {
 	var info SocketInfo
-	for _, o := range [...]struct {
-		opt  int
-		name string
-		to   *int
-	}{
-		{unix.SO_DOMAIN, "getsockopt(SO_DOMAIN)", &info.Domain},
-		{unix.SO_TYPE, "getsockopt(SO_TYPE)", &info.Type},
-		{unix.SO_PROTOCOL, "getsockopt(SO_PROTOCOL)", &info.Protocol},
-	} {
-		v, err := getsockopt(fd, o.opt)
-		if err != nil {
-			return SocketInfo{}, os.NewSyscallError(o.name, err)
-		}
-		*o.to = v
+	var err error
+	if info.Domain, err = getsockopt(fd, unix.SO_DOMAIN); err != nil {
+		return SocketInfo{}, os.NewSyscallError("getsockopt(SO_DOMAIN)", err)
 	}
-	v, err := getsockopt(fd, unix.SO_ACCEPTCONN)
+	if info.Type, err = getsockopt(fd, unix.SO_TYPE); err != nil {
+		return SocketInfo{}, os.NewSyscallError("getsockopt(SO_TYPE)", err)
+	}
+	if info.Protocol, err = getsockopt(fd, unix.SO_PROTOCOL); err != nil {
+		return SocketInfo{}, os.NewSyscallError("getsockopt(SO_PROTOCOL)", err)
+	}
+	listening, err := getsockopt(fd, unix.SO_ACCEPTCONN)
 	if err != nil {
 		return SocketInfo{}, os.NewSyscallError("getsockopt(SO_ACCEPTCONN)", err)
 	}
-	info.Listening = v != 0
+	info.Listening = listening != 0
 
 	var sa [128]byte // sockaddr_storage, socket(7)
 	n := uint32(len(sa))

@@ -1,0 +1,6 @@
+package fdx
+
+var (
+	CountOpen   = countOpen
+	CountListed = countListed
+)

@@ -1,0 +1,155 @@
+package fdx_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+func TestInfo(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false)
+	for _, tt := range []struct {
+		network, address string
+		packet           bool
+		want             fdx.SocketInfo
+		addrLen          int
+	}{
+		{"tcp4", "127.0.0.1:0", false, fdx.SocketInfo{Domain: unix.AF_INET, Type: unix.SOCK_STREAM, Protocol: unix.IPPROTO_TCP, Listening: true}, unix.SizeofSockaddrInet4},
+		{"udp4", "127.0.0.1:0", true, fdx.SocketInfo{Domain: unix.AF_INET, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP}, unix.SizeofSockaddrInet4},
+		{"unix", filepath.Join(dir, "stream"), false, fdx.SocketInfo{Domain: unix.AF_UNIX, Type: unix.SOCK_STREAM, Listening: true}, 2 + len(dir) + len("/stream") + 1},
+		{"unixgram", filepath.Join(dir, "dgram"), true, fdx.SocketInfo{Domain: unix.AF_UNIX, Type: unix.SOCK_DGRAM}, 2 + len(dir) + len("/dgram") + 1},
+		{"unixpacket", filepath.Join(dir, "seq"), false, fdx.SocketInfo{Domain: unix.AF_UNIX, Type: unix.SOCK_SEQPACKET, Listening: true}, 2 + len(dir) + len("/seq") + 1},
+	} {
+		t.Run(tt.network, func(t *testing.T) {
+			t.Parallel()
+			var fd int
+			if tt.packet {
+				pc, err := plain.ListenPacket(context.Background(), tt.network, tt.address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer pc.Close()
+				fd = number(t, pc)
+			} else {
+				ln, err := plain.Listen(context.Background(), tt.network, tt.address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer ln.Close()
+				fd = number(t, ln)
+			}
+			got, err := fdx.Info(fd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got.Sockname) != tt.addrLen {
+				t.Errorf("Sockname has %d bytes, want %d: %x", len(got.Sockname), tt.addrLen, got.Sockname)
+			}
+			if family := *(*uint16)(unsafe.Pointer(&got.Sockname[0])); int(family) != tt.want.Domain {
+				t.Errorf("sa_family = %d, want %d", family, tt.want.Domain)
+			}
+			got.Sockname = nil
+			if got.Domain != tt.want.Domain || got.Type != tt.want.Type || got.Protocol != tt.want.Protocol || got.Listening != tt.want.Listening {
+				t.Errorf("Info = %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+func number(t testing.TB, c any) int {
+	t.Helper()
+	fd, err := fdx.Number(c.(syscall.Conn))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+func TestInfoNotASocket(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	fd, err := fdx.Number(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fdx.Info(fd); !errors.Is(err, unix.ENOTSOCK) {
+		t.Errorf("Info(pipe) = %v, want ENOTSOCK", err)
+	}
+	if _, err := fdx.Info(-1); !errors.Is(err, unix.EBADF) {
+		t.Errorf("Info(-1) = %v, want EBADF", err)
+	}
+}
+
+func TestInfoIntoAllocates(t *testing.T) {
+	fd, err := fdx.Number(listenTCP(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 0, 128)
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := fdx.InfoInto(fd, buf); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("InfoInto allocates %v times, want 0", n)
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := fdx.Info(fd); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 1 {
+		t.Errorf("Info allocates %v times, want at most 1", n)
+	}
+}
+
+func TestPeerCred(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("unix", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := fdx.PeerCred(c.(*net.UnixConn))
+	if want := (fdx.Cred{PID: os.Getpid(), UID: os.Getuid(), GID: os.Getgid()}); err != nil || got != want {
+		t.Errorf("PeerCred = %+v, %v, want %+v", got, err, want)
+	}
+	c.Close()
+	if _, err := fdx.PeerCred(c.(*net.UnixConn)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("PeerCred(closed) = %v, want net.ErrClosed", err)
+	}
+}
+
+func BenchmarkInfo(b *testing.B) {
+	fd, err := fdx.Number(listenTCP(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	buf := make([]byte, 0, 128)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := fdx.InfoInto(fd, buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
