@@ -1,0 +1,2 @@
+// Package reuseport is a draft; see the exported names.
+package reuseport

@@ -1,0 +1,119 @@
+package reuseport
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/reuseport/internal/diag"
+)
+
+func queueLen(c syscall.Conn) (n, backlog int, err error) {
+	err = control(c, func(fd int) error {
+		n, backlog, err = queueLenFD(fd)
+		return err
+	})
+	return n, backlog, err
+}
+
+func queueLenFD(fd int) (n, backlog int, err error) {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return 0, 0, os.NewSyscallError("getsockopt(SO_DOMAIN)", err)
+	}
+	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil {
+		return 0, 0, os.NewSyscallError("getsockopt(SO_ACCEPTCONN)", err)
+	}
+	if listening == 0 {
+		return 0, 0, fmt.Errorf("queue length of a socket that does not listen: %w", unix.EINVAL)
+	}
+	switch domain {
+	case unix.AF_INET, unix.AF_INET6:
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOPROTOOPT) {
+			return 0, 0, fmt.Errorf("queue length of a socket that is not TCP: %w", errors.ErrUnsupported)
+		}
+		if err != nil {
+			return 0, 0, os.NewSyscallError("getsockopt(TCP_INFO)", err)
+		}
+		return int(info.Unacked), int(info.Sacked), nil
+	case unix.AF_UNIX:
+		inode, err := inodeOf(fd)
+		if err != nil {
+			return 0, 0, err
+		}
+		dc, err := diag.Dial()
+		if err != nil {
+			return 0, 0, err
+		}
+		defer dc.Close()
+		return dc.UnixQueue(inode)
+	}
+	return 0, 0, fmt.Errorf("queue length of a socket of family %d: %w", domain, errors.ErrUnsupported)
+}
+
+func halfOpen(c syscall.Conn) (n int, err error) {
+	var q diag.Query
+	if err := control(c, func(fd int) error {
+		q, err = queryOf(fd)
+		return err
+	}); err != nil {
+		return 0, err
+	}
+	if q.Protocol != unix.IPPROTO_TCP {
+		return 0, fmt.Errorf("half-open handshakes of a socket that is not TCP: %w", errors.ErrUnsupported)
+	}
+	dc, err := diag.Dial()
+	if err != nil {
+		return 0, err
+	}
+	defer dc.Close()
+	tuples, err := dc.HalfOpen(q)
+	return len(tuples), err
+}
+
+const protocolMPTCP = 262 // IPPROTO_MPTCP
+
+// queryOf returns the query for sockets that share the local address of fd.
+// Requests on a dual-stack listener carry its family whatever that of the
+// client (inet_reqsk_alloc copies it), so one query finds them all.
+func queryOf(fd int) (diag.Query, error) {
+	proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil {
+		return diag.Query{}, os.NewSyscallError("getsockopt(SO_PROTOCOL)", err)
+	}
+	if proto == protocolMPTCP {
+		proto = unix.IPPROTO_TCP // handshakes are those of its TCP subflows
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return diag.Query{}, os.NewSyscallError("getsockname", err)
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return diag.Query{
+			Family: unix.AF_INET, Protocol: uint8(proto), Port: uint16(sa.Port),
+			Addr: netip.AddrFrom4(sa.Addr),
+		}, nil
+	case *unix.SockaddrInet6:
+		return diag.Query{
+			Family: unix.AF_INET6, Protocol: uint8(proto), Port: uint16(sa.Port),
+			Addr: netip.AddrFrom16(sa.Addr),
+		}, nil
+	}
+	return diag.Query{}, fmt.Errorf("address of a socket that is not TCP or UDP: %w", errors.ErrUnsupported)
+}
+
+// inodeOf returns the number under which the kernel reports the socket fd.
+func inodeOf(fd int) (uint32, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, os.NewSyscallError("fstat", err)
+	}
+	return uint32(st.Ino), nil
+}
