@@ -41,6 +41,8 @@ const (
 type Message interface {
 	// Type returns the number that names the message on the wire.
 	Type() Type
+
+	fields(c *codec)
 }
 
 // Via says how a successor came to its conversation.
@@ -56,17 +58,17 @@ const (
 type Code uint32
 
 const (
-	CodeUnknown    Code = iota
-	CodeVersion         // no common protocol version
-	CodePeer            // peer not allowed
-	CodeInProgress      // another upgrade is under way
-	CodeNotReady        // the predecessor is not ready itself
-	CodeClosed          // the predecessor is shutting down
-	CodeTimeout         // a deadline of the upgrade passed
-	CodeCanceled        // the caller of the upgrade gave up
-	CodeRollback        // the operator rolled back
-	CodeInternal        // the predecessor could not do its part
-	CodeUnsupported     // the predecessor can't do what was asked for
+	CodeUnknown     Code = iota
+	CodeVersion          // no common protocol version
+	CodePeer             // peer not allowed
+	CodeInProgress       // another upgrade is under way
+	CodeNotReady         // the predecessor is not ready itself
+	CodeClosed           // the predecessor is shutting down
+	CodeTimeout          // a deadline of the upgrade passed
+	CodeCanceled         // the caller of the upgrade gave up
+	CodeRollback         // the operator rolled back
+	CodeInternal         // the predecessor could not do its part
+	CodeUnsupported      // the predecessor can't do what was asked for
 )
 
 // Hello opens a conversation: successor to predecessor.
