@@ -10,6 +10,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -152,4 +153,59 @@ func BenchmarkInfo(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// TestInfoInfers compares Info with what the kernel says when asked for each
+// thing, for every kind of socket that this kernel and this user can open.
+func TestInfoInfers(t *testing.T) {
+	t.Parallel()
+	opened := 0
+	for _, domain := range []int{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_VSOCK, unix.AF_SMC, unix.AF_TIPC, unix.AF_KEY, unix.AF_XDP} {
+		for _, typ := range []int{unix.SOCK_STREAM, unix.SOCK_DGRAM, unix.SOCK_SEQPACKET, unix.SOCK_RAW, unix.SOCK_DCCP} {
+			for _, proto := range []int{
+				0, 1, unix.IPPROTO_ICMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMPV6, unix.IPPROTO_UDPLITE,
+				unix.IPPROTO_SCTP, unix.IPPROTO_DCCP, unix.IPPROTO_MPTCP, unix.IPPROTO_RAW,
+			} {
+				fd, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC, proto)
+				if err != nil {
+					continue // no such socket
+				}
+				opened++
+				for _, listen := range []bool{false, true} {
+					if listen && unix.Listen(fd, 1) != nil {
+						continue
+					}
+					got, err := fdx.Info(fd)
+					if errors.Is(err, unix.EOPNOTSUPP) {
+						continue // a kind without addresses
+					}
+					if err != nil {
+						t.Errorf("Info(socket(%d, %d, %d)): %v", domain, typ, proto, err)
+						continue
+					}
+					option := func(opt int) int {
+						v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, opt)
+						if err != nil {
+							t.Error(err)
+						}
+						return v
+					}
+					want := fdx.SocketInfo{
+						Domain: option(unix.SO_DOMAIN), Type: option(unix.SO_TYPE), Protocol: option(unix.SO_PROTOCOL),
+						Listening: option(unix.SO_ACCEPTCONN) != 0, Sockname: got.Sockname,
+					}
+					if diff := cmp.Diff(want, got); diff != "" {
+						t.Errorf("Info(socket(%d, %d, %d)), listening %v (-want +got):\n%s", domain, typ, proto, listen, diff)
+					}
+				}
+				if err := fdx.Close(fd); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+	if opened < 5 {
+		t.Errorf("only %d kinds of socket could be opened", opened)
+	}
+	t.Logf("%d kinds of socket", opened)
 }
