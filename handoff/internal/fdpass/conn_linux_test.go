@@ -8,10 +8,10 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -718,18 +718,65 @@ func TestManyDescriptors(t *testing.T) {
 	w.wantGone(t)
 }
 
-// TestShortLimit runs shortLimit in a process of its own.
 func TestShortLimit(t *testing.T) {
 	t.Parallel()
-	exe, err := os.Executable()
+	runHelper(t, "short-limit")
+}
+
+func TestManyInFlight(t *testing.T) {
+	t.Parallel()
+	runHelper(t, "many-in-flight")
+}
+
+// manyInFlight sends without privilege until the kernel refuses, takes what is
+// in flight, and goes on.
+func manyInFlight() error {
+	raw, end, err := socketpair()
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	cmd := exec.CommandContext(t.Context(), exe)
-	cmd.Env = append(os.Environ(), helperEnv+"=short-limit")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
+	a, b := fdpass.New(raw), fdpass.New(end)
+	const limit = 64
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
+		return err
 	}
+	if os.Getuid() == 0 {
+		if err := syscall.Setuid(65534); err != nil {
+			return err
+		}
+	}
+	wfd, err := fdx.Number(raw)
+	if err != nil {
+		return err
+	}
+	fds := slices.Repeat([]int{wfd}, limit/2)
+	sent := 0
+	for ; err == nil; sent++ {
+		if sent > 10 {
+			return fmt.Errorf("%d descriptors in flight, limit %d", sent*len(fds), limit)
+		}
+		err = a.Send(1, []byte("many"), fds)
+	}
+	sent--
+	if !errors.Is(err, syscall.ETOOMANYREFS) {
+		return fmt.Errorf("Send = %v, want ETOOMANYREFS", err)
+	}
+	for range sent {
+		f, err := b.Recv()
+		if err != nil || string(f.Payload) != "many" || len(f.FDs) != len(fds) {
+			return fmt.Errorf("Recv = %+v, %v", f, err)
+		}
+		if err := fdx.Close(f.FDs...); err != nil {
+			return err
+		}
+	}
+	if err := a.Send(2, []byte("again"), fds); err != nil {
+		return fmt.Errorf("Send after the peer took all = %w", err)
+	}
+	if f, err := b.Recv(); err != nil || f.Type != 2 || string(f.Payload) != "again" {
+		return fmt.Errorf("Recv = %+v, %v, want the frame sent last", f, err)
+	}
+	return nil
 }
 
 // shortLimit receives 253 descriptors with room for 34 and for none.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,17 +17,36 @@ import (
 const helperEnv = "BATON_FDPASS_TEST_HELPER"
 
 func TestMain(m *testing.M) {
-	switch name := os.Getenv(helperEnv); name {
-	case "":
+	name := os.Getenv(helperEnv)
+	if name == "" {
 		os.Exit(m.Run())
-	case "short-limit":
-		if err := shortLimit(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-	default:
+	}
+	helper := map[string]func() error{
+		"short-limit":    shortLimit,
+		"many-in-flight": manyInFlight,
+	}[name]
+	if helper == nil {
 		fmt.Fprintf(os.Stderr, "no helper %q\n", name)
 		os.Exit(2)
+	}
+	if err := helper(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// runHelper runs a helper in a process of its own, whose limits and identity it
+// may change.
+func runHelper(t *testing.T, name string) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), exe)
+	cmd.Env = append(os.Environ(), helperEnv+"="+name)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", name, err, out)
 	}
 }
 

@@ -197,8 +197,8 @@ func TestLimits(t *testing.T) {
 			if err != nil {
 				t.Fatalf("Decode(as large as allowed) = %v", err)
 			}
-			if diff := cmp.Diff(m, got); diff != "" {
-				t.Errorf("round trip (-want +got):\n%s", diff)
+			if !reflect.DeepEqual(m, got) { // a diff of 1 MiB takes seconds
+				t.Error("Decode(Append(m)) is not m")
 			}
 			if err := wire.Check(tt.make(1)); !errors.Is(err, wire.ErrTooLarge) {
 				t.Errorf("Check(one more) = %v, want ErrTooLarge", err)

@@ -1,0 +1,215 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// The defaults of [Config].
+const (
+	DefaultReadyTimeout  = time.Minute
+	DefaultProbation     = 2 * time.Second
+	DefaultLingerTimeout = 30 * time.Second
+	DefaultMaxLingering  = 4
+)
+
+// hangTimeout is the silence after which a peer counts as hung.
+const hangTimeout = 5 * time.Second
+
+// Config says how a server is replaced. The zero value of each field gives its
+// default. New copies what it needs.
+type Config struct {
+	// Mode says how a successor that this process starts comes to its sockets.
+	// How this process itself came to its own is its predecessor's choice, so
+	// that a mode can be changed by an upgrade. Zero is Inherit.
+	Mode Mode
+
+	// Name names the service. Its control socket is
+	// /run/baton/NAME/control.sock for root and
+	// $XDG_RUNTIME_DIR/baton/NAME/control.sock for others (without
+	// XDG_RUNTIME_DIR: baton-UID/NAME/control.sock in [os.TempDir]).
+	// Takeover needs a Name or a ControlSocket. Inherit without either uses an
+	// unnamed control socket that only its own successors find.
+	Name string
+	// ControlSocket is the path of the control socket, instead of the one that
+	// comes from Name. Its folder is created with mode 0700 if it is missing,
+	// and must have that mode and the process's owner (or root) if it exists.
+	ControlSocket string
+
+	// Version describes this build to the other side, in reports and in
+	// status. It has no effect on anything else.
+	Version string
+
+	// Executable is the program that an upgrade starts. Empty means the one this
+	// process was started with: os.Args[0], resolved in New, so that a binary
+	// replaced on disk is the new version. Takeover and Drain only.
+	Executable string
+	// Args are the arguments of the successor, without the program's name. nil
+	// means os.Args[1:]. Takeover and Drain only.
+	Args []string
+
+	// ListenConfig is used for sockets that are bound, and its keep-alive
+	// settings on connections of all listeners, inherited ones included. nil
+	// means the zero ListenConfig.
+	ListenConfig *net.ListenConfig
+
+	// ReadyTimeout bounds the time from the start of a successor to its Ready.
+	// Zero means DefaultReadyTimeout, negative no limit.
+	ReadyTimeout time.Duration
+	// Probation is the time after the successor's Ready in which the
+	// predecessor can still take its sockets back: by itself when the
+	// successor dies, hangs or fails its health check, or by Rollback. Zero
+	// means DefaultProbation, negative none. The predecessor's value counts.
+	Probation time.Duration
+	// LingerTimeout bounds the time that open connections get after commit or
+	// after a stop signal. Zero means DefaultLingerTimeout, negative no limit.
+	LingerTimeout time.Duration
+	// MaxLingering is the number of predecessors that may linger at once; the
+	// oldest ends first. Zero means DefaultMaxLingering, negative no limit. In
+	// mode Inherit at most one can.
+	MaxLingering int
+
+	// PIDFile is a file that holds the process ID of the process that serves:
+	// replaced atomically at commit, put back at a rollback that comes after
+	// that, removed when the service ends. Empty means none.
+	PIDFile string
+
+	// UpgradeSignals start an upgrade. nil means SIGUSR2, empty but not nil none.
+	UpgradeSignals []os.Signal
+	// StopSignals end the service gracefully: Done is closed. A second one ends
+	// the linger. nil means SIGTERM and SIGINT, empty but not nil none.
+	StopSignals []os.Signal
+
+	// Allow decides about peers of the control socket that have neither the
+	// uid of this process nor root's, and about a predecessor that has neither.
+	// nil allows none. It is called from the goroutine that serves the peer.
+	Allow func(Peer) bool
+
+	// Healthy is asked in probation, before each sign of life that this process
+	// as a successor gives, the last one right before commit. An error aborts
+	// the upgrade. It is called from a goroutine of its own and must return
+	// when its context ends. nil means healthy.
+	Healthy func(ctx context.Context) error
+
+	// OnEvent is told what happens, in order, from one goroutine of the
+	// Upgrader's; it may block without holding anything up, but Shutdown waits
+	// for it.
+	OnEvent func(Event)
+
+	// Logger gets a line for each step. nil means no log. SlogLogger makes one
+	// of a *slog.Logger.
+	Logger hclog.Logger
+}
+
+// Peer is the process at the other end of a control socket, as the kernel
+// names it (SO_PEERCRED, unix(7)).
+type Peer struct {
+	PID int // 0 if it is not in our PID namespace
+	UID int
+	GID int
+}
+
+// config is a Config that was checked, with its defaults filled in.
+type config struct {
+	Config
+	dir          string // the working directory that a successor starts in
+	pidFile      string
+	listenConfig net.ListenConfig
+}
+
+// newConfig copies, checks and completes c.
+func newConfig(c *Config) (*config, error) {
+	cfg := &config{}
+	if c != nil {
+		cfg.Config = *c
+	}
+	if cfg.ListenConfig != nil {
+		cfg.listenConfig = *cfg.ListenConfig
+	}
+	cfg.ReadyTimeout = orDefault(cfg.ReadyTimeout, DefaultReadyTimeout)
+	cfg.Probation = orDefault(cfg.Probation, DefaultProbation)
+	cfg.LingerTimeout = orDefault(cfg.LingerTimeout, DefaultLingerTimeout)
+	cfg.MaxLingering = orDefault(cfg.MaxLingering, DefaultMaxLingering)
+	if cfg.UpgradeSignals == nil {
+		cfg.UpgradeSignals = defaultUpgradeSignals()
+	}
+	if cfg.StopSignals == nil {
+		cfg.StopSignals = []os.Signal{syscall.SIGTERM, os.Interrupt}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = hclog.NewNullLogger()
+	}
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("handoff: config: %w", err)
+	}
+	var err error
+	if cfg.dir, err = os.Getwd(); err != nil {
+		return nil, fmt.Errorf("handoff: working directory: %w", err)
+	}
+	if cfg.PIDFile != "" {
+		if cfg.pidFile, err = filepath.Abs(cfg.PIDFile); err != nil {
+			return nil, fmt.Errorf("handoff: PID file: %w", err)
+		}
+	}
+	return cfg, cfg.resolveExecutable()
+}
+
+func (cfg *config) check() error {
+	switch cfg.Mode {
+	case Inherit:
+		if cfg.Executable != "" || cfg.Args != nil {
+			return fmt.Errorf("%w: Executable and Args: tableflip starts os.Args again; use Takeover", ErrUnsupported)
+		}
+	case Takeover:
+		if cfg.Name == "" && cfg.ControlSocket == "" {
+			return errors.New("mode takeover needs Name or ControlSocket, for a successor to find")
+		}
+	default:
+		return fmt.Errorf("%w: %v", ErrUnsupported, cfg.Mode)
+	}
+	if strings.ContainsAny(cfg.Name, "/\x00") || cfg.Name == "." || cfg.Name == ".." {
+		return fmt.Errorf("name %q can't be the name of a folder", cfg.Name)
+	}
+	return nil
+}
+
+// resolveExecutable finds the program by its name now, because the working
+// directory and PATH may change until it is needed.
+func (cfg *config) resolveExecutable() error {
+	if cfg.Executable == "" {
+		cfg.Executable = os.Args[0]
+		if !strings.Contains(cfg.Executable, "/") {
+			// Not found means that it was started in a way that exec(3) does not
+			// know; the upgrade says so, with the name.
+			if path, err := exec.LookPath(cfg.Executable); err == nil {
+				cfg.Executable = path
+			}
+		}
+	}
+	if !filepath.IsAbs(cfg.Executable) {
+		cfg.Executable = filepath.Join(cfg.dir, cfg.Executable)
+	}
+	if cfg.Args == nil {
+		cfg.Args = append([]string{}, os.Args[1:]...)
+	}
+	return nil
+}
+
+// orDefault replaces zero by def.
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}

@@ -1,0 +1,221 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// A MovedConn is an open connection that a predecessor has passed on. Who
+// receives it owns it.
+type MovedConn struct {
+	net.Conn
+	// State is what the predecessor's program knows about the connection, bytes
+	// that it has read and not used included.
+	State []byte
+	// Generation is the predecessor's.
+	Generation uint64
+}
+
+// conns are the open connections that the upgrader knows of: those tracked, and
+// those that move.
+type conns struct {
+	mu     sync.Mutex
+	live   map[*trackedConn]struct{}
+	none   chan struct{} // closed while live is empty
+	moved  uint64
+	cut    uint64
+	inbox  map[string]chan MovedConn
+	closed bool
+}
+
+type connCounts struct{ open, moved, cut uint64 }
+
+func newConns() *conns {
+	c := &conns{live: make(map[*trackedConn]struct{}), inbox: make(map[string]chan MovedConn), none: make(chan struct{})}
+	close(c.none)
+	return c
+}
+
+// Track counts c among the connections that Shutdown waits for, until it is
+// closed, and closes it at the linger limit. The result is c in a wrapper with
+// Close; [net.TCPConn]'s other methods are reached by [TrackedConn]. A server
+// that looks after its connections itself needs no Track.
+func (u *Upgrader) Track(c net.Conn) net.Conn { return u.conns.track(c) }
+
+// trackedConn tells conns of its end.
+type trackedConn struct {
+	net.Conn
+	all  *conns
+	once sync.Once
+}
+
+func (c *conns) track(nc net.Conn) net.Conn {
+	t := &trackedConn{Conn: nc, all: c}
+	c.mu.Lock()
+	if len(c.live) == 0 {
+		c.none = make(chan struct{})
+	}
+	c.live[t] = struct{}{}
+	c.mu.Unlock()
+	return t
+}
+
+// Close closes the connection and ends its tracking.
+func (t *trackedConn) Close() error {
+	t.forget()
+	return t.Conn.Close()
+}
+
+// NetConn returns the connection that Track was given.
+func (t *trackedConn) NetConn() net.Conn { return t.Conn }
+
+// SyscallConn gives access to the descriptor, where there is one.
+func (t *trackedConn) SyscallConn() (syscall.RawConn, error) {
+	if sc, ok := t.Conn.(syscall.Conn); ok {
+		return sc.SyscallConn()
+	}
+	return nil, fmt.Errorf("%w: %T has no descriptor", ErrUnsupported, t.Conn)
+}
+
+func (t *trackedConn) forget() {
+	t.once.Do(func() {
+		t.all.mu.Lock()
+		defer t.all.mu.Unlock()
+		delete(t.all.live, t)
+		if len(t.all.live) == 0 {
+			close(t.all.none)
+		}
+	})
+}
+
+// idle returns a channel that is closed when no tracked connection is open.
+func (c *conns) idle() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.none
+}
+
+func (c *conns) open() uint64 { return c.counts().open }
+
+func (c *conns) counts() connCounts {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return connCounts{open: uint64(len(c.live)), moved: c.moved, cut: c.cut}
+}
+
+// cutAll closes what is open and returns how many that were.
+func (c *conns) cutAll() int {
+	c.mu.Lock()
+	var all []*trackedConn
+	for t := range c.live {
+		all = append(all, t)
+	}
+	c.cut += uint64(len(all))
+	c.mu.Unlock()
+	for _, t := range all {
+		_ = t.Close() // by force
+	}
+	return len(all)
+}
+
+// SendConn passes conn, with its state, to the successor, whose program gets it
+// from Conns under the same name. It can be called once Done is closed by a
+// commit, until Shutdown. The caller must not use conn meanwhile, and state has
+// to hold what was read from conn and not used; it may have up to 64 KiB.
+//
+// SendConn takes conn over when it returns nil: the copy here is closed, without
+// a word to the peer, so that the peer sees the end when the successor closes
+// its own. On an error the caller still owns conn: [ErrNotTaken] if the
+// successor takes no connections of that name, if it is short of descriptors or
+// gone; [ErrNotReady] before a commit; [ErrUnsupported] if conn has no
+// descriptor (a TLS connection).
+func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, state []byte) error {
+	u.mu.Lock()
+	l, ph := u.lingering, u.phase
+	u.mu.Unlock()
+	switch {
+	case ph == phaseClosed:
+		return ErrClosed
+	case ph != phaseLingering:
+		return fmt.Errorf("%w: no successor is committed", ErrNotReady)
+	case l == nil:
+		return fmt.Errorf("%w: it is a plain tableflip service", ErrNotTaken)
+	}
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("%w: %T has no descriptor", ErrUnsupported, conn)
+	}
+	fd, err := fdx.Dup(sc)
+	if err != nil {
+		return fmt.Errorf("handoff: send connection: %w", err)
+	}
+	err = l.Move(ctx, name, state, fd)
+	_ = fdx.Close(fd) // a copy
+	switch {
+	case errors.Is(err, session.ErrNotTaken), errors.Is(err, session.ErrNoTaker), errors.Is(err, session.ErrGone):
+		return fmt.Errorf("%w: %w", ErrNotTaken, err)
+	case err != nil:
+		return fmt.Errorf("handoff: send connection: %w", err)
+	}
+	u.conns.mu.Lock()
+	u.conns.moved++
+	u.conns.mu.Unlock()
+	_ = conn.Close() // our copy; close(2) says nothing to the peer
+	return nil
+}
+
+// Conns returns the channel of the connections that predecessors send under
+// name. It must be called before Ready: the predecessor learns the names then.
+// The channel is never closed; receive from it until Done is closed. What is
+// not received stays with the predecessor.
+func (u *Upgrader) Conns(name string) <-chan MovedConn {
+	u.conns.mu.Lock()
+	defer u.conns.mu.Unlock()
+	ch, ok := u.conns.inbox[name]
+	if !ok {
+		ch = make(chan MovedConn)
+		u.conns.inbox[name] = ch
+	}
+	return ch
+}
+
+// names returns the names under which connections are taken.
+func (c *conns) names() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var names []string
+	for name := range c.inbox {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// deliver hands a connection to the program, and reports whether that took it.
+// It owns fd.
+func (u *Upgrader) deliver(generation uint64, name string, state []byte, fd int) bool {
+	u.conns.mu.Lock()
+	ch := u.conns.inbox[name]
+	u.conns.mu.Unlock()
+	nc, err := fdx.Conn(fd, name)
+	if err != nil {
+		u.log.Warn("connection from a predecessor", "name", name, "error", err)
+		return false
+	}
+	select {
+	case ch <- MovedConn{Conn: nc, State: state, Generation: generation}: // a nil channel takes none
+		return true
+	case <-u.done:
+	case <-u.closing:
+	}
+	_ = nc.Close() // the predecessor keeps it
+	return false
+}

@@ -1,0 +1,127 @@
+package handoff
+
+import (
+	"errors"
+	"net"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// maxHandlers bounds the connections of the control socket that are served at
+// once; others wait in its queue.
+const maxHandlers = 64
+
+// serveControl answers at the control socket until that is shut. Its gate is
+// open only in the process that serves.
+func (u *Upgrader) serveControl() {
+	slots := make(chan struct{}, maxHandlers)
+	for {
+		c, err := u.control.ln.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			u.log.Warn("control socket", "error", err)
+			// Short of descriptors, most likely: the queue holds what comes.
+			t := time.NewTimer(100 * time.Millisecond)
+			select {
+			case <-t.C:
+			case <-u.closing:
+			}
+			t.Stop()
+			continue
+		}
+		uc, ok := c.(*net.UnixConn)
+		if !ok {
+			_ = c.Close() // can't be
+			continue
+		}
+		slots <- struct{}{}
+		u.handlers.Go(func() { // ends with the connection's first message, or its deadline
+			defer func() { <-slots }()
+			u.answer(fdpass.New(uc))
+		})
+	}
+}
+
+// answer serves one connection of the control socket. It takes it over.
+func (u *Upgrader) answer(conn *fdpass.Conn) {
+	link := session.NewWireLink(conn, hangTimeout)
+	refuse := func(code wire.Code, text string) {
+		_ = link.Send(&wire.Refuse{Code: code, Reason: text}, nil) // it may be gone
+		_ = link.Close()
+	}
+	if err := u.checkPeer(conn); err != nil {
+		u.log.Warn("control socket", "error", err)
+		refuse(wire.CodePeer, err.Error())
+		return
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout)) // a closed one fails below
+	m, fds, err := link.Recv()
+	_ = fdx.Close(fds...) // none belong here
+	if err != nil {
+		u.log.Debug("control socket", "error", err)
+		_ = link.Close() // it said nothing
+		return
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	hello, ok := m.(*wire.Hello)
+	if !ok {
+		refuse(wire.CodeUnsupported, "this version answers no requests at its control socket")
+		return
+	}
+	if err := u.offer(session.Arrival{Link: link, Hello: *hello}, conn); err != nil {
+		u.log.Warn("successor refused", "pid", hello.PID, "error", err)
+		refuse(refusal(err), err.Error())
+	}
+}
+
+// offer begins an upgrade with a successor that has come by itself, or goes on
+// with one that waits for it. It takes the link unless it returns an error.
+func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
+	cred, err := conn.Peer()
+	if err != nil {
+		return err
+	}
+	if a.Hello.Via == wire.ViaInherit {
+		u.mu.Lock()
+		up := u.upgrade
+		u.mu.Unlock()
+		if up == nil || !up.inherit {
+			return ErrNotReady
+		}
+		up.peer.Store(int64(cred.PID))
+		up.arrive(a)
+		return nil
+	}
+	up, err := u.begin()
+	if err != nil {
+		return err
+	}
+	up.report.Mode = Takeover
+	up.report.Successor.PID = cred.PID
+	up.arrivals <- a
+	u.log.Info("upgrade started by the successor", "pid", cred.PID)
+	u.emit(Event{Kind: EventUpgradeStarted, Report: &up.report})
+	u.wg.Go(func() { // ends with the upgrade
+		u.converse(up, &session.Predecessor{Cancel: up.cancel})
+	})
+	return nil
+}
+
+// refusal says in one word why an upgrade did not begin.
+func refusal(err error) wire.Code {
+	switch {
+	case errors.Is(err, ErrInProgress):
+		return wire.CodeInProgress
+	case errors.Is(err, ErrNotReady):
+		return wire.CodeNotReady
+	case errors.Is(err, ErrClosed):
+		return wire.CodeClosed
+	}
+	return wire.CodeInternal
+}

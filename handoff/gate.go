@@ -1,0 +1,201 @@
+package handoff
+
+import (
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// aLongTimeAgo is a deadline that has passed: it makes a blocked Accept or
+// Read return without touching the socket.
+var aLongTimeAgo = time.Unix(1, 0)
+
+type gateState int32
+
+const (
+	gatePaused gateState = iota // callers wait
+	gateOpen                    // callers pass
+	gateShut                    // callers get net.ErrClosed
+)
+
+// A gate lets goroutines into a blocking call on a socket, or holds them
+// before it, without closing the socket. pause returns when nobody is inside
+// any more; what a call brought out until then goes to its caller, so nothing
+// that was accepted is lost.
+//
+// The way through an open gate is two atomic additions and no lock.
+type gate struct {
+	state  atomic.Int32
+	inside atomic.Int64
+	// interrupt sets the socket's deadline; a deadline in the past makes the
+	// calls that are inside return (net.Listener's SetDeadline).
+	interrupt func(time.Time) error
+
+	mu       sync.Mutex
+	deadline time.Time     // the user's own
+	changed  chan struct{} // closed and replaced whenever state or deadline change
+	empty    chan struct{} // closed by the last one out, if somebody waits for it
+	entered  chan struct{} // closed when the first call goes in after the gate opened
+	waiting  atomic.Bool   // somebody waits for entered
+}
+
+func newGate(s gateState, interrupt func(time.Time) error) *gate {
+	g := &gate{interrupt: interrupt, changed: make(chan struct{})}
+	g.state.Store(int32(s))
+	return g
+}
+
+// enter waits until the gate is open. Each enter that returns nil is followed
+// by one exit. It returns net.ErrClosed at a shut gate, and
+// os.ErrDeadlineExceeded where the user's deadline passes before it opens.
+func (g *gate) enter() error {
+	for {
+		g.inside.Add(1)
+		// The order matters: pause stores the state first and then looks who is
+		// inside, so one of the two sees the other.
+		if gateState(g.state.Load()) == gateOpen {
+			if g.waiting.Load() {
+				g.noteEntered()
+			}
+			return nil
+		}
+		g.exit()
+		if err := g.wait(); err != nil {
+			return err
+		}
+	}
+}
+
+// exit ends a call.
+func (g *gate) exit() {
+	if g.inside.Add(-1) == 0 && gateState(g.state.Load()) != gateOpen {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.empty != nil && g.inside.Load() == 0 {
+			close(g.empty)
+			g.empty = nil
+		}
+	}
+}
+
+// wait blocks while the gate is paused.
+func (g *gate) wait() error {
+	for {
+		g.mu.Lock()
+		state, deadline, changed := gateState(g.state.Load()), g.deadline, g.changed
+		g.mu.Unlock()
+		switch state {
+		case gateOpen:
+			return nil
+		case gateShut:
+			return net.ErrClosed
+		}
+		if deadline.IsZero() {
+			<-changed
+			continue
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			return os.ErrDeadlineExceeded
+		}
+		t := time.NewTimer(left)
+		select {
+		case <-changed:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// again reports whether a call that came back with a deadline error should be
+// tried once more: the deadline was ours, not the user's.
+func (g *gate) again() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.deadline.IsZero() || time.Now().Before(g.deadline)
+}
+
+// pause holds new callers back and waits until nobody is inside.
+func (g *gate) pause() {
+	g.hold()
+	g.drain()
+}
+
+// hold holds new callers back and calls the others out, without waiting.
+func (g *gate) hold() { g.set(gatePaused) }
+
+// drain waits until nobody is inside of a gate that is not open.
+func (g *gate) drain() {
+	g.mu.Lock()
+	if g.inside.Load() == 0 || gateState(g.state.Load()) == gateOpen {
+		g.mu.Unlock()
+		return
+	}
+	if g.empty == nil {
+		g.empty = make(chan struct{})
+	}
+	empty := g.empty
+	g.mu.Unlock()
+	<-empty
+}
+
+// open lets callers in.
+func (g *gate) open() { g.set(gateOpen) }
+
+// shut turns all callers away for good.
+func (g *gate) shut() { g.set(gateShut) }
+
+// set changes the state; a shut gate stays shut.
+func (g *gate) set(s gateState) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if gateState(g.state.Load()) == gateShut {
+		return
+	}
+	if s == gateOpen {
+		_ = g.interrupt(g.deadline) // fails only on a closed socket, which Accept reports
+		g.state.Store(int32(s))
+	} else {
+		g.state.Store(int32(s))
+		_ = g.interrupt(aLongTimeAgo)
+	}
+	g.notifyLocked()
+}
+
+// setDeadline sets the user's deadline.
+func (g *gate) setDeadline(t time.Time) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.deadline = t
+	g.notifyLocked()
+	if gateState(g.state.Load()) != gateOpen {
+		return nil // it takes effect when the gate opens
+	}
+	return g.interrupt(t)
+}
+
+func (g *gate) notifyLocked() {
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+// watchEntered returns a channel that is closed when a call has gone in.
+func (g *gate) watchEntered() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.entered == nil {
+		g.entered = make(chan struct{})
+		g.waiting.Store(true)
+	}
+	return g.entered
+}
+
+func (g *gate) noteEntered() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.waiting.CompareAndSwap(true, false) {
+		close(g.entered)
+	}
+}

@@ -1,0 +1,234 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cloudflare/tableflip"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// envTableflip is how tableflip v1.2.3 tells a process that it has a parent.
+const envTableflip = "TABLEFLIP_HAS_PARENT_7DIU3"
+
+// tableflipControl is the name under which the control socket is inherited.
+const tableflipControl = "baton.control"
+
+// engine is tableflip's Upgrader, the engine of mode Inherit. It starts the
+// successor and lets it inherit the sockets; the conversation, over the control
+// socket that is inherited beside them, adds what tableflip leaves out. There
+// is one Upgrader in a process at most, which is tableflip's rule.
+type engine struct {
+	tf    *tableflip.Upgrader
+	spent bool // it has upgraded, or was stopped
+}
+
+// newEngine joins the parent, if there is one.
+func newEngine(timeout time.Duration) (*engine, error) {
+	child := os.Getenv(envTableflip) != ""
+	tf, err := tableflip.New(tableflip.Options{UpgradeTimeout: timeout})
+	if errors.Is(err, tableflip.ErrNotSupported) {
+		return nil, fmt.Errorf("%w: mode inherit on this system: %w", ErrUnsupported, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("handoff: %w", err)
+	}
+	if child {
+		// tableflip leaves all three to be inherited by any process that we
+		// start, and one that uses tableflip itself would take itself for a
+		// successor.
+		if err := os.Unsetenv(envTableflip); err != nil {
+			return nil, err
+		}
+		closeOnExec(3)
+		closeOnExec(4)
+	}
+	return &engine{tf: tf}, nil
+}
+
+// child reports whether tableflip has started us.
+func (e *engine) child() bool { return e.tf.HasParent() }
+
+// addControl has successors inherit the control socket.
+func (e *engine) addControl(s *socket) error { return e.addFile(tableflipControl, s.fd) }
+
+// control returns the inherited control socket, or nil if the parent is a
+// plain tableflip service.
+func (e *engine) control() (net.Listener, error) {
+	f, err := e.tf.File(tableflipControl)
+	if err != nil || f == nil {
+		return nil, err
+	}
+	defer f.Close() // we take a copy
+	fd, err := fdx.Dup(f)
+	if err != nil {
+		return nil, err
+	}
+	return fdx.Listener(fd, tableflipControl)
+}
+
+// plain reports whether a plain tableflip service knows a socket by network
+// and address; the others are inherited under names of their own.
+func plain(e *wire.Socket) bool { return e.Name == "" && e.Shard == 0 }
+
+func fileName(e *wire.Socket) string {
+	return strings.Join([]string{"baton.socket", strconv.Itoa(int(e.Kind)), e.Name, e.Network, e.Address, strconv.Itoa(int(e.Shard))}, "|")
+}
+
+// add has successors inherit s, from now on.
+func (e *engine) add(s *socket) error {
+	switch {
+	case s.file != nil && s.entry.Shard == 0:
+		return e.tf.AddFile(s.entry.Name, s.file)
+	case s.ln != nil && plain(&s.entry):
+		return e.tf.AddListener(s.entry.Network, s.entry.Address, s.ln.inner)
+	case s.pc != nil && plain(&s.entry):
+		return e.tf.AddPacketConn(s.entry.Network, s.entry.Address, s.pc.inner)
+	}
+	return e.addFile(fileName(&s.entry), s.fd)
+}
+
+func (e *engine) addFile(name string, fd int) error {
+	dup, err := fdx.DupFD(fd)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(dup), name)
+	defer f.Close() // tableflip takes a copy of its own
+	return e.tf.AddFile(name, f)
+}
+
+// forget closes the copy of s that tableflip holds. It has no call for that: a
+// file under the same name replaces s, and the garbage collector closes what
+// was replaced. Without it a socket that its user has closed would go on to
+// queue connections that nobody accepts.
+func (e *engine) forget(s *socket) error {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close() // tableflip takes a copy
+	switch p := (placeholder{null}); {
+	case s.file != nil && s.entry.Shard == 0:
+		err = e.tf.AddFile(s.entry.Name, null)
+	case s.ln != nil && plain(&s.entry):
+		err = e.tf.AddListener(s.entry.Network, s.entry.Address, p)
+	case s.pc != nil && plain(&s.entry):
+		err = e.tf.AddPacketConn(s.entry.Network, s.entry.Address, p)
+	default:
+		err = e.tf.AddFile(fileName(&s.entry), null)
+	}
+	runtime.GC()
+	return err
+}
+
+// placeholder takes the place of a socket in tableflip's table.
+type placeholder struct{ *os.File }
+
+func (placeholder) Accept() (net.Conn, error)              { return nil, net.ErrClosed }
+func (placeholder) Addr() net.Addr                         { return &net.UnixAddr{} }
+func (placeholder) LocalAddr() net.Addr                    { return &net.UnixAddr{} }
+func (placeholder) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, net.ErrClosed }
+func (placeholder) WriteTo([]byte, net.Addr) (int, error)  { return 0, net.ErrClosed }
+
+var (
+	_ tableflip.Listener   = placeholder{}
+	_ tableflip.PacketConn = placeholder{}
+	_ io.Closer            = placeholder{}
+)
+
+// listener returns an inherited listener, or nil.
+func (e *engine) listener(s *wire.Socket) (net.Listener, error) {
+	if plain(s) {
+		return e.tf.Listener(s.Network, s.Address)
+	}
+	fd, err := e.file(fileName(s))
+	if err != nil || fd < 0 {
+		return nil, err
+	}
+	return fdx.Listener(fd, s.Address)
+}
+
+// packetConn returns an inherited datagram socket, or nil.
+func (e *engine) packetConn(s *wire.Socket) (net.PacketConn, error) {
+	if plain(s) {
+		return e.tf.PacketConn(s.Network, s.Address)
+	}
+	fd, err := e.file(fileName(s))
+	if err != nil || fd < 0 {
+		return nil, err
+	}
+	return fdx.PacketConn(fd, s.Address)
+}
+
+// inheritedFile returns an inherited file, or nil.
+func (e *engine) inheritedFile(s *wire.Socket) (*os.File, error) {
+	name := s.Name
+	if s.Shard != 0 {
+		name = fileName(s)
+	}
+	fd, err := e.file(name)
+	if err != nil || fd < 0 {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), s.Name), nil
+}
+
+// file returns a copy of an inherited file, or -1.
+func (e *engine) file(name string) (int, error) {
+	f, err := e.tf.File(name)
+	if err != nil || f == nil {
+		return -1, err
+	}
+	defer f.Close() // we take a copy that os.File has not touched
+	return fdx.Dup(f)
+}
+
+// upgrade starts a successor. The channel yields nil when it is ready in
+// tableflip's sense, or why it is not.
+func (e *engine) upgrade() <-chan error {
+	result := make(chan error, 1)
+	go func() { // ends with the child, or with its Ready, or with stop
+		result <- e.tf.Upgrade()
+	}()
+	return result
+}
+
+// ready closes what was inherited and not asked for, and tells the parent that
+// we have committed. A parent that died meanwhile is no reason to fail.
+func (e *engine) ready() error {
+	err := e.tf.Ready()
+	if errors.Is(err, syscall.EPIPE) || err != nil && strings.Contains(err.Error(), syscall.EPIPE.Error()) {
+		return nil // tableflip wraps with %s: the text is all there is
+	}
+	return err
+}
+
+// waitForParent waits until the process before us has ended: tableflip starts
+// no successor earlier.
+func (e *engine) waitForParent(ctx context.Context) error {
+	err := e.tf.WaitForParent(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	_ = err // how it ended is its own affair
+	return nil
+}
+
+// stop ends tableflip's goroutine. It removes the paths of all unix sockets
+// that it knows, so it is only for a process that owns them.
+func (e *engine) stop() {
+	e.tf.Stop()
+	<-e.tf.Exit()
+}

@@ -1,0 +1,104 @@
+package session
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// quietTicks is how many ticks without a word make a silence. A process that
+// was stopped gets one tick for all the time it missed, not one for each.
+const quietTicks = 5
+
+// incoming is a message as it came from the link. The reader of the inbox owns fds.
+type incoming struct {
+	msg wire.Message
+	fds []int
+}
+
+// conversation reads a link in a goroutine of its own, so that its owner can
+// select on messages beside everything else. The inbox is closed when the link
+// is at its end; err says why.
+type conversation struct {
+	link  Link
+	inbox chan incoming
+	err   error // valid once the inbox is closed
+
+	quit chan struct{}
+	once sync.Once
+	wg   sync.WaitGroup
+}
+
+// converse takes ownership of link and starts to read it.
+func converse(link Link) *conversation {
+	c := &conversation{link: link, inbox: make(chan incoming), quit: make(chan struct{})}
+	c.wg.Go(c.read) // ends with the link, or with stop
+	return c
+}
+
+func (c *conversation) read() {
+	defer close(c.inbox)
+	for {
+		m, fds, err := c.link.Recv()
+		if err != nil {
+			c.err = err
+			return
+		}
+		select {
+		case c.inbox <- incoming{m, fds}:
+		case <-c.quit:
+			_ = fdx.Close(fds...) // nobody is left to take them
+			c.err = errInterrupted
+			return
+		}
+	}
+}
+
+// gone describes the end of the conversation once the inbox is closed.
+func (c *conversation) gone() error {
+	if c.err == nil || errors.Is(c.err, io.EOF) {
+		return nil
+	}
+	return c.err
+}
+
+// close ends the conversation and waits for its reader.
+func (c *conversation) close() {
+	c.once.Do(func() { close(c.quit) })
+	_ = c.link.Close() // the peer sees the end either way
+	c.wg.Wait()
+}
+
+// detach stops the reader between two messages and leaves the link open.
+// Somebody must go on reading the inbox until it is closed. It reports false
+// if the conversation was at its end before.
+func (c *conversation) detach() bool {
+	c.link.Interrupt()
+	c.wg.Wait()
+	return errors.Is(c.err, errInterrupted)
+}
+
+// silence counts the ticks of a peer's silence.
+type silence struct {
+	ticker *time.Ticker
+	quiet  int
+}
+
+func newSilence(hang time.Duration) *silence {
+	return &silence{ticker: time.NewTicker(max(hang/quietTicks, time.Millisecond))}
+}
+
+// heard notes a sign of life.
+func (s *silence) heard() { s.quiet = 0 }
+
+// tick counts one more tick and reports whether it was one too many.
+func (s *silence) tick() bool {
+	s.quiet++
+	return s.quiet > quietTicks
+}
+
+func (s *silence) stop() { s.ticker.Stop() }

@@ -1,0 +1,206 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// Received is what a successor has been given. It owns the descriptors.
+type Received struct {
+	Welcome wire.Welcome
+	Sockets []Item // FD is -1 for sockets that came by inheritance
+	States  []Blob
+	// Stderr are the three descriptors of message Stderr, or nil.
+	Stderr []int
+}
+
+// Close closes all descriptors.
+func (r *Received) Close() {
+	for _, it := range r.Sockets {
+		if it.FD >= 0 {
+			_ = fdx.Close(it.FD) // a copy; the predecessor has its own
+		}
+	}
+	for _, b := range r.States {
+		_ = b.File.Close()
+	}
+	_ = fdx.Close(r.Stderr...)
+	r.Sockets, r.States, r.Stderr = nil, nil, nil
+}
+
+// Joiner is the successor's side from Hello to Verified.
+type Joiner struct {
+	Hello wire.Hello
+	// Check compares a descriptor with its entry in the manifest. Required.
+	Check func(wire.Socket, int) error
+	// Expect is told how many descriptors will come, before they do.
+	Expect func(n int) error
+	// Timeout bounds the time without any progress.
+	Timeout time.Duration
+	// StateTimeout bounds the time in which the predecessor writes its state;
+	// zero means Timeout.
+	StateTimeout time.Duration
+}
+
+// Join says Hello on link and returns what the predecessor passes on. An
+// *Error with the predecessor's words is returned where it refuses; then, and
+// on any other error, link is closed and nothing is kept.
+func (j *Joiner) Join(link Link) (*Received, *Successor, error) {
+	conv := converse(link)
+	r := &Received{}
+	if err := j.receive(conv, r); err != nil {
+		// Tell why, if it still listens: the predecessor has not stopped serving.
+		_ = link.Send(&wire.Abort{Reason: err.Error()}, nil)
+		conv.close()
+		r.Close()
+		return nil, nil, err
+	}
+	return r, newSuccessor(conv, r.Welcome), nil
+}
+
+func (j *Joiner) receive(conv *conversation, r *Received) error {
+	if err := conv.link.Send(&j.Hello, nil); err != nil {
+		// A refusal may be there already.
+		if _, _, e := j.next(conv, j.Timeout); e != nil {
+			var said *Error
+			if errors.As(e, &said) && said.Reason == ReasonRefused {
+				return e
+			}
+		}
+		return err
+	}
+	m, fds, err := j.next(conv, j.Timeout)
+	if err != nil {
+		return err
+	}
+	w, ok := m.(*wire.Welcome)
+	if !ok {
+		_ = fdx.Close(fds...)
+		return unexpected(m)
+	}
+	_ = fdx.Close(fds...) // none belong here
+	r.Welcome = *w
+	if w.Version < j.Hello.MinVersion || w.Version > j.Hello.MaxVersion {
+		return &Error{Reason: ReasonVersion, Text: fmt.Sprintf("the predecessor chose version %d, we speak %d to %d", w.Version, j.Hello.MinVersion, j.Hello.MaxVersion)}
+	}
+	if j.Expect != nil && j.Hello.Via != wire.ViaInherit {
+		if err := j.Expect(int(w.Sockets) + int(w.States)); err != nil {
+			return &Error{Reason: ReasonTransfer, Err: err}
+		}
+	}
+	for len(r.Sockets) < int(w.Sockets) || len(r.States) < int(w.States) {
+		patience := j.Timeout
+		if len(r.Sockets) == int(w.Sockets) {
+			patience = max(patience, j.StateTimeout) // its program is writing
+		}
+		m, fds, err := j.next(conv, patience)
+		if err != nil {
+			return err
+		}
+		switch m := m.(type) {
+		case *wire.Sockets:
+			err = j.takeSockets(r, m, fds)
+			if err == nil {
+				err = conv.link.Send(&wire.Ack{Seq: m.Seq, Taken: uint32(len(m.Entries))}, nil)
+			}
+		case *wire.States:
+			err = j.takeStates(r, m, fds)
+			if err == nil {
+				err = conv.link.Send(&wire.Ack{Seq: m.Seq, Taken: uint32(len(m.Entries))}, nil)
+			}
+		case *wire.Stderr:
+			if len(fds) != 3 || r.Stderr != nil {
+				_ = fdx.Close(fds...)
+				return &Error{Reason: ReasonProtocol, Text: "standard error comes as three descriptors, once"}
+			}
+			r.Stderr = fds
+		default:
+			_ = fdx.Close(fds...)
+			err = unexpected(m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return conv.link.Send(&wire.Verified{}, nil)
+}
+
+func (j *Joiner) takeSockets(r *Received, m *wire.Sockets, fds []int) error {
+	want := len(m.Entries)
+	if j.Hello.Via == wire.ViaInherit {
+		want = 0
+	}
+	if len(fds) != want || int(m.First) != len(r.Sockets) || len(r.Sockets)+len(m.Entries) > int(r.Welcome.Sockets) {
+		_ = fdx.Close(fds...)
+		return &Error{Reason: ReasonProtocol, Text: fmt.Sprintf("%d descriptors for %d sockets, entry %d after %d of %d", len(fds), len(m.Entries), m.First, len(r.Sockets), r.Welcome.Sockets)}
+	}
+	for i, e := range m.Entries {
+		it := Item{Socket: e, FD: -1}
+		if len(fds) > 0 {
+			it.FD = fds[i]
+		}
+		r.Sockets = append(r.Sockets, it)
+	}
+	for i := range fds {
+		if err := j.Check(m.Entries[i], fds[i]); err != nil {
+			return &Error{Reason: ReasonTransfer, Text: fmt.Sprintf("socket %d (%s %s)", int(m.First)+i, m.Entries[i].Network, m.Entries[i].Address), Err: err}
+		}
+	}
+	return nil
+}
+
+func (j *Joiner) takeStates(r *Received, m *wire.States, fds []int) error {
+	if len(fds) != len(m.Entries) || len(r.States)+len(fds) > int(r.Welcome.States) {
+		_ = fdx.Close(fds...)
+		return &Error{Reason: ReasonProtocol, Text: fmt.Sprintf("%d descriptors for %d state blobs", len(fds), len(m.Entries))}
+	}
+	for i, e := range m.Entries {
+		r.States = append(r.States, Blob{Name: e.Name, Size: e.Size, File: os.NewFile(uintptr(fds[i]), e.Name)})
+	}
+	return nil
+}
+
+// next waits for a message that goes on with the transfer.
+func (j *Joiner) next(conv *conversation, patience time.Duration) (wire.Message, []int, error) {
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case in, ok := <-conv.inbox:
+		if !ok {
+			err := conv.gone()
+			if err == nil {
+				err = io.ErrUnexpectedEOF
+			}
+			if errors.Is(err, fdpass.ErrTruncated) {
+				return nil, nil, &Error{Reason: ReasonTransfer, Err: err}
+			}
+			return nil, nil, &Error{Reason: ReasonDied, Text: "before all sockets were passed", Err: err}
+		}
+		switch m := in.msg.(type) {
+		case *wire.Refuse:
+			_ = fdx.Close(in.fds...)
+			r := ReasonRefused
+			if m.Code == wire.CodeVersion {
+				r = ReasonVersion
+			}
+			return nil, nil, &Error{Reason: r, Code: m.Code, Text: m.Reason}
+		case *wire.Rollback:
+			_ = fdx.Close(in.fds...)
+			return nil, nil, &Error{Reason: ReasonRolledBack, Code: m.Code, Text: m.Reason}
+		}
+		return in.msg, in.fds, nil
+	case <-t.C:
+		return nil, nil, &Error{Reason: ReasonHung, Text: fmt.Sprintf("the predecessor sent nothing for %v", patience)}
+	}
+}
+
+func unexpected(m wire.Message) error {
+	return &Error{Reason: ReasonProtocol, Text: fmt.Sprintf("unexpected %T", m)}
+}

@@ -1,0 +1,335 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// The ways in which a connection can fail to move. It stays with the caller.
+var (
+	// ErrNotTaken says that the successor did not take a connection.
+	ErrNotTaken = errors.New("the successor did not take the connection")
+	// ErrNoTaker says that nobody in the successor takes connections of that name.
+	ErrNoTaker = errors.New("the successor takes no connections of this name")
+	// ErrGone says that the conversation with the successor is over.
+	ErrGone = errors.New("the conversation with the successor is over")
+)
+
+// maxConnsBytes keeps a Conns message within a frame.
+const maxConnsBytes = 512 << 10
+
+// Lingering is the predecessor's side after Commit.
+type Lingering struct {
+	conv  *conversation
+	takes []string
+
+	moves  chan *move
+	adopts chan *adoption
+	quit   chan struct{} // closed by Bye
+	gone   chan struct{} // closed when the conversation is over
+	asked  chan string   // EndLinger
+	bye    chan *wire.Bye
+}
+
+type move struct {
+	conn wire.Conn
+	fd   int // borrowed until done
+	done chan error
+}
+
+type adoption struct {
+	msg  wire.Adopt
+	fd   int // borrowed until done
+	done chan error
+}
+
+func newLingering(conv *conversation, takes []string) *Lingering {
+	return &Lingering{
+		conv:   conv,
+		takes:  takes,
+		moves:  make(chan *move),
+		adopts: make(chan *adoption),
+		quit:   make(chan struct{}),
+		gone:   make(chan struct{}),
+		asked:  make(chan string, 1),
+		bye:    make(chan *wire.Bye, 1),
+	}
+}
+
+// Takes reports whether the successor takes connections of that name.
+func (l *Lingering) Takes(name string) bool { return slices.Contains(l.takes, name) }
+
+// Asked yields the reason for which the successor wants the linger to end now.
+func (l *Lingering) Asked() <-chan string { return l.asked }
+
+// Gone is closed when the successor can no longer be reached.
+func (l *Lingering) Gone() <-chan struct{} { return l.gone }
+
+// Move passes fd, which it borrows, with its state to the successor. When it
+// returns nil the successor has it, and the caller closes its own copy.
+func (l *Lingering) Move(ctx context.Context, name string, state []byte, fd int) error {
+	if !l.Takes(name) {
+		return ErrNoTaker
+	}
+	m := &move{conn: wire.Conn{Name: name, State: state}, fd: fd, done: make(chan error, 1)}
+	select {
+	case l.moves <- m:
+	case <-l.gone:
+		return ErrGone
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	// From here on the answer decides, not ctx: a connection that may have been
+	// taken can't be kept.
+	return <-m.done
+}
+
+// Adopt passes on the conversation with an older predecessor: fd, borrowed.
+func (l *Lingering) Adopt(m wire.Adopt, fd int) error {
+	a := &adoption{msg: m, fd: fd, done: make(chan error, 1)}
+	select {
+	case l.adopts <- a:
+		return <-a.done
+	case <-l.gone:
+		return ErrGone
+	}
+}
+
+// Tell sends the state of the linger. Errors show as the end of the conversation.
+func (l *Lingering) Tell(m wire.Linger) { _ = l.conv.link.Send(&m, nil) }
+
+// Bye ends the conversation; Run returns.
+func (l *Lingering) Bye(m wire.Bye) {
+	select {
+	case l.bye <- &m:
+		close(l.quit)
+	default: // said already
+	}
+}
+
+// Run moves connections until Bye, or until the conversation is over.
+func (l *Lingering) Run() {
+	w := &lingerWindow{link: l.conv.link, open: make(map[uint32]func(uint32, error))}
+	defer l.conv.close()
+	defer func() {
+		close(l.gone)
+		w.fail(ErrGone)
+	}()
+	for {
+		moves, adopts, quit := l.moves, l.adopts, l.quit
+		if len(w.open) >= window {
+			moves, adopts = nil, nil
+		}
+		if len(w.open) > 0 {
+			quit = nil // what is under way is settled first
+		}
+		select {
+		case in, ok := <-l.conv.inbox:
+			if !ok {
+				return
+			}
+			_ = fdx.Close(in.fds...) // a successor sends none
+			switch m := in.msg.(type) {
+			case *wire.Ack:
+				w.ack(m)
+			case *wire.EndLinger:
+				select {
+				case l.asked <- m.Reason:
+				default: // asked already
+				}
+			}
+		case m := <-moves:
+			w.sendMoves(l.gather(m))
+		case a := <-adopts:
+			w.sendAdoption(a)
+		case <-quit:
+			_ = l.conv.link.Send(<-l.bye, nil) // it may be gone by now
+			return
+		}
+	}
+}
+
+// gather takes what else wants to move right now.
+func (l *Lingering) gather(m *move) []*move {
+	ms, size := []*move{m}, len(m.conn.State)
+	for len(ms) < batch && size < maxConnsBytes {
+		select {
+		case m := <-l.moves:
+			ms, size = append(ms, m), size+len(m.conn.State)
+		default:
+			return ms
+		}
+	}
+	return ms
+}
+
+// lingerWindow holds what has been sent and not yet acknowledged.
+type lingerWindow struct {
+	link Link
+	seq  uint32
+	open map[uint32]func(taken uint32, err error)
+}
+
+func (w *lingerWindow) sendMoves(ms []*move) {
+	msg := &wire.Conns{}
+	fds := make([]int, len(ms))
+	for i, m := range ms {
+		msg.Entries = append(msg.Entries, m.conn)
+		fds[i] = m.fd
+	}
+	w.seq++
+	msg.Seq = w.seq
+	w.sent(w.link.Send(msg, fds), func(taken uint32, err error) {
+		for i, m := range ms {
+			switch {
+			case err != nil:
+				m.done <- err
+			case uint32(i) < taken:
+				m.done <- nil
+			default:
+				m.done <- ErrNotTaken
+			}
+		}
+	})
+}
+
+func (w *lingerWindow) sendAdoption(a *adoption) {
+	w.seq++
+	a.msg.Seq = w.seq
+	w.sent(w.link.Send(&a.msg, []int{a.fd}), func(taken uint32, err error) {
+		if err == nil && taken == 0 {
+			err = ErrNotTaken
+		}
+		a.done <- err
+	})
+}
+
+// sent notes what to do when the message with the current number is
+// acknowledged, or at once if it could not be sent.
+func (w *lingerWindow) sent(err error, settle func(uint32, error)) {
+	if err != nil {
+		settle(0, fmt.Errorf("%w: %w", ErrNotTaken, err))
+		return
+	}
+	w.open[w.seq] = settle
+}
+
+func (w *lingerWindow) ack(m *wire.Ack) {
+	if settle, ok := w.open[m.Seq]; ok {
+		delete(w.open, m.Seq)
+		settle(m.Taken, nil)
+	}
+}
+
+func (w *lingerWindow) fail(err error) {
+	for _, settle := range w.open {
+		settle(0, err)
+	}
+}
+
+// Following is the successor's side after Commit: it watches a predecessor
+// that lingers.
+type Following struct {
+	// Deliver is given a connection that moved, and owns fd. It reports whether
+	// it takes the connection; the predecessor keeps it otherwise.
+	Deliver func(name string, state []byte, fd int) bool
+	// Adopt is given the conversation with an older predecessor. It owns fd if
+	// it returns true.
+	Adopt func(m wire.Adopt, fd int) bool
+	// Told is called with each account of the linger.
+	Told func(wire.Linger)
+
+	conv    *conversation
+	welcome wire.Welcome
+	last    wire.Bye
+	clean   bool
+}
+
+func newFollowing(conv *conversation, w wire.Welcome) *Following {
+	return &Following{conv: conv, welcome: w}
+}
+
+// Follow follows an older predecessor over a link that was passed on. It takes
+// ownership of link.
+func Follow(link Link, m wire.Adopt) *Following {
+	return newFollowing(converse(link), wire.Welcome{
+		Version: m.Version, Generation: m.Generation, PID: m.PID, Build: m.Build,
+	})
+}
+
+// Predecessor describes whom we follow.
+func (f *Following) Predecessor() wire.Welcome { return f.welcome }
+
+// Run serves the conversation until the predecessor says Bye or is gone, or
+// Detach takes the conversation away. It returns the predecessor's account and
+// whether it gave one.
+func (f *Following) Run() (wire.Bye, bool) {
+	for in := range f.conv.inbox {
+		switch m := in.msg.(type) {
+		case *wire.Conns:
+			f.ack(m.Seq, f.deliver(m, in.fds))
+		case *wire.Adopt:
+			taken := uint32(0)
+			if len(in.fds) == 1 && f.Adopt(*m, in.fds[0]) {
+				taken = 1
+			} else {
+				_ = fdx.Close(in.fds...) // not taken
+			}
+			f.ack(m.Seq, taken)
+		case *wire.Linger:
+			_ = fdx.Close(in.fds...) // none belong here
+			f.Told(*m)
+		case *wire.Bye:
+			_ = fdx.Close(in.fds...) // none belong here
+			f.last, f.clean = *m, true
+		default:
+			_ = fdx.Close(in.fds...) // none belong here
+		}
+		if f.clean {
+			break
+		}
+	}
+	if !errors.Is(f.conv.err, errInterrupted) || f.clean {
+		f.conv.close()
+	}
+	return f.last, f.clean
+}
+
+func (f *Following) deliver(m *wire.Conns, fds []int) uint32 {
+	if len(fds) != len(m.Entries) {
+		_ = fdx.Close(fds...) // the sender still has its own
+		return 0
+	}
+	for i, e := range m.Entries {
+		if !f.Deliver(e.Name, e.State, fds[i]) {
+			_ = fdx.Close(fds[i+1:]...) // likewise
+			return uint32(i)
+		}
+	}
+	return uint32(len(fds))
+}
+
+func (f *Following) ack(seq, taken uint32) {
+	// If it can't be sent the predecessor is gone, and nobody keeps count.
+	_ = f.conv.link.Send(&wire.Ack{Seq: seq, Taken: taken}, nil)
+}
+
+// End asks the predecessor to end its linger now.
+func (f *Following) End(reason string) {
+	_ = f.conv.link.Send(&wire.EndLinger{Reason: reason}, nil) // gone is as good
+}
+
+// Detach stops Run between two messages, so that the conversation can be
+// passed on; it reports whether it can. The link stays open.
+func (f *Following) Detach() bool { return f.conv.detach() }
+
+// Stop ends the conversation; Run returns.
+func (f *Following) Stop() { _ = f.conv.link.Close() } // Run closes it again, to no effect
+
+// Link returns the link, to be passed on after Detach, and then to be closed.
+func (f *Following) Link() Link { return f.conv.link }

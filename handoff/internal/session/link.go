@@ -1,0 +1,119 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// errInterrupted is returned by Recv after Interrupt.
+var errInterrupted = errors.New("receive interrupted")
+
+// A Link carries messages, in order, with the descriptors that belong to them.
+// Send may be called from several goroutines at once, Recv from one.
+type Link interface {
+	// Send borrows fds for the call.
+	Send(m wire.Message, fds []int) error
+	// Recv returns the next message. The caller owns the descriptors.
+	// After Interrupt it returns an error between two messages.
+	Recv() (wire.Message, []int, error)
+	// Interrupt makes Recv return without having consumed a part of a message.
+	Interrupt()
+	Close() error
+}
+
+// WireLink is the Link over a unix stream connection.
+type WireLink struct {
+	conn *fdpass.Conn
+	// sendTimeout bounds one Send: a peer that reads nothing for so long is hung.
+	sendTimeout time.Duration
+	interrupted atomic.Bool
+	finishing   bool // Recv's own: the frame at hand is the last
+}
+
+// NewWireLink takes ownership of conn.
+func NewWireLink(conn *fdpass.Conn, sendTimeout time.Duration) *WireLink {
+	return &WireLink{conn: conn, sendTimeout: sendTimeout}
+}
+
+// Conn returns the connection below, which stays the link's.
+func (l *WireLink) Conn() *fdpass.Conn { return l.conn }
+
+// Lend calls f with the link's descriptor, for it to be passed on.
+func (l *WireLink) Lend(f func(fd int) error) error {
+	c, err := l.conn.Detach()
+	if err != nil {
+		return err
+	}
+	defer c.Close() // what f passed on is a copy
+	fd, err := fdx.Number(c)
+	if err != nil {
+		return err
+	}
+	return f(fd)
+}
+
+// Send encodes m and sends it with fds, which it borrows.
+func (l *WireLink) Send(m wire.Message, fds []int) error {
+	if l.sendTimeout > 0 {
+		if err := l.conn.SetWriteDeadline(time.Now().Add(l.sendTimeout)); err != nil {
+			return err
+		}
+	}
+	if err := l.conn.Send(uint16(m.Type()), wire.Append(nil, m), fds); err != nil {
+		return fmt.Errorf("send %T: %w", m, err)
+	}
+	return nil
+}
+
+// Recv returns the next message of a type that this version knows; others are
+// skipped, so that a newer peer can say more than we understand.
+func (l *WireLink) Recv() (wire.Message, []int, error) {
+	for {
+		if l.interrupted.Load() && !l.conn.Buffered() {
+			return nil, nil, errInterrupted
+		}
+		f, err := l.conn.Recv()
+		switch {
+		case err == nil:
+		case l.interrupted.Load() && errors.Is(err, os.ErrDeadlineExceeded):
+			if l.conn.Buffered() && !l.finishing {
+				// Within a frame: whoever reads on must not find half of it.
+				l.finishing = true
+				if err := l.conn.SetReadDeadline(time.Now().Add(l.sendTimeout)); err != nil {
+					return nil, nil, err
+				}
+				continue
+			}
+			if l.conn.Buffered() {
+				return nil, nil, err
+			}
+			return nil, nil, errInterrupted
+		default:
+			return nil, nil, err
+		}
+		m, err := wire.Decode(wire.Type(f.Type), f.Payload)
+		if err == nil {
+			return m, f.FDs, nil
+		}
+		_ = fdx.Close(f.FDs...) // nobody else knows them
+		if !errors.Is(err, wire.ErrUnknownType) {
+			return nil, nil, err
+		}
+	}
+}
+
+// Interrupt makes Recv return between two frames, for good.
+func (l *WireLink) Interrupt() {
+	l.interrupted.Store(true)
+	_ = l.conn.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
+}
+
+// Close closes the connection.
+func (l *WireLink) Close() error { return l.conn.Close() }

@@ -1,0 +1,257 @@
+package session
+
+// offer is the predecessor's state machine. It is a value: next is pure.
+type offer struct {
+	phase     offerPhase
+	probation bool // there is a probation
+	child     bool // the successor's process is ours to kill
+	killed    bool // and has been
+	reason    Reason
+}
+
+type offerPhase uint8
+
+const (
+	offerWaiting     offerPhase = iota // for the successor to be welcomed
+	offerSending                       // sockets and state
+	offerWarming                       // the successor prepares itself
+	offerProbation                     // the successor accepts, we do not
+	offerConfirming                    // probation is over; a last sign of life, please
+	offerCommitting                    // Commit is sent
+	offerDoubting                      // no answer to Commit: we accept again, and wait for its word or its end
+	offerWithdrawing                   // we accept again; the successor has not confirmed
+	offerCommitted                     // the successor has it all
+	offerEnded                         // we keep it all
+)
+
+func (p offerPhase) String() string {
+	return [...]string{"waiting", "sending", "warming", "probation", "confirming", "committing", "doubting", "withdrawing", "committed", "ended"}[p]
+}
+
+// terminal reports whether the conversation up to commit is over.
+func (p offerPhase) terminal() bool { return p == offerCommitted || p == offerEnded }
+
+type offerEvent uint8
+
+const (
+	offerHello         offerEvent = iota // the successor is there and was welcomed
+	offerNoVersion                       // the successor speaks no version of ours
+	offerVerified                        // message Verified
+	offerReady                           // message Ready
+	offerAlive                           // the answer to the last Ping
+	offerConfirmed                       // message Committed
+	offerAborted                         // message Abort
+	offerRolledBack                      // message RolledBack
+	offerTook                            // message Took
+	offerEngineReady                     // tableflip's child is ready: committed, with or without our conversation
+	offerGone                            // conversation at its end, or the process
+	offerTransferError                   // sockets or state could not be passed
+	offerProtocolError                   // a message that has no place here
+	offerDeadline                        // ready timeout
+	offerProbationOver                   // its time has passed
+	offerSilent                          // nothing was heard for the hang timeout
+	offerCancel                          // the caller gives up, or the operator rolls back
+)
+
+type offerAction uint8
+
+const (
+	offerTransfer     offerAction = iota // send sockets and state
+	offerPause                           // stop accepting, send Paused
+	offerStartTrial                      // start the probation's timer
+	offerPing                            // send the final Ping
+	offerCommit                          // send Commit
+	offerResume                          // accept again
+	offerSendBack                        // send Rollback
+	offerKill                            // kill the successor's process
+	offerRelease                         // let go of the sockets
+	offerPauseQuietly                    // stop accepting: the successor no longer listens to us
+)
+
+// fail ends the conversation before the successor was ready, as far as we have
+// heard: we never stopped serving, so there is nothing to resume. A stranger
+// that was told may have taken the sockets meanwhile, because we were silent for
+// too long: its answer decides.
+func (o offer) fail(r Reason, say bool) (offer, []offerAction) {
+	o.phase, o.reason = offerEnded, r
+	var acts []offerAction
+	if say {
+		acts = append(acts, offerSendBack)
+		if !o.child {
+			o.phase = offerWithdrawing
+		}
+	}
+	if o.child { // a dead one does not mind
+		acts = append(acts, offerKill)
+	}
+	return o, acts
+}
+
+// back takes the sockets back from a successor that no longer wants them.
+func (o offer) back(r Reason) (offer, []offerAction) {
+	o.phase, o.reason = offerEnded, r
+	return o, []offerAction{offerResume}
+}
+
+// withdraw takes the sockets back from a successor that may still want them.
+func (o offer) withdraw(r Reason, kill bool) (offer, []offerAction) {
+	o.phase, o.reason = offerWithdrawing, r
+	acts := []offerAction{offerResume, offerSendBack}
+	if kill && o.child {
+		o.killed = true
+		acts = append(acts, offerKill)
+	}
+	return o, acts
+}
+
+// yield leaves the sockets to a successor that has taken them.
+func (o offer) yield(acts ...offerAction) (offer, []offerAction) {
+	o.phase, o.reason = offerCommitted, ReasonNone
+	return o, append(acts, offerRelease)
+}
+
+// next is the whole of the predecessor's side of the death table.
+func (o offer) next(e offerEvent) (offer, []offerAction) {
+	switch o.phase {
+	case offerWaiting, offerSending, offerWarming:
+		return o.beforeReady(e)
+	case offerProbation, offerConfirming:
+		return o.inProbation(e)
+	case offerCommitting:
+		return o.afterCommit(e)
+	case offerDoubting:
+		return o.inDoubt(e)
+	case offerWithdrawing:
+		return o.whileWithdrawing(e)
+	}
+	return o, nil // ended: nothing matters any more
+}
+
+func (o offer) beforeReady(e offerEvent) (offer, []offerAction) {
+	switch e {
+	case offerHello:
+		if o.phase == offerWaiting {
+			o.phase = offerSending
+			return o, []offerAction{offerTransfer}
+		}
+	case offerNoVersion:
+		return o.fail(ReasonVersion, false)
+	case offerVerified:
+		if o.phase == offerSending {
+			o.phase = offerWarming
+			return o, nil
+		}
+	case offerReady:
+		if o.phase == offerWarming {
+			if o.probation {
+				o.phase = offerProbation
+				return o, []offerAction{offerPause, offerStartTrial}
+			}
+			o.phase = offerCommitting
+			return o, []offerAction{offerPause, offerCommit}
+		}
+	case offerEngineReady:
+		return o.yield(offerPauseQuietly)
+	case offerAborted:
+		return o.fail(ReasonAborted, false)
+	case offerGone:
+		return o.fail(ReasonDied, false)
+	case offerTransferError:
+		return o.fail(ReasonTransfer, true)
+	case offerDeadline:
+		return o.fail(ReasonTimeout, o.phase != offerWaiting)
+	case offerCancel:
+		return o.fail(ReasonCanceled, o.phase != offerWaiting)
+	case offerProbationOver, offerSilent, offerAlive:
+		return o, nil // timers of a phase that has not begun
+	}
+	return o.fail(ReasonProtocol, o.phase != offerWaiting)
+}
+
+func (o offer) inProbation(e offerEvent) (offer, []offerAction) {
+	switch e {
+	case offerProbationOver:
+		if o.phase == offerProbation {
+			o.phase = offerConfirming
+			return o, []offerAction{offerPing}
+		}
+		return o, nil
+	case offerAlive:
+		if o.phase == offerConfirming {
+			o.phase = offerCommitting
+			return o, []offerAction{offerCommit}
+		}
+		return o, nil
+	case offerTook, offerEngineReady:
+		return o.yield()
+	case offerAborted:
+		return o.back(ReasonAborted)
+	case offerGone:
+		return o.back(ReasonDied)
+	case offerSilent:
+		return o.withdraw(ReasonHung, true)
+	case offerCancel:
+		return o.withdraw(ReasonRolledBack, false)
+	case offerDeadline:
+		return o, nil
+	}
+	return o.withdraw(ReasonProtocol, true)
+}
+
+func (o offer) afterCommit(e offerEvent) (offer, []offerAction) {
+	switch e {
+	case offerConfirmed, offerTook, offerEngineReady:
+		return o.yield()
+	case offerAborted: // it had refused before it read Commit
+		return o.back(ReasonAborted)
+	case offerGone:
+		return o.back(ReasonDied)
+	case offerSilent:
+		// A child can be killed, which settles the question; its end is the next
+		// event. Anybody else will read Commit, or not, when it wakes up.
+		switch {
+		case !o.child:
+			o.phase = offerDoubting
+			return o, []offerAction{offerResume}
+		case !o.killed:
+			o.killed = true
+			return o, []offerAction{offerKill}
+		}
+		return o.back(ReasonHung)
+	}
+	return o, nil
+}
+
+// inDoubt serves on until the successor says what it made of Commit. There is
+// no deadline: a decision without it could make two owners, or none.
+func (o offer) inDoubt(e offerEvent) (offer, []offerAction) {
+	switch e {
+	case offerConfirmed, offerTook, offerEngineReady:
+		return o.yield(offerPauseQuietly)
+	case offerAborted:
+		o.phase, o.reason = offerEnded, ReasonAborted
+	case offerGone:
+		o.phase, o.reason = offerEnded, ReasonDied
+	}
+	return o, nil
+}
+
+func (o offer) whileWithdrawing(e offerEvent) (offer, []offerAction) {
+	switch e {
+	case offerRolledBack, offerAborted, offerGone:
+		o.phase = offerEnded
+		return o, nil
+	case offerTook, offerEngineReady:
+		// It had given us up before it read Rollback. One of us has to yield,
+		// and it can't hear us any more.
+		return o.yield(offerPauseQuietly)
+	case offerSilent:
+		if o.child && !o.killed {
+			o.killed = true
+			return o, []offerAction{offerKill}
+		}
+		o.phase = offerEnded
+		return o, nil
+	}
+	return o, nil
+}

@@ -1,0 +1,444 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// Timeouts of a conversation.
+type Timeouts struct {
+	Ready     time.Duration // from Hello to Ready; 0 or less means no limit
+	Probation time.Duration // from Ready to Commit; 0 or less means none
+	Hang      time.Duration // silence after which the peer counts as hung
+}
+
+// Trial is what the successor has told in its probation.
+type Trial struct {
+	Conns    []string // names under which it takes open connections
+	Accepted uint64   // connections it has accepted
+}
+
+// Predecessor is the predecessor's side, from Hello to Commit. Its hooks are
+// called from the goroutine that calls Run; they must not block for long,
+// Transfer excepted.
+type Predecessor struct {
+	Timeouts Timeouts
+	// Welcome answers Hello; the version is filled in.
+	Welcome wire.Welcome
+
+	// Pause stops accepting and reports what was found. Required.
+	Pause func() wire.Paused
+	// Resume accepts again. Required.
+	Resume func()
+	// Manifest borrows the sockets for the transfer; release gives them back.
+	// Required.
+	Manifest func() (items []Item, release func())
+	// States writes the state blobs. It may take its time, until ctx ends.
+	States func(ctx context.Context) ([]Blob, error)
+	// Stderr borrows the descriptors of message Stderr, or is nil.
+	Stderr func() []int
+	// Kill kills the successor's process. nil means that it is not ours to kill.
+	Kill func()
+	// Entered is told of each phase as it begins.
+	Entered func(Phase)
+
+	// Exited yields the end of the successor's process, if it is ours.
+	Exited <-chan error
+	// EngineReady is closed when tableflip says that its child is ready.
+	EngineReady <-chan struct{}
+	// Cancel yields a reason to take the sockets back.
+	Cancel <-chan *Error
+
+	conv  *conversation
+	hello wire.Hello
+	state offer
+	trial Trial
+	cause *Error
+	seq   uint64
+	quiet *silence
+
+	deadline, trialOver, lastWords <-chan time.Time
+	graced                         bool
+}
+
+// Phase names a part of the upgrade for those who watch it.
+type Phase uint8
+
+// The phases of an upgrade.
+const (
+	PhaseWaiting Phase = iota
+	PhaseTransfer
+	PhaseWarming
+	PhaseProbation
+	PhaseCommitting
+	PhaseDone
+)
+
+// Result is how the predecessor's side ended.
+type Result struct {
+	// Committed says that the successor has the sockets.
+	Committed bool
+	// Err says why it has not: an *Error.
+	Err error
+	// Hello is how the successor presented itself; zero if it never came.
+	Hello wire.Hello
+	// Trial is what the successor told.
+	Trial Trial
+	// Lingering goes on with the conversation after Commit. It is nil if there
+	// is nobody to talk to.
+	Lingering *Lingering
+}
+
+// Arrival is a successor that has said Hello.
+type Arrival struct {
+	Link  Link
+	Hello wire.Hello
+}
+
+// Run waits for the successor on arrivals (one that we started needs time to
+// come up; a closed channel says that it hung up without a word), sees the
+// conversation through to its end, and returns. It owns the arrival's link.
+func (p *Predecessor) Run(arrivals <-chan Arrival) Result {
+	p.state = offer{probation: p.Timeouts.Probation > 0, child: p.Kill != nil}
+	p.quiet = newSilence(p.Timeouts.Hang)
+	defer p.quiet.stop()
+	if p.Timeouts.Ready > 0 {
+		t := time.NewTimer(p.Timeouts.Ready)
+		defer t.Stop()
+		p.deadline = t.C
+	}
+	p.enter(PhaseWaiting)
+	p.loop(arrivals)
+	p.enter(PhaseDone)
+
+	res := Result{Committed: p.state.phase == offerCommitted, Hello: p.hello, Trial: p.trial}
+	if !res.Committed {
+		if p.conv != nil {
+			p.conv.close()
+		}
+		if p.cause == nil {
+			p.cause = &Error{}
+		}
+		p.cause.Reason = p.state.reason
+		res.Err = p.cause
+		return res
+	}
+	if p.conv != nil {
+		res.Lingering = newLingering(p.conv, p.trial.Conns)
+	}
+	return res
+}
+
+func (p *Predecessor) enter(ph Phase) {
+	if p.Entered != nil {
+		p.Entered(ph)
+	}
+}
+
+// loop turns what happens into events until the machine is at its end.
+func (p *Predecessor) loop(arrivals <-chan Arrival) {
+	for !p.state.phase.terminal() {
+		var inbox <-chan incoming
+		if p.conv != nil {
+			inbox = p.conv.inbox
+		}
+		select {
+		case a, ok := <-arrivals:
+			arrivals = nil
+			if ok {
+				p.greet(a)
+				continue
+			}
+			p.blame(nil, "it hung up without a word")
+			p.event(offerGone)
+		case in, ok := <-inbox:
+			if !ok {
+				p.blame(p.conv.gone(), "the conversation ended")
+				p.event(offerGone)
+				continue
+			}
+			p.quiet.heard()
+			p.message(in.msg)
+		case err := <-p.Exited:
+			p.Exited = nil
+			if err == nil {
+				err = errors.New("exit status 0")
+			}
+			p.blame(err, "its process ended")
+			if p.conv == nil {
+				p.event(offerGone)
+				continue
+			}
+			// Its last words may still be on their way: the end of the
+			// conversation comes behind them.
+			p.lastWords = time.After(p.Timeouts.Hang)
+		case <-p.EngineReady:
+			p.EngineReady = nil
+			p.event(offerEngineReady)
+		case e := <-p.Cancel:
+			p.fault(e)
+			p.event(offerCancel)
+		case <-p.deadline:
+			// A process that was stopped finds its timers expired before it has
+			// read what came meanwhile: one more tick for the mail.
+			if !p.graced {
+				p.graced = true
+				p.deadline = time.After(p.Timeouts.Hang / quietTicks)
+				continue
+			}
+			p.deadline = nil
+			p.fault(&Error{Text: fmt.Sprintf("not ready within %v", p.Timeouts.Ready)})
+			p.event(offerDeadline)
+		case <-p.trialOver:
+			p.trialOver = nil
+			p.event(offerProbationOver)
+		case <-p.lastWords:
+			p.lastWords = nil
+			p.event(offerGone)
+		case <-p.quiet.ticker.C:
+			p.tick()
+		}
+	}
+}
+
+// tick asks a successor in probation for a sign of life and counts its silence.
+func (p *Predecessor) tick() {
+	switch p.state.phase {
+	case offerProbation:
+		p.seq++
+		p.send(&wire.Ping{Seq: p.seq})
+	case offerConfirming, offerCommitting, offerDoubting, offerWithdrawing:
+	default:
+		p.quiet.heard() // a start may take until the ready timeout
+		return
+	}
+	if p.quiet.tick() {
+		p.quiet.heard()
+		p.fault(&Error{Text: fmt.Sprintf("no answer for %v", p.Timeouts.Hang)})
+		p.event(offerSilent)
+	}
+}
+
+// greet answers the successor that has come on link.
+func (p *Predecessor) greet(a Arrival) {
+	p.conv, p.hello = converse(a.Link), a.Hello
+	w := p.Welcome
+	var ok bool
+	if w.Version, ok = wire.Choose(a.Hello.MinVersion, a.Hello.MaxVersion); !ok {
+		text := fmt.Sprintf("successor speaks protocol versions %d to %d, predecessor %d to %d", a.Hello.MinVersion, a.Hello.MaxVersion, wire.MinVersion, wire.MaxVersion)
+		p.send(&wire.Refuse{Code: wire.CodeVersion, Reason: text})
+		p.fault(&Error{Text: text})
+		p.event(offerNoVersion)
+		return
+	}
+	w.Probation = max(p.Timeouts.Probation, 0)
+	w.ReadyTimeout = max(p.Timeouts.Ready, 0)
+	w.HangTimeout = p.Timeouts.Hang
+	items, release := p.Manifest()
+	defer release()
+	w.Sockets = uint32(len(items))
+	p.send(&w)
+	p.event(offerHello)
+	if p.state.phase != offerSending {
+		return
+	}
+	p.enter(PhaseTransfer)
+	if p.Stderr != nil {
+		_ = p.conv.link.Send(&wire.Stderr{}, p.Stderr()) // shows in what follows
+	}
+	t := transfer{conv: p.conv, hang: p.Timeouts.Hang, deadline: p.deadline, cancel: p.Cancel}
+	err := t.sockets(items)
+	if err == nil && w.States > 0 {
+		err = p.passStates(&t)
+	}
+	if err != nil {
+		p.event(p.transferFailed(err))
+	}
+}
+
+// transferFailed notes why a transfer failed and names the event.
+func (p *Predecessor) transferFailed(err error) offerEvent {
+	var refused *Error
+	var gaveUp *canceled
+	switch {
+	case errors.Is(err, errPeerGone):
+		p.blame(p.conv.gone(), "the conversation ended")
+		return offerGone
+	case errors.Is(err, errDeadline):
+		p.fault(&Error{Text: fmt.Sprintf("not ready within %v", p.Timeouts.Ready)})
+		return offerDeadline
+	case errors.As(err, &gaveUp):
+		p.fault(gaveUp.reason)
+		return offerCancel
+	case errors.As(err, &refused):
+		p.fault(refused)
+		return offerAborted
+	}
+	p.fault(&Error{Err: err})
+	return offerTransferError
+}
+
+// passStates has the state blobs written and sends them.
+func (p *Predecessor) passStates(t *transfer) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	type written struct {
+		blobs []Blob
+		err   error
+	}
+	done := make(chan written, 1)
+	go func() { // ends with the callback, for which we wait below
+		blobs, err := p.States(ctx)
+		done <- written{blobs, err}
+	}()
+	var w written
+	var stopped error
+	select {
+	case w = <-done:
+	case e := <-p.Cancel:
+		stopped = &canceled{e}
+	case <-p.deadline:
+		stopped = errDeadline
+	case in, ok := <-t.conv.inbox:
+		stopped = errPeerGone
+		if ok {
+			stopped = fmt.Errorf("unexpected %T while state is written", in.msg)
+			if m, is := in.msg.(*wire.Abort); is {
+				stopped = &Error{Reason: ReasonAborted, Text: m.Reason}
+			}
+			_ = fdx.Close(in.fds...) // a successor sends none
+		}
+	}
+	if stopped != nil {
+		cancel()
+		w = <-done
+	}
+	defer func() {
+		for _, b := range w.blobs {
+			_ = b.File.Close() // the successor has its own
+		}
+	}()
+	if err := errors.Join(stopped, w.err); err != nil {
+		return err
+	}
+	return t.states(w.blobs)
+}
+
+// message turns a message into an event.
+func (p *Predecessor) message(m wire.Message) {
+	switch m := m.(type) {
+	case *wire.Verified:
+		p.event(offerVerified)
+		if p.state.phase == offerWarming {
+			p.enter(PhaseWarming)
+		}
+	case *wire.Ready:
+		p.trial.Conns = m.Conns
+		p.event(offerReady)
+	case *wire.Alive:
+		p.trial.Accepted = m.Accepted
+		if m.Seq == p.seq {
+			p.event(offerAlive)
+		}
+	case *wire.Committed:
+		p.trial.Accepted = m.Accepted
+		p.event(offerConfirmed)
+	case *wire.Abort:
+		p.fault(&Error{Text: m.Reason})
+		p.event(offerAborted)
+	case *wire.RolledBack:
+		p.trial.Accepted = m.Accepted
+		p.event(offerRolledBack)
+	case *wire.Took:
+		p.event(offerTook)
+	case *wire.Ack:
+		// of a transfer that is over
+	default:
+		p.fault(&Error{Text: fmt.Sprintf("unexpected %T", m)})
+		p.event(offerProtocolError)
+	}
+}
+
+// event feeds the machine and does what it says.
+func (p *Predecessor) event(e offerEvent) {
+	was := p.state.phase
+	var acts []offerAction
+	p.state, acts = p.state.next(e)
+	if p.state.phase != was {
+		p.quiet.heard()
+	}
+	for _, a := range acts {
+		p.do(a)
+	}
+}
+
+func (p *Predecessor) do(a offerAction) {
+	switch a {
+	case offerTransfer: // greet goes on with it
+	case offerPause:
+		p.enter(PhaseProbation)
+		m := p.Pause()
+		p.send(&m)
+	case offerPauseQuietly:
+		p.Pause()
+	case offerStartTrial:
+		p.trialOver = time.After(p.Timeouts.Probation)
+	case offerPing:
+		p.seq++
+		p.send(&wire.Ping{Seq: p.seq, Final: true})
+	case offerCommit:
+		p.enter(PhaseCommitting)
+		p.send(&wire.Commit{})
+	case offerResume:
+		p.Resume()
+	case offerSendBack:
+		m := wire.Rollback{Code: codeOf(p.state.reason)}
+		if p.cause != nil {
+			m.Reason = p.cause.Error()
+			if p.cause.Code != wire.CodeUnknown {
+				m.Code = p.cause.Code
+			}
+		}
+		p.send(&m)
+	case offerKill:
+		p.Kill()
+	case offerRelease: // the caller does, when Run has returned
+	}
+}
+
+// send sends m. That it could not be sent shows as the end of the
+// conversation, behind whatever the successor said before it went.
+func (p *Predecessor) send(m wire.Message) {
+	if p.conv != nil {
+		_ = p.conv.link.Send(m, nil)
+	}
+}
+
+// fault notes why the upgrade is about to fail; the first reason stands.
+func (p *Predecessor) fault(e *Error) {
+	if p.cause == nil {
+		p.cause = e
+	}
+}
+
+// blame notes an end that may have a better reason noted already.
+func (p *Predecessor) blame(err error, text string) {
+	p.fault(&Error{Text: text, Err: err})
+}
+
+func codeOf(r Reason) wire.Code {
+	switch r {
+	case ReasonTimeout, ReasonHung:
+		return wire.CodeTimeout
+	case ReasonCanceled:
+		return wire.CodeCanceled
+	case ReasonRolledBack:
+		return wire.CodeRollback
+	}
+	return wire.CodeInternal
+}

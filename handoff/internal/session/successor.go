@@ -1,0 +1,263 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// Successor is the successor's side, from Verified to Commit. Its hooks are
+// called from the goroutine of Run, Healthy from one of its own.
+type Successor struct {
+	// Open lets Accept return connections. Required.
+	Open func()
+	// Shut stops Accept for good. Required.
+	Shut func()
+	// Own makes the sockets ours: the predecessor is committed or gone. Required.
+	Own func()
+	// Gone is called when the predecessor turns out to be gone before commit.
+	Gone func()
+	// Healthy is asked before each sign of life; an error is an Abort.
+	Healthy func(ctx context.Context) error
+	// Accepted counts the connections accepted so far.
+	Accepted func() uint64
+	// Conns are the names under which open connections are taken.
+	Conns func() []string
+
+	conv    *conversation
+	welcome wire.Welcome
+	state   claim
+	cause   *Error
+
+	requests chan request
+	done     chan struct{}
+
+	probing    bool // a health check is running
+	pingSeq    uint64
+	health     chan error
+	cancelWork context.CancelFunc
+}
+
+type request struct {
+	event claimEvent
+	cause *Error
+	reply chan claimPhase
+}
+
+// Tenure is how the successor's side ended.
+type Tenure struct {
+	// Owner says that the sockets are ours.
+	Owner bool
+	// Alone says that the predecessor was gone by then, or silent.
+	Alone bool
+	// Err says why they are not: an *Error.
+	Err error
+	// Following goes on with the conversation after Commit. It is nil if the
+	// predecessor is gone.
+	Following *Following
+}
+
+func newSuccessor(conv *conversation, w wire.Welcome) *Successor {
+	return &Successor{
+		conv:     conv,
+		welcome:  w,
+		requests: make(chan request),
+		done:     make(chan struct{}),
+		health:   make(chan error, 1),
+	}
+}
+
+// Ready says that the program can serve. It returns when the Accept gate is
+// open, and reports whether it is.
+func (s *Successor) Ready() bool {
+	ph := s.ask(request{event: claimReady})
+	return ph == claimProbation || ph == claimOwner
+}
+
+// Abort refuses the upgrade. It reports whether that was still possible.
+func (s *Successor) Abort(text string) bool {
+	return s.ask(request{event: claimAbort, cause: &Error{Reason: ReasonAborted, Text: text}}) == claimQuit
+}
+
+func (s *Successor) ask(r request) claimPhase {
+	r.reply = make(chan claimPhase, 1)
+	select {
+	case s.requests <- r:
+		return <-r.reply
+	case <-s.done:
+		return s.state.phase // Run has returned: nobody writes it any more
+	}
+}
+
+// Run sees the conversation through to commit, or to its failure.
+func (s *Successor) Run() Tenure {
+	defer close(s.done)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	quiet := newSilence(s.welcome.HangTimeout)
+	defer quiet.stop()
+	for s.state.phase == claimWarming || s.state.phase == claimProbation {
+		inbox := s.conv.inbox
+		if s.state.alone {
+			inbox = nil
+		}
+		select {
+		case in, ok := <-inbox:
+			if !ok {
+				if s.Gone != nil {
+					s.Gone()
+				}
+				s.event(claimGone)
+				continue
+			}
+			quiet.heard()
+			s.message(ctx, in)
+		case r := <-s.requests:
+			if r.event == claimReady && s.state.phase == claimWarming {
+				quiet.heard()
+			}
+			if r.cause != nil && s.cause == nil {
+				s.cause = r.cause
+			}
+			s.event(r.event)
+			r.reply <- s.state.phase
+		case err := <-s.health:
+			s.probing = false
+			if err != nil {
+				s.cause = &Error{Reason: ReasonAborted, Text: "health check", Err: err}
+				s.event(claimAbort)
+				continue
+			}
+			s.event(claimPing)
+		case <-quiet.ticker.C:
+			if s.state.phase != claimProbation || s.state.alone {
+				quiet.heard() // before Ready the predecessor has nothing to say
+				continue
+			}
+			// In probation it asks for a sign of life at each tick.
+			if quiet.tick() {
+				s.event(claimSilent)
+			}
+		}
+	}
+	cancel()
+	if s.probing {
+		<-s.health // the hook ends with its context
+	}
+	return s.finish()
+}
+
+func (s *Successor) finish() Tenure {
+	t := Tenure{Owner: s.state.phase == claimOwner, Alone: s.state.alone}
+	switch {
+	case !t.Owner:
+		t.Err = s.cause
+		s.partWays()
+	case t.Alone:
+		s.conv.close()
+	default:
+		t.Following = newFollowing(s.conv, s.welcome)
+	}
+	return t
+}
+
+// partWays closes the conversation once the predecessor has read our last
+// word, which an early close would not cut off, but a reset would.
+func (s *Successor) partWays() {
+	timeout := time.NewTimer(s.welcome.HangTimeout)
+	defer timeout.Stop()
+	for {
+		select {
+		case in, ok := <-s.conv.inbox:
+			if !ok {
+				s.conv.close()
+				return
+			}
+			_ = fdx.Close(in.fds...) // too late for anything
+		case <-timeout.C:
+			s.conv.close()
+			return
+		}
+	}
+}
+
+func (s *Successor) message(ctx context.Context, in incoming) {
+	_ = fdx.Close(in.fds...) // none belong here
+	switch m := in.msg.(type) {
+	case *wire.Ping:
+		s.pingSeq = m.Seq
+		if s.Healthy == nil {
+			s.event(claimPing)
+			return
+		}
+		if !s.probing {
+			s.probing = true
+			go func() { // ends with the hook; Run waits for it
+				ctx, cancel := context.WithTimeout(ctx, s.welcome.HangTimeout)
+				defer cancel()
+				s.health <- s.Healthy(ctx)
+			}()
+		}
+	case *wire.Commit:
+		s.event(claimCommit)
+	case *wire.Rollback:
+		s.cause = &Error{Reason: ReasonRolledBack, Code: m.Code, Text: m.Reason}
+		s.event(claimRollback)
+	case *wire.Refuse:
+		s.cause = &Error{Reason: ReasonRolledBack, Code: m.Code, Text: m.Reason}
+		s.event(claimRollback)
+	}
+	// Paused and whatever a newer predecessor may say is news, no event.
+}
+
+func (s *Successor) event(e claimEvent) {
+	var acts []claimAction
+	s.state, acts = s.state.next(e)
+	for _, a := range acts {
+		s.do(a)
+	}
+}
+
+func (s *Successor) do(a claimAction) {
+	var m wire.Message
+	switch a {
+	case claimOpen:
+		s.Open()
+	case claimShut:
+		s.Shut()
+	case claimOwn:
+		s.Own()
+	case claimSendReady:
+		r := &wire.Ready{}
+		if s.Conns != nil {
+			r.Conns = s.Conns()
+		}
+		m = r
+	case claimSendAlive:
+		m = &wire.Alive{Seq: s.pingSeq, Accepted: s.accepted()}
+	case claimSendCommitted:
+		m = &wire.Committed{Accepted: s.accepted()}
+	case claimSendRolledBack:
+		m = &wire.RolledBack{Accepted: s.accepted()}
+	case claimSendTook:
+		m = &wire.Took{}
+	case claimSendAbort:
+		a := &wire.Abort{}
+		if s.cause != nil {
+			a.Reason = s.cause.Error()
+		}
+		m = a
+	}
+	if m != nil {
+		_ = s.conv.link.Send(m, nil) // a dead predecessor shows in the inbox
+	}
+}
+
+func (s *Successor) accepted() uint64 {
+	if s.Accepted == nil {
+		return 0
+	}
+	return s.Accepted()
+}

@@ -1,0 +1,306 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// join finds the predecessor, if there is one, by what our environment says
+// and then by the control socket, and takes over what it passes on.
+func (u *Upgrader) join() error {
+	conv, err := inheritedConversation()
+	if err != nil {
+		return err
+	}
+	if u.cfg.Mode == Inherit || os.Getenv(envTableflip) != "" {
+		if u.engine, err = newEngine(u.engineTimeout()); err != nil {
+			if conv != nil {
+				_ = conv.Close() // tells the predecessor
+			}
+			return err
+		}
+	}
+	switch {
+	case conv != nil:
+		err = u.joinOver(conv, wire.ViaSpawn)
+	case u.engine != nil && u.engine.child():
+		err = u.joinParent()
+	default:
+		err = u.joinControl()
+	}
+	if err != nil {
+		return err
+	}
+	if u.control == nil {
+		if err := u.ownControl(); err != nil {
+			return err
+		}
+	}
+	if u.generation == 0 {
+		u.generation = 1
+	}
+	if u.engine != nil && u.cfg.Mode == Inherit {
+		return u.engine.addControl(u.control)
+	}
+	return nil
+}
+
+// engineTimeout is tableflip's own limit: the whole upgrade, up to commit, is
+// what it calls getting ready. Ours come first.
+func (u *Upgrader) engineTimeout() time.Duration {
+	if u.cfg.ReadyTimeout < 0 {
+		return time.Duration(1<<63 - 1)
+	}
+	return u.cfg.ReadyTimeout + max(u.cfg.Probation, 0) + 4*hangTimeout
+}
+
+// joinParent joins the process that has started us by tableflip.
+func (u *Upgrader) joinParent() error {
+	ln, err := u.engine.control()
+	if err != nil {
+		return fmt.Errorf("handoff: inherited control socket: %w", err)
+	}
+	if ln == nil {
+		// A plain tableflip service: the sockets are there, nobody talks.
+		u.log.Info("joined", "predecessor", "plain tableflip", "mode", Inherit)
+		return nil
+	}
+	if u.control, err = controlSocket(ln); err != nil {
+		return err
+	}
+	c, err := dialControl(ln.Addr().String())
+	if err != nil {
+		return fmt.Errorf("%w: dial the control socket: %w", ErrPredecessorDied, err)
+	}
+	return u.joinOver(c, wire.ViaInherit)
+}
+
+// joinControl joins who answers at the control socket, or makes it ours.
+func (u *Upgrader) joinControl() error {
+	path, err := u.cfg.controlPath()
+	if err != nil {
+		return fmt.Errorf("handoff: %w", err)
+	}
+	if path == "" {
+		return nil
+	}
+	c, ln, err := openControl(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("handoff: %w", err)
+	case ln != nil:
+		u.control, err = controlSocket(ln)
+		if err == nil {
+			u.control.here = true
+			u.control.gate.open()
+		}
+		return err
+	case u.cfg.Mode != Takeover:
+		_ = c.Close() // whoever it is
+		return fmt.Errorf("handoff: control socket %s: %w: another process serves it: choose another Name, or mode Takeover to replace it", path, syscall.EADDRINUSE)
+	}
+	err = u.joinOver(c, wire.ViaDial)
+	if !errors.Is(err, ErrPredecessorDied) {
+		return err
+	}
+	// It died before it had passed on its sockets: nobody has them any more,
+	// and we can bind new ones.
+	u.log.Warn("predecessor died while it passed on its sockets: starting anew", "error", err)
+	return u.joinControl()
+}
+
+// ownControl makes a control socket of our own: nobody has passed one on.
+func (u *Upgrader) ownControl() error {
+	path, err := u.cfg.controlPath()
+	if err != nil {
+		return fmt.Errorf("handoff: %w", err)
+	}
+	var ln net.Listener
+	if path == "" {
+		ln, err = listenControl("")
+	} else {
+		var c *net.UnixConn
+		if c, ln, err = openControl(path); c != nil {
+			_ = c.Close() // whoever it is
+			err = fmt.Errorf("control socket %s: %w: another process serves it: choose another Name", path, syscall.EADDRINUSE)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("handoff: %w", err)
+	}
+	if u.control, err = controlSocket(ln); err != nil {
+		return err
+	}
+	u.control.here = true
+	if u.successor == nil {
+		u.control.gate.open()
+	}
+	return nil
+}
+
+// joinOver joins the predecessor at the other end of c, which it takes.
+func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
+	conn := fdpass.New(c)
+	if err := u.checkPeer(conn); err != nil {
+		_ = conn.Close() // it is none of ours
+		return err
+	}
+	j := session.Joiner{
+		Hello: wire.Hello{
+			MinVersion: wire.MinVersion, MaxVersion: wire.MaxVersion,
+			PID: int64(os.Getpid()), Build: u.cfg.Version, Via: via, Mode: uint32(u.cfg.Mode),
+		},
+		Check:   session.Verify,
+		Expect:  fdx.RaiseNoFile,
+		Timeout: hangTimeout,
+	}
+	if u.cfg.ReadyTimeout > 0 {
+		j.StateTimeout = u.cfg.ReadyTimeout
+	}
+	got, s, err := j.Join(session.NewWireLink(conn, hangTimeout))
+	if err != nil {
+		return joinError(err)
+	}
+	u.successor, u.welcome = s, got.Welcome
+	u.generation = got.Welcome.Generation + 1
+	if len(got.Stderr) == 3 {
+		fds := got.Stderr
+		got.Stderr = nil
+		if u.redirect, err = newRedirect(fds, via == wire.ViaInherit); err != nil {
+			u.log.Warn("standard error stays as it is", "error", err)
+		}
+	}
+	if err := u.takeControl(got); err != nil {
+		got.Close()
+		return err
+	}
+	u.states.arrive(got.States)
+	u.table.arrive(got.Sockets)
+	s.Open = func() {
+		u.open()
+		// Only when somebody is in Accept here does the predecessor stop: no gap.
+		u.table.entered(enterTimeout)
+	}
+	s.Shut = u.table.shut
+	s.Own = func() {
+		if err := errors.Join(u.own(), u.pid.write()); err != nil {
+			u.log.Error("commit", "error", err)
+		}
+	}
+	s.Gone = u.redirect.restore
+	s.Healthy = u.cfg.Healthy
+	s.Accepted = u.table.accepted
+	s.Conns = u.conns.names
+	u.log.Info("joined", "predecessor", got.Welcome.PID, "generation", u.generation, "sockets", len(got.Sockets))
+	u.emit(Event{Kind: EventJoined})
+	return nil
+}
+
+// enterTimeout bounds how long a ready successor waits for its goroutines to
+// come to Accept before the predecessor stops.
+const enterTimeout = 50 * time.Millisecond
+
+// takeControl takes the control socket out of what was passed on.
+func (u *Upgrader) takeControl(got *session.Received) error {
+	for i, it := range got.Sockets {
+		if it.Socket.Kind != wire.KindControl {
+			continue
+		}
+		got.Sockets = append(got.Sockets[:i], got.Sockets[i+1:]...)
+		if it.FD < 0 {
+			u.control.entry = it.Socket // inherited: with the identity of its path
+			return nil
+		}
+		ln, err := fdx.Listener(it.FD, it.Socket.Address)
+		if err != nil {
+			return fmt.Errorf("%w: control socket: %w", ErrTransfer, err)
+		}
+		if u.control, err = controlSocket(ln); err != nil {
+			return err
+		}
+		u.control.entry = it.Socket
+		return nil
+	}
+	return nil
+}
+
+// checkPeer lets in who has our uid or root's, or whom Allow lets in.
+func (u *Upgrader) checkPeer(c *fdpass.Conn) error {
+	cred, err := c.Peer()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrPeerRefused, err)
+	}
+	p := Peer{PID: cred.PID, UID: cred.UID, GID: cred.GID}
+	if p.UID == 0 || p.UID == os.Geteuid() || u.cfg.Allow != nil && u.cfg.Allow(p) {
+		return nil
+	}
+	return fmt.Errorf("%w: pid %d has uid %d, we have %d: run both as one user, or set Config.Allow", ErrPeerRefused, p.PID, p.UID, os.Geteuid())
+}
+
+// joinError turns the end of a join into one of our sentinels.
+func joinError(err error) error {
+	var e *session.Error
+	if !errors.As(err, &e) {
+		return fmt.Errorf("%w: %w", ErrPredecessorDied, err)
+	}
+	return fmt.Errorf("%w: %w", joinSentinel(e), err)
+}
+
+func joinSentinel(e *session.Error) error {
+	switch e.Reason {
+	case session.ReasonVersion:
+		return ErrVersion
+	case session.ReasonHung, session.ReasonTimeout:
+		return ErrTimeout
+	case session.ReasonProtocol:
+		return ErrProtocol
+	case session.ReasonTransfer:
+		return ErrTransfer
+	case session.ReasonRolledBack:
+		return ErrRolledBack
+	case session.ReasonAborted:
+		return ErrAborted
+	case session.ReasonRefused:
+		switch e.Code {
+		case wire.CodePeer:
+			return ErrPeerRefused
+		case wire.CodeInProgress:
+			return ErrInProgress
+		case wire.CodeNotReady:
+			return ErrNotReady
+		case wire.CodeUnsupported:
+			return ErrUnsupported
+		case wire.CodeClosed:
+			return ErrClosed
+		}
+		return ErrPeerRefused
+	}
+	return ErrPredecessorDied
+}
+
+// succeed sees our side as a successor through to its end.
+func (u *Upgrader) succeed() {
+	t := u.successor.Run()
+	if !t.Owner {
+		err := joinError(t.Err)
+		u.redirect.restore()
+		if u.end(phaseStopping, err) {
+			u.log.Error("upgrade failed: this process ends", "error", err)
+			u.emit(Event{Kind: EventQuit, Err: err})
+			u.wg.Go(func() { u.watchLinger(nil) }) // ends with closing
+		}
+		return
+	}
+	if t.Following != nil {
+		u.follow(t.Following)
+	}
+}

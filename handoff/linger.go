@@ -1,0 +1,70 @@
+package handoff
+
+import (
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+)
+
+// lingerTick is how often a lingering process tells its successor of itself.
+const lingerTick = time.Second
+
+// watchLinger ends the linger at its limit, or when the successor asks for it,
+// and tells the successor how it goes. l is nil where there is none.
+func (u *Upgrader) watchLinger(l *session.Lingering) {
+	u.mu.Lock()
+	end := u.lingerEnd
+	u.mu.Unlock()
+	var limit <-chan time.Time
+	if !end.IsZero() {
+		t := time.NewTimer(time.Until(end))
+		defer t.Stop()
+		limit = t.C
+	}
+	var asked <-chan string
+	if l != nil {
+		asked = l.Asked()
+		u.tellLinger(l, end)
+	}
+	tick := time.NewTicker(lingerTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-limit:
+			u.expire("linger limit")
+			limit = nil
+		case reason := <-asked:
+			u.expire("the successor asked for it: " + reason)
+			asked = nil
+		case <-tick.C:
+			if l != nil {
+				u.tellLinger(l, end)
+			}
+		case <-u.closing:
+			return
+		}
+	}
+}
+
+func (u *Upgrader) tellLinger(l *session.Lingering, end time.Time) {
+	c := u.conns.counts()
+	left := time.Duration(-1)
+	if !end.IsZero() {
+		left = max(0, time.Until(end))
+	}
+	l.Tell(wire.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: left})
+}
+
+// finishReport adds the linger to the account of the upgrade that replaced us.
+func (u *Upgrader) finishReport(r *Report) {
+	c := u.conns.counts()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	r.Moved, r.Cut = c.moved, c.cut
+	r.Durations.Linger = time.Since(r.Started) - r.Durations.Total
+	if n := len(u.reports); n > 0 {
+		u.reports[n-1] = *r
+	}
+	u.log.Info("linger ended", "took", r.Durations.Linger, "moved", c.moved, "cut", c.cut)
+}

@@ -1,0 +1,47 @@
+package handoff
+
+import "fmt"
+
+// Mode says how a successor comes to its sockets.
+type Mode int
+
+const (
+	// Inherit has the predecessor start its successor, which inherits the
+	// sockets (fork and exec, by way of tableflip: a service on plain tableflip
+	// can be upgraded to Inherit in place, and back).
+	Inherit Mode = iota
+	// Takeover passes the sockets over a unix socket (SCM_RIGHTS), to a
+	// successor that the predecessor starts, or that anybody starts who points
+	// at the same control socket.
+	Takeover
+	// Drain has the successor bind sockets of its own in the same SO_REUSEPORT
+	// groups, while the predecessor leaves them without loss.
+	Drain
+)
+
+// String returns "inherit", "takeover" or "drain".
+func (m Mode) String() string {
+	switch m {
+	case Inherit:
+		return "inherit"
+	case Takeover:
+		return "takeover"
+	case Drain:
+		return "drain"
+	}
+	return fmt.Sprintf("mode(%d)", int(m))
+}
+
+// MarshalText encodes the mode as [Mode.String] does.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText decodes what MarshalText wrote.
+func (m *Mode) UnmarshalText(text []byte) error {
+	for _, k := range []Mode{Inherit, Takeover, Drain} {
+		if k.String() == string(text) {
+			*m = k
+			return nil
+		}
+	}
+	return fmt.Errorf("handoff: unknown mode %q: inherit, takeover or drain", text)
+}

@@ -1,0 +1,24 @@
+//go:build unix
+
+package handoff
+
+import (
+	"os"
+	"syscall"
+)
+
+// pathID returns the device and the inode of path.
+func pathID(path string) (dev, ino uint64, err error) {
+	if path == "" {
+		return 0, 0, os.ErrNotExist
+	}
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, ErrUnsupported
+	}
+	return uint64(st.Dev), uint64(st.Ino), nil //nolint:unconvert // the types differ between systems
+}

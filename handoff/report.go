@@ -1,0 +1,71 @@
+package handoff
+
+import (
+	"time"
+)
+
+// Outcome is how an upgrade ended.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomePending    Outcome = ""
+	OutcomeCommitted  Outcome = "committed"
+	OutcomeRolledBack Outcome = "rolled-back" // after the successor was ready
+	OutcomeFailed     Outcome = "failed"      // before the successor was ready
+)
+
+// Process names a process of an upgrade.
+type Process struct {
+	PID     int    `json:"pid"`
+	Version string `json:"version,omitempty"` // its Config.Version
+}
+
+// Durations are the times that the phases of an upgrade took. A phase that was
+// not reached is zero.
+type Durations struct {
+	Start     time.Duration `json:"start"`     // from the trigger until the successor said Hello
+	Transfer  time.Duration `json:"transfer"`  // sockets and state
+	Warming   time.Duration `json:"warming"`   // until the successor's Ready
+	Probation time.Duration `json:"probation"` // until Commit was sent
+	Commit    time.Duration `json:"commit"`    // until the successor confirmed
+	Linger    time.Duration `json:"linger"`    // until the last connection was gone
+	Total     time.Duration `json:"total"`     // without the linger
+}
+
+// A Report is the account of one upgrade, written by the predecessor.
+type Report struct {
+	Generation  uint64    `json:"generation"` // the successor's, if it is committed
+	Mode        Mode      `json:"mode"`
+	Predecessor Process   `json:"predecessor"`
+	Successor   Process   `json:"successor"`
+	Started     time.Time `json:"started"`
+	Durations   Durations `json:"durations"`
+
+	Sockets int `json:"sockets"` // passed on, files included
+	States  int `json:"states"`  // state blobs passed on
+
+	// Queue and HalfOpen are the connections that waited in the accept queues,
+	// and the handshakes that were under way, when the predecessor stopped
+	// accepting; -1 if it was not counted.
+	Queue    int `json:"queue"`
+	HalfOpen int `json:"half_open"`
+
+	// AcceptedBefore is what the predecessor accepted from the start of the
+	// upgrade until its pause, AcceptedAfter what the successor accepted until
+	// commit.
+	AcceptedBefore uint64 `json:"accepted_before"`
+	AcceptedAfter  uint64 `json:"accepted_after"`
+
+	// Open, Moved and Cut tell of the connections that were tracked: still open
+	// at commit, passed to the successor, closed by force at the linger limit.
+	Open  uint64 `json:"open"`
+	Moved uint64 `json:"moved"`
+	Cut   uint64 `json:"cut"`
+
+	Outcome Outcome `json:"outcome"`
+	Reason  string  `json:"reason,omitempty"` // why it is not committed
+}
+
+// reports keeps the last few.
+const maxReports = 16

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package handoff
+
+import "os"
+
+func defaultUpgradeSignals() []os.Signal { return []os.Signal{} }

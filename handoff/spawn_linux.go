@@ -1,0 +1,154 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// envConversation names the inherited descriptor of the conversation to a
+// successor. New takes it out of the environment.
+const envConversation = "BATON_HANDOFF"
+
+// child is a successor's process that we started.
+type child struct {
+	process *os.Process
+	exited  chan error    // yields the end once
+	done    chan struct{} // closed when it was reaped
+}
+
+func (c *child) kill() { _ = c.process.Kill() } // an ended one does not mind
+
+// spawn starts the successor of mode Takeover. It returns our end of the
+// conversation.
+func (cfg *config) spawn(stderr *os.File) (*child, *net.UnixConn, error) {
+	if err := cfg.checkExecutable(cfg.Executable); err != nil {
+		return nil, nil, err
+	}
+	ours, theirs, err := conversationPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer theirs.Close() // the child has its own
+	cmd := exec.Command(cfg.Executable, cfg.Args...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Dir = cfg.dir
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, stderr
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Env = append(withoutEnv(os.Environ(), envConversation), envConversation+"=3")
+	if err := cmd.Start(); err != nil {
+		_ = ours.Close() // nobody at the other end
+		return nil, nil, cfg.explainStart(err)
+	}
+	c := &child{process: cmd.Process, exited: make(chan error, 1), done: make(chan struct{})}
+	go func() { // ends with the process; reap waits for it
+		defer close(c.done)
+		c.exited <- cmd.Wait()
+	}()
+	return c, ours, nil
+}
+
+// checkExecutable turns the usual reasons for which a program can't be started
+// into advice.
+func (cfg *config) checkExecutable(path string) error {
+	_, err := os.Stat(path)
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrNotExist) && strings.Contains(path, string(os.PathSeparator)+"go-build"):
+		return fmt.Errorf("start successor: %s is gone: `go run` removes its binary when the process that it started ends: build with `go build` and start that: %w", path, err)
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("start successor: %s is gone: install the new version at that path, or set Config.Executable: %w", path, err)
+	default:
+		return fmt.Errorf("start successor: %w", err)
+	}
+	if _, err := os.Stat(cfg.dir); err != nil {
+		return fmt.Errorf("start successor: the working directory that this process was started in can't be entered any more: %w", err)
+	}
+	return nil
+}
+
+// checkInherit is checkExecutable for what tableflip will start: os.Args[0],
+// looked up again.
+func (cfg *config) checkInherit() error {
+	arg := os.Args[0]
+	if !strings.Contains(arg, string(os.PathSeparator)) {
+		if _, err := exec.LookPath(arg); err != nil {
+			return fmt.Errorf("start successor: %q was found in PATH when this process started, and is not now: %w", arg, err)
+		}
+		return nil
+	}
+	if !filepath.IsAbs(arg) {
+		if wd, err := os.Getwd(); err != nil || wd != cfg.dir {
+			return fmt.Errorf("%w: start successor: %q is relative and the working directory has changed: start the program by its absolute path, or use mode Takeover", ErrUnsupported, arg)
+		}
+	}
+	return cfg.checkExecutable(cfg.Executable)
+}
+
+func (cfg *config) explainStart(err error) error {
+	switch {
+	case errors.Is(err, syscall.ETXTBSY):
+		return fmt.Errorf("start successor: %s is being written: install a new version by rename, not by overwriting it: %w", cfg.Executable, err)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return fmt.Errorf("start successor: no descriptors left: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=): %w", err)
+	case errors.Is(err, syscall.EAGAIN):
+		return fmt.Errorf("start successor: no process left for this user: raise RLIMIT_NPROC (ulimit -u, TasksMax=): %w", err)
+	}
+	return fmt.Errorf("start successor: %w", err)
+}
+
+// conversationPair returns two ends of a conversation: one for us, one to be
+// inherited.
+func conversationPair() (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "conversation")
+	ours, err := unixConn(fds[0])
+	if err != nil {
+		_ = theirs.Close()
+		return nil, nil, err
+	}
+	return ours, theirs, nil
+}
+
+// inheritedConversation returns the conversation that our predecessor has
+// given us at our start, or nil.
+func inheritedConversation() (*net.UnixConn, error) {
+	v := os.Getenv(envConversation)
+	if v == "" {
+		return nil, nil
+	}
+	// A process that we start has no part in this.
+	if err := os.Unsetenv(envConversation); err != nil {
+		return nil, err
+	}
+	fd, err := strconv.Atoi(v)
+	if err != nil || fd < 3 {
+		return nil, fmt.Errorf("%w: %s=%q in the environment is no descriptor", ErrProtocol, envConversation, v)
+	}
+	c, err := unixConn(fd)
+	if err != nil {
+		return nil, fmt.Errorf("conversation on descriptor %d (%s in the environment; was this process started by a wrapper that closes descriptors?): %w", fd, envConversation, err)
+	}
+	return c, nil
+}
+
+func withoutEnv(env []string, name string) []string {
+	out := make([]string, 0, len(env)+1)
+	for _, kv := range env {
+		if !strings.HasPrefix(kv, name+"=") {
+			out = append(out, kv)
+		}
+	}
+	return out
+}

@@ -1,0 +1,53 @@
+package handoff
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// supported reports why a mode can't work here; on Linux all can.
+func supported() error { return nil }
+
+// unixConn makes a connection of fd, which it takes.
+func unixConn(fd int) (*net.UnixConn, error) {
+	c, err := fdx.Conn(fd, "conversation")
+	if err != nil {
+		return nil, err
+	}
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		_ = c.Close() // whatever it is
+		return nil, fmt.Errorf("a %T is no unix socket", c)
+	}
+	return uc, nil
+}
+
+// findChild returns the process ID of a child of ours that was started with
+// name in its environment, or 0.
+func findChild(name string) int {
+	lists, err := filepath.Glob("/proc/self/task/*/children") // proc(5); CONFIG_PROC_CHILDREN
+	if err != nil {
+		return 0
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue // that thread has ended
+		}
+		for _, pid := range strings.Fields(string(text)) {
+			env, err := os.ReadFile("/proc/" + pid + "/environ")
+			if err == nil && bytes.Contains(append([]byte{0}, env...), []byte("\x00"+name+"=")) {
+				n, _ := strconv.Atoi(pid) // the kernel prints numbers
+				return n
+			}
+		}
+	}
+	return 0
+}

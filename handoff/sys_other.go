@@ -1,0 +1,58 @@
+//go:build !linux
+
+package handoff
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+)
+
+func unsupported() error {
+	return fmt.Errorf("%w on %s: Linux is", ErrUnsupported, runtime.GOOS)
+}
+
+func supported() error { return unsupported() }
+
+func unixConn(int) (*net.UnixConn, error) { return nil, unsupported() }
+
+func findChild(string) int { return 0 }
+
+func ownerOf(os.FileInfo) (int, bool) { return 0, false }
+
+func openControl(string) (*net.UnixConn, net.Listener, error) { return nil, nil, unsupported() }
+
+func dialControl(string) (*net.UnixConn, error) { return nil, unsupported() }
+
+func listenControl(string) (net.Listener, error) { return nil, unsupported() }
+
+func inheritedConversation() (*net.UnixConn, error) { return nil, nil }
+
+type child struct {
+	process *os.Process
+	exited  chan error
+	done    chan struct{}
+}
+
+func (*child) kill() {}
+
+func (*config) spawn(*os.File) (*child, *net.UnixConn, error) { return nil, nil, unsupported() }
+
+func (*config) checkInherit() error { return unsupported() }
+
+type capture struct{ w *os.File }
+
+func newCapture(*os.File) (*capture, error) { return nil, unsupported() }
+
+func (*capture) fds() []int      { return nil }
+func (*capture) passed()         {}
+func (*capture) lines() []string { return nil }
+func (*capture) close()          {}
+
+type redirect struct{}
+
+func newRedirect([]int, bool) (*redirect, error) { return nil, unsupported() }
+
+func (*redirect) restore() {}
+func (*redirect) close()   {}

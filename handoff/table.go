@@ -1,0 +1,371 @@
+package handoff
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/reuseport"
+)
+
+// table holds the sockets of a process: those in use, and those that came from
+// a predecessor and have not been asked for yet.
+type table struct {
+	mu      sync.Mutex
+	sockets []*socket       // in the order in which they were opened
+	shards  map[key]uint32  // the next shard number of each key
+	arrived []*session.Item // nil where claimed; FD is -1 with mode Inherit
+	byKey   map[key][]int   // indexes into arrived
+	gates   gateState       // of new sockets
+	owner   bool            // paths of unix sockets are ours to remove
+	closed  bool
+}
+
+func newTable() *table {
+	return &table{shards: make(map[key]uint32), byKey: make(map[key][]int)}
+}
+
+// add puts a socket into the table and sets its gate as the others' are. from
+// is the entry under which it came, or nil; forget, if not nil, is called when
+// its user closes it. It takes ownership of s.
+func (t *table) add(s *socket, from *wire.Socket, forget func() error) error {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return errors.Join(ErrClosed, s.release())
+	}
+	defer t.mu.Unlock()
+	k := keyOf(&s.entry)
+	if from != nil {
+		s.entry.Shard = from.Shard
+		s.entry.PathDev, s.entry.PathIno = from.PathDev, from.PathIno
+	} else {
+		s.entry.Shard = t.shards[k]
+		s.here = true
+	}
+	s.forget = forget
+	t.shards[k] = max(t.shards[k], s.entry.Shard+1)
+	t.sockets = append(t.sockets, s)
+	switch {
+	case s.ln != nil:
+		s.ln.closing = func() error { return t.drop(s) }
+	case s.pc != nil:
+		s.pc.closing = func() error { return t.drop(s) }
+	}
+	if s.gate != nil && t.gates != gatePaused {
+		s.gate.set(t.gates)
+	}
+	return nil
+}
+
+// drop closes a socket for good at its user's wish.
+func (t *table) drop(s *socket) error {
+	if !s.drop() {
+		return &net.OpError{Op: "close", Net: s.entry.Network, Err: net.ErrClosed}
+	}
+	t.mu.Lock()
+	for i, o := range t.sockets {
+		if o == s {
+			t.sockets = append(t.sockets[:i], t.sockets[i+1:]...)
+			break
+		}
+	}
+	ours := t.owner || s.here
+	t.mu.Unlock()
+	if s.gate != nil {
+		s.gate.shut()
+	}
+	err := s.release()
+	if s.forget != nil {
+		err = errors.Join(err, s.forget())
+	}
+	if ours {
+		err = errors.Join(err, unlink(&s.entry))
+	}
+	return err
+}
+
+// claim takes the first arrived socket that answers to k, or that is bound to
+// what k's address says.
+func (t *table) claim(k key) (*session.Item, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for q := t.byKey[k]; len(q) > 0; q = t.byKey[k] {
+		it := t.arrived[q[0]]
+		t.arrived[q[0]] = nil
+		t.byKey[k] = q[1:]
+		if it != nil {
+			return it, true
+		}
+	}
+	if k.name != "" || len(t.arrived) == 0 {
+		return nil, false
+	}
+	// The same socket by another name: ":8080" was asked for then, and
+	// "[::]:8080" is now. To bind it again would fail.
+	bound, ok := resolve(k.network, k.address)
+	if !ok {
+		return nil, false
+	}
+	for i, it := range t.arrived {
+		if it == nil {
+			continue
+		}
+		if e := &it.Socket; e.Kind == k.kind && e.Name == "" && e.Network == k.network && e.Bound == bound {
+			t.arrived[i] = nil
+			return it, true
+		}
+	}
+	return nil, false
+}
+
+// resolve returns the address that a socket has which is bound to address.
+func resolve(network, address string) (string, bool) {
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+		a, err := net.ResolveTCPAddr(network, address)
+		if err != nil || a.Port == 0 {
+			return "", false
+		}
+		if a.IP == nil {
+			a.IP = wildcard(network)
+		}
+		return a.String(), true
+	case "udp", "udp4", "udp6":
+		a, err := net.ResolveUDPAddr(network, address)
+		if err != nil || a.Port == 0 {
+			return "", false
+		}
+		if a.IP == nil {
+			a.IP = wildcard(network)
+		}
+		return a.String(), true
+	}
+	return address, true
+}
+
+// wildcard is what net binds where no host is given.
+func wildcard(network string) net.IP {
+	if network[len(network)-1] == '4' {
+		return net.IPv4zero
+	}
+	return net.IPv6unspecified
+}
+
+// manifest borrows all sockets for a transfer. Sockets that nobody here has
+// asked for are not in it: they are closed at commit.
+func (t *table) manifest(inherit bool) ([]session.Item, func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	items := make([]session.Item, 0, len(t.sockets))
+	held := make([]*socket, 0, len(t.sockets))
+	for _, s := range t.sockets {
+		if !s.hold() {
+			continue
+		}
+		held = append(held, s)
+		it := session.Item{Socket: s.entry, FD: s.fd}
+		if inherit {
+			it.FD = -1
+		}
+		items = append(items, it)
+	}
+	return items, func() {
+		for _, s := range held {
+			_ = s.release() // an error belongs to whoever closed it
+		}
+	}
+}
+
+// arrive takes over what a predecessor has passed on.
+func (t *table) arrive(items []session.Item) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range items {
+		k := keyOf(&items[i].Socket)
+		t.byKey[k] = append(t.byKey[k], len(t.arrived))
+		t.arrived = append(t.arrived, &items[i])
+	}
+}
+
+// snapshot returns the sockets in use.
+func (t *table) snapshot() []*socket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]*socket(nil), t.sockets...)
+}
+
+// setGates sets the gates of all sockets, those to come included.
+func (t *table) setGates(g gateState) []*socket {
+	t.mu.Lock()
+	t.gates = g
+	all := append([]*socket(nil), t.sockets...)
+	t.mu.Unlock()
+	for _, s := range all {
+		if s.gate != nil {
+			s.gate.set(g)
+		}
+	}
+	return all
+}
+
+// open lets Accept return connections.
+func (t *table) open() { t.setGates(gateOpen) }
+
+// pause returns when no call is inside of Accept or a read any more.
+func (t *table) pause() {
+	for _, s := range t.setGates(gatePaused) {
+		if s.gate != nil {
+			s.gate.drain()
+		}
+	}
+}
+
+// shut turns Accept away for good and closes nothing.
+func (t *table) shut() { t.setGates(gateShut) }
+
+// entered waits until somebody is in Accept or a read on each socket, or until
+// the time is over. What does not listen then has its reasons.
+func (t *table) entered(timeout time.Duration) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	for _, s := range t.snapshot() {
+		if s.gate == nil {
+			continue
+		}
+		select {
+		case <-s.gate.watchEntered():
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// own makes this process the one that removes paths, and closes for good what
+// the predecessor had and nobody here has asked for.
+func (t *table) own() error {
+	t.mu.Lock()
+	t.owner = true
+	left := t.arrived
+	t.arrived = nil
+	t.mu.Unlock()
+	var errs []error
+	for _, it := range left {
+		if it == nil {
+			continue
+		}
+		if it.FD >= 0 {
+			errs = append(errs, fdx.Close(it.FD))
+		}
+		errs = append(errs, unlink(&it.Socket))
+	}
+	return errors.Join(errs...)
+}
+
+// release lets go of the sockets after commit: listeners and files are closed
+// here, the successor has them. Datagram sockets stay open for answers.
+func (t *table) release() error {
+	t.mu.Lock()
+	t.owner = false
+	for _, s := range t.sockets {
+		s.here = false
+	}
+	t.mu.Unlock()
+	t.shut()
+	var errs []error
+	for _, s := range t.snapshot() {
+		if s.pc == nil && s.drop() {
+			errs = append(errs, s.release())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// close closes everything, and removes the paths that are ours.
+func (t *table) close() error {
+	t.mu.Lock()
+	t.closed = true
+	all, left, owner := t.sockets, t.arrived, t.owner
+	t.sockets, t.arrived = nil, nil
+	t.mu.Unlock()
+	var errs []error
+	for _, it := range left {
+		if it == nil {
+			continue
+		}
+		if it.FD >= 0 {
+			errs = append(errs, fdx.Close(it.FD))
+		}
+	}
+	for _, s := range all {
+		if !s.drop() {
+			continue
+		}
+		if s.gate != nil {
+			s.gate.shut()
+		}
+		errs = append(errs, s.release())
+		if owner || s.here {
+			errs = append(errs, unlink(&s.entry))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// file returns the file of that name, or nil.
+func (t *table) file(name string) *socket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sockets {
+		if s.file != nil && s.entry.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// maxCounted bounds the listeners whose handshakes are counted at a pause: each
+// costs a question to the kernel, while nobody here accepts.
+const maxCounted = 64
+
+// backlog returns how many connections wait in the queues of all TCP and unix
+// listeners, and how many handshakes are under way; -1 where it is not known.
+func (t *table) backlog() (queue, halfOpen int) {
+	ports := make(map[string]bool)
+	for _, s := range t.snapshot() {
+		if s.ln == nil {
+			continue
+		}
+		n, _, err := reuseport.QueueLen(s.ln)
+		if err != nil {
+			return -1, -1
+		}
+		queue += n
+		if _, tcp := s.ln.Addr().(*net.TCPAddr); !tcp || halfOpen < 0 || ports[s.entry.Bound] {
+			continue
+		}
+		ports[s.entry.Bound] = true // the members of a group share the number
+		n, err = reuseport.HalfOpen(s.ln)
+		if err != nil || len(ports) > maxCounted {
+			halfOpen = -1
+			continue
+		}
+		halfOpen += n
+	}
+	return queue, halfOpen
+}
+
+// accepted counts the connections that all listeners have accepted here.
+func (t *table) accepted() uint64 {
+	var n uint64
+	for _, s := range t.snapshot() {
+		if s.ln != nil {
+			n += s.ln.Accepted()
+		}
+	}
+	return n
+}

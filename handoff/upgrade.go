@@ -1,0 +1,469 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// helloTimeout bounds the time in which a connection says what it wants.
+const helloTimeout = hangTimeout
+
+// An upgrade is one that this process, as the predecessor, goes through.
+type upgrade struct {
+	arrivals chan session.Arrival // capacity 1: the successor, once it has said Hello
+	cancel   chan *session.Error  // capacity 1
+	done     chan struct{}        // closed when it is committed or failed
+	err      error                // valid once done is closed
+	inherit  bool                 // waits for a child of tableflip's
+
+	report   Report
+	began    time.Time
+	entered  time.Time // the current phase
+	accepted uint64    // when it began
+	child    *child
+	capture  *capture
+	peer     atomic.Int64 // the successor's pid as the kernel names it; 0 before it is known
+}
+
+// giveUp has the upgrade end without a commit, if it still can.
+func (up *upgrade) giveUp(e *session.Error) {
+	select {
+	case up.cancel <- e:
+	default: // somebody was first
+	}
+}
+
+// begin makes room for an upgrade, or says why there is none.
+func (u *Upgrader) begin() (*upgrade, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.phase == phaseStarting:
+		return nil, ErrNotReady
+	case u.phase != phaseServing || u.shut:
+		return nil, ErrClosed
+	case !u.owner:
+		return nil, fmt.Errorf("%w: this process is in probation itself", ErrNotReady)
+	case u.upgrade != nil:
+		return nil, ErrInProgress
+	}
+	up := &upgrade{
+		arrivals: make(chan session.Arrival, 1),
+		cancel:   make(chan *session.Error, 1),
+		done:     make(chan struct{}),
+		began:    time.Now(),
+		accepted: u.table.accepted(),
+	}
+	up.entered = up.began
+	up.report = Report{
+		Generation:  u.generation + 1,
+		Mode:        u.cfg.Mode,
+		Predecessor: Process{PID: os.Getpid(), Version: u.cfg.Version},
+		Started:     up.began,
+		Queue:       -1, HalfOpen: -1,
+	}
+	u.upgrade = up
+	return up, nil
+}
+
+// Upgrade starts a successor and sees it through. It returns nil when the
+// successor is committed: Done is closed then, and this process lingers. Any
+// other end leaves this process serving, with no connection lost, and returns
+// an *[UpgradeError] that matches [ErrSuccessorDied], [ErrTimeout],
+// [ErrAborted], [ErrRolledBack], [ErrVersion], [ErrTransfer] or
+// [ErrProtocol]. [ErrInProgress], [ErrNotReady] and [ErrClosed] say that it
+// did not begin, [ErrUnsupported] that it must not: as PID 1 of a container,
+// whose end would be the end of the successor.
+//
+// When ctx ends before the commit, the upgrade is rolled back.
+func (u *Upgrader) Upgrade(ctx context.Context) error {
+	if os.Getpid() == 1 {
+		return fmt.Errorf("%w: this process is PID 1 of its PID namespace: the successor would be killed with it when it ends: start it below an init that stays (`docker run --init`, tini), or start the successor in a container of its own, in mode Takeover, on the same control socket", ErrUnsupported)
+	}
+	up, err := u.begin()
+	if err != nil {
+		return err
+	}
+	u.wg.Go(func() { u.run(ctx, up) }) // ends with the upgrade, which ctx ends
+	<-up.done
+	return up.err
+}
+
+// Rollback takes the sockets back from a successor that is not committed. It
+// returns [ErrNotReady] where there is no upgrade under way. What came of it is
+// what Upgrade returns.
+func (u *Upgrader) Rollback(reason string) error {
+	u.mu.Lock()
+	up := u.upgrade
+	u.mu.Unlock()
+	if up == nil {
+		return fmt.Errorf("%w: no upgrade is under way", ErrNotReady)
+	}
+	up.giveUp(&session.Error{Code: wire.CodeRollback, Text: reason})
+	return nil
+}
+
+// run starts the successor and sees the upgrade through.
+func (u *Upgrader) run(ctx context.Context, up *upgrade) {
+	u.log.Info("upgrade started", "mode", u.cfg.Mode)
+	u.emit(Event{Kind: EventUpgradeStarted, Report: &up.report})
+	p := &session.Predecessor{Cancel: up.cancel}
+	stop := context.AfterFunc(ctx, func() {
+		up.giveUp(&session.Error{Code: wire.CodeCanceled, Text: "the caller gave up", Err: context.Cause(ctx)})
+	})
+	defer stop()
+	var err error
+	switch u.cfg.Mode {
+	case Inherit:
+		err = u.startInherit(ctx, up, p)
+	default:
+		err = u.startSpawn(up, p)
+	}
+	if err != nil {
+		u.failed(up, session.Result{}, err)
+		return
+	}
+	u.converse(up, p)
+}
+
+// startSpawn starts the successor of mode Takeover.
+func (u *Upgrader) startSpawn(up *upgrade, p *session.Predecessor) error {
+	var err error
+	if up.capture, err = newCapture(os.Stderr); err != nil {
+		return err
+	}
+	c, conv, err := u.cfg.spawn(up.capture.w)
+	if err != nil {
+		return err
+	}
+	up.child, up.report.Successor.PID = c, c.process.Pid
+	u.wg.Go(func() { u.expectHello(up, conv) }) // ends with Hello, or with the conversation
+	p.Exited = c.exited
+	p.Kill = c.kill
+	p.Stderr = up.capture.fds
+	return nil
+}
+
+// expectHello waits for the successor that has inherited the other end of c.
+func (u *Upgrader) expectHello(up *upgrade, c *net.UnixConn) {
+	conn := fdpass.New(c)
+	heard := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() { // ends with Hello, or with the upgrade
+		select {
+		case <-heard:
+		case <-up.done:
+			_ = conn.SetReadDeadline(aLongTimeAgo) // nobody waits for it any more
+		}
+	})
+	link := session.NewWireLink(conn, hangTimeout)
+	m, fds, err := link.Recv()
+	close(heard)
+	watch.Wait()
+	_ = fdx.Close(fds...) // none belong here
+	hello, ok := m.(*wire.Hello)
+	if err != nil || !ok {
+		_ = link.Close() // it did not speak
+		close(up.arrivals)
+		return
+	}
+	up.arrive(session.Arrival{Link: link, Hello: *hello})
+}
+
+// arrive hands the successor to the upgrade, if that still waits for it.
+func (up *upgrade) arrive(a session.Arrival) {
+	up.arrivals <- a
+	select {
+	case <-up.done:
+		up.dismiss()
+	default:
+	}
+}
+
+// dismiss closes the link of a successor that came too late.
+func (up *upgrade) dismiss() {
+	select {
+	case a, ok := <-up.arrivals:
+		if ok {
+			_ = a.Link.Close() // which tells it
+		}
+	default:
+	}
+}
+
+// startInherit has tableflip start the successor.
+func (u *Upgrader) startInherit(ctx context.Context, up *upgrade, p *session.Predecessor) error {
+	if err := u.cfg.checkInherit(); err != nil {
+		return err
+	}
+	wait := ctx
+	if u.cfg.ReadyTimeout > 0 {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, u.cfg.ReadyTimeout)
+		defer cancel()
+	}
+	if err := u.engine.waitForParent(wait); err != nil {
+		return fmt.Errorf("%w: in mode inherit the process before this one must have ended: %w", ErrInProgress, err)
+	}
+	var err error
+	if up.capture, err = newCapture(os.Stderr); err != nil {
+		return err
+	}
+	up.inherit = true
+	exited, ready := make(chan error, 1), make(chan struct{})
+	result := u.engine.upgrade()
+	u.wg.Go(func() { // ends with the child, its Ready, or the engine's stop
+		if err := <-result; err != nil {
+			exited <- err
+			return
+		}
+		close(ready)
+	})
+	p.Exited, p.EngineReady = exited, ready
+	p.Kill = func() { u.killInherited(up) }
+	p.Stderr = up.capture.fds
+	return nil
+}
+
+// killInherited kills the child that tableflip has started, which does not
+// tell who it is.
+func (u *Upgrader) killInherited(up *upgrade) {
+	pid := int(up.peer.Load())
+	if pid == 0 {
+		pid = findChild(envTableflip)
+	}
+	if pid <= 0 {
+		return // it is gone, or tableflip's own timeout gets it
+	}
+	if p, err := os.FindProcess(pid); err == nil {
+		_ = p.Kill() // gone is as good
+	}
+}
+
+// converse runs our side of the conversation.
+func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
+	p.Timeouts = session.Timeouts{Ready: u.cfg.ReadyTimeout, Probation: u.cfg.Probation, Hang: hangTimeout}
+	providers := u.states.snapshot()
+	p.Welcome = wire.Welcome{
+		Generation: u.Generation(), PID: int64(os.Getpid()), Build: u.cfg.Version,
+		Mode: uint32(u.cfg.Mode), States: uint32(len(providers)),
+	}
+	up.report.States = len(providers)
+	p.Manifest = func() ([]session.Item, func()) { return u.manifest(up) }
+	p.States = func(ctx context.Context) ([]session.Blob, error) { return u.states.write(ctx, providers) }
+	p.Pause = func() wire.Paused { return u.pause(up) }
+	p.Resume = func() {
+		u.table.open()
+		u.control.gate.open()
+		if err := u.pid.write(); err != nil {
+			u.log.Error("PID file", "error", err)
+		}
+	}
+	p.Entered = func(ph session.Phase) { u.entered(up, ph) }
+	res := p.Run(up.arrivals)
+	up.report.AcceptedAfter = res.Trial.Accepted
+	if res.Hello.PID != 0 {
+		up.report.Successor = Process{PID: int(res.Hello.PID), Version: res.Hello.Build}
+	}
+	if res.Committed {
+		u.committed(up, res)
+		return
+	}
+	u.failed(up, res, res.Err)
+}
+
+// manifest borrows all that goes to the successor, the control socket included.
+func (u *Upgrader) manifest(up *upgrade) ([]session.Item, func()) {
+	items, release := u.table.manifest(up.inherit)
+	up.report.Sockets = len(items)
+	if !u.control.hold() {
+		return items, release
+	}
+	fd := u.control.fd
+	if up.inherit {
+		fd = -1
+	}
+	return append(items, session.Item{Socket: u.control.entry, FD: fd}), func() {
+		release()
+		_ = u.control.release() // an error belongs to whoever closed it
+	}
+}
+
+// pause stops accepting and counts what is left to the successor.
+func (u *Upgrader) pause(up *upgrade) wire.Paused {
+	u.table.pause()
+	accepted := u.table.accepted()
+	up.report.AcceptedBefore = accepted - up.accepted
+	queue, halfOpen := u.table.backlog()
+	up.report.Queue, up.report.HalfOpen = queue, halfOpen
+	return wire.Paused{Queue: int64(queue), HalfOpen: int64(halfOpen), Accepted: up.report.AcceptedBefore}
+}
+
+// entered notes the time of each phase and tells of it.
+func (u *Upgrader) entered(up *upgrade, ph session.Phase) {
+	now := time.Now()
+	took := now.Sub(up.entered)
+	up.entered = now
+	d := &up.report.Durations
+	switch ph {
+	case session.PhaseTransfer:
+		d.Start = took
+		u.emit(Event{Kind: EventTransfer, Report: &up.report})
+	case session.PhaseWarming:
+		d.Transfer = took
+		if up.capture != nil {
+			up.capture.passed()
+		}
+		u.emit(Event{Kind: EventWarming, Report: &up.report})
+	case session.PhaseProbation:
+		d.Warming = took
+		u.emit(Event{Kind: EventPaused, Report: &up.report})
+	case session.PhaseCommitting:
+		d.Probation = took
+		u.control.gate.pause() // the successor answers there from now on
+		u.emit(Event{Kind: EventCommitting, Report: &up.report})
+	case session.PhaseDone:
+		d.Commit = took
+		d.Total = now.Sub(up.began)
+	}
+}
+
+// committed leaves everything to the successor.
+func (u *Upgrader) committed(up *upgrade, res session.Result) {
+	up.report.Outcome = OutcomeCommitted
+	up.report.Open = u.conns.open()
+	u.log.Info("committed", "successor", up.report.Successor.PID, "generation", up.report.Generation, "took", up.report.Durations.Total)
+	u.mu.Lock()
+	u.lingering, u.report = res.Lingering, &up.report
+	u.mu.Unlock()
+	u.end(phaseLingering, nil)
+	if err := u.table.release(); err != nil {
+		u.log.Warn("release sockets", "error", err)
+	}
+	u.control.gate.shut()
+	if u.control.drop() {
+		_ = u.control.release() // the successor has it
+	}
+	u.states.settle(nil)
+	u.emit(Event{Kind: EventCommitted, Report: &up.report})
+	if up.capture != nil {
+		u.wg.Go(func() { // ends with the successor's hold on the pipe, or with closing
+			<-u.closing
+			up.capture.close()
+		})
+	}
+	if l := res.Lingering; l != nil {
+		u.wg.Go(l.Run)                  // ends with Bye or the conversation
+		u.wg.Go(func() { u.passOn(l) }) // ends with the last older predecessor
+	}
+	u.wg.Go(func() { u.watchLinger(res.Lingering) }) // ends with closing
+	u.emit(Event{Kind: EventLingering, Report: &up.report})
+	u.finish(up, nil)
+}
+
+// failed goes on as if nothing had been.
+func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
+	up.report.Outcome = OutcomeFailed
+	if up.report.Durations.Warming > 0 {
+		up.report.Outcome = OutcomeRolledBack
+	}
+	up.report.Durations.Total = time.Since(up.began)
+	err := &UpgradeError{PID: up.report.Successor.PID, Err: upgradeError(cause)}
+	u.finishChild(up, cause)
+	if up.capture != nil {
+		err.Stderr = up.capture.lines()
+	}
+	up.report.Reason = err.Err.Error()
+	u.states.settle(err)
+	u.log.Error("upgrade failed", "error", err)
+	u.emit(Event{Kind: EventUpgradeFailed, Report: &up.report, Err: err})
+	u.finish(up, err)
+}
+
+// finish ends the upgrade for those who wait for it.
+func (u *Upgrader) finish(up *upgrade, err error) {
+	u.mu.Lock()
+	u.upgrade = nil
+	u.reports = append(u.reports, up.report)
+	u.reports = u.reports[max(0, len(u.reports)-maxReports):]
+	u.mu.Unlock()
+	up.err = err
+	close(up.done)
+	up.dismiss()
+}
+
+// finishChild sees to it that a successor that has failed leaves no process:
+// one that has accepted connections gets the linger limit for them, any other
+// is killed by now. Its standard error goes on until then.
+func (u *Upgrader) finishChild(up *upgrade, cause error) {
+	if up.child == nil {
+		if c := up.capture; c != nil {
+			u.wg.Go(func() { // ends with the pipe's last writer, or with closing
+				<-u.closing
+				c.close()
+			})
+		}
+		return
+	}
+	c, capture := up.child, up.capture
+	// What it wrote belongs into the error: give it a moment to end.
+	t := time.NewTimer(time.Second)
+	select {
+	case <-c.done:
+	case <-t.C:
+	}
+	t.Stop()
+	u.wg.Go(func() { // ends with the process, which the timer or closing ends
+		var limit <-chan time.Time
+		if u.cfg.LingerTimeout > 0 {
+			t := time.NewTimer(u.cfg.LingerTimeout)
+			defer t.Stop()
+			limit = t.C
+		}
+		select {
+		case <-c.done:
+		case <-limit:
+			c.kill()
+		case <-u.closing:
+			c.kill()
+		}
+		<-c.done
+		capture.close()
+	})
+}
+
+// upgradeError adds the sentinel to the end of a conversation.
+func upgradeError(err error) error {
+	var e *session.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Reason {
+	case session.ReasonDied:
+		return fmt.Errorf("%w: %w", ErrSuccessorDied, e)
+	case session.ReasonTimeout, session.ReasonHung:
+		return fmt.Errorf("%w: %w", ErrTimeout, e)
+	case session.ReasonAborted:
+		return fmt.Errorf("%w: %w", ErrAborted, e)
+	case session.ReasonRolledBack, session.ReasonCanceled:
+		return fmt.Errorf("%w: %w", ErrRolledBack, e)
+	case session.ReasonVersion:
+		return fmt.Errorf("%w: %w", ErrVersion, e)
+	case session.ReasonProtocol:
+		return fmt.Errorf("%w: %w", ErrProtocol, e)
+	case session.ReasonTransfer:
+		return fmt.Errorf("%w: %w", ErrTransfer, e)
+	}
+	return err
+}

@@ -1,0 +1,418 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+)
+
+// phase is where a process stands.
+type phase uint8
+
+const (
+	phaseStarting  phase = iota // New … Ready
+	phaseServing                // Ready … the end
+	phaseLingering              // a successor is committed
+	phaseStopping               // ends without a successor
+	phaseClosed                 // Shutdown has returned
+)
+
+// An Upgrader holds the sockets of a service, takes them over from a
+// predecessor and hands them to a successor. Its methods may be called from
+// several goroutines.
+type Upgrader struct {
+	cfg    *config
+	log    hclog.Logger
+	events *events
+	table  *table
+	states *states
+	conns  *conns
+
+	engine    *engine            // tableflip, in mode Inherit or started by it
+	control   *socket            // the control socket; never nil after New
+	successor *session.Successor // our side as a successor; nil if we are the first
+	welcome   wire.Welcome       // the predecessor's, with successor
+	redirect  *redirect          // of our standard error, until commit
+	pid       *pidFile
+
+	wg      sync.WaitGroup // every goroutine but the ones of Shutdown itself
+	done    chan struct{}  // closed when this process is to end
+	expired chan struct{}  // closed when the linger is over
+	closing chan struct{}  // closed when Shutdown lets go of everything
+
+	mu         sync.Mutex
+	phase      phase
+	owner      bool   // this process is the one that serves, or was
+	generation uint64 // ours
+	err        error  // why done was closed
+	upgrade    *upgrade
+	lingering  *session.Lingering
+	followings []*following
+	lingerEnd  time.Time
+	report     *Report // of the upgrade that replaced us
+	reports    []Report
+	handlers   sync.WaitGroup // connections of the control socket
+	shut       bool           // Shutdown has begun
+	shutDone   chan struct{}
+	shutErr    error
+}
+
+// New joins a running predecessor, or becomes the first of its line. It
+// returns when the sockets of the predecessor have come and are checked; the
+// predecessor serves on until Ready.
+//
+// A process joins if it was started by an upgrade, in any mode, or if its mode
+// is Takeover and somebody answers at its control socket. What it gets in the
+// end are errors that match [ErrInProgress] or [ErrNotReady] where the
+// predecessor is busy, [ErrPeerRefused] where one of the two may not talk to
+// the other, [ErrVersion], [ErrTransfer] where a descriptor is missing or is
+// not what it should be, [ErrTimeout], and [ErrUnsupported] on a system that
+// can't do what the mode needs. A process that was started by hand and whose
+// predecessor dies on the way becomes the first of its line; a started one
+// fails with [ErrPredecessorDied].
+//
+// A nil config means all defaults.
+func New(c *Config) (*Upgrader, error) {
+	cfg, err := newConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := supported(); err != nil {
+		return nil, err
+	}
+	u := &Upgrader{
+		cfg:      cfg,
+		log:      cfg.Logger,
+		events:   newEvents(cfg.OnEvent),
+		table:    newTable(),
+		states:   newStates(),
+		conns:    newConns(),
+		pid:      newPIDFile(cfg.pidFile),
+		done:     make(chan struct{}),
+		expired:  make(chan struct{}),
+		closing:  make(chan struct{}),
+		shutDone: make(chan struct{}),
+	}
+	if err := u.join(); err != nil {
+		u.discard()
+		return nil, err
+	}
+	u.start()
+	return u, nil
+}
+
+// discard lets go of what a failed New has taken.
+func (u *Upgrader) discard() {
+	_ = u.table.close() // nothing of it was served
+	u.states.close()
+	if u.control != nil {
+		_ = u.control.release()
+	}
+	if u.engine != nil && !u.engine.child() {
+		u.engine.stop() // a child's stop would remove its parent's unix sockets
+	}
+	u.redirect.close()
+}
+
+// start begins what runs until Shutdown.
+func (u *Upgrader) start() {
+	u.wg.Go(u.events.run) // ends with events.close
+	u.wg.Go(u.signals)    // ends with closing
+	u.wg.Go(u.serveControl)
+	if u.successor != nil {
+		u.wg.Go(u.succeed) // ends with the conversation
+	}
+}
+
+// Ready says that the process can serve: from now on Accept returns
+// connections. The predecessor stops accepting; it commits when the probation
+// is over. Ready does not wait for that: what becomes of the upgrade shows in
+// Done and Err, and OnEvent tells of it. All listeners must have been asked for
+// by then; those of the predecessor that were not are closed at commit.
+//
+// Ready may be called again, to no effect. It returns an error if the upgrade
+// has failed meanwhile, or if the PID file can't be written.
+func (u *Upgrader) Ready() error {
+	u.mu.Lock()
+	ph, err := u.phase, u.err
+	u.mu.Unlock()
+	switch {
+	case ph == phaseServing:
+		return nil
+	case ph != phaseStarting:
+		return errors.Join(ErrClosed, err)
+	}
+	if u.successor != nil {
+		if !u.successor.Ready() {
+			<-u.done
+			return errors.Join(ErrClosed, u.Err())
+		}
+		return nil
+	}
+	if err := u.pid.write(); err != nil {
+		return err
+	}
+	u.open()
+	return u.own()
+}
+
+// open lets Accept return connections.
+func (u *Upgrader) open() {
+	u.mu.Lock()
+	if u.phase != phaseStarting {
+		u.mu.Unlock()
+		return
+	}
+	u.phase = phaseServing
+	u.mu.Unlock()
+	u.table.open()
+	u.log.Info("ready", "generation", u.Generation())
+	u.emit(Event{Kind: EventReady})
+}
+
+// own makes this process the one that serves.
+func (u *Upgrader) own() error {
+	u.mu.Lock()
+	u.owner = true
+	u.mu.Unlock()
+	var errs []error
+	if u.engine != nil {
+		errs = append(errs, u.engine.ready())
+	}
+	errs = append(errs, u.table.own())
+	u.states.close()
+	u.redirect.restore()
+	u.control.gate.open()
+	err := errors.Join(errs...)
+	u.log.Info("owner", "generation", u.Generation(), "pid", os.Getpid())
+	u.emit(Event{Kind: EventOwner})
+	return err
+}
+
+// Generation returns the generation of this process: 1 for the first of its
+// line, and one more with each commit.
+func (u *Upgrader) Generation() uint64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.generation
+}
+
+// Done returns a channel that is closed when this process should end: a
+// successor is committed, the upgrade that brought this process has failed, a
+// stop signal came, or Shutdown was called. By then Accept returns errors that
+// match [net.ErrClosed]. The program ends what it is doing and calls Shutdown.
+func (u *Upgrader) Done() <-chan struct{} { return u.done }
+
+// Err returns why Done was closed: nil for a clean end, by a successor or a
+// stop, or an error that matches [ErrRolledBack], [ErrAborted] or
+// [ErrTimeout] where the upgrade that brought this process has failed. Before
+// Done is closed it returns nil.
+func (u *Upgrader) Err() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.err
+}
+
+// Abort refuses the upgrade that brought this process, for the reason err,
+// which reaches the predecessor's Upgrade. Done is closed. It returns
+// [ErrCommitted] where it is too late, or where there is no predecessor.
+func (u *Upgrader) Abort(err error) error {
+	if u.successor == nil {
+		return fmt.Errorf("%w: this process is the first of its line", ErrCommitted)
+	}
+	text := "no reason given"
+	if err != nil {
+		text = err.Error()
+	}
+	if !u.successor.Abort(text) {
+		return ErrCommitted
+	}
+	<-u.done
+	return nil
+}
+
+// Reports returns the accounts of the last upgrades of this process, oldest
+// first, failed ones included.
+func (u *Upgrader) Reports() []Report {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return append([]Report(nil), u.reports...)
+}
+
+// end closes done, once, and reports whether it was the first to do so.
+func (u *Upgrader) end(to phase, err error) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.phase >= phaseLingering {
+		return false
+	}
+	u.phase, u.err = to, err
+	if u.cfg.LingerTimeout > 0 {
+		u.lingerEnd = time.Now().Add(u.cfg.LingerTimeout)
+	}
+	close(u.done)
+	return true
+}
+
+// expire ends the linger.
+func (u *Upgrader) expire(reason string) {
+	u.mu.Lock()
+	select {
+	case <-u.expired:
+		u.mu.Unlock()
+		return
+	default:
+	}
+	close(u.expired)
+	u.mu.Unlock()
+	if n := u.conns.cutAll(); n > 0 {
+		u.log.Warn("linger ended", "reason", reason, "cut", n)
+	}
+}
+
+// LingerExpired returns a channel that is closed when open connections have no
+// more time: the linger limit has passed, a second stop signal came, or a
+// successor has asked for the end because too many predecessors linger.
+// Connections that are tracked are closed by then.
+func (u *Upgrader) LingerExpired() <-chan struct{} { return u.expired }
+
+// stop begins a graceful end without a successor.
+func (u *Upgrader) stop(reason string) {
+	u.mu.Lock()
+	up, first := u.upgrade, u.successor != nil && !u.owner
+	u.mu.Unlock()
+	if first && u.successor.Abort(reason) {
+		return // succeed ends it
+	}
+	if up != nil {
+		up.giveUp(&session.Error{Code: wire.CodeClosed, Text: reason})
+	}
+	if !u.end(phaseStopping, nil) {
+		return
+	}
+	u.log.Info("stopping", "reason", reason)
+	u.table.shut()
+	u.wg.Go(func() { u.watchLinger(nil) }) // ends with closing
+}
+
+// Shutdown ends the Upgrader. Without a successor it stops accepting and
+// closes the sockets; in any case it waits until the tracked connections are
+// done, up to the linger limit or the end of ctx, and closes the rest by force.
+// It returns when no goroutine, descriptor or child of the Upgrader is left:
+// nil, or ctx's error where that cut connections.
+//
+// After Shutdown nothing of the Upgrader works any more. It may be called
+// again, and from several goroutines: all get the same result.
+func (u *Upgrader) Shutdown(ctx context.Context) error {
+	u.mu.Lock()
+	if u.shut {
+		u.mu.Unlock()
+		<-u.shutDone
+		return u.shutErr
+	}
+	u.shut = true
+	u.mu.Unlock()
+	u.shutErr = u.shutdown(ctx)
+	close(u.shutDone)
+	return u.shutErr
+}
+
+// Close is Shutdown without patience: open connections that are tracked are
+// closed at once.
+func (u *Upgrader) Close() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	err := u.Shutdown(ctx)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (u *Upgrader) shutdown(ctx context.Context) error {
+	u.stop("shutdown")
+	<-u.done
+	var errs []error
+	select {
+	case <-u.conns.idle():
+	case <-u.expired:
+	case <-ctx.Done():
+		if u.conns.open() > 0 {
+			errs = append(errs, ctx.Err())
+		}
+	}
+	u.expire("shutdown")
+	u.mu.Lock()
+	up, l, report := u.upgrade, u.lingering, u.report
+	u.mu.Unlock()
+	if up != nil {
+		<-up.done
+	}
+	if l != nil {
+		c := u.conns.counts()
+		l.Bye(wire.Bye{Moved: c.moved, Cut: c.cut})
+	}
+	close(u.closing)
+	u.unfollow()
+	errs = append(errs, u.letGo())
+	if report != nil {
+		u.finishReport(report)
+	}
+	u.mu.Lock()
+	u.phase = phaseClosed
+	u.mu.Unlock()
+	u.emit(Event{Kind: EventStopped, Report: report})
+	u.events.close()
+	u.wg.Wait()
+	u.handlers.Wait()
+	u.redirect.close()
+	return errors.Join(errs...)
+}
+
+// letGo closes what is left.
+func (u *Upgrader) letGo() error {
+	u.mu.Lock()
+	owner, replaced := u.owner, u.phase == phaseLingering
+	u.mu.Unlock()
+	ours := owner && !replaced
+	u.control.gate.shut()
+	errs := []error{u.table.close()}
+	if u.control.drop() {
+		errs = append(errs, u.control.release())
+		if ours {
+			errs = append(errs, unlink(&u.control.entry))
+		}
+	}
+	if ours {
+		errs = append(errs, u.pid.remove())
+	}
+	if u.engine != nil && (ours || replaced || !u.engine.child()) {
+		u.engine.stop() // see there why not in any other case
+	}
+	u.states.close()
+	return errors.Join(errs...)
+}
+
+// emit tells OnEvent.
+func (u *Upgrader) emit(e Event) {
+	e.Time = time.Now()
+	u.mu.Lock()
+	e.Generation = u.generation
+	u.mu.Unlock()
+	if e.Report != nil {
+		r := *e.Report
+		e.Report = &r
+	}
+	if e.Err != nil {
+		e.Reason = e.Err.Error()
+	}
+	u.events.emit(e)
+}
