@@ -25,6 +25,7 @@ type Socket struct {
 	UID      uint32 // owner
 	Ifindex  uint32 // interface it is bound to; 0 means any
 	Family   uint8
+	State    uint8 // as in enum tcp_state, such as StateListen
 	V6Only   bool
 	Queue    uint32 // TCP: connections that wait for accept; UDP: bytes unread
 	Backlog  uint32 // TCP: limit of Queue
@@ -32,6 +33,14 @@ type Socket struct {
 	// HasSockopts is false before kernel 5.13, where Sockopts isn't reported.
 	HasSockopts bool
 }
+
+// States of a socket (include/net/tcp_states.h).
+const (
+	StateEstablished = 1
+	StateSynRecv     = 3
+	StateClose       = 7 // a UDP socket without a peer
+	StateListen      = 10
+)
 
 // Bits of [Socket.Sockopts] (linux/inet_diag.h, struct inet_diag_sockopt, in
 // the order of its bit fields).

@@ -26,10 +26,6 @@ const (
 
 	unixShowRQLen = 0x10 // UDIAG_SHOW_RQLEN
 	unixAttrRQLen = 4    // UNIX_DIAG_RQLEN
-
-	stateListen  = 10
-	stateSynRecv = 3
-	stateClose   = 7
 )
 
 // Conn is a sock_diag socket. Its methods may be called from several
@@ -59,7 +55,7 @@ func (c *Conn) Close() error { return c.nl.Close() }
 // it was queued (tcp_check_req and tcp_child_process, net/ipv4). So a handshake
 // that is no longer listed can be seen in the queue, or is over.
 func (c *Conn) HalfOpen(q Query) ([]Tuple, error) {
-	msgs, err := c.dump(q, 1<<stateSynRecv)
+	msgs, err := c.dump(q, 1<<StateSynRecv)
 	if err != nil {
 		return nil, fmt.Errorf("list half-open handshakes: %w", err)
 	}
@@ -74,13 +70,13 @@ func (c *Conn) HalfOpen(q Query) ([]Tuple, error) {
 }
 
 // Listeners returns the sockets on q's port that take part in the choice of a
-// socket for new traffic: TCP listeners, UDP sockets without a peer.
+// socket for new traffic: TCP listeners, UDP sockets.
 func (c *Conn) Listeners(q Query) ([]Socket, error) {
-	state := uint32(stateListen)
+	states := uint32(1 << StateListen)
 	if q.Protocol == unix.IPPROTO_UDP {
-		state = stateClose
+		states = 1<<StateClose | 1<<StateEstablished
 	}
-	msgs, err := c.dump(q, 1<<state)
+	msgs, err := c.dump(q, states)
 	if err != nil {
 		return nil, fmt.Errorf("list sockets of port %d: %w", q.Port, err)
 	}
@@ -95,8 +91,9 @@ func (c *Conn) Listeners(q Query) ([]Socket, error) {
 	return socks, nil
 }
 
-// Lookup returns the server's end of the TCP connection t. An unknown
-// connection gives an error that matches ENOENT.
+// Lookup returns the server's end of the TCP connection t, which can be a
+// request in [StateSynRecv]. An unknown connection gives an error that matches
+// ENOENT.
 func (c *Conn) Lookup(family uint8, t Tuple) (Socket, error) {
 	req := request(Query{Family: family, Protocol: unix.IPPROTO_TCP}, 0xffffffff)
 	putID(req[8:], family, t)
@@ -110,7 +107,14 @@ func (c *Conn) Lookup(family uint8, t Tuple) (Socket, error) {
 	if len(msgs) != 1 {
 		return Socket{}, fmt.Errorf("look up connection from %v: %d answers", t.Remote, len(msgs))
 	}
-	return parseSocket(msgs[0].Data)
+	s, err := parseSocket(msgs[0].Data)
+	if err == nil && s.State == StateListen {
+		// The kernel goes on to a listener that t could have come to
+		// (inet_diag_find_one_icsk uses inet_lookup), by hash whatever the
+		// program of the group.
+		return Socket{}, fmt.Errorf("look up connection from %v: %w", t.Remote, unix.ENOENT)
+	}
+	return s, err
 }
 
 // UnixQueue returns how many connections wait in the queue of the unix listener
@@ -234,6 +238,7 @@ func parseSocket(b []byte) (Socket, error) {
 	s := Socket{
 		Local:   parseTuple(b).Local,
 		Family:  b[0],
+		State:   b[1],
 		Ifindex: binary.NativeEndian.Uint32(b[40:]),
 		Queue:   binary.NativeEndian.Uint32(b[56:]),
 		Backlog: binary.NativeEndian.Uint32(b[60:]),

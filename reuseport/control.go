@@ -1,0 +1,46 @@
+package reuseport
+
+import "syscall"
+
+// Control returns a function for the Control field of [net.ListenConfig] that
+// puts each socket into the SO_REUSEPORT group of its address and then calls
+// next, which may be nil. An error of the socket option ends the Listen, so
+// there is no listener that only looks like a member.
+//
+// Two things that a hook can't do are the caller's: turn MPTCP off with
+// [net.ListenConfig.SetMultipathTCP], for a group of MPTCP listeners can't be
+// steered, and keep to networks tcp, tcp4, tcp6, udp, udp4 and udp6. [Listen] and
+// [ListenPacket] take care of both.
+//
+// The option is SO_REUSEPORT on Linux, SO_REUSEPORT_LB on FreeBSD, which spreads
+// connections as Linux does, and SO_REUSEPORT on macOS and the other BSDs, where
+// several sockets may share the port but nothing spreads the connections. On
+// other systems the hook's error matches [errors.ErrUnsupported].
+func Control(next func(network, address string, c syscall.RawConn) error) func(network, address string, c syscall.RawConn) error {
+	return func(network, address string, c syscall.RawConn) error {
+		var serr error
+		if err := c.Control(func(fd uintptr) { serr = setReusePort(fd) }); err != nil {
+			return err
+		}
+		if serr != nil {
+			return serr
+		}
+		if next != nil {
+			return next(network, address, c)
+		}
+		return nil
+	}
+}
+
+// control calls f with c's descriptor, which stays open meanwhile.
+func control(c syscall.Conn, f func(fd int) error) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ferr error
+	if err := rc.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
+		return err
+	}
+	return ferr
+}

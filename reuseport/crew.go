@@ -1,0 +1,150 @@
+package reuseport
+
+import (
+	"context"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// noTime clears a deadline.
+var noTime time.Time
+
+// socket is what steering and leaving know of a member.
+type socket struct {
+	conn  syscall.Conn
+	shut  func() error // closes the member for good
+	count *atomic.Int64
+
+	inode uint32 // set before the socket is in crew.socks
+}
+
+// crew is the members that this process has in one group of the kernel, and
+// their steering. The kernel's group can have further members in other
+// processes.
+type crew struct {
+	udp    bool
+	probes probeSet
+
+	// op holds a token for whoever changes the steering or leaves; those take
+	// turns. It guards lease and prog.
+	op chan struct{}
+	// lease is held while the steering is Away: see lease.
+	lease *lease
+	// prog is the program that this process has attached last; without targets
+	// there is none.
+	prog program
+
+	// moved gets a signal after each accept or read while leaving is above 0.
+	moved   chan struct{}
+	leaving atomic.Int32
+
+	// fresh returns a socket that is bound to the group's address and has not
+	// joined.
+	fresh func(context.Context) (*os.File, error)
+
+	mu    sync.Mutex
+	socks []*socket // joined, in this order
+	// order has the inodes of the group in the kernel's order, if this process
+	// has seen every change of it; nil if not.
+	order    []uint32
+	steering Steering
+}
+
+func newCrew(udp bool) *crew {
+	return &crew{udp: udp, op: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
+}
+
+// begin waits for the turn of an operation, end ends it.
+func (c *crew) begin(ctx context.Context) error {
+	select {
+	case c.op <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case c.op <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *crew) end() { <-c.op }
+
+// member makes a socket a [Member] of its own.
+func (s *socket) member() *socket { return s }
+
+// joined takes in s, which is in the kernel's group now.
+func (c *crew) joined(s *socket) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.socks = append(c.socks, s)
+	c.order = extend(c.order, s, len(c.socks))
+}
+
+// idle lets other processes have their turn after the last member was closed. An
+// operation under way does that itself at its end.
+func (c *crew) idle() {
+	select {
+	case c.op <- struct{}{}:
+		c.release()
+		c.end()
+	default:
+	}
+}
+
+// drop takes s out, and reports whether it was there.
+func (c *crew) drop(s *socket) bool {
+	c.probes.closed(s)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.Index(c.socks, s)
+	if i < 0 {
+		return false
+	}
+	c.socks = slices.Delete(c.socks, i, i+1)
+	if at := slices.Index(c.order, s.inode); at >= 0 {
+		c.order = after(c.order, []int{at})
+	}
+	return true
+}
+
+// signal wakes the leaving operation, if there is one, after an accept or read.
+func (c *crew) signal() {
+	if c.leaving.Load() > 0 {
+		select {
+		case c.moved <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (c *crew) members() []*socket {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.socks)
+}
+
+func (c *crew) current() Steering {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.steering
+}
+
+func (c *crew) setCurrent(s Steering) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.steering = s
+}
+
+// release ends the turn of this process, unless its steering needs it.
+func (c *crew) release() {
+	if c.current().kind != steerAway || len(c.members()) == 0 {
+		c.lease.free()
+		c.lease = nil
+	}
+}

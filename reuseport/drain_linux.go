@@ -1,0 +1,617 @@
+package reuseport
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/reuseport/internal/diag"
+)
+
+// leave is one operation in which members of a crew leave.
+type leave struct {
+	c       *crew
+	site    site
+	dc      *diag.Conn
+	probe   *prober // nil where the own address can't be reached
+	refs    *refTable
+	migrate bool // net.ipv4.tcp_migrate_req
+	report  *Report
+
+	start   time.Time
+	counted map[*socket]int64   // accepted at the start
+	busy    time.Time           // when something was seen to be left
+	under   map[diag.Tuple]bool // handshakes that were under way; only without refs
+	errs    []error             // of closing
+}
+
+// remove lets sockets leave the group. With shut they are closed; without, the
+// traffic stays turned away from them, and they are quiet on return.
+func (c *crew) remove(ctx context.Context, sockets []*socket, shut bool) (report Report, err error) {
+	start := time.Now()
+	defer func() { report.Duration = time.Since(start) }()
+	if err := c.begin(ctx); err != nil {
+		return report, c.giveUp(&report, sockets, shut, err)
+	}
+	defer c.end()
+	own := c.members()
+	for _, s := range sockets {
+		if !slices.Contains(own, s) {
+			return report, ErrClosed
+		}
+	}
+	l := &leave{c: c, report: &report, start: start, busy: start, counted: make(map[*socket]int64)}
+	for _, s := range sockets {
+		l.counted[s] = s.count.Load()
+	}
+	if err := l.open(sockets[0]); err != nil {
+		return report, c.giveUp(&report, sockets, shut, err)
+	}
+	defer l.close()
+
+	if c.lease == nil {
+		switch c.lease, err = takeLease(ctx, l.site.leaseName()); {
+		case errors.Is(err, errSquatted):
+			l.lossy(err.Error())
+		case err != nil:
+			return report, c.giveUp(&report, sockets, shut, err)
+		}
+	}
+	report.Queued = time.Since(start)
+	defer c.release() // after the program was put back
+	c.leaving.Add(1)
+	defer c.leaving.Add(-1)
+	if shut {
+		err = l.all(ctx, sockets)
+	} else {
+		err = l.quiesce(ctx, sockets)
+	}
+	for s, n := range l.counted {
+		report.Accepted += s.count.Load() - n
+	}
+	if shut && len(c.members()) > 0 {
+		if rerr := l.restore(ctx); rerr != nil {
+			err = errors.Join(err, fmt.Errorf("restore the steering: %w", rerr))
+		}
+	}
+	return report, err
+}
+
+// giveUp is the end of a removal that could not begin: what was to be closed is
+// closed.
+func (c *crew) giveUp(report *Report, sockets []*socket, shut bool, cause error) error {
+	if !shut {
+		return cause
+	}
+	report.Strategy = StrategyBestEffort
+	report.LossPossible = true
+	report.note(cause.Error())
+	err := cause
+	if errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, context.Canceled) {
+		err = fmt.Errorf("%w: %w", ErrIncomplete, cause)
+	}
+	for _, s := range sockets {
+		if c.drop(s) {
+			if n, _, qerr := queueLen(s.conn); qerr == nil {
+				report.Left += n
+			}
+			report.Members++
+			err = errors.Join(err, s.shut())
+		}
+	}
+	return err
+}
+
+func (l *leave) open(s *socket) error {
+	var err error
+	if l.site, err = siteOf(s.conn); err != nil {
+		return err
+	}
+	if l.dc, err = diag.Dial(); err != nil {
+		return err
+	}
+	group, err := l.site.list(l.dc)
+	if err == nil && !slices.ContainsFunc(group, func(m diag.Socket) bool { return m.Inode == s.inode }) {
+		err = fmt.Errorf("sock_diag does not list the socket, which is in another network namespace or not SO_REUSEPORT: %w", errors.ErrUnsupported)
+	}
+	if err != nil {
+		l.close()
+		return err
+	}
+	if l.c.udp {
+		return nil
+	}
+	l.migrate = migrateReq()
+	l.probe, _ = newProber(l.c, &l.site, l.dc)       // nil is the answer
+	l.refs, _ = openRefs(uint8(l.site.query.Family)) // likewise
+	return nil
+}
+
+func (l *leave) close() {
+	if l.refs != nil {
+		l.refs.close()
+	}
+	_ = l.dc.Close() // only answers were read
+}
+
+func migrateReq() bool {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req")
+	return err == nil && bytes.HasPrefix(b, []byte("1"))
+}
+
+func (l *leave) lossy(reason string) {
+	if !l.report.LossPossible {
+		l.report.LossPossible = true
+	}
+	l.report.note(reason)
+}
+
+// group returns the kernel's group as inodes, and how many are of others.
+func (l *leave) group() (inodes []uint32, others int, err error) {
+	list, err := l.site.list(l.dc)
+	if err != nil {
+		return nil, 0, err
+	}
+	own := l.c.members()
+	for _, m := range list {
+		inodes = append(inodes, m.Inode)
+		if !slices.ContainsFunc(own, func(s *socket) bool { return s.inode == m.Inode }) {
+			others++
+		}
+	}
+	slices.Sort(inodes)
+	return inodes, others, nil
+}
+
+// all lets sockets leave, in as many steps as it takes.
+func (l *leave) all(ctx context.Context, sockets []*socket) error {
+	for {
+		left := slices.DeleteFunc(slices.Clone(sockets), func(s *socket) bool { return !slices.Contains(l.c.members(), s) })
+		if len(left) == 0 {
+			return errors.Join(l.errs...)
+		}
+		inodes, others, err := l.group()
+		if err != nil {
+			if err := l.bestEffort(ctx, left, err); err != nil {
+				return errors.Join(append(l.errs, err)...)
+			}
+			continue
+		}
+		if others == 0 && len(left) == len(l.c.members()) {
+			if len(left) > 1 && !l.canStop(left) {
+				left = left[:len(left)-1] // it gets the traffic while the others go
+			} else {
+				return errors.Join(append(l.errs, l.last(ctx, left))...)
+			}
+		}
+		if err := l.steered(ctx, left, inodes, others); err != nil {
+			if errors.Is(err, errChanged) {
+				continue
+			}
+			if !errors.Is(err, ErrIncomplete) {
+				err = l.unsteered(ctx, left, err)
+			}
+			if err != nil {
+				l.shut(left) // those of later steps, when the time is up
+				return errors.Join(append(l.errs, err)...)
+			}
+		}
+	}
+}
+
+// errChanged means that members of other processes came or went, so that the
+// step has to be planned again.
+var errChanged = errors.New("the group has changed")
+
+// steered makes one step: some of left leave while a program turns the traffic
+// away from all of them.
+func (l *leave) steered(ctx context.Context, left []*socket, inodes []uint32, others int) error {
+	order, err := l.order(ctx, inodes)
+	if err != nil {
+		return err
+	}
+	roles := make([]role, len(order))
+	at := make(map[*socket]int, len(left))
+	for _, s := range left {
+		i := slices.Index(order, s.inode)
+		if i < 0 {
+			return fmt.Errorf("own member is not in the order: %w", ErrNotSteered)
+		}
+		roles[i], at[s] = leaves, i
+	}
+	// The last own member has nothing to take the program off with, once it
+	// has left.
+	alone := len(left) == 1 && len(l.c.members()) == 1 && others > 0 && !l.c.udp && l.probe != nil
+	if alone {
+		roles = append(roles, holds)
+	}
+	p := nextPlan(roles)
+	if len(p.closes) == 0 {
+		return fmt.Errorf("no plan for %d of %d members: %w", len(left), len(order), ErrNotSteered)
+	}
+	prog := program{targets: p.targets, sticky: l.c.udp}
+	if err := l.turn(ctx, prog, left); err != nil {
+		return err
+	}
+	var stop *doorstop
+	if alone {
+		if stop, err = l.placeDoorstop(ctx, prog, inodes); err != nil {
+			if errors.Is(err, errChanged) {
+				return err
+			}
+			l.report.note("the program stays on the group: " + err.Error())
+		}
+		defer stop.remove(l)
+	}
+	victims := make([]*socket, len(p.closes))
+	for s, i := range at {
+		if k := slices.Index(p.closes, i); k >= 0 {
+			victims[k] = s
+		}
+	}
+	if err := awaitGrace(ctx); err != nil {
+		return l.abandon(victims, err)
+	}
+	l.note(StrategySteer)
+	if l.migrate && !l.c.udp {
+		l.note(StrategySteerMigrate)
+	}
+	if err := l.wait(ctx, victims, l.migrate); err != nil {
+		return l.abandon(victims, err)
+	}
+	want := inodes
+	if stop != nil {
+		want = slices.Sorted(slices.Values(append(slices.Clone(inodes), stop.inode)))
+	}
+	if now, _, err := l.group(); err != nil || !slices.Equal(now, want) {
+		return errors.Join(errChanged, err)
+	}
+	l.shut(victims)
+	want = slices.DeleteFunc(slices.Clone(want), func(inode uint32) bool {
+		return slices.ContainsFunc(victims, func(s *socket) bool { return s.inode == inode })
+	})
+	now, _, err := l.group()
+	if err != nil {
+		l.lossy("the group after the close is not known: " + err.Error())
+	} else if !slices.Equal(now, want) {
+		l.afterwards(now, want, victims)
+	}
+	return nil
+}
+
+// afterwards explains a group that is not as it should be after a close.
+func (l *leave) afterwards(now, want []uint32, victims []*socket) {
+	for _, s := range victims {
+		if slices.Contains(now, s.inode) {
+			l.report.note("another process has a duplicate of the member, which stays in the group")
+			return
+		}
+	}
+	if len(slices.DeleteFunc(slices.Clone(want), func(i uint32) bool { return slices.Contains(now, i) })) > 0 {
+		l.lossy("another member left the group in the same moment without taking turns")
+	}
+}
+
+// order returns the inodes of the group by index, 0 for members of others.
+func (l *leave) order(ctx context.Context, inodes []uint32) ([]uint32, error) {
+	if l.probe != nil {
+		order, err := l.probe.locate(ctx, l.c.members(), len(inodes), l.c.prog)
+		if err == nil {
+			return order, nil
+		}
+		if now, _, gerr := l.group(); gerr == nil && !slices.Equal(now, inodes) {
+			return nil, errChanged
+		}
+		return nil, err
+	}
+	l.c.mu.Lock()
+	known := slices.Clone(l.c.order)
+	l.c.mu.Unlock()
+	if !slices.Equal(slices.Sorted(slices.Values(known)), inodes) {
+		return nil, fmt.Errorf("the order of the group's members is not known and can't be found by probing: %w", errors.ErrUnsupported)
+	}
+	if !l.c.udp {
+		l.lossy("steering could not be verified: the own address can't be reached")
+	}
+	return known, nil
+}
+
+// turn attaches prog and checks that it keeps traffic away from sockets.
+func (l *leave) turn(ctx context.Context, prog program, away []*socket) error {
+	own := l.c.members()
+	if l.probe != nil {
+		if err := l.probe.verify(ctx, own, away, prog, min(4, 2*len(prog.targets))); err != nil {
+			return err
+		}
+	}
+	if err := attach(own[0].conn, &prog); err != nil {
+		return err
+	}
+	l.c.prog = prog
+	return nil
+}
+
+// note records a strategy, keeping the weakest.
+func (l *leave) note(s Strategy) {
+	rank := []Strategy{"", StrategySteer, StrategySteerMigrate, StrategyStopQueueing, StrategyMigrate, StrategyBestEffort}
+	if slices.Index(rank, s) > slices.Index(rank, l.report.Strategy) {
+		l.report.Strategy = s
+	}
+}
+
+// wait returns when the sockets have nothing left: no handshake under way and
+// nothing queued, or with early only nothing queued. Connections that others
+// don't accept stop it until ctx ends.
+func (l *leave) wait(ctx context.Context, sockets []*socket, early bool) error {
+	l.snapshot(sockets)
+	l.busy = time.Now()
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	pause := 100 * time.Microsecond
+	for {
+		n, err := l.left(sockets, early)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return nil
+		}
+		l.busy = time.Now()
+		tick.Reset(pause)
+		select {
+		case <-l.c.moved:
+			pause = 100 * time.Microsecond
+		case <-tick.C:
+			pause = min(2*pause, 4*time.Millisecond)
+		case <-ctx.Done():
+			l.report.Left += n
+			return fmt.Errorf("%w: %w", ErrIncomplete, context.Cause(ctx))
+		}
+	}
+}
+
+// snapshot takes the handshakes that are under way. It comes after the grace, so
+// that none is missing.
+func (l *leave) snapshot(sockets []*socket) {
+	n := 0
+	switch {
+	case l.c.udp:
+		l.report.WaitedFor = "no datagram unread"
+		return
+	case l.refs != nil:
+		l.report.WaitedFor = "no handshake or queued connection of the member"
+		for _, s := range sockets {
+			if pending, err := l.refs.pending(s.inode); err == nil {
+				n += pending
+			}
+			if queued, _, err := queueLen(s.conn); err == nil {
+				n = max(0, n-queued)
+			}
+		}
+	default:
+		l.report.WaitedFor = "no queued connection, and none of the port's handshakes"
+		tuples, err := l.dc.HalfOpen(l.site.query)
+		l.under = make(map[diag.Tuple]bool, len(tuples))
+		if err != nil {
+			l.lossy(err.Error())
+			break
+		}
+		for _, t := range tuples {
+			l.under[t] = true
+		}
+		n = len(tuples)
+	}
+	l.report.HalfOpen += n
+}
+
+// left counts what the sockets still hold.
+func (l *leave) left(sockets []*socket, early bool) (n int, err error) {
+	if l.c.udp {
+		for _, s := range sockets {
+			unread, err := hasUnread(s.conn)
+			if err != nil {
+				return 0, err
+			}
+			if unread {
+				n++
+			}
+		}
+		return n, nil
+	}
+	if l.refs != nil && !early {
+		for _, s := range sockets {
+			pending, err := l.refs.pending(s.inode)
+			if err != nil {
+				return 0, err
+			}
+			n += pending
+		}
+		return n, nil
+	}
+	if !early && len(l.under) > 0 {
+		// Before the queues: see diag.Conn.HalfOpen.
+		tuples, err := l.dc.HalfOpen(l.site.query)
+		if err != nil {
+			return 0, err
+		}
+		still := make(map[diag.Tuple]bool)
+		for _, t := range tuples {
+			if l.under[t] {
+				still[t] = true
+			}
+		}
+		l.under = still
+		n = len(still)
+	}
+	for _, s := range sockets {
+		queued, _, err := queueLen(s.conn)
+		if err != nil {
+			return 0, err
+		}
+		n += queued
+	}
+	return n, nil
+}
+
+// shut closes the sockets in this order.
+func (l *leave) shut(sockets []*socket) {
+	for _, s := range sockets {
+		if !l.c.drop(s) {
+			continue // closed meanwhile by its user
+		}
+		l.errs = append(l.errs, s.shut())
+		l.report.Settle = max(l.report.Settle, time.Since(l.busy))
+		l.report.Members++
+	}
+}
+
+// quiesce turns the traffic away from sockets and returns when they have
+// nothing left.
+func (l *leave) quiesce(ctx context.Context, sockets []*socket) error {
+	if cur := l.c.current(); !cur.isAway(sockets) {
+		s := Steering{kind: steerAway, away: slices.Clone(cur.away)}
+		for _, sock := range sockets {
+			s.away = append(s.away, sock)
+		}
+		if err := l.apply(ctx, s); err != nil {
+			return err
+		}
+		l.c.setCurrent(s)
+	}
+	l.note(StrategySteer)
+	if err := awaitGrace(ctx); err != nil {
+		return err
+	}
+	return l.wait(ctx, sockets, false)
+}
+
+// abandon closes all that is to leave when the time is up.
+func (l *leave) abandon(sockets []*socket, cause error) error {
+	if !l.migrate || l.report.Strategy != StrategySteerMigrate {
+		l.lossy("the time was up")
+	}
+	if !errors.Is(cause, ErrIncomplete) {
+		cause = fmt.Errorf("%w: %w", ErrIncomplete, cause)
+	}
+	l.shut(sockets)
+	return cause
+}
+
+// restore puts the steering of the remaining members back.
+func (l *leave) restore(ctx context.Context) error {
+	s := l.c.current()
+	if s.kind == steerAway {
+		// Not from those that have left.
+		s.away = slices.DeleteFunc(slices.Clone(s.away), func(m Member) bool {
+			return !slices.Contains(l.c.members(), m.member())
+		})
+		if len(s.away) == 0 {
+			s = Hash()
+		}
+		l.c.setCurrent(s)
+	}
+	if s.kind == steerWeights && len(s.weights) != len(l.c.members()) {
+		s = Hash() // they were given for other members
+		l.c.setCurrent(s)
+	}
+	return l.apply(ctx, s)
+}
+
+// last ends the last members of the group: nobody is there to get the traffic.
+func (l *leave) last(ctx context.Context, left []*socket) error {
+	l.report.Last = true
+	if l.c.udp {
+		l.note(StrategyBestEffort)
+		l.lossy("no other member")
+		if err := l.wait(ctx, left, false); err != nil {
+			return l.abandon(left, err)
+		}
+		l.shut(left)
+		return nil
+	}
+	return l.unsteered(ctx, left, nil)
+}
+
+// unsteered lets sockets leave without a program.
+func (l *leave) unsteered(ctx context.Context, left []*socket, why error) error {
+	if why != nil {
+		l.report.note("not steered: " + why.Error())
+		if l.migrate {
+			l.note(StrategyMigrate)
+			l.lossy("a SYN can meet the close")
+			l.shut(left)
+			return nil
+		}
+	}
+	for i, s := range left {
+		err := stopQueueing(s.conn)
+		if err == nil {
+			continue
+		}
+		for _, s := range left[:i] {
+			_ = resumeQueueing(s.conn) // it was put on a moment ago
+		}
+		return l.bestEffort(ctx, left, err)
+	}
+	l.note(StrategyStopQueueing)
+	if err := awaitGrace(ctx); err != nil {
+		return l.abandon(left, err)
+	}
+	if err := l.wait(ctx, left, false); err != nil {
+		return l.abandon(left, err)
+	}
+	l.shut(left)
+	return nil
+}
+
+// canStop reports whether stopQueueing works.
+func (l *leave) canStop(sockets []*socket) bool {
+	if l.c.udp || stopQueueing(sockets[0].conn) != nil {
+		return false
+	}
+	return resumeQueueing(sockets[0].conn) == nil
+}
+
+// bestEffort serves what is there and closes.
+func (l *leave) bestEffort(ctx context.Context, left []*socket, why error) error {
+	l.note(StrategyBestEffort)
+	l.lossy(why.Error())
+	// What is new after this moment is not waited for, or a busy listener
+	// would never end.
+	if l.refs != nil {
+		l.refs.close()
+		l.refs = nil
+	}
+	if err := l.wait(ctx, left, false); err != nil {
+		return l.abandon(left, err)
+	}
+	l.shut(left)
+	return nil
+}
+
+// hasUnread reports whether a datagram waits in c.
+func hasUnread(c syscall.Conn) (unread bool, err error) {
+	err = control(c, func(fd int) error {
+		var b [1]byte
+		_, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err == nil:
+			unread = true
+			return nil
+		}
+		// An ICMP error that waits is reported once; the next look sees the
+		// queue.
+		unread = true
+		return nil
+	})
+	return unread, err
+}

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package reuseport
+
+type lease struct{}
+
+func (*lease) free() {}

@@ -1,0 +1,374 @@
+package reuseport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/reuseport/internal/diag"
+)
+
+// A process learns which index of a group is which of its sockets by asking the
+// kernel: a program sends one known source port to the index, a connection from
+// that port is made, and sock_diag tells whose child the server's end of it is.
+// All other traffic goes its normal way meanwhile.
+//
+// A child inherits the flags of its listener, so a listener is marked for the
+// time by flags that mean nothing to TCP, and are in what sock_diag reports
+// (since kernel 5.13). That works without accepting the connection, on
+// listeners of other processes too, which are those without a mark. They see a
+// connection that is reset at once.
+
+// With three flags there are seven marks. Those up to markOwn tell members
+// apart; markOwn is for the other members of this process.
+const markOwn = 7
+
+// markFlags are socket options without effect on TCP.
+var markFlags = [...]struct {
+	opt  int
+	bit  uint16 // in diag.Socket.Sockopts
+	name string
+}{
+	{unix.IP_MULTICAST_LOOP, diag.OptMulticastLoop, "IP_MULTICAST_LOOP"},
+	{unix.IP_MULTICAST_ALL, diag.OptMulticastAll, "IP_MULTICAST_ALL"},
+	{unix.IP_BIND_ADDRESS_NO_PORT, diag.OptNoPortBind, "IP_BIND_ADDRESS_NO_PORT"},
+}
+
+// getFlags returns the mark flags of fd, one bit each.
+func getFlags(fd int) (flags int, err error) {
+	for i, f := range markFlags {
+		v, err := unix.GetsockoptInt(fd, unix.IPPROTO_IP, f.opt)
+		if err != nil {
+			return 0, os.NewSyscallError("getsockopt("+f.name+")", err)
+		}
+		flags |= v & 1 << i
+	}
+	return flags, nil
+}
+
+// plainFlags returns the mark flags of an unmarked listener, which differ
+// between the families.
+func plainFlags(family uint8) (int, error) {
+	fd, err := unix.Socket(int(family), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	return getFlags(fd)
+}
+
+// setMark marks s; 0 takes the mark off.
+func (p *prober) setMark(s *socket, mark int) error {
+	return control(s.conn, func(fd int) error {
+		for i, f := range markFlags {
+			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, f.opt, (p.plain^mark)>>i&1); err != nil {
+				return os.NewSyscallError("setsockopt("+f.name+")", err)
+			}
+		}
+		return nil
+	})
+}
+
+// markOf returns the mark in what sock_diag says about a child.
+func (p *prober) markOf(s diag.Socket) int {
+	flags := 0
+	for i, f := range markFlags {
+		if s.Sockopts&f.bit != 0 {
+			flags |= 1 << i
+		}
+	}
+	return flags ^ p.plain
+}
+
+// unmarked returns an error if the user has set an option that marks use.
+func (p *prober) unmarked(s *socket) error {
+	return control(s.conn, func(fd int) error {
+		flags, err := getFlags(fd)
+		if err == nil && flags != p.plain {
+			err = fmt.Errorf("a multicast option is in use on the listener: %w", errors.ErrUnsupported)
+		}
+		return err
+	})
+}
+
+// prober makes connections to the group.
+type prober struct {
+	c    *crew
+	site *site
+	dc   *diag.Conn
+	self netip.AddrPort
+
+	plain int // flags of an unmarked listener
+}
+
+func newProber(c *crew, s *site, dc *diag.Conn) (*prober, error) {
+	self, err := s.self()
+	if err != nil {
+		return nil, err
+	}
+	plain, err := plainFlags(s.query.Family)
+	if err != nil {
+		return nil, err
+	}
+	return &prober{c: c, site: s, dc: dc, self: self, plain: plain}, nil
+}
+
+// shot is a probe with its socket, and the index it is sent to.
+type shot struct {
+	*probe
+	fd    int
+	index int
+	mark  int     // of the listener that it came to
+	sock  *socket // that listener, if it is an own one
+}
+
+// aim reserves a source port for each index and adds it to prog.
+func (p *prober) aim(prog *program, indexes []int) (shots []*shot, err error) {
+	defer func() {
+		if err != nil {
+			p.end(shots)
+			shots = nil
+		}
+	}()
+	prog.self, prog.except = p.self.Addr(), make(map[uint16]int, len(indexes))
+	for _, index := range indexes {
+		family := unix.AF_INET6
+		if p.self.Addr().Is4() {
+			family = unix.AF_INET
+		}
+		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return shots, os.NewSyscallError("socket", err)
+		}
+		s := &shot{fd: fd, index: index}
+		shots = append(shots, s)
+		if err := unix.Bind(fd, p.site.sockaddr(netip.AddrPortFrom(p.self.Addr(), 0))); err != nil {
+			return shots, os.NewSyscallError("bind", err)
+		}
+		port, err := portOf(fd)
+		if err != nil {
+			return shots, err
+		}
+		s.probe = p.c.probes.add(netip.AddrPortFrom(p.self.Addr(), port))
+		if index != anyIndex {
+			prog.except[port] = index
+		}
+	}
+	return shots, nil
+}
+
+func portOf(fd int) (uint16, error) {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, os.NewSyscallError("getsockname", err)
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return uint16(sa.Port), nil
+	case *unix.SockaddrInet6:
+		return uint16(sa.Port), nil
+	}
+	return 0, unix.EAFNOSUPPORT
+}
+
+// anyIndex as an aim means to go the way of all traffic.
+const anyIndex = -1
+
+// probeTime bounds a probe. On the loopback interface it takes 100 µs.
+const probeTime = 2 * time.Second
+
+// fire connects s and finds out where it came to.
+func (p *prober) fire(ctx context.Context, s *shot) error {
+	if err := connectTimeout(s.fd, p.site.sockaddr(p.self)); err != nil {
+		return fmt.Errorf("connect to the own address %v: %w", p.self, err)
+	}
+	family := uint8(unix.AF_INET6)
+	if p.self.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	tuple := diag.Tuple{Local: p.self, Remote: s.addr}
+	deadline := time.NewTimer(probeTime)
+	defer deadline.Stop()
+	for try := 0; ; try++ {
+		child, err := p.dc.Lookup(family, tuple)
+		switch {
+		case err == nil && child.State != diag.StateSynRecv:
+			if !child.HasSockopts {
+				return fmt.Errorf("options of a connection in sock_diag, which kernel 5.13 has: %w", errors.ErrUnsupported)
+			}
+			s.mark = p.markOf(child)
+			return nil
+		case err != nil && !errors.Is(err, unix.ENOENT):
+			return err
+		}
+		if try == 3 {
+			// With TCP_DEFER_ACCEPT there is no child before there are data.
+			_, _ = unix.Write(s.fd, []byte{0}) // a reset shows in the next look
+		}
+		wait := time.NewTimer(min(time.Duration(try)*20*time.Microsecond, 5*time.Millisecond))
+		select {
+		case s.sock = <-s.landed:
+			wait.Stop()
+			return nil
+		case <-wait.C:
+		case <-deadline.C:
+			wait.Stop()
+			return fmt.Errorf("find the own connection from %v: %w", s.addr, os.ErrDeadlineExceeded)
+		case <-ctx.Done():
+			wait.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// end resets the probes. Those in a queue of this process stay known until they
+// come out of it.
+func (p *prober) end(shots []*shot) {
+	for _, s := range shots {
+		_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // or it ends with a FIN
+		_ = unix.Close(s.fd)
+		if s.probe == nil {
+			continue
+		}
+		if s.mark == 0 {
+			p.c.probes.forget(s.probe)
+		} else {
+			p.c.probes.at(s.probe, s.sock)
+		}
+	}
+}
+
+// locate finds the own sockets among the n members. The result has, by index,
+// the inode of an own socket or 0. rest says what the program does for all other
+// traffic meanwhile.
+func (p *prober) locate(ctx context.Context, own []*socket, n int, rest program) (order []uint32, err error) {
+	found := make([]*socket, n)
+	for todo := own; len(todo) > 0; {
+		batch := todo[:min(markOwn-1, len(todo))]
+		todo = todo[len(batch):]
+		mark := func(s *socket) int {
+			if i := slices.Index(batch, s); i >= 0 {
+				return i + 1
+			}
+			return markOwn
+		}
+		var open []int
+		for i, s := range found {
+			if s == nil {
+				open = append(open, i)
+			}
+		}
+		prog := rest
+		shots, err := p.shoot(ctx, own, mark, &prog, open)
+		if err != nil {
+			return nil, err
+		}
+		seen := make(map[*socket]int)
+		for _, s := range shots {
+			if slices.Contains(batch, s.sock) {
+				found[s.index] = s.sock
+				seen[s.sock]++
+			}
+		}
+		for _, s := range batch {
+			if seen[s] != 1 {
+				return nil, fmt.Errorf("own member at %d of %d indexes: %w", seen[s], n, ErrNotSteered)
+			}
+		}
+	}
+	order = make([]uint32, n)
+	for i, s := range found {
+		if s != nil {
+			order[i] = s.inode
+		}
+	}
+	return order, nil
+}
+
+// verify makes count connections that go the way of all traffic, and reports
+// whether none of them came to a member of away.
+func (p *prober) verify(ctx context.Context, own, away []*socket, prog program, count int) error {
+	mark := func(s *socket) int {
+		if slices.Contains(away, s) {
+			return 1
+		}
+		return markOwn
+	}
+	aims := slices.Repeat([]int{anyIndex}, count)
+	shots, err := p.shoot(ctx, own, mark, &prog, aims)
+	if err != nil {
+		return err
+	}
+	for _, s := range shots {
+		if slices.Contains(away, s.sock) {
+			return fmt.Errorf("a connection came to a member that leaves: %w", ErrNotSteered)
+		}
+	}
+	return nil
+}
+
+// shoot marks the own members, attaches prog with a way for each aim, and makes
+// a connection to each. sock of the result is nil for members of others.
+func (p *prober) shoot(ctx context.Context, own []*socket, mark func(*socket) int, prog *program, aims []int) (shots []*shot, err error) {
+	for _, s := range own {
+		if err := p.unmarked(s); err != nil {
+			return nil, fmt.Errorf("mark a listener: %w", err)
+		}
+	}
+	defer func() {
+		for _, s := range own {
+			err = errors.Join(err, p.setMark(s, 0))
+		}
+	}()
+	for _, s := range own {
+		if err := p.setMark(s, mark(s)); err != nil {
+			return nil, err
+		}
+	}
+	shots, err = p.aim(prog, aims)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { p.end(shots) }()
+	if err := attach(own[0].conn, prog); err != nil {
+		return nil, err
+	}
+	for _, s := range shots {
+		if err := p.fire(ctx, s); err != nil {
+			return nil, err
+		}
+		if s.sock != nil || s.mark == 0 {
+			continue
+		}
+		for _, o := range own {
+			if mark(o) == s.mark && s.sock == nil {
+				s.sock = o
+			}
+		}
+	}
+	return shots, nil
+}
+
+// connectTimeout connects the blocking socket fd within probeTime.
+func connectTimeout(fd int, sa unix.Sockaddr) error {
+	tv := unix.NsecToTimeval(probeTime.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
+		return os.NewSyscallError("setsockopt(SO_SNDTIMEO)", err)
+	}
+	for {
+		err := unix.Connect(fd, sa)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue // the second call waits for the first one's end
+		case errors.Is(err, unix.EISCONN):
+			return nil
+		}
+		return os.NewSyscallError("connect", err)
+	}
+}

@@ -1,0 +1,89 @@
+package reuseport
+
+import (
+	"maps"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+// probeSet knows the connections that this process makes to its own group to
+// learn which member the kernel chooses. They never come out of Accept.
+type probeSet struct {
+	n  atomic.Int32 // len(by), read on each Accept
+	mu sync.Mutex
+	by map[netip.AddrPort]*probe
+}
+
+// probe is one such connection.
+type probe struct {
+	addr   netip.AddrPort // client's end
+	landed chan *socket   // gets the member if its Accept saw the probe; has room for it
+	in     *socket        // whose queue it is in
+}
+
+func (ps *probeSet) add(addr netip.AddrPort) *probe {
+	p := &probe{addr: addr, landed: make(chan *socket, 1)}
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.by == nil {
+		ps.by = make(map[netip.AddrPort]*probe)
+	}
+	ps.by[addr] = p
+	ps.n.Store(int32(len(ps.by)))
+	return p
+}
+
+// forget ends p. It is for probes that went to other processes; one that is in a
+// queue of this process has to come out of it first, or a client would see it.
+func (ps *probeSet) forget(p *probe) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.by[p.addr] == p {
+		delete(ps.by, p.addr)
+		ps.n.Store(int32(len(ps.by)))
+	}
+}
+
+// at notes that p is in the queue of s.
+func (ps *probeSet) at(p *probe, s *socket) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p.in = s
+}
+
+// closed forgets the probes that were in the queue of s.
+func (ps *probeSet) closed(s *socket) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	maps.DeleteFunc(ps.by, func(_ netip.AddrPort, p *probe) bool { return p.in == s })
+	ps.n.Store(int32(len(ps.by)))
+}
+
+// arrived reports whether tc, which came out of s, is a probe, and ends it then.
+func (ps *probeSet) arrived(s *socket, tc *net.TCPConn) bool {
+	if ps.n.Load() == 0 {
+		return false
+	}
+	ra, ok := tc.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return false
+	}
+	ap := ra.AddrPort()
+	ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	ps.mu.Lock()
+	p := ps.by[ap]
+	if p != nil {
+		delete(ps.by, ap)
+		ps.n.Store(int32(len(ps.by)))
+	}
+	ps.mu.Unlock()
+	if p == nil {
+		return false
+	}
+	p.landed <- s
+	_ = tc.SetLinger(0) // no TIME_WAIT for a connection to oneself
+	_ = tc.Close()
+	return true
+}

@@ -1,0 +1,171 @@
+package reuseport
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// refTable reads how many references the kernel holds on a listener.
+//
+// Each handshake and each connection in the queue holds one until it is
+// accepted or over (reqsk_alloc, and reqsk_put in inet_csk_accept), without a
+// gap between the two states. So the number of an idle listener means that
+// nothing is left, in one look, and of this listener alone, which sock_diag does
+// not tell. The number can be too high for a moment, when somebody else looks
+// at the socket, never too low.
+//
+// The listeners are the first lines of /proc/net/tcp, so the size of the file
+// doesn't matter.
+type refTable struct {
+	f    *os.File
+	buf  []byte
+	idle int // references of a listener with nothing in it
+}
+
+// openRefs checks the above on a listener of its own before it returns.
+func openRefs(family uint8) (*refTable, error) {
+	name := "/proc/thread-self/net/tcp"
+	if family == unix.AF_INET6 {
+		name += "6"
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	t := &refTable{f: f, buf: make([]byte, 0, 4096)}
+	if err := t.calibrate(family); err != nil {
+		_ = f.Close() // was only read
+		return nil, fmt.Errorf("references of a listener in %s: %w", name, err)
+	}
+	return t, nil
+}
+
+func (t *refTable) close() { _ = t.f.Close() } // was only read
+
+func (t *refTable) calibrate(family uint8) error {
+	var sa unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	if family == unix.AF_INET6 {
+		sa = &unix.SockaddrInet6{Addr: [16]byte{15: 1}}
+	}
+	ln, err := unix.Socket(int(family), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(ln)
+	// The handshake stays half-open until data comes, which never does.
+	if err := unix.SetsockoptInt(ln, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 1); err != nil {
+		return os.NewSyscallError("setsockopt(TCP_DEFER_ACCEPT)", err)
+	}
+	if err := unix.Bind(ln, sa); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	if err := unix.Listen(ln, 1); err != nil {
+		return os.NewSyscallError("listen", err)
+	}
+	inode, err := inodeOf(ln)
+	if err != nil {
+		return err
+	}
+	idle, err := t.refs(inode)
+	if err != nil {
+		return err
+	}
+	if sa, err = unix.Getsockname(ln); err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	cl, err := unix.Socket(int(family), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(cl)
+	if err := connectTimeout(cl, sa); err != nil {
+		return err
+	}
+	busy, err := t.refs(inode)
+	if err != nil {
+		return err
+	}
+	if busy != idle+1 {
+		return fmt.Errorf("a handshake changes %d to %d, want %d: %w", idle, busy, idle+1, errors.ErrUnsupported)
+	}
+	t.idle = idle
+	return nil
+}
+
+// pending returns the number of handshakes and queued connections of the
+// listener with this inode.
+func (t *refTable) pending(inode uint32) (int, error) {
+	n, err := t.refs(inode)
+	return max(0, n-t.idle), err
+}
+
+// refs reads as little of the file as possible: the kernel fills a read line by
+// line, and stops at its size.
+func (t *refTable) refs(inode uint32) (int, error) {
+	if _, err := t.f.Seek(0, io.SeekStart); err != nil {
+		return 0, err
+	}
+	t.buf = t.buf[:0]
+	for {
+		if len(t.buf) == cap(t.buf) {
+			return 0, fmt.Errorf("line of more than %d bytes in %s", cap(t.buf), t.f.Name())
+		}
+		n, err := t.f.Read(t.buf[len(t.buf):min(len(t.buf)+512, cap(t.buf))])
+		t.buf = t.buf[:len(t.buf)+n]
+		for {
+			line, rest, ok := bytes.Cut(t.buf, []byte("\n"))
+			if !ok {
+				break
+			}
+			refs, found, more := parseRefs(line, inode)
+			if found {
+				return refs, nil
+			}
+			if !more {
+				return 0, fmt.Errorf("listener %d in %s: %w", inode, t.f.Name(), os.ErrNotExist)
+			}
+			t.buf = t.buf[:copy(t.buf, rest)]
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = os.ErrNotExist
+			}
+			return 0, fmt.Errorf("listener %d in %s: %w", inode, t.f.Name(), err)
+		}
+	}
+}
+
+// parseRefs reads one line: "sl local remote st queues timer retransmits uid
+// timeout inode refs …" (get_tcp4_sock, net/ipv4/tcp_ipv4.c). more is false
+// after the last listener.
+func parseRefs(line []byte, inode uint32) (refs int, found, more bool) {
+	var field [11][]byte
+	n := 0
+	for f := range bytes.FieldsSeq(line) {
+		if n == len(field) {
+			break
+		}
+		field[n] = f
+		n++
+	}
+	if n < len(field) {
+		return 0, false, true
+	}
+	if string(field[0]) == "sl" {
+		return 0, false, true // header
+	}
+	if string(field[3]) != "0A" {
+		return 0, false, false
+	}
+	if ino, err := strconv.ParseUint(string(field[9]), 10, 32); err != nil || uint32(ino) != inode {
+		return 0, false, true
+	}
+	refs, err := strconv.Atoi(string(field[10]))
+	return refs, err == nil, true
+}

@@ -1,0 +1,78 @@
+package reuseport
+
+import "time"
+
+// Strategy is a way to leave a group.
+type Strategy string
+
+const (
+	// StrategySteer: a program steers new connections to the other members;
+	// when the handshakes that were under way are over and the queue is
+	// served, the member closes. Nothing can be lost. It needs no privilege.
+	StrategySteer Strategy = "steer"
+
+	// StrategySteerMigrate: the same where net.ipv4.tcp_migrate_req is 1. The
+	// member closes as soon as its queue is served; the kernel moves the
+	// handshakes that are under way to another member.
+	StrategySteerMigrate Strategy = "steer, migrate"
+
+	// StrategyMigrate: net.ipv4.tcp_migrate_req is 1 and steering failed. The
+	// kernel moves queue and handshakes; a SYN that arrives in the moment of
+	// the close can be lost.
+	StrategyMigrate Strategy = "migrate"
+
+	// StrategyStopQueueing: a filter on the member makes the kernel ignore new
+	// connections, which their clients repeat; see [StopQueueing]. It is what
+	// a lone member does where the privilege is there. Nothing can be lost as
+	// long as somebody else listens afterwards.
+	StrategyStopQueueing Strategy = "stop queueing"
+
+	// StrategyBestEffort: what was queued or half-open at the start is served,
+	// then the member closes. What arrives in the moment of the close is
+	// lost. It is what a lone member does without privilege: without another
+	// member, the next connection would have been refused anyway.
+	StrategyBestEffort Strategy = "best effort"
+)
+
+// Report tells how members left their group.
+type Report struct {
+	// Strategy is the weakest that was used, empty if nothing had to be done.
+	Strategy Strategy
+	// Members is the number of members that have left.
+	Members int
+	// Last is true if no other member was there to get the traffic.
+	Last bool
+	// WaitedFor names what showed that nothing was left.
+	WaitedFor string
+
+	// HalfOpen is the number of handshakes that were under way when new
+	// connections had been turned away. If the kernel tells only the number of
+	// the whole group, it is that.
+	HalfOpen int
+	// Accepted counts connections that came out of Accept meanwhile; for UDP,
+	// datagrams read.
+	Accepted int64
+	// Left counts handshakes and queued connections at the end of the time
+	// (ErrIncomplete). They are lost, except with StrategySteerMigrate and
+	// StrategyMigrate, where the kernel has moved them.
+	Left int
+
+	// Duration is the time from the call to the end, Queued the part of it that
+	// was spent behind another leaving member of the group, and Settle that
+	// between the end of the last handshake, or the last Accept, and the
+	// close.
+	Duration, Queued, Settle time.Duration
+
+	// LossPossible is true if a connection may have been lost. Reason then says
+	// why; else it says why no better strategy was used, if one exists.
+	LossPossible bool
+	Reason       string
+}
+
+// note adds a reason.
+func (r *Report) note(text string) {
+	if r.Reason != "" {
+		r.Reason += "; "
+	}
+	r.Reason += text
+}

@@ -1,0 +1,97 @@
+package reuseport
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// steer changes the steering of the group.
+func (c *crew) steer(ctx context.Context, s Steering) error {
+	if err := c.begin(ctx); err != nil {
+		return err
+	}
+	defer c.end()
+	own := c.members()
+	if len(own) == 0 {
+		return ErrClosed
+	}
+	l := &leave{c: c, report: new(Report), start: time.Now()}
+	if err := l.open(own[0]); err != nil {
+		return err
+	}
+	defer l.close()
+	if c.lease == nil {
+		var err error
+		if c.lease, err = takeLease(ctx, l.site.leaseName()); err != nil {
+			return err
+		}
+	}
+	defer c.release()
+	if err := l.apply(ctx, s); err != nil {
+		return fmt.Errorf("steer by %v: %w", s, err)
+	}
+	c.setCurrent(s)
+	return nil
+}
+
+// apply puts the program for s on the group.
+func (l *leave) apply(ctx context.Context, s Steering) error {
+	own := l.c.members()
+	if s.kind == steerHash {
+		l.c.prog = program{}
+		return detach(own[0].conn)
+	}
+	var weights []int
+	if s.kind == steerWeights {
+		var err error
+		if weights, err = s.shares(len(own)); err != nil {
+			return err
+		}
+	}
+	var away []*socket
+	for _, m := range s.away {
+		if !slices.Contains(own, m.member()) {
+			return ErrNotMember
+		}
+		away = append(away, m.member())
+	}
+	for {
+		inodes, _, err := l.group()
+		if err != nil {
+			return err
+		}
+		order, err := l.order(ctx, inodes)
+		if err == errChanged {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		prog := program{sticky: l.c.udp}
+		if s.kind == steerAway {
+			for i, inode := range order {
+				if !slices.ContainsFunc(away, func(s *socket) bool { return s.inode == inode }) {
+					prog.targets = append(prog.targets, i)
+				}
+			}
+			if len(prog.targets) == 0 {
+				return fmt.Errorf("no member is left to get the traffic: %w", ErrNotSteered)
+			}
+			err = l.turn(ctx, prog, away)
+		} else {
+			for _, s := range own {
+				prog.targets = append(prog.targets, slices.Index(order, s.inode))
+			}
+			prog.weights, prog.byCPU = weights, s.kind == steerCPU
+			err = l.turn(ctx, prog, nil)
+		}
+		if err != nil {
+			return err
+		}
+		if now, _, err := l.group(); err == nil && slices.Equal(now, inodes) {
+			return nil
+		}
+	}
+}

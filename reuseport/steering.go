@@ -1,0 +1,99 @@
+package reuseport
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Steering says which member of a group gets new traffic. It is a property of
+// the whole group in the kernel, members of other processes included: the last
+// one that was set counts, whoever set it. The zero value is [Hash].
+type Steering struct {
+	kind    steeringKind
+	weights []int
+	away    []Member
+}
+
+type steeringKind uint8
+
+const (
+	steerHash steeringKind = iota
+	steerCPU
+	steerWeights
+	steerAway
+)
+
+// Member is a [Listener] or a [PacketConn].
+type Member interface {
+	member() *socket
+}
+
+// Hash is the kernel's own choice: by a hash of both addresses and ports over
+// all members.
+func Hash() Steering { return Steering{} }
+
+// CPU gives traffic that arrives on the n-th CPU to the n-th member of this
+// process (modulo their number), in the order of [Group.Members]. Members of
+// other processes get none.
+func CPU() Steering { return Steering{kind: steerCPU} }
+
+// Weights gives each member of this process a share of the new traffic, in the
+// order of [Group.Members]: Weights(1, 99) sends one connection of a hundred to
+// the first. There is one weight for each member; none is negative, and not all
+// are zero. Members of other processes get none. TCP draws at random for each
+// connection; UDP goes by a hash of addresses and ports, so that a flow stays
+// where it is. When a member leaves, or joins, the weights no longer fit and the
+// steering becomes Hash.
+func Weights(weights ...int) Steering {
+	return Steering{kind: steerWeights, weights: slices.Clone(weights)}
+}
+
+// Away gives new traffic to all members but these, evenly, members of other
+// processes included. It is what Drain begins with. The members keep what they
+// have and go on serving; another Steering takes them back. While it holds, no
+// other process drains a member of this group, for that would need another
+// program: its Drain waits.
+func Away(members ...Member) Steering {
+	return Steering{kind: steerAway, away: slices.Clone(members)}
+}
+
+// isAway reports whether s keeps traffic away from all of sockets.
+func (s Steering) isAway(sockets []*socket) bool {
+	for _, sock := range sockets {
+		if !slices.ContainsFunc(s.away, func(m Member) bool { return m.member() == sock }) {
+			return false
+		}
+	}
+	return true
+}
+
+// String describes s for a log.
+func (s Steering) String() string {
+	switch s.kind {
+	case steerCPU:
+		return "cpu"
+	case steerWeights:
+		return fmt.Sprintf("weights %v", s.weights)
+	case steerAway:
+		return fmt.Sprintf("away from %d", len(s.away))
+	}
+	return "hash"
+}
+
+// shares returns how much of the traffic each of n members gets.
+func (s Steering) shares(n int) ([]int, error) {
+	if len(s.weights) != n {
+		return nil, fmt.Errorf("reuseport: %d weights for %d members: give one for each", len(s.weights), n)
+	}
+	sum := 0
+	for _, w := range s.weights {
+		if w < 0 {
+			return nil, fmt.Errorf("reuseport: weight %d: a weight is not negative", w)
+		}
+		sum += w
+	}
+	if sum <= 0 || sum > 1<<30 {
+		return nil, fmt.Errorf("reuseport: weights add up to %d: give a sum between 1 and 2^30", sum)
+	}
+	return s.weights, nil
+}
