@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -18,10 +19,12 @@ import (
 // seen missing.
 func watchNonblock(t testing.TB, fd int) (stop func()) {
 	t.Helper()
-	done, result := make(chan struct{}), make(chan int)
+	started, done, result := make(chan struct{}), make(chan struct{}), make(chan int)
 	go func() {
+		runtime.LockOSThread() // no waiting for a turn
+		defer runtime.UnlockOSThread()
 		blocking := 0
-		for {
+		for first := true; ; first = false {
 			select {
 			case <-done:
 				result <- blocking
@@ -31,8 +34,12 @@ func watchNonblock(t testing.TB, fd int) (stop func()) {
 			if fl, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || fl&unix.O_NONBLOCK == 0 {
 				blocking++
 			}
+			if first {
+				close(started)
+			}
 		}
 	}()
+	<-started
 	return func() {
 		t.Helper()
 		close(done)
@@ -43,9 +50,9 @@ func watchNonblock(t testing.TB, fd int) (stop func()) {
 }
 
 // TestWrapKeepsNonblock wraps duplicates of a live listener and watches the
-// listener's flags through yet another duplicate.
+// listener's flags through yet another duplicate. It is not parallel, so that
+// the watcher has a processor.
 func TestWrapKeepsNonblock(t *testing.T) {
-	t.Parallel()
 	ln := listenTCP(t)
 	fd, err := fdx.Dup(ln)
 	if err != nil {
@@ -53,7 +60,7 @@ func TestWrapKeepsNonblock(t *testing.T) {
 	}
 	closeAtEnd(t, fd)
 	stop := watchNonblock(t, fd)
-	for range 300 {
+	for range 6000 {
 		again, err := fdx.Listener(dup(t, fd), "again")
 		if err != nil {
 			t.Fatal(err)

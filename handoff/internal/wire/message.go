@@ -217,7 +217,8 @@ type Conn struct {
 	State []byte
 }
 
-// Conns carries open connections, a descriptor for each entry.
+// Conns carries open connections, a descriptor for each entry. The sender keeps
+// the whole within MaxPayload, see EntryOverhead.
 type Conns struct {
 	Seq     uint32
 	Entries []Conn
