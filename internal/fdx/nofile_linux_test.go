@@ -3,30 +3,22 @@ package fdx_test
 import (
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
 func TestRaiseNoFile(t *testing.T) {
 	t.Parallel()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), exe)
-	cmd.Env = append(os.Environ(), helperEnv+"=raise")
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := testmain.Command(t, "raise").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
 
-func init() { helpers["raise"] = raise }
-
+// raise lowers the limits of its process and has them raised.
 func raise() error {
 	set := func(cur, max uint64) error {
 		return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: cur, Max: max})

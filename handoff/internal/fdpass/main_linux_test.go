@@ -4,34 +4,28 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
-// helperEnv names the helper that a re-executed test binary is to run.
-const helperEnv = "BATON_FDPASS_TEST_HELPER"
-
 func TestMain(m *testing.M) {
-	name := os.Getenv(helperEnv)
-	if name == "" {
-		os.Exit(m.Run())
-	}
-	helper := map[string]func() error{
-		"short-limit":    shortLimit,
-		"many-in-flight": manyInFlight,
-	}[name]
-	if helper == nil {
-		fmt.Fprintf(os.Stderr, "no helper %q\n", name)
-		os.Exit(2)
-	}
-	if err := helper(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	testmain.RunWith(m, map[string]func([]string){
+		"short-limit":    helper(shortLimit),
+		"many-in-flight": helper(manyInFlight),
+	})
+}
+
+func helper(f func() error) func([]string) {
+	return func([]string) {
+		if err := f(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
 }
 
@@ -39,13 +33,7 @@ func TestMain(m *testing.M) {
 // may change.
 func runHelper(t *testing.T, name string) {
 	t.Helper()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), exe)
-	cmd.Env = append(os.Environ(), helperEnv+"="+name)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := testmain.Command(t, name).CombinedOutput(); err != nil {
 		t.Errorf("%s: %v\n%s", name, err, out)
 	}
 }
