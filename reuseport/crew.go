@@ -83,7 +83,7 @@ func (c *crew) joined(s *socket) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.socks = append(c.socks, s)
-	c.order = extend(c.order, s, len(c.socks))
+	c.order = extend(c.udp, c.order, s, len(c.socks))
 }
 
 // idle lets other processes have their turn after the last member was closed. An

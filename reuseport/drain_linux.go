@@ -301,8 +301,16 @@ func (l *leave) afterwards(now, want []uint32, victims []*socket) {
 
 // order returns the inodes of the group by index, 0 for members of others.
 func (l *leave) order(ctx context.Context, inodes []uint32) ([]uint32, error) {
-	if l.probe != nil {
-		order, err := l.probe.locate(ctx, l.c.members(), len(inodes), l.c.prog)
+	l.c.mu.Lock()
+	known := slices.Clone(l.c.order)
+	l.c.mu.Unlock()
+	same := slices.Equal(slices.Sorted(slices.Values(known)), inodes)
+	if l.probe != nil && !(l.c.udp && same) {
+		locate := l.probe.locate
+		if l.c.udp {
+			locate = l.probe.locateUDP
+		}
+		order, err := locate(ctx, l.c.members(), len(inodes), l.c.prog)
 		if err == nil {
 			return order, nil
 		}
@@ -311,10 +319,7 @@ func (l *leave) order(ctx context.Context, inodes []uint32) ([]uint32, error) {
 		}
 		return nil, err
 	}
-	l.c.mu.Lock()
-	known := slices.Clone(l.c.order)
-	l.c.mu.Unlock()
-	if !slices.Equal(slices.Sorted(slices.Values(known)), inodes) {
+	if !same {
 		return nil, fmt.Errorf("the order of the group's members is not known and can't be found by probing: %w", errors.ErrUnsupported)
 	}
 	if !l.c.udp {
@@ -326,7 +331,7 @@ func (l *leave) order(ctx context.Context, inodes []uint32) ([]uint32, error) {
 // turn attaches prog and checks that it keeps traffic away from sockets.
 func (l *leave) turn(ctx context.Context, prog program, away []*socket) error {
 	own := l.c.members()
-	if l.probe != nil {
+	if l.probe != nil && !l.c.udp {
 		if err := l.probe.verify(ctx, own, away, prog, min(4, 2*len(prog.targets))); err != nil {
 			return err
 		}

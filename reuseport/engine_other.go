@@ -53,13 +53,17 @@ func setBacklog(_ *net.TCPListener, backlog int) error {
 
 func joinable(syscall.Conn) error { return unsupported("adopting") }
 
+func duplicatePacket(syscall.Conn) (*net.UDPConn, error) { return nil, unsupported("adopting") }
+
+func joinablePacket(syscall.Conn) error { return unsupported("adopting") }
+
 func boundAddr(*os.File) (net.Addr, error) { return nil, unsupported("binding without listening") }
 
 func inodeOfConn(syscall.Conn) (uint32, error) { return 0, nil }
 
 func isAddrInUse(err error) bool { return errors.Is(err, syscall.EADDRINUSE) }
 
-func extend([]uint32, *socket, int) []uint32 { return nil }
+func extend(bool, []uint32, *socket, int) []uint32 { return nil }
 
 func stopQueueing(syscall.Conn) error { return unsupported("stop queueing") }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -141,19 +142,10 @@ func setBacklog(ln *net.TCPListener, backlog int) error {
 // joinable returns nil if c is a listening TCP socket with SO_REUSEPORT.
 func joinable(c syscall.Conn) error {
 	return control(c, func(fd int) error {
-		for _, o := range []struct {
-			opt  int
-			name string
-		}{{unix.SO_REUSEPORT, "SO_REUSEPORT"}, {unix.SO_ACCEPTCONN, "SO_ACCEPTCONN"}} {
-			v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, o.opt)
-			if err != nil {
-				return os.NewSyscallError("getsockopt("+o.name+")", err)
-			}
-			if v == 0 {
-				return fmt.Errorf("%s is 0: %w", o.name, ErrForeign)
-			}
+		if err := isSet(fd, unix.SO_REUSEPORT, "SO_REUSEPORT"); err != nil {
+			return err
 		}
-		return nil
+		return isSet(fd, unix.SO_ACCEPTCONN, "SO_ACCEPTCONN")
 	})
 }
 
@@ -192,9 +184,56 @@ func inodeOfConn(c syscall.Conn) (inode uint32, err error) {
 func isAddrInUse(err error) bool { return errors.Is(err, unix.EADDRINUSE) }
 
 // extend returns the order of a group after s has joined as the n-th own member.
-func extend(order []uint32, s *socket, n int) []uint32 {
+// A UDP group is looked at, because members of others make the order unknown;
+// that of a TCP group is always found by probing where that is possible.
+func extend(udp bool, order []uint32, s *socket, n int) []uint32 {
 	if order == nil && n > 1 {
 		return nil
 	}
-	return append(order, s.inode)
+	order = append(order, s.inode)
+	if !udp {
+		return order
+	}
+	l := leave{c: newCrew(true)}
+	if err := l.open(s); err != nil {
+		return nil
+	}
+	defer l.close()
+	if inodes, _, err := l.group(); err != nil || !slices.Equal(slices.Sorted(slices.Values(order)), inodes) {
+		return nil
+	}
+	return order
+}
+
+// duplicatePacket is duplicate for UDP.
+func duplicatePacket(c syscall.Conn) (*net.UDPConn, error) {
+	fd, err := fdx.Dup(c)
+	if err != nil {
+		return nil, err
+	}
+	pc, err := fdx.PacketConn(fd, "reuseport")
+	if err != nil {
+		return nil, err
+	}
+	uc, ok := pc.(*net.UDPConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%v is not a UDP socket: %w", pc.LocalAddr(), errors.ErrUnsupported), pc.Close())
+	}
+	return uc, nil
+}
+
+// joinablePacket returns nil if c is a socket with SO_REUSEPORT.
+func joinablePacket(c syscall.Conn) error {
+	return control(c, func(fd int) error { return isSet(fd, unix.SO_REUSEPORT, "SO_REUSEPORT") })
+}
+
+func isSet(fd, opt int, name string) error {
+	v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, opt)
+	if err != nil {
+		return os.NewSyscallError("getsockopt("+name+")", err)
+	}
+	if v == 0 {
+		return fmt.Errorf("%s is 0: %w", name, ErrForeign)
+	}
+	return nil
 }

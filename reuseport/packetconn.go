@@ -1,0 +1,135 @@
+package reuseport
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// PacketConn is a UDP socket that is a member of a SO_REUSEPORT group. Its
+// methods may be called from any goroutine. Those that read and write are those
+// of [net.UDPConn].
+type PacketConn struct {
+	group *PacketGroup
+	sock  *socket
+	udp   *net.UDPConn
+	read  atomic.Int64
+}
+
+// ListenPacket returns a UDP socket on address that is in the SO_REUSEPORT group
+// of that address. network is udp, udp4 or udp6. The kernel gives the datagrams
+// of one flow, that is of one pair of addresses and ports, to one member, as
+// long as none joins or leaves. ctx bounds the resolution of address. The caller
+// closes the socket, with Drain or Close.
+//
+// An address whose sockets can't be joined gives [ErrForeign].
+func ListenPacket(ctx context.Context, network, address string, cfg *Config) (*PacketConn, error) {
+	g, err := newPacketGroup(network, address, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return g.Add(ctx)
+}
+
+// done counts a read and turns the error of a closed socket into [ErrClosed].
+func (p *PacketConn) done(err error) error {
+	switch {
+	case err == nil:
+		p.read.Add(1)
+		p.group.crew.signal()
+	case errors.Is(err, net.ErrClosed):
+		return ErrClosed
+	}
+	return err
+}
+
+// ReadFrom reads a datagram. It fails with [ErrClosed] once the socket is closed
+// or drained; until then somebody has to go on reading, for Drain waits for
+// what is unread.
+func (p *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, addr, err := p.udp.ReadFrom(b)
+	return n, addr, p.done(err)
+}
+
+// ReadFromUDPAddrPort is ReadFrom without an allocation.
+func (p *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+	n, addr, err := p.udp.ReadFromUDPAddrPort(b)
+	return n, addr, p.done(err)
+}
+
+// ReadMsgUDPAddrPort is that of [net.UDPConn].
+func (p *PacketConn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
+	n, oobn, flags, addr, err = p.udp.ReadMsgUDPAddrPort(b, oob)
+	return n, oobn, flags, addr, p.done(err)
+}
+
+// WriteTo sends a datagram from the group's address.
+func (p *PacketConn) WriteTo(b []byte, addr net.Addr) (int, error) { return p.udp.WriteTo(b, addr) }
+
+// WriteToUDPAddrPort is WriteTo without an allocation.
+func (p *PacketConn) WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error) {
+	return p.udp.WriteToUDPAddrPort(b, addr)
+}
+
+// WriteMsgUDPAddrPort is that of [net.UDPConn].
+func (p *PacketConn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n, oobn int, err error) {
+	return p.udp.WriteMsgUDPAddrPort(b, oob, addr)
+}
+
+// UDPConn returns the socket itself, for what this type has no method for. It is
+// borrowed. Reads that go past p are not counted in a [Report].
+func (p *PacketConn) UDPConn() *net.UDPConn { return p.udp }
+
+// Close leaves the group at once; unread datagrams are lost. Close unblocks
+// reads. A second Close returns nil.
+func (p *PacketConn) Close() error {
+	if !p.group.left(p) {
+		return nil
+	}
+	p.group.crew.drop(p.sock)
+	p.group.crew.idle()
+	return p.udp.Close()
+}
+
+func (p *PacketConn) shutLeft() error {
+	if !p.group.left(p) {
+		return nil
+	}
+	return p.udp.Close()
+}
+
+// Drain leaves the group without losing a datagram: new ones go to the other
+// members, flows of this member included; what is in the queue is read, and
+// then the socket closes. A lone member closes when its queue is empty, and what
+// arrives in that moment is lost.
+//
+// When ctx ends first, the socket is closed with what it still has, and the
+// error is [ErrIncomplete]. On other systems than Linux the socket is closed and
+// the error matches [errors.ErrUnsupported].
+func (p *PacketConn) Drain(ctx context.Context) (Report, error) {
+	return p.group.Remove(ctx, p)
+}
+
+// LocalAddr returns the address that the socket is bound to.
+func (p *PacketConn) LocalAddr() net.Addr { return p.udp.LocalAddr() }
+
+// Group returns the group that p was made in.
+func (p *PacketConn) Group() *PacketGroup { return p.group }
+
+// SetDeadline is that of [net.PacketConn], as are the next two.
+func (p *PacketConn) SetDeadline(t time.Time) error { return p.udp.SetDeadline(t) }
+
+// SetReadDeadline bounds reads.
+func (p *PacketConn) SetReadDeadline(t time.Time) error { return p.udp.SetReadDeadline(t) }
+
+// SetWriteDeadline bounds writes.
+func (p *PacketConn) SetWriteDeadline(t time.Time) error { return p.udp.SetWriteDeadline(t) }
+
+// SyscallConn returns access to the descriptor, which stays p's own.
+func (p *PacketConn) SyscallConn() (syscall.RawConn, error) { return p.udp.SyscallConn() }
+
+func (p *PacketConn) member() *socket { return p.sock }
