@@ -237,7 +237,9 @@ func (l *leave) steered(ctx context.Context, left []*socket, inodes []uint32, ot
 		return fmt.Errorf("no plan for %d of %d members: %w", len(left), len(order), ErrNotSteered)
 	}
 	prog := program{targets: p.targets, sticky: l.c.udp}
-	if err := l.turn(ctx, prog, left); err != nil {
+	// One that leaves in a later step can be a target of this one.
+	away := slices.DeleteFunc(slices.Clone(left), func(s *socket) bool { return slices.Contains(p.targets, at[s]) })
+	if err := l.turn(ctx, prog, away); err != nil {
 		return err
 	}
 	var stop *doorstop

@@ -1,0 +1,3 @@
+package reuseport_test
+
+var helpers = map[string]func(args []string){}

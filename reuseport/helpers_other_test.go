@@ -1,0 +1,5 @@
+//go:build !linux
+
+package reuseport_test
+
+var helpers map[string]func(args []string)
