@@ -18,15 +18,6 @@ import (
 // successor. New takes it out of the environment.
 const envConversation = "BATON_HANDOFF"
 
-// child is a successor's process that we started.
-type child struct {
-	process *os.Process
-	exited  chan error    // yields the end once
-	done    chan struct{} // closed when it was reaped
-}
-
-func (c *child) kill() { _ = c.process.Kill() } // an ended one does not mind
-
 // spawn starts the successor of mode Takeover. It returns our end of the
 // conversation.
 func (cfg *config) spawn(stderr *os.File) (*child, *net.UnixConn, error) {
@@ -48,10 +39,11 @@ func (cfg *config) spawn(stderr *os.File) (*child, *net.UnixConn, error) {
 		_ = ours.Close() // nobody at the other end
 		return nil, nil, cfg.explainStart(err)
 	}
-	c := &child{process: cmd.Process, exited: make(chan error, 1), done: make(chan struct{})}
-	go func() { // ends with the process; reap waits for it
-		defer close(c.done)
+	c := newChild(func() { _ = cmd.Process.Kill() }) // an ended one does not mind
+	c.pid = cmd.Process.Pid
+	go func() { // ends with the process, for which finishChild or Shutdown waits
 		c.exited <- cmd.Wait()
+		close(c.done)
 	}()
 	return c, ours, nil
 }

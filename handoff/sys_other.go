@@ -29,14 +29,6 @@ func listenControl(string) (net.Listener, error) { return nil, unsupported() }
 
 func inheritedConversation() (*net.UnixConn, error) { return nil, nil }
 
-type child struct {
-	process *os.Process
-	exited  chan error
-	done    chan struct{}
-}
-
-func (*child) kill() {}
-
 func (*config) spawn(*os.File) (*child, *net.UnixConn, error) { return nil, nil, unsupported() }
 
 func (*config) checkInherit() error { return unsupported() }

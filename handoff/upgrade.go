@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -147,7 +148,7 @@ func (u *Upgrader) startSpawn(up *upgrade, p *session.Predecessor) error {
 	if err != nil {
 		return err
 	}
-	up.child, up.report.Successor.PID = c, c.process.Pid
+	up.child, up.report.Successor.PID = c, c.pid
 	u.wg.Go(func() { u.expectHello(up, conv) }) // ends with Hello, or with the conversation
 	p.Exited = c.exited
 	p.Kill = c.kill
@@ -221,17 +222,19 @@ func (u *Upgrader) startInherit(ctx context.Context, up *upgrade, p *session.Pre
 		return err
 	}
 	up.inherit = true
-	exited, ready := make(chan error, 1), make(chan struct{})
+	c, ready := newChild(func() { u.killInherited(up) }), make(chan struct{})
+	up.child = c
 	result := u.engine.upgrade()
 	u.wg.Go(func() { // ends with the child, its Ready, or the engine's stop
 		if err := <-result; err != nil {
-			exited <- err
-			return
+			c.exited <- err
+		} else {
+			close(ready)
 		}
-		close(ready)
+		close(c.done)
 	})
-	p.Exited, p.EngineReady = exited, ready
-	p.Kill = func() { u.killInherited(up) }
+	p.Exited, p.EngineReady = c.exited, ready
+	p.Kill = c.kill
 	p.Stderr = up.capture.fds
 	return nil
 }
@@ -341,6 +344,11 @@ func (u *Upgrader) entered(up *upgrade, ph session.Phase) {
 
 // committed leaves everything to the successor.
 func (u *Upgrader) committed(up *upgrade, res session.Result) {
+	if up.inherit {
+		// The successor has told tableflip before it told us. tableflip has to
+		// have heard it, too, or its Stop would kill the successor.
+		<-up.child.done
+	}
 	up.report.Outcome = OutcomeCommitted
 	up.report.Open = u.conns.open()
 	u.log.Info("committed", "successor", up.report.Successor.PID, "generation", up.report.Generation, "took", up.report.Durations.Total)
@@ -380,7 +388,7 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	}
 	up.report.Durations.Total = time.Since(up.began)
 	err := &UpgradeError{PID: up.report.Successor.PID, Err: upgradeError(cause)}
-	u.finishChild(up, cause)
+	u.finishChild(up)
 	if up.capture != nil {
 		err.Stderr = up.capture.lines()
 	}
@@ -406,17 +414,14 @@ func (u *Upgrader) finish(up *upgrade, err error) {
 // finishChild sees to it that a successor that has failed leaves no process:
 // one that has accepted connections gets the linger limit for them, any other
 // is killed by now. Its standard error goes on until then.
-func (u *Upgrader) finishChild(up *upgrade, cause error) {
-	if up.child == nil {
-		if c := up.capture; c != nil {
-			u.wg.Go(func() { // ends with the pipe's last writer, or with closing
-				<-u.closing
-				c.close()
-			})
+func (u *Upgrader) finishChild(up *upgrade) {
+	c, capture := up.child, up.capture
+	if c == nil {
+		if capture != nil {
+			capture.close() // it was not started
 		}
 		return
 	}
-	c, capture := up.child, up.capture
 	// What it wrote belongs into the error: give it a moment to end.
 	t := time.NewTimer(time.Second)
 	select {
@@ -440,6 +445,9 @@ func (u *Upgrader) finishChild(up *upgrade, cause error) {
 		}
 		<-c.done
 		capture.close()
+		if up.inherit {
+			runtime.GC() // tableflip leaves its ends of two pipes to the collector
+		}
 	})
 }
 
