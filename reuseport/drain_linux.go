@@ -170,12 +170,20 @@ func (l *leave) group() (inodes []uint32, others int, err error) {
 	return inodes, others, nil
 }
 
+// maxTries is how often steering is tried. A probe can lose its way when the
+// machine is very busy.
+const maxTries = 3
+
 // all lets sockets leave, in as many steps as it takes.
 func (l *leave) all(ctx context.Context, sockets []*socket) error {
+	failed := 0
 	for {
 		left := slices.DeleteFunc(slices.Clone(sockets), func(s *socket) bool { return !slices.Contains(l.c.members(), s) })
 		if len(left) == 0 {
 			return errors.Join(l.errs...)
+		}
+		if ctx.Err() != nil {
+			return errors.Join(append(l.errs, l.abandon(left, context.Cause(ctx)))...)
 		}
 		inodes, others, err := l.group()
 		if err != nil {
@@ -192,10 +200,15 @@ func (l *leave) all(ctx context.Context, sockets []*socket) error {
 			}
 		}
 		if err := l.steered(ctx, left, inodes, others); err != nil {
-			if errors.Is(err, errChanged) {
-				continue
-			}
 			if !errors.Is(err, ErrIncomplete) {
+				// A probe that failed because the group changed under it
+				// says nothing.
+				if now, _, gerr := l.group(); errors.Is(err, errChanged) || gerr == nil && !slices.Equal(now, inodes) {
+					continue
+				}
+				if failed++; failed < maxTries && !errors.Is(err, errors.ErrUnsupported) {
+					continue
+				}
 				err = l.unsteered(ctx, left, err)
 			}
 			if err != nil {
@@ -265,12 +278,15 @@ func (l *leave) steered(ctx context.Context, left []*socket, inodes []uint32, ot
 	if l.migrate && !l.c.udp {
 		l.note(StrategySteerMigrate)
 	}
-	if err := l.wait(ctx, victims, l.migrate); err != nil {
-		return l.abandon(victims, err)
-	}
 	want := inodes
 	if stop != nil {
 		want = slices.Sorted(slices.Values(append(slices.Clone(inodes), stop.inode)))
+	}
+	if err := l.wait(ctx, victims, l.migrate, want); err != nil {
+		if err == errChanged {
+			return err
+		}
+		return l.abandon(victims, err)
 	}
 	if now, _, err := l.group(); err != nil || !slices.Equal(now, want) {
 		return errors.Join(errChanged, err)
@@ -353,16 +369,27 @@ func (l *leave) note(s Strategy) {
 	}
 }
 
+// lookAgain is how long a wait goes on before it looks for changes of the group.
+const lookAgain = 20 * time.Millisecond
+
 // wait returns when the sockets have nothing left: no handshake under way and
-// nothing queued, or with early only nothing queued. Connections that others
-// don't accept stop it until ctx ends.
-func (l *leave) wait(ctx context.Context, sockets []*socket, early bool) error {
+// nothing queued, or with early only nothing queued. Connections that nobody
+// accepts stop it until ctx ends. If group isn't nil, errChanged tells that the
+// group is another one by now, for then the sockets may get traffic again.
+func (l *leave) wait(ctx context.Context, sockets []*socket, early bool, group []uint32) error {
 	l.snapshot(sockets)
 	l.busy = time.Now()
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	pause := 100 * time.Microsecond
+	looked := time.Now()
 	for {
+		if group != nil && time.Since(looked) > lookAgain {
+			if now, _, err := l.group(); err == nil && !slices.Equal(now, group) {
+				return errChanged
+			}
+			looked = time.Now()
+		}
 		n, err := l.left(sockets, early)
 		if err != nil {
 			return err
@@ -378,7 +405,10 @@ func (l *leave) wait(ctx context.Context, sockets []*socket, early bool) error {
 		case <-tick.C:
 			pause = min(2*pause, 4*time.Millisecond)
 		case <-ctx.Done():
-			l.report.Left += n
+			for _, s := range sockets {
+				n -= l.c.probes.inQueue(s)
+			}
+			l.report.Left += max(0, n)
 			return fmt.Errorf("%w: %w", ErrIncomplete, context.Cause(ctx))
 		}
 	}
@@ -434,11 +464,18 @@ func (l *leave) left(sockets []*socket, early bool) (n int, err error) {
 	}
 	if l.refs != nil && !early {
 		for _, s := range sockets {
-			pending, err := l.refs.pending(s.inode)
-			if err != nil {
-				return 0, err
+			if !slices.Contains(l.c.members(), s) {
+				continue // closed meanwhile by its user
 			}
-			n += pending
+			pending, err := l.refs.pending(s.inode)
+			switch {
+			case errors.Is(err, os.ErrNotExist):
+				n++ // a listener went while the table was read: look again
+			case err != nil:
+				return 0, err
+			default:
+				n += pending
+			}
 		}
 		return n, nil
 	}
@@ -482,21 +519,36 @@ func (l *leave) shut(sockets []*socket) {
 // quiesce turns the traffic away from sockets and returns when they have
 // nothing left.
 func (l *leave) quiesce(ctx context.Context, sockets []*socket) error {
-	if cur := l.c.current(); !cur.isAway(sockets) {
-		s := Steering{kind: steerAway, away: slices.Clone(cur.away)}
+	s := l.c.current()
+	if !s.isAway(sockets) {
+		s = Steering{kind: steerAway, away: slices.Clone(s.away)}
 		for _, sock := range sockets {
 			s.away = append(s.away, sock)
+		}
+	}
+	l.note(StrategySteer)
+	for {
+		inodes, _, err := l.group()
+		if err != nil {
+			return err
 		}
 		if err := l.apply(ctx, s); err != nil {
 			return err
 		}
 		l.c.setCurrent(s)
+		if err := awaitGrace(ctx); err != nil {
+			return err
+		}
+		err = l.wait(ctx, sockets, false, inodes)
+		if err == nil {
+			if now, _, gerr := l.group(); gerr != nil || !slices.Equal(now, inodes) {
+				err = errors.Join(errChanged, gerr)
+			}
+		}
+		if !errors.Is(err, errChanged) {
+			return err
+		}
 	}
-	l.note(StrategySteer)
-	if err := awaitGrace(ctx); err != nil {
-		return err
-	}
-	return l.wait(ctx, sockets, false)
 }
 
 // abandon closes all that is to leave when the time is up.
@@ -537,7 +589,7 @@ func (l *leave) last(ctx context.Context, left []*socket) error {
 	if l.c.udp {
 		l.note(StrategyBestEffort)
 		l.lossy("no other member")
-		if err := l.wait(ctx, left, false); err != nil {
+		if err := l.wait(ctx, left, false, nil); err != nil {
 			return l.abandon(left, err)
 		}
 		l.shut(left)
@@ -571,7 +623,7 @@ func (l *leave) unsteered(ctx context.Context, left []*socket, why error) error 
 	if err := awaitGrace(ctx); err != nil {
 		return l.abandon(left, err)
 	}
-	if err := l.wait(ctx, left, false); err != nil {
+	if err := l.wait(ctx, left, false, nil); err != nil {
 		return l.abandon(left, err)
 	}
 	l.shut(left)
@@ -596,7 +648,7 @@ func (l *leave) bestEffort(ctx context.Context, left []*socket, why error) error
 		l.refs.close()
 		l.refs = nil
 	}
-	if err := l.wait(ctx, left, false); err != nil {
+	if err := l.wait(ctx, left, false, nil); err != nil {
 		return l.abandon(left, err)
 	}
 	l.shut(left)

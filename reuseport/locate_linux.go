@@ -128,39 +128,48 @@ type shot struct {
 	sock  *socket // that listener, if it is an own one
 }
 
-// aim reserves a source port for each index and adds it to prog.
-func (p *prober) aim(prog *program, indexes []int) (shots []*shot, err error) {
-	defer func() {
-		if err != nil {
-			p.end(shots)
-			shots = nil
-		}
-	}()
+// aim reserves a source port for each index and adds it to prog. The caller ends
+// the shots.
+func (p *prober) aim(prog *program, indexes []int) ([]*shot, error) {
+	var shots []*shot
 	prog.self, prog.except = p.self.Addr(), make(map[uint16]int, len(indexes))
 	for _, index := range indexes {
-		family := unix.AF_INET6
-		if p.self.Addr().Is4() {
-			family = unix.AF_INET
-		}
-		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		s, err := p.load(index)
 		if err != nil {
-			return shots, os.NewSyscallError("socket", err)
+			p.end(shots)
+			return nil, err
 		}
-		s := &shot{fd: fd, index: index}
 		shots = append(shots, s)
-		if err := unix.Bind(fd, p.site.sockaddr(netip.AddrPortFrom(p.self.Addr(), 0))); err != nil {
-			return shots, os.NewSyscallError("bind", err)
-		}
-		port, err := portOf(fd)
-		if err != nil {
-			return shots, err
-		}
-		s.probe = p.c.probes.add(netip.AddrPortFrom(p.self.Addr(), port))
 		if index != anyIndex {
-			prog.except[port] = index
+			prog.except[s.addr.Port()] = index
 		}
 	}
 	return shots, nil
+}
+
+// load makes one shot, which has a source port and is not connected.
+func (p *prober) load(index int) (_ *shot, err error) {
+	family := unix.AF_INET6
+	if p.self.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd) // nothing was sent
+		}
+	}()
+	if err := unix.Bind(fd, p.site.sockaddr(netip.AddrPortFrom(p.self.Addr(), 0))); err != nil {
+		return nil, os.NewSyscallError("bind", err)
+	}
+	port, err := portOf(fd)
+	if err != nil {
+		return nil, err
+	}
+	return &shot{probe: p.c.probes.add(netip.AddrPortFrom(p.self.Addr(), port)), fd: fd, index: index}, nil
 }
 
 func portOf(fd int) (uint16, error) {
@@ -233,9 +242,6 @@ func (p *prober) end(shots []*shot) {
 	for _, s := range shots {
 		_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // or it ends with a FIN
 		_ = unix.Close(s.fd)
-		if s.probe == nil {
-			continue
-		}
 		if s.mark == 0 {
 			p.c.probes.forget(s.probe)
 		} else {
@@ -315,7 +321,7 @@ func (p *prober) verify(ctx context.Context, own, away []*socket, prog program, 
 
 // shoot marks the own members, attaches prog with a way for each aim, and makes
 // a connection to each. sock of the result is nil for members of others.
-func (p *prober) shoot(ctx context.Context, own []*socket, mark func(*socket) int, prog *program, aims []int) (shots []*shot, err error) {
+func (p *prober) shoot(ctx context.Context, own []*socket, mark func(*socket) int, prog *program, aims []int) (_ []*shot, err error) {
 	for _, s := range own {
 		if err := p.unmarked(s); err != nil {
 			return nil, fmt.Errorf("mark a listener: %w", err)
@@ -331,11 +337,11 @@ func (p *prober) shoot(ctx context.Context, own []*socket, mark func(*socket) in
 			return nil, err
 		}
 	}
-	shots, err = p.aim(prog, aims)
+	shots, err := p.aim(prog, aims)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { p.end(shots) }()
+	defer p.end(shots)
 	if err := attach(own[0].conn, prog); err != nil {
 		return nil, err
 	}

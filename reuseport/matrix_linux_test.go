@@ -216,7 +216,7 @@ func (c *matrixCase) accept(ls []*reuseport.Listener) {
 				c.accepting.Go(func() { // ends with the client, or at the deadline
 					defer nc.Close()
 					_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
-					_, _ = io.Copy(nc, nc)
+					answer(nc)
 				})
 			}
 		})

@@ -53,6 +53,18 @@ func (ps *probeSet) at(p *probe, s *socket) {
 	p.in = s
 }
 
+// inQueue returns how many probes are in the queue of s.
+func (ps *probeSet) inQueue(s *socket) (n int) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for _, p := range ps.by {
+		if p.in == s {
+			n++
+		}
+	}
+	return n
+}
+
 // closed forgets the probes that were in the queue of s.
 func (ps *probeSet) closed(s *socket) {
 	ps.mu.Lock()
