@@ -212,7 +212,7 @@ func (l *leave) all(ctx context.Context, sockets []*socket) error {
 				err = l.unsteered(ctx, left, err)
 			}
 			if err != nil {
-				l.shut(left) // those of later steps, when the time is up
+				l.shut(sockets) // those of later steps, when the time is up
 				return errors.Join(append(l.errs, err)...)
 			}
 		}

@@ -42,8 +42,8 @@ func CPU() Steering { return Steering{kind: steerCPU} }
 // the first. There is one weight for each member; none is negative, and not all
 // are zero. Members of other processes get none. TCP draws at random for each
 // connection; UDP goes by a hash of addresses and ports, so that a flow stays
-// where it is. When a member leaves, or joins, the weights no longer fit and the
-// steering becomes Hash.
+// where it is. When a member leaves, the weights no longer fit and the steering
+// becomes Hash; one that joins gets nothing until they are given anew.
 func Weights(weights ...int) Steering {
 	return Steering{kind: steerWeights, weights: slices.Clone(weights)}
 }
