@@ -1,10 +1,12 @@
 package handoff
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -81,7 +83,25 @@ func (u *Upgrader) joinParent() error {
 	if err != nil {
 		return fmt.Errorf("%w: dial the control socket: %w", ErrPredecessorDied, err)
 	}
-	return u.joinOver(c, wire.ViaInherit)
+	// The inherited listener makes the dial succeed even if nobody is left to
+	// answer; tableflip knows when the parent is gone.
+	ctx, cancel := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	var died bool
+	watch.Go(func() { // ends with the parent, or with cancel
+		if died = u.engine.waitForParent(ctx) == nil; died {
+			_ = c.Close() // which ends the join
+		}
+	})
+	err = u.joinOver(c, wire.ViaInherit)
+	cancel()
+	watch.Wait()
+	if err != nil && died {
+		// We have its sockets all the same, under the names that tableflip knows.
+		u.log.Warn("predecessor died before it had told what it passes on: carrying on with what was inherited", "error", err)
+		return nil
+	}
+	return err
 }
 
 // joinControl joins who answers at the control socket, or makes it ours.

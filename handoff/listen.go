@@ -144,13 +144,14 @@ func (u *Upgrader) claimPacketConn(k key) (net.PacketConn, *wire.Socket, error) 
 }
 
 // claim finds k among what has come. A parent on plain tableflip has sent no
-// manifest: it may have anything, under the names that it knows.
+// manifest, nor has one that died too early: it may have anything, under the
+// names that tableflip knows.
 func (u *Upgrader) claim(k key) (session.Item, *wire.Socket) {
 	if it, ok := u.table.claim(k); ok {
 		return *it, &it.Socket
 	}
 	if u.engine != nil && u.engine.child() && u.successor == nil {
-		return session.Item{FD: -1}, &wire.Socket{Kind: k.kind, Name: k.name, Network: k.network, Address: k.address}
+		return session.Item{FD: -1}, &wire.Socket{Kind: k.kind, Name: k.name, Network: k.network, Address: k.address, Shard: u.table.nextShard(k)}
 	}
 	return session.Item{}, nil
 }
@@ -158,7 +159,7 @@ func (u *Upgrader) claim(k key) (session.Item, *wire.Socket) {
 // checkInherited compares an inherited socket with the manifest, if there is one.
 func (u *Upgrader) checkInherited(from *wire.Socket, c any) error {
 	if from.SockType == 0 {
-		return nil // from a plain tableflip service
+		return nil // there is no manifest
 	}
 	conn, ok := c.(syscall.Conn)
 	if !ok {

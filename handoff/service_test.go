@@ -2,6 +2,7 @@ package handoff_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -22,6 +24,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
+	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // settings are what a service process is told, through its environment, which
@@ -36,6 +39,12 @@ type settings struct {
 	Max       int      // MaxLingering
 	Sockets   []string // "network address" or "name=network address"
 	Files     []string // names of files that the first generation adds
+	State     bool     // passes on a state blob, "log": a line for each generation
+	BadState  bool     // whose writer fails
+	Move      bool     // moves open connections to the successor
+	KeepAlive time.Duration
+	MPTCP     bool
+	Reuseport bool
 }
 
 const envSettings = "BATON_TEST_SETTINGS"
@@ -137,6 +146,14 @@ func serviceMain([]string) {
 	if set.Unnamed {
 		cfg.ControlSocket = ""
 	}
+	cfg.ListenConfig = &net.ListenConfig{KeepAlive: set.KeepAlive}
+	if set.MPTCP {
+		cfg.ListenConfig.SetMultipathTCP(true)
+	}
+	if set.Reuseport {
+		cfg.ListenConfig.SetMultipathTCP(false)
+		cfg.ListenConfig.Control = reuseport.Control(nil)
+	}
 	up, err := handoff.New(cfg)
 	if err != nil {
 		fail("new", err)
@@ -146,7 +163,7 @@ func serviceMain([]string) {
 	if p.Sockets != nil {
 		sockets = p.Sockets
 	}
-	addrs, err := listenAll(up, sockets)
+	addrs, err := listenAll(up, sockets, set.Move)
 	if err != nil {
 		fail("listen", err)
 	}
@@ -155,6 +172,26 @@ func serviceMain([]string) {
 			fail("file", err)
 		}
 	}
+	if set.State || set.BadState {
+		if err := passState(up, set.BadState); err != nil {
+			fail("state", err)
+		}
+	}
+	var moved sync.WaitGroup
+	if set.Move {
+		in := up.Conns("echo")
+		moved.Go(func() {
+			for {
+				select {
+				case mc := <-in:
+					moved.Go(func() { echoConn(up, mc.Conn, mc.State, true) })
+				case <-up.Done():
+					return
+				}
+			}
+		})
+	}
+	go onRollback(up)
 	p.fail(set.Dir, "listening", up)
 	if err := up.Ready(); err != nil {
 		fail("ready", err)
@@ -162,6 +199,7 @@ func serviceMain([]string) {
 	say(message{Kind: "addrs", Addrs: addrs, Generation: up.Generation()})
 	p.fail(set.Dir, "probation", up)
 	<-up.Done()
+	moved.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := up.Shutdown(ctx); err != nil {
@@ -222,7 +260,7 @@ func (p plan) fail(dir, at string, up *handoff.Upgrader) {
 	}
 }
 
-func listenAll(up *handoff.Upgrader, sockets []string) (map[string]string, error) {
+func listenAll(up *handoff.Upgrader, sockets []string, move bool) (map[string]string, error) {
 	ctx := context.Background()
 	addrs := make(map[string]string)
 	for i, s := range sockets {
@@ -258,7 +296,7 @@ func listenAll(up *handoff.Upgrader, sockets []string) (map[string]string, error
 				return nil, err
 			}
 			addrs[id] = ln.Addr().String()
-			go echo(up, ln)
+			go echo(up, ln, move)
 		}
 	}
 	return addrs, nil
@@ -287,26 +325,92 @@ func addFile(up *handoff.Upgrader, name string) error {
 }
 
 // echo answers each line with the generation and the line.
-func echo(up *handoff.Upgrader, ln *handoff.Listener) {
+func echo(up *handoff.Upgrader, ln *handoff.Listener, move bool) {
 	for {
 		c, err := ln.Accept()
 		if err != nil {
 			return
 		}
+		c = up.Track(c)
+		go echoConn(up, c, nil, move)
+	}
+}
+
+// echoConn serves a connection of which begun has been read already. If move,
+// it goes to the successor when this process is to end.
+func echoConn(up *handoff.Upgrader, c net.Conn, begun []byte, move bool) {
+	defer c.Close()
+	if move {
+		stop := make(chan struct{})
+		defer close(stop)
 		go func() {
-			c := up.Track(c)
-			defer c.Close()
-			r := bufio.NewReader(c)
-			for {
-				line, err := r.ReadString('\n')
-				if err != nil {
-					return
-				}
-				if _, err := fmt.Fprintf(c, "%d %s", up.Generation(), line); err != nil {
-					return
-				}
+			select {
+			case <-up.Done():
+				_ = c.SetReadDeadline(time.Unix(1, 0))
+			case <-stop:
 			}
 		}()
+	}
+	r := bufio.NewReader(io.MultiReader(bytes.NewReader(begun), c))
+	for {
+		line, err := r.ReadString('\n')
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if err := up.SendConn(context.Background(), "echo", c, []byte(line)); err != nil {
+				say(message{Kind: "not-moved", Err: err.Error(), Is: sentinelsOf(err)})
+			}
+			return
+		}
+		if err != nil {
+			return
+		}
+		if _, err := fmt.Fprintf(c, "%d %s", up.Generation(), line); err != nil {
+			return
+		}
+	}
+}
+
+// passState reads the predecessor's log, adds a line, and provides it.
+func passState(up *handoff.Upgrader, bad bool) error {
+	var log []byte
+	f, err := up.State("log")
+	switch {
+	case err == nil:
+		log, err = io.ReadAll(f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		say(message{Kind: "state", Err: string(log)})
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	log = fmt.Appendf(log, "%d;", up.Generation())
+	up.ProvideState("log", handoff.StateProvider{
+		Write: func(_ context.Context, w io.Writer) error {
+			if bad {
+				return errors.New("told not to write")
+			}
+			_, err := w.Write(log)
+			return err
+		},
+		Failed: func(err error) { say(message{Kind: "state-failed", Err: err.Error(), Is: sentinelsOf(err)}) },
+	})
+	return nil
+}
+
+// onRollback takes the sockets back at SIGUSR1.
+func onRollback(up *handoff.Upgrader) {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGUSR1)
+	defer signal.Stop(ch)
+	for {
+		select {
+		case <-ch:
+			if err := up.Rollback("told to"); err != nil {
+				say(message{Kind: "no-rollback", Err: err.Error(), Is: sentinelsOf(err)})
+			}
+		case <-up.Done():
+			return
+		}
 	}
 }
 
@@ -377,7 +481,8 @@ func (s *service) command() *exec.Cmd {
 		s.tb.Fatal(err)
 	}
 	cmd := testmain.Command(s.tb, "service")
-	cmd.Env = append(cmd.Environ(), envSettings+"="+string(b))
+	// Under the race detector os.Exit takes a second by default.
+	cmd.Env = append(cmd.Environ(), envSettings+"="+string(b), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	return cmd
 }
 

@@ -42,7 +42,9 @@ func (t *table) add(s *socket, from *wire.Socket, forget func() error) error {
 	k := keyOf(&s.entry)
 	if from != nil {
 		s.entry.Shard = from.Shard
-		s.entry.PathDev, s.entry.PathIno = from.PathDev, from.PathIno
+		if from.PathIno != 0 {
+			s.entry.PathDev, s.entry.PathIno = from.PathDev, from.PathIno
+		}
 	} else {
 		s.entry.Shard = t.shards[k]
 		s.here = true
@@ -60,6 +62,13 @@ func (t *table) add(s *socket, from *wire.Socket, forget func() error) error {
 		s.gate.set(t.gates)
 	}
 	return nil
+}
+
+// nextShard returns the number that the next socket with k gets.
+func (t *table) nextShard(k key) uint32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.shards[k]
 }
 
 // drop closes a socket for good at its user's wish.

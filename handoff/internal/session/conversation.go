@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -64,6 +65,14 @@ func (c *conversation) gone() error {
 		return nil
 	}
 	return c.err
+}
+
+// garbled reports whether the conversation ended, once the inbox is closed,
+// because the peer broke the protocol. It may be alive, and unaware of it.
+func (c *conversation) garbled() bool {
+	return errors.Is(c.err, wire.ErrMalformed) || errors.Is(c.err, wire.ErrTooLarge) ||
+		errors.Is(c.err, fdpass.ErrMalformed) || errors.Is(c.err, fdpass.ErrTooLarge) ||
+		errors.Is(c.err, fdpass.ErrTruncated)
 }
 
 // close ends the conversation and waits for its reader.

@@ -68,13 +68,12 @@ func (j *Joiner) Join(link Link) (*Received, *Successor, error) {
 func (j *Joiner) receive(conv *conversation, r *Received) error {
 	if err := conv.link.Send(&j.Hello, nil); err != nil {
 		// A refusal may be there already.
-		if _, _, e := j.next(conv, j.Timeout); e != nil {
-			var said *Error
-			if errors.As(e, &said) && said.Reason == ReasonRefused {
-				return e
-			}
+		_, fds, e := j.next(conv, j.Timeout)
+		_ = fdx.Close(fds...) // nobody asked for them
+		if e != nil {
+			return e
 		}
-		return err
+		return &Error{Reason: ReasonDied, Err: err}
 	}
 	m, fds, err := j.next(conv, j.Timeout)
 	if err != nil {
@@ -169,17 +168,28 @@ func (j *Joiner) takeStates(r *Received, m *wire.States, fds []int) error {
 
 // next waits for a message that goes on with the transfer.
 func (j *Joiner) next(conv *conversation, patience time.Duration) (wire.Message, []int, error) {
-	t := time.NewTimer(patience)
-	defer t.Stop()
-	select {
-	case in, ok := <-conv.inbox:
+	quiet := newSilence(patience)
+	defer quiet.stop()
+	var in incoming
+	for open := true; in.msg == nil; {
+		select {
+		case in, open = <-conv.inbox:
+		case <-quiet.ticker.C:
+			if quiet.tick() {
+				return nil, nil, &Error{Reason: ReasonHung, Text: fmt.Sprintf("the predecessor sent nothing for %v", patience)}
+			}
+			continue
+		}
 		if !ok {
 			err := conv.gone()
 			if err == nil {
 				err = io.ErrUnexpectedEOF
 			}
-			if errors.Is(err, fdpass.ErrTruncated) {
+			switch {
+			case errors.Is(err, fdpass.ErrTruncated):
 				return nil, nil, &Error{Reason: ReasonTransfer, Err: err}
+			case conv.garbled():
+				return nil, nil, &Error{Reason: ReasonProtocol, Err: err}
 			}
 			return nil, nil, &Error{Reason: ReasonDied, Text: "before all sockets were passed", Err: err}
 		}

@@ -294,7 +294,7 @@ func (f *Following) Run() (wire.Bye, bool) {
 			break
 		}
 	}
-	if !errors.Is(f.conv.err, errInterrupted) || f.clean {
+	if f.clean || !errors.Is(f.conv.err, errInterrupted) { // err is there once the inbox is closed
 		f.conv.close()
 	}
 	return f.last, f.clean

@@ -12,7 +12,7 @@ import (
 
 // Timeouts of a conversation.
 type Timeouts struct {
-	Ready     time.Duration // from Hello to Ready; 0 or less means no limit
+	Ready     time.Duration // from the call of Run to Ready; 0 or less means no limit
 	Probation time.Duration // from Ready to Commit; 0 or less means none
 	Hang      time.Duration // silence after which the peer counts as hung
 }
@@ -59,11 +59,13 @@ type Predecessor struct {
 	state offer
 	trial Trial
 	cause *Error
-	seq   uint64
+	ended *Error // how the successor's process ended
+	seq   uint64 // of the last Ping
+	alive uint64 // of the last Ping that was answered
 	quiet *silence
 
 	deadline, trialOver, lastWords <-chan time.Time
-	graced                         bool
+	graced, garbled                bool
 }
 
 // Phase names a part of the upgrade for those who watch it.
@@ -154,24 +156,28 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 				p.greet(a)
 				continue
 			}
-			p.blame(nil, "it hung up without a word")
-			p.event(offerGone)
+			p.gone(nil, "it hung up without a word")
 		case in, ok := <-inbox:
 			if !ok {
-				p.blame(p.conv.gone(), "the conversation ended")
-				p.event(offerGone)
+				if p.conv.garbled() && !p.garbled {
+					// It may be alive, and would take our silence for our death.
+					p.garbled = true
+					p.because(offerProtocolError, &Error{Err: p.conv.gone()})
+					continue
+				}
+				p.gone(p.conv.gone(), "the conversation ended")
 				continue
 			}
-			p.quiet.heard()
+			_ = fdx.Close(in.fds...) // a successor sends none
 			p.message(in.msg)
 		case err := <-p.Exited:
 			p.Exited = nil
 			if err == nil {
 				err = errors.New("exit status 0")
 			}
-			p.blame(err, "its process ended")
+			p.ended = &Error{Text: "its process ended", Err: err}
 			if p.conv == nil {
-				p.event(offerGone)
+				p.gone(nil, "")
 				continue
 			}
 			// Its last words may still be on their way: the end of the
@@ -181,8 +187,7 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 			p.EngineReady = nil
 			p.event(offerEngineReady)
 		case e := <-p.Cancel:
-			p.fault(e)
-			p.event(offerCancel)
+			p.because(offerCancel, e)
 		case <-p.deadline:
 			// A process that was stopped finds its timers expired before it has
 			// read what came meanwhile: one more tick for the mail.
@@ -192,14 +197,13 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 				continue
 			}
 			p.deadline = nil
-			p.fault(&Error{Text: fmt.Sprintf("not ready within %v", p.Timeouts.Ready)})
-			p.event(offerDeadline)
+			p.because(offerDeadline, p.notReady())
 		case <-p.trialOver:
 			p.trialOver = nil
 			p.event(offerProbationOver)
 		case <-p.lastWords:
 			p.lastWords = nil
-			p.event(offerGone)
+			p.gone(nil, "")
 		case <-p.quiet.ticker.C:
 			p.tick()
 		}
@@ -219,8 +223,7 @@ func (p *Predecessor) tick() {
 	}
 	if p.quiet.tick() {
 		p.quiet.heard()
-		p.fault(&Error{Text: fmt.Sprintf("no answer for %v", p.Timeouts.Hang)})
-		p.event(offerSilent)
+		p.because(offerSilent, &Error{Text: fmt.Sprintf("no answer for %v", p.Timeouts.Hang)})
 	}
 }
 
@@ -232,8 +235,7 @@ func (p *Predecessor) greet(a Arrival) {
 	if w.Version, ok = wire.Choose(a.Hello.MinVersion, a.Hello.MaxVersion); !ok {
 		text := fmt.Sprintf("successor speaks protocol versions %d to %d, predecessor %d to %d", a.Hello.MinVersion, a.Hello.MaxVersion, wire.MinVersion, wire.MaxVersion)
 		p.send(&wire.Refuse{Code: wire.CodeVersion, Reason: text})
-		p.fault(&Error{Text: text})
-		p.event(offerNoVersion)
+		p.because(offerNoVersion, &Error{Text: text})
 		return
 	}
 	w.Probation = max(p.Timeouts.Probation, 0)
@@ -257,30 +259,33 @@ func (p *Predecessor) greet(a Arrival) {
 		err = p.passStates(&t)
 	}
 	if err != nil {
-		p.event(p.transferFailed(err))
+		p.transferFailed(err)
 	}
 }
 
-// transferFailed notes why a transfer failed and names the event.
-func (p *Predecessor) transferFailed(err error) offerEvent {
+// transferFailed turns the reason for which a transfer failed into an event.
+func (p *Predecessor) transferFailed(err error) {
 	var refused *Error
 	var gaveUp *canceled
 	switch {
-	case errors.Is(err, errPeerGone):
-		p.blame(p.conv.gone(), "the conversation ended")
-		return offerGone
+	case errors.Is(err, errPeerGone): // the loop finds the inbox closed
 	case errors.Is(err, errDeadline):
-		p.fault(&Error{Text: fmt.Sprintf("not ready within %v", p.Timeouts.Ready)})
-		return offerDeadline
+		p.because(offerDeadline, p.notReady())
 	case errors.As(err, &gaveUp):
-		p.fault(gaveUp.reason)
-		return offerCancel
+		p.because(offerCancel, gaveUp.reason)
 	case errors.As(err, &refused):
-		p.fault(refused)
-		return offerAborted
+		p.because(offerAborted, refused)
+	case errors.Is(err, errSilent):
+		p.because(offerSilent, &Error{Err: err})
+	case errors.Is(err, errUnexpected):
+		p.because(offerProtocolError, &Error{Err: err})
+	default:
+		p.because(offerTransferError, &Error{Err: err})
 	}
-	p.fault(&Error{Err: err})
-	return offerTransferError
+}
+
+func (p *Predecessor) notReady() *Error {
+	return &Error{Text: fmt.Sprintf("not ready within %v", p.Timeouts.Ready)}
 }
 
 // passStates has the state blobs written and sends them.
@@ -307,7 +312,7 @@ func (p *Predecessor) passStates(t *transfer) error {
 	case in, ok := <-t.conv.inbox:
 		stopped = errPeerGone
 		if ok {
-			stopped = fmt.Errorf("unexpected %T while state is written", in.msg)
+			stopped = fmt.Errorf("%w: %T while state is written", errUnexpected, in.msg)
 			if m, is := in.msg.(*wire.Abort); is {
 				stopped = &Error{Reason: ReasonAborted, Text: m.Reason}
 			}
@@ -342,6 +347,11 @@ func (p *Predecessor) message(m wire.Message) {
 		p.event(offerReady)
 	case *wire.Alive:
 		p.trial.Accepted = m.Accepted
+		// One sign of life for each question, or a flood would pass for one.
+		if m.Seq > p.alive && m.Seq <= p.seq {
+			p.alive = m.Seq
+			p.quiet.heard()
+		}
 		if m.Seq == p.seq {
 			p.event(offerAlive)
 		}
@@ -349,8 +359,7 @@ func (p *Predecessor) message(m wire.Message) {
 		p.trial.Accepted = m.Accepted
 		p.event(offerConfirmed)
 	case *wire.Abort:
-		p.fault(&Error{Text: m.Reason})
-		p.event(offerAborted)
+		p.because(offerAborted, &Error{Text: m.Reason})
 	case *wire.RolledBack:
 		p.trial.Accepted = m.Accepted
 		p.event(offerRolledBack)
@@ -359,9 +368,27 @@ func (p *Predecessor) message(m wire.Message) {
 	case *wire.Ack:
 		// of a transfer that is over
 	default:
-		p.fault(&Error{Text: fmt.Sprintf("unexpected %T", m)})
-		p.event(offerProtocolError)
+		p.because(offerProtocolError, &Error{Text: fmt.Sprintf("unexpected %T", m)})
 	}
+}
+
+// because is event for what may fail the upgrade: err says why, if that is what
+// it comes to. The first reason stands.
+func (p *Predecessor) because(e offerEvent, err *Error) {
+	next, _ := p.state.next(e)
+	if p.cause == nil && (next.reason != p.state.reason || next.killed != p.state.killed) {
+		p.cause = err
+	}
+	p.event(e)
+}
+
+// gone notes the end of the conversation. That of the process says more.
+func (p *Predecessor) gone(err error, text string) {
+	e := p.ended
+	if e == nil {
+		e = &Error{Text: text, Err: err}
+	}
+	p.because(offerGone, e)
 }
 
 // event feeds the machine and does what it says.
@@ -417,18 +444,6 @@ func (p *Predecessor) send(m wire.Message) {
 	if p.conv != nil {
 		_ = p.conv.link.Send(m, nil)
 	}
-}
-
-// fault notes why the upgrade is about to fail; the first reason stands.
-func (p *Predecessor) fault(e *Error) {
-	if p.cause == nil {
-		p.cause = e
-	}
-}
-
-// blame notes an end that may have a better reason noted already.
-func (p *Predecessor) blame(err error, text string) {
-	p.fault(&Error{Text: text, Err: err})
 }
 
 func codeOf(r Reason) wire.Code {

@@ -36,6 +36,9 @@ const (
 var (
 	errPeerGone = errors.New("the peer is gone")
 	errDeadline = errors.New("the ready timeout passed")
+	errSilent   = errors.New("no acknowledgement")
+	// errUnexpected says that the peer broke the protocol.
+	errUnexpected = errors.New("unexpected message")
 )
 
 // canceled wraps the reason for which the predecessor gives up.
@@ -116,7 +119,10 @@ func (t *transfer) send(m wire.Message, fds []int) error {
 		case errors.Is(err, syscall.ETOOMANYREFS):
 			return fmt.Errorf("too many descriptors in flight for this user (unix(7), ETOOMANYREFS): raise RLIMIT_NOFILE: %w", err)
 		default:
-			// If the peer has gone, its last words are worth more than EPIPE.
+			if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+				// It has gone: its last words are worth more.
+				t.pending = max(t.pending, 1)
+			}
 			if e := t.settle(0); e != nil {
 				return e
 			}
@@ -138,27 +144,31 @@ func (t *transfer) settle(n int) error {
 
 // acknowledged waits for one acknowledgement.
 func (t *transfer) acknowledged() error {
-	timeout := time.NewTimer(t.hang)
-	defer timeout.Stop()
-	select {
-	case in, ok := <-t.conv.inbox:
-		if !ok {
-			return errPeerGone
+	quiet := newSilence(t.hang)
+	defer quiet.stop()
+	for {
+		select {
+		case in, ok := <-t.conv.inbox:
+			if !ok {
+				return errPeerGone
+			}
+			_ = fdx.Close(in.fds...) // a successor sends none
+			switch m := in.msg.(type) {
+			case *wire.Ack:
+				return nil
+			case *wire.Abort:
+				return &Error{Reason: ReasonAborted, Text: m.Reason}
+			default:
+				return fmt.Errorf("%w: %T instead of an acknowledgement", errUnexpected, m)
+			}
+		case e := <-t.cancel:
+			return &canceled{e}
+		case <-t.deadline:
+			return errDeadline
+		case <-quiet.ticker.C:
+			if quiet.tick() {
+				return fmt.Errorf("%w within %v", errSilent, t.hang)
+			}
 		}
-		_ = fdx.Close(in.fds...) // a successor sends none
-		switch m := in.msg.(type) {
-		case *wire.Ack:
-			return nil
-		case *wire.Abort:
-			return &Error{Reason: ReasonAborted, Text: m.Reason}
-		default:
-			return fmt.Errorf("unexpected %T instead of an acknowledgement", m)
-		}
-	case e := <-t.cancel:
-		return &canceled{e}
-	case <-t.deadline:
-		return errDeadline
-	case <-timeout.C:
-		return fmt.Errorf("no acknowledgement within %v", t.hang)
 	}
 }
