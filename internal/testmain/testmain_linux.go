@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +22,7 @@ func openFiles() map[int]string {
 		return files
 	}
 	names, _ := dir.Readdirnames(-1) // what can't be read is not compared
-	_ = dir.Close()
+	_ = dir.Close()                  // only read
 	for _, name := range names {
 		fd, err := strconv.Atoi(name)
 		if err != nil {
@@ -32,17 +35,56 @@ func openFiles() map[int]string {
 	return files
 }
 
-// leftChildren reports a child that still runs, or was not waited for.
-func leftChildren() error {
+// describe says what a descriptor is: a socket's link has only a number.
+func describe(fd int, target string) string {
+	text := fmt.Sprintf("%d (%s", fd, target)
+	if addr, err := unix.Getsockname(fd); err == nil {
+		kind, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE) // 0 if it can't be told
+		text += fmt.Sprintf(", type %d, bound to %s", kind, address(addr))
+		if peer, err := unix.Getpeername(fd); err == nil {
+			text += ", peer " + address(peer)
+		}
+	}
+	return text + ")"
+}
+
+func address(addr unix.Sockaddr) string {
+	switch a := addr.(type) {
+	case *unix.SockaddrInet4:
+		return fmt.Sprintf("%v port %d", a.Addr, a.Port)
+	case *unix.SockaddrInet6:
+		return fmt.Sprintf("%x port %d", a.Addr, a.Port)
+	case *unix.SockaddrUnix:
+		return strconv.Quote(a.Name)
+	default:
+		return fmt.Sprintf("%T", addr)
+	}
+}
+
+// leftChildren returns the children that run, or were not waited for.
+func leftChildren() []string {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
 	if errors.Is(err, unix.ECHILD) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("waitid: %w", err)
+		return []string{os.NewSyscallError("waitid", err).Error()}
 	}
-	return errors.New("a child process is left, running or not waited for")
+	var left []string
+	lists, _ := filepath.Glob("/proc/self/task/*/children") // CONFIG_PROC_CHILDREN; the pattern is right
+	for _, list := range lists {
+		pids, _ := os.ReadFile(list) // a thread may have ended
+		for _, pid := range strings.Fields(string(pids)) {
+			comm, _ := os.ReadFile("/proc/" + pid + "/comm") // only for the text
+			left = append(left, fmt.Sprintf("%s (%s)", pid, strings.TrimSpace(string(comm))))
+		}
+	}
+	slices.Sort(left)
+	if len(left) == 0 {
+		left = []string{"unknown"}
+	}
+	return left
 }
 
 func dieWithUs(cmd *exec.Cmd) {
