@@ -125,11 +125,11 @@ func (l *leave) open(s *socket) error {
 		l.close()
 		return err
 	}
+	l.probe, _ = newProber(l.c, &l.site, l.dc) // nil is the answer
 	if l.c.udp {
 		return nil
 	}
 	l.migrate = migrateReq()
-	l.probe, _ = newProber(l.c, &l.site, l.dc)       // nil is the answer
 	l.refs, _ = openRefs(uint8(l.site.query.Family)) // likewise
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/net/bpf"
@@ -63,7 +64,7 @@ func (p *prober) locateUDP(ctx context.Context, own []*socket, n int, rest progr
 
 	order = make([]uint32, n)
 	missing := len(own)
-	for try := 0; try < 3 && missing > 0; try++ {
+	for try := 0; try < maxTries && missing > 0; try++ {
 		for index := range n {
 			if order[index] != 0 {
 				continue
@@ -77,6 +78,11 @@ func (p *prober) locateUDP(ctx context.Context, own []*socket, n int, rest progr
 			}
 			// A drop of its own kind can have raised the count.
 			if again, err := p.sendTo(ctx, own, index, cookie, rest); err != nil || again != hit {
+				continue
+			}
+			if at := slices.Index(order, hit.inode); at >= 0 {
+				order[at] = 0 // one of the two is wrong: look again for both
+				missing++
 				continue
 			}
 			order[index] = hit.inode

@@ -1,0 +1,244 @@
+package reuseport_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/reuseport"
+)
+
+// collector answers datagrams on all members.
+type collector struct {
+	mu   sync.Mutex
+	from map[netip.AddrPort]map[*reuseport.PacketConn]bool
+	odd  int // datagrams that no client sends
+}
+
+func newCollector() *collector {
+	return &collector{from: make(map[netip.AddrPort]map[*reuseport.PacketConn]bool)}
+}
+
+func (c *collector) serve(p *reuseport.PacketConn) {
+	b := make([]byte, 100)
+	for {
+		n, from, err := p.ReadFromUDPAddrPort(b)
+		if err != nil {
+			return
+		}
+		if n != 8 {
+			c.mu.Lock()
+			c.odd++
+			c.mu.Unlock()
+			continue
+		}
+		c.mu.Lock()
+		if c.from[from] == nil {
+			c.from[from] = make(map[*reuseport.PacketConn]bool)
+		}
+		c.from[from][p] = true
+		c.mu.Unlock()
+		_, _ = p.WriteToUDPAddrPort(b[:n], from) // the client notices
+	}
+}
+
+// flows sends numbered datagrams on n sockets, each of which waits for its
+// answer, until end. It returns how many were sent and how many got none.
+func flows(t *testing.T, network, address string, n int) (sent *atomic.Int64, end func() (lost int64)) {
+	t.Helper()
+	sent = new(atomic.Int64)
+	var lost atomic.Int64
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range n {
+		conn, err := net.Dial(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() { // ends with stop
+			defer conn.Close()
+			b := make([]byte, 8)
+			for i := uint64(0); !stop.Load(); i++ {
+				sent.Add(1)
+				_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+				if _, err := conn.Write(binary.BigEndian.AppendUint64(nil, i)); err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := conn.Read(b); err != nil || binary.BigEndian.Uint64(b) != i {
+					lost.Add(1)
+				}
+			}
+		})
+	}
+	return sent, func() int64 {
+		stop.Store(true)
+		wg.Wait()
+		return lost.Load()
+	}
+}
+
+func packetGroup(t *testing.T, c *collector, network, address string, n int) *reuseport.PacketGroup {
+	t.Helper()
+	g, err := reuseport.ListenPacketGroup(testContext(t), network, address, &reuseport.Config{Members: n})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = g.Close() })
+	for _, p := range g.Members() {
+		go c.serve(p)
+	}
+	return g
+}
+
+// Members of one process and of others leave, one after another: each datagram
+// is read once.
+func TestDrainUDP(t *testing.T) {
+	t.Parallel()
+	for _, f := range []struct{ name, network, listen, dial string }{
+		{"IPv4", "udp4", "127.66.36.1:0", "127.66.36.1"},
+		{"IPv4 any", "udp4", "0.0.0.0:0", "127.0.0.1"},
+		{"IPv6", "udp6", "[::1]:0", "::1"},
+		{"dual-stack by IPv4", "udp", "[::]:0", "127.0.0.1"},
+		{"dual-stack by IPv6", "udp", "[::]:0", "::1"},
+	} {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			ctx := testContext(t)
+			c := newCollector()
+			g := packetGroup(t, c, f.network, f.listen, 3)
+			local := g.Members()[0].LocalAddr().(*net.UDPAddr)
+			sent, end := flows(t, f.network, net.JoinHostPort(f.dial, strconv.Itoa(local.Port)), 6)
+			other := packetGroup(t, c, f.network, local.String(), 2)
+			for _, p := range g.Members()[:2] {
+				if r, err := p.Drain(ctx); err != nil || r.LossPossible || r.Strategy != reuseport.StrategySteer {
+					t.Errorf("Drain = %+v, %v", r, err)
+				}
+			}
+			if r, err := other.Drain(ctx); err != nil || r.LossPossible || r.Members != 2 {
+				t.Errorf("Drain of the others = %+v, %v", r, err)
+			}
+			if lost := end(); lost > 0 {
+				t.Errorf("%d of %d datagrams got no answer", lost, sent.Load())
+			}
+		})
+	}
+}
+
+// While nobody joins or leaves, a flow has one member, whatever the steering.
+func TestUDPFlowsStay(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	c := newCollector()
+	g := packetGroup(t, c, "udp4", "127.66.36.2:0", 4)
+	address := g.Members()[0].LocalAddr().String()
+	for _, s := range []reuseport.Steering{
+		reuseport.Hash(), reuseport.Away(g.Members()[1]), reuseport.Weights(1, 0, 2, 3),
+	} {
+		if err := g.Steer(ctx, s); err != nil {
+			t.Fatalf("Steer(%v): %v", s, err)
+		}
+		c.mu.Lock()
+		clear(c.from)
+		c.mu.Unlock()
+		sent, end := flows(t, "udp4", address, 40)
+		waitFor(t, func() bool { return sent.Load() > 1000 })
+		if lost := end(); lost > 0 {
+			t.Errorf("Steer(%v): %d datagrams got no answer", s, lost)
+		}
+		c.mu.Lock()
+		used := make(map[*reuseport.PacketConn]bool)
+		for from, members := range c.from {
+			if len(members) != 1 {
+				t.Errorf("Steer(%v): the flow from %v came to %d members", s, from, len(members))
+			}
+			for m := range members {
+				used[m] = true
+			}
+		}
+		if len(used) < 3 || s.String() != "hash" && used[g.Members()[1]] {
+			t.Errorf("Steer(%v): %d members were used, the one to leave out %t", s, len(used), used[g.Members()[1]])
+		}
+		c.mu.Unlock()
+	}
+}
+
+// Plain Close loses what is unread: that is the control of TestDrainUDP.
+func TestCloseUDPLoses(t *testing.T) {
+	t.Parallel()
+	g, err := reuseport.ListenPacketGroup(testContext(t), "udp4", "127.66.36.3:0", &reuseport.Config{Members: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	for range 50 {
+		conn, err := net.Dial("udp4", g.Members()[0].LocalAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stay := g.Members()[1]
+	if err := g.Members()[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	// All that there is, is there: the loopback interface doesn't wait.
+	if err := stay.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for {
+		if _, _, err := stay.ReadFrom(make([]byte, 1)); err != nil {
+			break
+		}
+		n++
+	}
+	if n >= 50 {
+		t.Errorf("%d of 50 datagrams survived a Close, so TestDrainUDP shows nothing", n)
+	}
+}
+
+func TestPacketErrors(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	p, err := reuseport.ListenPacket(ctx, "udp4", "127.66.36.4:0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := net.ListenPacket("udp4", "127.66.36.4:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	if _, err := reuseport.ListenPacket(ctx, "udp4", plain.LocalAddr().String(), nil); !errors.Is(err, reuseport.ErrForeign) {
+		t.Errorf("ListenPacket on the address of a plain socket: %v, want ErrForeign", err)
+	}
+	if _, err := p.Group().Adopt(plain.(*net.UDPConn)); !errors.Is(err, reuseport.ErrForeign) {
+		t.Errorf("Adopt of a plain socket: %v, want ErrForeign", err)
+	}
+	if _, err := reuseport.ListenPacket(ctx, "tcp", "127.0.0.1:0", nil); err == nil {
+		t.Error("ListenPacket on tcp = nil, want an error")
+	}
+	r, err := p.Drain(ctx)
+	if err != nil || !r.Last || !r.LossPossible {
+		t.Errorf("Drain of a lone socket = %+v, %v, want Last and LossPossible", r, err)
+	}
+	if _, _, err := p.ReadFrom(make([]byte, 1)); !isClosed(err) {
+		t.Errorf("ReadFrom after Drain: %v, want ErrClosed", err)
+	}
+	if _, err := p.Drain(ctx); !isClosed(err) {
+		t.Errorf("second Drain: %v, want ErrClosed", err)
+	}
+	if err := p.Close(); err != nil {
+		t.Errorf("Close after Drain: %v", err)
+	}
+}
