@@ -1,0 +1,19 @@
+// Package testenv skips tests where the machine lacks what they need, and fails
+// them where it must have it.
+//
+// Each feature is probed by use, once in a process. The environment variable
+// BATON_REQUIRE lists the features that the machine must have, separated by
+// commas, or is "all": a test that would be skipped for one of them fails.
+//
+// The features:
+//
+//	ipv6           a TCP listener on ::1
+//	memfd          memfd_create(2) with seals
+//	mptcp          sockets of IPPROTO_MPTCP
+//	netns          unshare(2) of the network namespace
+//	pidfd          pidfd_open(2) and pidfd_getfd(2)
+//	reuseport_bpf  SO_ATTACH_REUSEPORT_CBPF, see socket(7)
+//	root           effective user id 0
+//	systemd        systemd as init, see sd_booted(3)
+//	unshare_pid    clone(2) into a new PID namespace
+package testenv

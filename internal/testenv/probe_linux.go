@@ -1,0 +1,107 @@
+package testenv
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func ipv6() error {
+	ln, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		return err
+	}
+	return ln.Close()
+}
+
+func memfd() error {
+	fd, err := unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return os.NewSyscallError("memfd_create", err)
+	}
+	defer unix.Close(fd) // nothing was written
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE)
+	return os.NewSyscallError("fcntl(F_ADD_SEALS)", err)
+}
+
+func mptcp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+	if err != nil {
+		return os.NewSyscallError("socket(IPPROTO_MPTCP)", err)
+	}
+	return os.NewSyscallError("close", unix.Close(fd))
+}
+
+func netns() error {
+	errs := make(chan error)
+	go func() { // ends after one send, and its thread with it
+		runtime.LockOSThread() // for good: the thread is in another namespace
+		errs <- os.NewSyscallError("unshare(CLONE_NEWNET)", unix.Unshare(unix.CLONE_NEWNET))
+	}()
+	return <-errs
+}
+
+// pidfd takes a duplicate of its own descriptor, as a stranger would: a process
+// may do that to itself wherever the two calls exist and no filter forbids them.
+func pidfd() error {
+	pid, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return os.NewSyscallError("pidfd_open", err)
+	}
+	defer unix.Close(pid) // nothing was written
+	fd, err := unix.PidfdGetfd(pid, pid, 0)
+	if err != nil {
+		return os.NewSyscallError("pidfd_getfd", err)
+	}
+	return os.NewSyscallError("close", unix.Close(fd))
+}
+
+func reuseportBPF() error {
+	control := func(_, _ string, c syscall.RawConn) error {
+		var err error
+		if cerr := c.Control(func(fd uintptr) {
+			err = os.NewSyscallError("setsockopt(SO_REUSEPORT)",
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+		}); cerr != nil {
+			return cerr
+		}
+		return err
+	}
+	lc := net.ListenConfig{Control: control}
+	lc.SetMultipathTCP(false) // MPTCP refuses the program
+	ln, err := lc.Listen(context.Background(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer ln.Close() // nobody dials
+	conn, err := ln.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		return err
+	}
+	// return 0
+	filter := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if cerr := conn.Control(func(fd uintptr) {
+		err = os.NewSyscallError("setsockopt(SO_ATTACH_REUSEPORT_CBPF)",
+			unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, &prog))
+	}); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+func systemd() error {
+	_, err := os.Lstat("/run/systemd/system")
+	return err
+}
+
+func unsharePID() error {
+	cmd := exec.Command("true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	return cmd.Run()
+}
