@@ -1,0 +1,17 @@
+// Baton-demo shows what package handoff does: a service is replaced by its next
+// version again and again while clients use it, and no connection notices.
+//
+//	baton-demo demo     builds itself in several versions and shows all of it
+//	baton-demo serve    is the service
+//	baton-demo load     is the clients, a process of its own
+//
+// demo needs the go command and this module's source. To play with the parts by
+// hand:
+//
+//	go build -ldflags "-X main.version=v1" -o /tmp/demo/server ./cmd/baton-demo
+//	/tmp/demo/server serve -mode takeover -dir /tmp/demo/run &
+//	/tmp/demo/server load -dir /tmp/demo/run -duration 30s &
+//	go build -ldflags "-X main.version=v2" -o /tmp/demo/new ./cmd/baton-demo
+//	mv /tmp/demo/new /tmp/demo/server
+//	kill -USR2 $(cat /tmp/demo/run/pid)
+package main

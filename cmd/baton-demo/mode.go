@@ -1,0 +1,22 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// modes are the modes that the demo shows, in order.
+func modes() []handoff.Mode { return []handoff.Mode{handoff.Inherit, handoff.Takeover} }
+
+// overlaps reports whether the next upgrade can begin while predecessors still
+// linger.
+func overlaps(m handoff.Mode) bool { return m != handoff.Inherit }
+
+func modeNames() string {
+	var names []string
+	for _, m := range modes() {
+		names = append(names, m.String())
+	}
+	return strings.Join(names, ", ")
+}

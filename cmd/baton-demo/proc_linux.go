@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// supported says whether the demo can run here.
+func supported() error { return nil }
+
+// prepare makes cmd end with this process, and keeps the terminal's signals
+// from it: the demo ends its processes in order.
+func prepare(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// adopt makes this process the parent of processes whose own parent has ended
+// (prctl(2), PR_SET_CHILD_SUBREAPER): successors are children of their
+// predecessors, and somebody has to wait for them.
+func adopt() error {
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+}
+
+// reap waits for the end of an adopted process; it is nothing if pid is no child
+// of ours (any more).
+func reap(pid int) {
+	for {
+		if _, err := syscall.Wait4(pid, nil, 0, nil); !errors.Is(err, syscall.EINTR) {
+			return
+		}
+	}
+}
+
+func upgradeSignal(pid int) error {
+	return os.NewSyscallError("kill", syscall.Kill(pid, syscall.SIGUSR2))
+}
+
+func stopSignal(pid int) error {
+	return os.NewSyscallError("kill", syscall.Kill(pid, syscall.SIGTERM))
+}
+
+// marked returns the processes whose environment holds the entry mark, but for
+// ended ones that nobody has waited for: they have no environment.
+func marked(mark string) ([]int, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, file := range files {
+		env, err := os.ReadFile(file)
+		if err != nil {
+			continue // gone, or another user's
+		}
+		for entry := range bytes.SplitSeq(env, []byte{0}) {
+			if string(entry) == mark {
+				pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+				if err == nil && pid != os.Getpid() {
+					pids = append(pids, pid)
+				}
+				break
+			}
+		}
+	}
+	return pids, nil
+}
+
+// killAll kills processes.
+func killAll(pids []int) (err error) {
+	for _, pid := range pids {
+		if e := syscall.Kill(pid, syscall.SIGKILL); e != nil && !errors.Is(e, syscall.ESRCH) {
+			err = errors.Join(err, os.NewSyscallError("kill", e))
+		}
+	}
+	return err
+}
+
+// terminalWidth returns the number of columns if f is a terminal, or 0.
+func terminalWidth(f *os.File) int {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	width := 0
+	_ = rc.Control(func(fd uintptr) { // an error leaves 0
+		if ws, err := unix.IoctlGetWinsize(int(fd), unix.TIOCGWINSZ); err == nil {
+			width = int(ws.Col)
+			if width == 0 {
+				width = 80 // a terminal that does not know its size
+			}
+		}
+	})
+	return width
+}

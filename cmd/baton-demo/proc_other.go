@@ -1,0 +1,32 @@
+//go:build !linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+func supported() error {
+	return fmt.Errorf("%w: the demo runs on Linux, this is %s", handoff.ErrUnsupported, runtime.GOOS)
+}
+
+func prepare(*exec.Cmd) {}
+
+func adopt() error { return supported() }
+
+func reap(int) {}
+
+func upgradeSignal(int) error { return supported() }
+
+func stopSignal(int) error { return supported() }
+
+func marked(string) ([]int, error) { return nil, nil }
+
+func killAll([]int) error { return nil }
+
+func terminalWidth(*os.File) int { return 0 }

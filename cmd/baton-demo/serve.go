@@ -1,0 +1,273 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/load"
+)
+
+// serveConfig is what the service is told.
+type serveConfig struct {
+	mode              handoff.Mode
+	dir               string
+	addresses         addresses
+	probation, linger time.Duration
+	untilEOF, verbose bool
+}
+
+// message is a line on the service's standard output. All processes of its line
+// write to the same.
+type message struct {
+	Kind       string          `json:"kind"` // "serving", "exit", or a handoff.EventKind
+	PID        int             `json:"pid"`
+	Version    string          `json:"version"`
+	Generation uint64          `json:"generation,omitempty"`
+	Addresses  *addresses      `json:"addresses,omitempty"`
+	Report     *handoff.Report `json:"report,omitempty"`
+	Reason     string          `json:"reason,omitempty"`
+}
+
+// The kinds of message that are not events of handoff's.
+const (
+	kindServing = "serving" // listens everywhere and is ready
+	kindExit    = "exit"    // the last word of a process
+)
+
+func serveCommand(args []string, stdout, stderr io.Writer) error {
+	var c serveConfig
+	fs := flag.NewFlagSet("serve", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.TextVar(&c.mode, "mode", handoff.Inherit, "how a successor gets the sockets: "+modeNames())
+	fs.StringVar(&c.dir, "dir", "", "`folder` for the PID file, the sockets and the addresses; required, created if missing")
+	fs.StringVar(&c.addresses.TCP, "tcp", "127.0.0.1:0", "`address` of the raw TCP protocol")
+	fs.StringVar(&c.addresses.Unix, "unix", "", "`path` of the same on a unix socket (default DIR/"+unixName+")")
+	fs.StringVar(&c.addresses.UDP, "udp", "127.0.0.1:0", "`address` for datagrams")
+	fs.StringVar(&c.addresses.HTTP, "http", "127.0.0.1:0", "`address` of the HTTP server")
+	fs.DurationVar(&c.probation, "probation", handoff.DefaultProbation, "time in which an upgrade can be taken back")
+	fs.DurationVar(&c.linger, "linger", handoff.DefaultLingerTimeout, "time that open connections get after an upgrade")
+	fs.BoolVar(&c.untilEOF, "until-eof", false, "end when standard input ends")
+	fs.BoolVar(&c.verbose, "v", false, "log each step to standard error")
+	if err := parse(fs, args); err != nil {
+		return err
+	}
+	if c.dir == "" {
+		fmt.Fprintln(stderr, "baton-demo serve: -dir is required: name a folder for the PID file and the sockets")
+		return errUsage
+	}
+	var err error
+	if c.dir, err = filepath.Abs(c.dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.dir, 0o700); err != nil {
+		return err
+	}
+	if c.addresses.Unix == "" {
+		c.addresses.Unix = filepath.Join(c.dir, unixName)
+	}
+	return serve(context.Background(), c, stdout, stderr)
+}
+
+// serve runs one process of the service: from New, which gets the
+// predecessor's sockets, to Shutdown, which waits for open connections.
+func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
+	out := &announcer{w: stdout}
+	level := slog.LevelWarn
+	if c.verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})).With("version", version, "pid", os.Getpid())
+
+	owner := false // OnEvent sets it, and has ended when Shutdown returns
+	up, err := handoff.New(&handoff.Config{
+		Mode:          c.mode,
+		ControlSocket: filepath.Join(c.dir, controlName),
+		PIDFile:       filepath.Join(c.dir, pidName),
+		Version:       version,
+		Probation:     c.probation,
+		LingerTimeout: c.linger,
+		MaxLingering:  8,
+		Logger:        handoff.SlogLogger(log),
+		OnEvent: func(e handoff.Event) {
+			switch e.Kind {
+			case handoff.EventOwner:
+				owner = true
+			case handoff.EventCommitted:
+				owner = false // the successor is
+			}
+			out.say(message{Kind: string(e.Kind), Generation: e.Generation, Report: e.Report, Reason: e.Reason})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s, err := listen(ctx, up, c.addresses)
+	if err != nil {
+		return errors.Join(err, up.Close())
+	}
+	s.start()
+	err = up.Ready()
+	if err == nil {
+		err = s.addresses.write(c.dir)
+	}
+	if err != nil {
+		err = errors.Join(err, up.Close())
+		s.wait()
+		return err
+	}
+	out.say(message{Kind: kindServing, Generation: up.Generation(), Addresses: &s.addresses})
+
+	select {
+	case <-up.Done():
+		err = up.Err() // nil: a successor is committed, or a signal came
+	case <-endOf(os.Stdin, c.untilEOF):
+		err = errors.Join(errors.New("standard input has ended"), up.Close())
+	}
+	// Every connection that was accepted must be tracked before Shutdown looks
+	// at them: wait until nobody is between Accept and Track.
+	s.wait()
+	err = errors.Join(err, up.Shutdown(ctx), s.web.Close())
+	if owner { // the last of its line
+		if rmErr := os.Remove(filepath.Join(c.dir, addressesName)); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
+			err = errors.Join(err, rmErr)
+		}
+	}
+	last := message{Kind: kindExit, Generation: up.Generation()}
+	if err != nil {
+		last.Reason = err.Error()
+	}
+	out.say(last)
+	return err
+}
+
+// endOf returns a channel that is closed when f has ended, if that is wanted.
+// The goroutine ends with f, or with the process.
+func endOf(f io.Reader, wanted bool) <-chan struct{} {
+	if !wanted {
+		return nil
+	}
+	end := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, f) // any end is the end
+		close(end)
+	}()
+	return end
+}
+
+// sockets are the open sockets of the service and who serves them.
+type sockets struct {
+	up        *handoff.Upgrader
+	tcp, unix *handoff.Listener
+	udp       *handoff.PacketConn
+	http      *handoff.Listener
+	service   *load.Service
+	web       *http.Server
+	addresses addresses
+	loops     sync.WaitGroup
+}
+
+// listen gets the predecessor's sockets, or binds new ones.
+func listen(ctx context.Context, up *handoff.Upgrader, a addresses) (*sockets, error) {
+	s := &sockets{up: up}
+	var errs [4]error
+	s.tcp, errs[0] = up.Listen(ctx, "tcp", a.TCP)
+	s.unix, errs[1] = up.Listen(ctx, "unix", a.Unix)
+	s.udp, errs[2] = up.ListenPacket(ctx, "udp", a.UDP)
+	// By name: it has the same address as the TCP one when both are given as
+	// port 0.
+	s.http, errs[3] = up.ListenNamed(ctx, "http", "tcp", a.HTTP)
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	s.addresses = addresses{
+		TCP: s.tcp.Addr().String(), Unix: s.unix.Addr().String(),
+		UDP: s.udp.LocalAddr().String(), HTTP: s.http.Addr().String(),
+	}
+	s.service = &load.Service{
+		Version: version, Generation: up.Generation,
+		Ending:   up.Done(), // of connections that the service may end
+		Patience: time.Minute,
+	}
+	s.web = &http.Server{Handler: s.service, ReadHeaderTimeout: 10 * time.Second}
+	// Each request has a connection of its own here; package handoffhttp is for
+	// clients that keep theirs.
+	s.web.SetKeepAlivesEnabled(false)
+	return s, nil
+}
+
+// start serves all sockets. The loops end when the upgrader is done.
+func (s *sockets) start() {
+	for _, ln := range []*handoff.Listener{s.tcp, s.unix} {
+		s.loops.Go(func() { s.acceptAll(ln) })
+	}
+	s.loops.Go(func() { _ = s.service.ServePackets(s.udp) }) // the error is the end
+	// http.Server tracks its connections by itself, but its Shutdown drops
+	// requests that it has read already (Go issue 75591). So the Upgrader waits
+	// for the connections, and the server is closed when they are gone.
+	s.loops.Go(func() { _ = s.web.Serve(trackingListener{s.http, s.up}) })
+}
+
+// wait waits for the end of the loops, which Done brings.
+func (s *sockets) wait() { s.loops.Wait() }
+
+// acceptAll serves the connections of one listener. They end by themselves:
+// Shutdown waits for them.
+func (s *sockets) acceptAll(ln *handoff.Listener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		c = s.up.Track(c)
+		go func() {
+			defer c.Close()
+			_ = s.service.ServeConn(c) // the client counts what fails
+		}()
+	}
+}
+
+// trackingListener tracks the connections of a server that accepts by itself.
+type trackingListener struct {
+	*handoff.Listener
+	up *handoff.Upgrader
+}
+
+func (l trackingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.up.Track(c), nil
+}
+
+// announcer writes messages, a line each.
+type announcer struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (a *announcer) say(m message) {
+	m.PID, m.Version = os.Getpid(), version
+	b, err := json.Marshal(m)
+	if err != nil {
+		m = message{Kind: m.Kind, PID: m.PID, Version: m.Version, Reason: err.Error()}
+		b, _ = json.Marshal(m) // nothing in it can fail
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	// One write: lines of several processes do not mix (PIPE_BUF, pipe(7)). A
+	// reader that is gone does not stop the service.
+	_, _ = a.w.Write(append(b, '\n'))
+}
