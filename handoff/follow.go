@@ -12,6 +12,7 @@ import (
 type following struct {
 	f       *session.Following
 	last    wire.Linger   // guarded by Upgrader.mu
+	passed  bool          // to our successor; likewise
 	ending  bool          // it was asked to end; likewise
 	stopped chan struct{} // closed when Run has returned
 }
@@ -84,7 +85,11 @@ func (u *Upgrader) follow(f *session.Following) {
 			break
 		}
 	}
+	passed := w.passed
 	u.mu.Unlock()
+	if passed {
+		return
+	}
 	p := f.Predecessor()
 	u.log.Info("predecessor is done", "pid", p.PID, "generation", p.Generation, "moved", bye.Moved, "cut", bye.Cut, "clean", clean)
 	u.emit(Event{Kind: EventPredecessorDone})
@@ -117,6 +122,9 @@ func (u *Upgrader) passOn(l *session.Lingering) {
 	all := append([]*following(nil), u.followings...)
 	u.mu.Unlock()
 	for _, f := range all {
+		u.mu.Lock()
+		f.passed = true
+		u.mu.Unlock()
 		if !f.f.Detach() {
 			continue // it had ended
 		}

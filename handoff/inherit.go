@@ -31,7 +31,7 @@ const tableflipControl = "baton.control"
 // is one Upgrader in a process at most, which is tableflip's rule.
 type engine struct {
 	tf    *tableflip.Upgrader
-	spent bool // it has upgraded, or was stopped
+	spent bool // its successor has committed; guarded by Upgrader.mu
 }
 
 // newEngine joins the parent, if there is one.
@@ -226,8 +226,11 @@ func (e *engine) waitForParent(ctx context.Context) error {
 	return nil
 }
 
-// stop ends tableflip's goroutine. It removes the paths of all unix sockets
-// that it knows, so it is only for a process that owns them.
+// stop ends tableflip's goroutine. Unless a successor of tableflip's has
+// committed, it removes the paths of all unix sockets that it knows, so it is
+// only for a process that owns them then. In any other (a successor that was
+// rolled back, a process that was taken over) tableflip's goroutine has to
+// stay until the process ends.
 func (e *engine) stop() {
 	e.tf.Stop()
 	<-e.tf.Exit()

@@ -212,7 +212,8 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	}
 	s.Shut = u.table.shut
 	s.Own = func() {
-		if err := errors.Join(u.own(), u.pid.write()); err != nil {
+		// In this order: the PID file names us before anybody hears of it.
+		if err := errors.Join(u.pid.write(), u.own()); err != nil {
 			u.log.Error("commit", "error", err)
 		}
 	}

@@ -9,5 +9,6 @@ import (
 func TestMain(m *testing.M) {
 	testmain.RunWith(m, map[string]func([]string){
 		"service": serviceMain,
+		"plain":   plainMain,
 	})
 }

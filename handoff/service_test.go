@@ -474,13 +474,15 @@ func newService(tb testing.TB, set settings) *service {
 }
 
 // command returns the command line of a process of the service.
-func (s *service) command() *exec.Cmd {
+func (s *service) command() *exec.Cmd { return s.commandFor("service") }
+
+func (s *service) commandFor(helper string) *exec.Cmd {
 	s.tb.Helper()
 	b, err := json.Marshal(s.set)
 	if err != nil {
 		s.tb.Fatal(err)
 	}
-	cmd := testmain.Command(s.tb, "service")
+	cmd := testmain.Command(s.tb, helper)
 	// Under the race detector os.Exit takes a second by default.
 	cmd.Env = append(cmd.Environ(), envSettings+"="+string(b), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	return cmd

@@ -348,6 +348,9 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		// The successor has told tableflip before it told us. tableflip has to
 		// have heard it, too, or its Stop would kill the successor.
 		<-up.child.done
+		u.mu.Lock()
+		u.engine.spent = true
+		u.mu.Unlock()
 	}
 	up.report.Outcome = OutcomeCommitted
 	up.report.Open = u.conns.open()

@@ -394,7 +394,10 @@ func (u *Upgrader) letGo() error {
 	if ours {
 		errs = append(errs, u.pid.remove())
 	}
-	if u.engine != nil && (ours || replaced || !u.engine.child()) {
+	u.mu.Lock()
+	spent := u.engine != nil && u.engine.spent
+	u.mu.Unlock()
+	if u.engine != nil && (ours || spent) {
 		u.engine.stop() // see there why not in any other case
 	}
 	u.states.close()
