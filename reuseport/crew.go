@@ -52,6 +52,7 @@ type crew struct {
 	// has seen every change of it; nil if not.
 	order    []uint32
 	steering Steering
+	steerer  Steerer // nil means the programs of this package
 }
 
 func newCrew(udp bool) *crew {
@@ -79,11 +80,22 @@ func (c *crew) end() { <-c.op }
 func (s *socket) member() *socket { return s }
 
 // joined takes in s, which is in the kernel's group now.
-func (c *crew) joined(s *socket) {
+func (c *crew) joined(s *socket) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.socks = append(c.socks, s)
 	c.order = extend(c.udp, c.order, s, len(c.socks))
+	steerer := c.steerer
+	c.mu.Unlock()
+	if steerer == nil {
+		return nil
+	}
+	return steerer.Join(s.conn)
+}
+
+func (c *crew) steeredBy() Steerer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.steerer
 }
 
 // idle lets other processes have their turn after the last member was closed. An
@@ -105,6 +117,14 @@ func (c *crew) drop(s *socket) bool {
 	i := slices.Index(c.socks, s)
 	if i < 0 {
 		return false
+	}
+	if c.steerer != nil {
+		// Its methods don't call back, and it must not miss the moment.
+		c.steerer.Left(s.conn)
+		if len(c.socks) == 1 {
+			_ = c.steerer.Close() // the group goes, and its program
+			c.steerer = nil
+		}
 	}
 	c.socks = slices.Delete(c.socks, i, i+1)
 	if at := slices.Index(c.order, s.inode); at >= 0 {

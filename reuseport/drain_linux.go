@@ -199,7 +199,13 @@ func (l *leave) all(ctx context.Context, sockets []*socket) error {
 				return errors.Join(append(l.errs, l.last(ctx, left))...)
 			}
 		}
-		if err := l.steered(ctx, left, inodes, others); err != nil {
+		step := l.steered
+		if s := l.c.steeredBy(); s != nil {
+			step = func(ctx context.Context, left []*socket, inodes []uint32, _ int) error {
+				return l.byOther(ctx, s, left, inodes)
+			}
+		}
+		if err := step(ctx, left, inodes, others); err != nil {
 			if !errors.Is(err, ErrIncomplete) {
 				// A probe that failed because the group changed under it
 				// says nothing.
@@ -304,6 +310,27 @@ func (l *leave) steered(ctx context.Context, left []*socket, inodes []uint32, ot
 	return nil
 }
 
+// byOther is steered with another way of steering.
+func (l *leave) byOther(ctx context.Context, s Steerer, left []*socket, inodes []uint32) error {
+	conns := make([]syscall.Conn, len(left))
+	for i, sock := range left {
+		conns[i] = sock.conn
+	}
+	if err := s.Away(conns...); err != nil {
+		return err
+	}
+	l.note(StrategySteerer)
+	l.migrate = s.Migrates()
+	if err := awaitGrace(ctx); err != nil {
+		return l.abandon(left, err)
+	}
+	if err := l.wait(ctx, left, l.migrate, nil); err != nil {
+		return l.abandon(left, err)
+	}
+	l.shut(left)
+	return nil
+}
+
 // afterwards explains a group that is not as it should be after a close.
 func (l *leave) afterwards(now, want []uint32, victims []*socket) {
 	for _, s := range victims {
@@ -363,7 +390,7 @@ func (l *leave) turn(ctx context.Context, prog program, away []*socket) error {
 
 // note records a strategy, keeping the weakest.
 func (l *leave) note(s Strategy) {
-	rank := []Strategy{"", StrategySteer, StrategySteerMigrate, StrategyStopQueueing, StrategyMigrate, StrategyBestEffort}
+	rank := []Strategy{"", StrategySteer, StrategySteerMigrate, StrategySteerer, StrategyStopQueueing, StrategyMigrate, StrategyBestEffort}
 	if slices.Index(rank, s) > slices.Index(rank, l.report.Strategy) {
 		l.report.Strategy = s
 	}
@@ -553,7 +580,7 @@ func (l *leave) quiesce(ctx context.Context, sockets []*socket) error {
 
 // abandon closes all that is to leave when the time is up.
 func (l *leave) abandon(sockets []*socket, cause error) error {
-	if !l.migrate || l.report.Strategy != StrategySteerMigrate {
+	if !l.migrate || l.report.Strategy != StrategySteerMigrate && l.report.Strategy != StrategySteerer {
 		l.lossy("the time was up")
 	}
 	if !errors.Is(cause, ErrIncomplete) {
@@ -565,6 +592,9 @@ func (l *leave) abandon(sockets []*socket, cause error) error {
 
 // restore puts the steering of the remaining members back.
 func (l *leave) restore(ctx context.Context) error {
+	if l.c.steeredBy() != nil {
+		return nil // it has never left
+	}
 	s := l.c.current()
 	if s.kind == steerAway {
 		// Not from those that have left.

@@ -162,7 +162,11 @@ func (g *Group) insert(l *Listener, addr net.Addr) error {
 	}
 	g.members = append(g.members, l)
 	if l.tcp != nil {
-		g.crew.joined(l.sock)
+		if err := g.crew.joined(l.sock); err != nil {
+			g.members = g.members[:len(g.members)-1]
+			g.crew.drop(l.sock)
+			return err
+		}
 	}
 	if g.merged != nil {
 		g.merged.serve(l)

@@ -72,9 +72,10 @@ func (l *Listener) Listen() error {
 	_ = l.bound.Close() // ln has a descriptor of its own
 	l.bound = nil
 	l.ln.Store(ln)
-	l.group.crew.joined(l.sock)
 	close(l.open)
-	return nil
+	l.mu.Unlock() // a Steerer asks for the descriptor
+	defer l.mu.Lock()
+	return l.group.crew.joined(l.sock)
 }
 
 // Accept waits for the next connection. It fails with [ErrClosed] once the

@@ -119,8 +119,7 @@ func (g *PacketGroup) insert(p *PacketConn) error {
 	}
 	g.address = p.udp.LocalAddr().String()
 	g.members = append(g.members, p)
-	g.crew.joined(p.sock)
-	return nil
+	return g.crew.joined(p.sock)
 }
 
 func (g *PacketGroup) left(p *PacketConn) bool {

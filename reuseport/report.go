@@ -16,6 +16,11 @@ const (
 	// handshakes that are under way to another member.
 	StrategySteerMigrate Strategy = "steer, migrate"
 
+	// StrategySteerer: the group's [Steerer] gives new connections to others.
+	// If it migrates, the member closes as soon as its queue is served, and
+	// what is under way moves.
+	StrategySteerer Strategy = "steerer"
+
 	// StrategyMigrate: net.ipv4.tcp_migrate_req is 1 and steering failed. The
 	// kernel moves queue and handshakes; a SYN that arrives in the moment of
 	// the close can be lost.
@@ -53,8 +58,8 @@ type Report struct {
 	// datagrams read.
 	Accepted int64
 	// Left counts handshakes and queued connections at the end of the time
-	// (ErrIncomplete). They are lost, except with StrategySteerMigrate and
-	// StrategyMigrate, where the kernel has moved them.
+	// (ErrIncomplete). They are lost, except where the kernel moves them:
+	// StrategySteerMigrate, StrategyMigrate, and a Steerer that migrates.
 	Left int
 
 	// Duration is the time from the call to the end, Queued the part of it that

@@ -2,6 +2,7 @@ package reuseport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -16,6 +17,9 @@ func (c *crew) steer(ctx context.Context, s Steering) error {
 	own := c.members()
 	if len(own) == 0 {
 		return ErrClosed
+	}
+	if c.steeredBy() != nil {
+		return fmt.Errorf("steer by %v: the group has a Steerer: %w", s, errors.ErrUnsupported)
 	}
 	l := &leave{c: c, report: new(Report), start: time.Now()}
 	if err := l.open(own[0]); err != nil {
