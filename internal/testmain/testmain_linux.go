@@ -75,7 +75,7 @@ func leftChildren() []string {
 	lists, _ := filepath.Glob("/proc/self/task/*/children") // CONFIG_PROC_CHILDREN; the pattern is right
 	for _, list := range lists {
 		pids, _ := os.ReadFile(list) // a thread may have ended
-		for _, pid := range strings.Fields(string(pids)) {
+		for pid := range strings.FieldsSeq(string(pids)) {
 			comm, _ := os.ReadFile("/proc/" + pid + "/comm") // only for the text
 			left = append(left, fmt.Sprintf("%s (%s)", pid, strings.TrimSpace(string(comm))))
 		}

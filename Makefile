@@ -1,0 +1,113 @@
+# Targets for developers and CI. `make` alone lists them.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+GO ?= go
+# Pinned in a module of their own, out of the library's module graph.
+TOOL := $(GO) tool -modfile=internal/tools/go.mod
+
+# Platforms that `make cross` compiles for, next to the one it runs on.
+CROSS ?= darwin/arm64 freebsd/amd64 windows/amd64 linux/arm linux/386 js/wasm
+# Packages that a target works on.
+PKG ?= ./...
+# Time for each fuzz target, rounds of a benchmark, of a soak test, members to drain.
+FUZZTIME ?= 10s
+COUNT ?= 1
+SOAK ?= 20
+DRAINS ?= 2000
+
+.PHONY: help
+help: ## list the targets
+	@echo "usage: make TARGET [VARIABLE=value]"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS)"
+
+.PHONY: demo
+demo: ## upgrade a small service under load, in every mode
+	$(GO) run ./cmd/baton-demo demo
+
+.PHONY: test
+test: ## run the tests
+	$(GO) test -shuffle=on -timeout=10m $(PKG)
+
+.PHONY: race
+race: ## run the tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout=20m $(PKG)
+
+.PHONY: check
+check: lint tidy-check cross race test ## everything that must pass before a change goes in
+
+.PHONY: lint
+lint: ## formatting, go vet, go fix, staticcheck
+	@echo gofumpt -l .
+	@files=$$($(TOOL) gofumpt -l .) && if [ -n "$$files" ]; then \
+		echo "$$files"; echo "these files are not formatted: make fmt"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) fix -diff ./...
+	$(TOOL) staticcheck ./...
+
+.PHONY: fmt
+fmt: ## format the sources
+	$(TOOL) gofumpt -w .
+
+.PHONY: fix
+fix: ## rewrite the sources to newer Go, and format them
+	$(GO) fix ./...
+	$(TOOL) gofumpt -w .
+
+.PHONY: tidy
+tidy: ## bring go.mod and go.sum in line with the sources
+	$(GO) mod tidy
+	cd internal/tools && $(GO) mod tidy
+
+.PHONY: tidy-check
+tidy-check: ## fail if make tidy would change something
+	$(GO) mod tidy -diff
+	cd internal/tools && $(GO) mod tidy -diff
+	$(GO) mod verify
+
+.PHONY: cross
+cross: ## vet and compile packages and tests for other platforms
+	@for platform in $(CROSS); do \
+		export CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
+		echo "$$platform: go vet, go test -c"; \
+		$(GO) vet $(PKG) && $(GO) test -c -o /dev/null $(PKG) || exit 1; \
+	done
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZTIME
+	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sort | { \
+	status=0; \
+	while IFS=: read -r file fn; do \
+		echo "$${fn#func } in $${file%/*}"; \
+		$(GO) test -run='^$$' -fuzz="^$${fn#func }$$" -fuzztime=$(FUZZTIME) "$${file%/*}" </dev/null || status=1; \
+	done; exit $$status; }
+
+.PHONY: bench
+bench: ## run the benchmarks, COUNT times
+	$(GO) test -run='^$$' -bench=. -benchmem -count=$(COUNT) -timeout=60m $(PKG)
+
+.PHONY: cover
+cover: ## run the tests, write cover.out, print what they reach of each package
+	$(GO) test -timeout=20m -coverprofile=cover.out $(PKG)
+	@$(GO) tool cover -func=cover.out | tail -n 1
+	@echo "go tool cover -html=cover.out shows the lines"
+
+.PHONY: vuln
+vuln: ## look the dependencies up in the Go vulnerability database (online)
+	@$(TOOL) govulncheck ./... || { \
+		echo "make vuln: vulnerabilities found, or no answer from https://vuln.go.dev: see above. This is not a clean result." >&2; exit 1; }
+
+.PHONY: soak
+soak: ## run the tests of handoff and reuseport SOAK times
+	$(GO) test -shuffle=on -count=$(SOAK) -timeout=120m ./handoff/... ./reuseport/...
+
+.PHONY: soak-reuseport
+soak-reuseport: ## drain DRAINS members of reuseport groups under load
+	$(GO) run ./reuseport/internal/soak -drains $(DRAINS)
+
+.PHONY: hooks
+hooks: ## have git check staged Go files before each commit
+	git config core.hooksPath .githooks
