@@ -136,7 +136,8 @@ func (j *Joiner) takeSockets(r *Received, m *wire.Sockets, fds []int) error {
 	if j.Hello.Via == wire.ViaInherit {
 		want = 0
 	}
-	if len(fds) != want || int(m.First) != len(r.Sockets) || len(r.Sockets)+len(m.Entries) > int(r.Welcome.Sockets) {
+	// Without an entry in each there would be no end to them.
+	if len(m.Entries) == 0 || len(fds) != want || int(m.First) != len(r.Sockets) || len(r.Sockets)+len(m.Entries) > int(r.Welcome.Sockets) {
 		_ = fdx.Close(fds...)
 		return &Error{Reason: ReasonProtocol, Text: fmt.Sprintf("%d descriptors for %d sockets, entry %d after %d of %d", len(fds), len(m.Entries), m.First, len(r.Sockets), r.Welcome.Sockets)}
 	}
@@ -156,12 +157,17 @@ func (j *Joiner) takeSockets(r *Received, m *wire.Sockets, fds []int) error {
 }
 
 func (j *Joiner) takeStates(r *Received, m *wire.States, fds []int) error {
-	if len(fds) != len(m.Entries) || len(r.States)+len(fds) > int(r.Welcome.States) {
+	if len(fds) == 0 || len(fds) != len(m.Entries) || len(r.States)+len(fds) > int(r.Welcome.States) {
 		_ = fdx.Close(fds...)
 		return &Error{Reason: ReasonProtocol, Text: fmt.Sprintf("%d descriptors for %d state blobs", len(fds), len(m.Entries))}
 	}
 	for i, e := range m.Entries {
 		r.States = append(r.States, Blob{Name: e.Name, Size: e.Size, File: os.NewFile(uintptr(fds[i]), e.Name)})
+	}
+	for i, fd := range fds {
+		if err := verifyBlob(r.States[len(r.States)-len(fds)+i], fd); err != nil {
+			return &Error{Reason: ReasonTransfer, Text: fmt.Sprintf("state %q", m.Entries[i].Name), Err: err}
+		}
 	}
 	return nil
 }
@@ -170,45 +176,50 @@ func (j *Joiner) takeStates(r *Received, m *wire.States, fds []int) error {
 func (j *Joiner) next(conv *conversation, patience time.Duration) (wire.Message, []int, error) {
 	quiet := newSilence(patience)
 	defer quiet.stop()
-	var in incoming
-	for open := true; in.msg == nil; {
+	for {
 		select {
-		case in, open = <-conv.inbox:
+		case in, ok := <-conv.inbox:
+			if !ok {
+				return nil, nil, ended(conv)
+			}
+			return said(in)
 		case <-quiet.ticker.C:
 			if quiet.tick() {
 				return nil, nil, &Error{Reason: ReasonHung, Text: fmt.Sprintf("the predecessor sent nothing for %v", patience)}
 			}
-			continue
 		}
-		if !ok {
-			err := conv.gone()
-			if err == nil {
-				err = io.ErrUnexpectedEOF
-			}
-			switch {
-			case errors.Is(err, fdpass.ErrTruncated):
-				return nil, nil, &Error{Reason: ReasonTransfer, Err: err}
-			case conv.garbled():
-				return nil, nil, &Error{Reason: ReasonProtocol, Err: err}
-			}
-			return nil, nil, &Error{Reason: ReasonDied, Text: "before all sockets were passed", Err: err}
-		}
-		switch m := in.msg.(type) {
-		case *wire.Refuse:
-			_ = fdx.Close(in.fds...)
-			r := ReasonRefused
-			if m.Code == wire.CodeVersion {
-				r = ReasonVersion
-			}
-			return nil, nil, &Error{Reason: r, Code: m.Code, Text: m.Reason}
-		case *wire.Rollback:
-			_ = fdx.Close(in.fds...)
-			return nil, nil, &Error{Reason: ReasonRolledBack, Code: m.Code, Text: m.Reason}
-		}
-		return in.msg, in.fds, nil
-	case <-t.C:
-		return nil, nil, &Error{Reason: ReasonHung, Text: fmt.Sprintf("the predecessor sent nothing for %v", patience)}
 	}
+}
+
+// said tells a predecessor's withdrawal from the messages of a transfer.
+func said(in incoming) (wire.Message, []int, error) {
+	switch m := in.msg.(type) {
+	case *wire.Refuse:
+		_ = fdx.Close(in.fds...) // none belong here
+		r := ReasonRefused
+		if m.Code == wire.CodeVersion {
+			r = ReasonVersion
+		}
+		return nil, nil, &Error{Reason: r, Code: m.Code, Text: m.Reason}
+	case *wire.Rollback:
+		_ = fdx.Close(in.fds...) // likewise
+		return nil, nil, &Error{Reason: ReasonRolledBack, Code: m.Code, Text: m.Reason}
+	}
+	return in.msg, in.fds, nil
+}
+
+// ended says why conv is at its end before the transfer is.
+func ended(conv *conversation) error {
+	err := conv.gone()
+	switch {
+	case err == nil:
+		err = io.ErrUnexpectedEOF
+	case errors.Is(err, fdpass.ErrTruncated):
+		return &Error{Reason: ReasonTransfer, Err: err}
+	case conv.garbled():
+		return &Error{Reason: ReasonProtocol, Err: err}
+	}
+	return &Error{Reason: ReasonDied, Text: "before all sockets were passed", Err: err}
 }
 
 func unexpected(m wire.Message) error {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -33,7 +35,9 @@ type Lingering struct {
 	quit   chan struct{} // closed by Bye
 	gone   chan struct{} // closed when the conversation is over
 	asked  chan string   // EndLinger
-	bye    chan *wire.Bye
+	bye    wire.Bye      // valid once quit is closed
+	once   sync.Once
+	hang   time.Duration
 }
 
 type move struct {
@@ -48,7 +52,7 @@ type adoption struct {
 	done chan error
 }
 
-func newLingering(conv *conversation, takes []string) *Lingering {
+func newLingering(conv *conversation, takes []string, hang time.Duration) *Lingering {
 	return &Lingering{
 		conv:   conv,
 		takes:  takes,
@@ -57,7 +61,7 @@ func newLingering(conv *conversation, takes []string) *Lingering {
 		quit:   make(chan struct{}),
 		gone:   make(chan struct{}),
 		asked:  make(chan string, 1),
-		bye:    make(chan *wire.Bye, 1),
+		hang:   hang,
 	}
 }
 
@@ -77,6 +81,9 @@ func (l *Lingering) Move(ctx context.Context, name string, state []byte, fd int)
 		return ErrNoTaker
 	}
 	m := &move{conn: wire.Conn{Name: name, State: state}, fd: fd, done: make(chan error, 1)}
+	if err := wire.Check(&wire.Conns{Entries: []wire.Conn{m.conn}}); err != nil {
+		return err // which would be the end of the conversation
+	}
 	select {
 	case l.moves <- m:
 	case <-l.gone:
@@ -103,13 +110,14 @@ func (l *Lingering) Adopt(m wire.Adopt, fd int) error {
 // Tell sends the state of the linger. Errors show as the end of the conversation.
 func (l *Lingering) Tell(m wire.Linger) { _ = l.conv.link.Send(&m, nil) }
 
-// Bye ends the conversation; Run returns.
+// Bye ends the conversation: nothing moves any more, and Run returns when the
+// successor has answered for what is under way, or was silent for too long.
+// Only the first call counts.
 func (l *Lingering) Bye(m wire.Bye) {
-	select {
-	case l.bye <- &m:
+	l.once.Do(func() {
+		l.bye = m
 		close(l.quit)
-	default: // said already
-	}
+	})
 }
 
 // Run moves connections until Bye, or until the conversation is over.
@@ -120,13 +128,17 @@ func (l *Lingering) Run() {
 		close(l.gone)
 		w.fail(ErrGone)
 	}()
+	quit, moves, adopts := l.quit, l.moves, l.adopts
+	quiet := newSilence(l.hang)
+	defer quiet.stop()
 	for {
-		moves, adopts, quit := l.moves, l.adopts, l.quit
-		if len(w.open) >= window {
-			moves, adopts = nil, nil
+		if quit == nil && len(w.open) == 0 {
+			_ = l.conv.link.Send(&l.bye, nil) // it may be gone by now
+			return
 		}
-		if len(w.open) > 0 {
-			quit = nil // what is under way is settled first
+		mv, ad := moves, adopts
+		if len(w.open) >= window {
+			mv, ad = nil, nil
 		}
 		select {
 		case in, ok := <-l.conv.inbox:
@@ -137,19 +149,24 @@ func (l *Lingering) Run() {
 			switch m := in.msg.(type) {
 			case *wire.Ack:
 				w.ack(m)
+				quiet.heard()
 			case *wire.EndLinger:
 				select {
 				case l.asked <- m.Reason:
 				default: // asked already
 				}
 			}
-		case m := <-moves:
+		case m := <-mv:
 			w.sendMoves(l.gather(m))
-		case a := <-adopts:
+		case a := <-ad:
 			w.sendAdoption(a)
 		case <-quit:
-			_ = l.conv.link.Send(<-l.bye, nil) // it may be gone by now
-			return
+			quit, moves, adopts = nil, nil, nil // what is under way is settled first
+			quiet.heard()
+		case <-quiet.ticker.C:
+			if quit == nil && quiet.tick() {
+				return
+			}
 		}
 	}
 }
@@ -238,8 +255,8 @@ type Following struct {
 	// Deliver is given a connection that moved, and owns fd. It reports whether
 	// it takes the connection; the predecessor keeps it otherwise.
 	Deliver func(name string, state []byte, fd int) bool
-	// Adopt is given the conversation with an older predecessor. It owns fd if
-	// it returns true.
+	// Adopt is given the conversation with an older predecessor, and owns fd. It
+	// reports whether it takes the conversation.
 	Adopt func(m wire.Adopt, fd int) bool
 	// Told is called with each account of the linger.
 	Told func(wire.Linger)
@@ -275,10 +292,10 @@ func (f *Following) Run() (wire.Bye, bool) {
 			f.ack(m.Seq, f.deliver(m, in.fds))
 		case *wire.Adopt:
 			taken := uint32(0)
-			if len(in.fds) == 1 && f.Adopt(*m, in.fds[0]) {
+			if len(in.fds) != 1 {
+				_ = fdx.Close(in.fds...) // the sender still has its own
+			} else if f.Adopt(*m, in.fds[0]) {
 				taken = 1
-			} else {
-				_ = fdx.Close(in.fds...) // not taken
 			}
 			f.ack(m.Seq, taken)
 		case *wire.Linger:

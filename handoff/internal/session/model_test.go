@@ -25,6 +25,9 @@ type world struct {
 	sHeard bool // S has seen the end of the stream
 	pHeard bool
 	asked  bool // the operator has asked for a rollback
+	left   bool // P's process is about to end
+	engine bool // tableflip tells P when S owns the sockets
+	told   bool // and has
 }
 
 // One letter for each message.
@@ -139,8 +142,18 @@ func (w world) steps() []transition {
 			n.asked = true
 			add("P: rollback", n.stepP(offerCancel))
 		}
+		if w.engine && !w.told && w.s.phase == claimOwner {
+			n := w
+			n.told = true
+			add("P: engine ready", n.stepP(offerEngineReady))
+		}
+		if w.p.phase == offerDoubting {
+			n := w.stepP(offerLeave)
+			n.left = true
+			add("P: leave", n)
+		}
 	}
-	closed := w.pDead || w.p.phase == offerEnded
+	closed := w.pDead || w.left || w.p.phase == offerEnded
 	if !w.sDead && (w.s.phase == claimWarming || w.s.phase == claimProbation) {
 		switch {
 		case w.toS != "":
@@ -186,6 +199,7 @@ func (w world) deaths() []transition {
 // check returns what is wrong with a state; settled says that nothing can
 // happen in it any more but a death.
 func (w world) check(settled bool) string {
+	w.pDead = w.pDead || w.left
 	pKeeps, pGave := w.p.phase == offerEnded, w.p.phase == offerCommitted
 	sOwns, sQuit := w.s.phase == claimOwner, w.s.phase == claimQuit
 	switch {
@@ -220,13 +234,15 @@ func TestModel(t *testing.T) {
 	t.Parallel()
 	for _, probation := range []bool{true, false} {
 		for _, child := range []bool{true, false} {
-			for _, deaths := range []int{0, 1, 2} {
-				t.Run(fmt.Sprintf("probation=%t,child=%t,deaths=%d", probation, child, deaths), func(t *testing.T) {
+			for run := range 6 {
+				deaths, engine := run%3, run >= 3
+				t.Run(fmt.Sprintf("probation=%t,child=%t,engine=%t,deaths=%d", probation, child, engine, deaths), func(t *testing.T) {
 					t.Parallel()
 					n := explore(t, world{
-						p:     offer{phase: offerSending, probation: probation, child: child},
-						toP:   string(msgVerified),
-						pOpen: true,
+						p:      offer{phase: offerSending, probation: probation, child: child},
+						toP:    string(msgVerified),
+						pOpen:  true,
+						engine: engine,
 					}, deaths)
 					t.Logf("%d states", n)
 					if n < 50 {

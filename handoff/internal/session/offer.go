@@ -51,6 +51,7 @@ const (
 	offerProbationOver                   // its time has passed
 	offerSilent                          // nothing was heard for the hang timeout
 	offerCancel                          // the caller gives up, or the operator rolls back
+	offerLeave                           // this process is about to end, whatever comes of the upgrade
 )
 
 type offerAction uint8
@@ -162,7 +163,12 @@ func (o offer) beforeReady(e offerEvent) (offer, []offerAction) {
 		return o.fail(ReasonTimeout, o.phase != offerWaiting)
 	case offerCancel:
 		return o.fail(ReasonCanceled, o.phase != offerWaiting)
-	case offerProbationOver, offerSilent, offerAlive:
+	case offerSilent:
+		if o.phase == offerSending { // a batch was not acknowledged
+			return o.fail(ReasonHung, true)
+		}
+		return o, nil
+	case offerProbationOver, offerAlive, offerLeave:
 		return o, nil // timers of a phase that has not begun
 	}
 	return o.fail(ReasonProtocol, o.phase != offerWaiting)
@@ -192,7 +198,7 @@ func (o offer) inProbation(e offerEvent) (offer, []offerAction) {
 		return o.withdraw(ReasonHung, true)
 	case offerCancel:
 		return o.withdraw(ReasonRolledBack, false)
-	case offerDeadline:
+	case offerDeadline, offerLeave:
 		return o, nil
 	}
 	return o.withdraw(ReasonProtocol, true)
@@ -205,6 +211,9 @@ func (o offer) afterCommit(e offerEvent) (offer, []offerAction) {
 	case offerAborted: // it had refused before it read Commit
 		return o.back(ReasonAborted)
 	case offerGone:
+		if o.killed {
+			return o.back(ReasonHung) // which is why
+		}
 		return o.back(ReasonDied)
 	case offerSilent:
 		// A child can be killed, which settles the question; its end is the next
@@ -223,10 +232,11 @@ func (o offer) afterCommit(e offerEvent) (offer, []offerAction) {
 }
 
 // inDoubt serves on until the successor says what it made of Commit. There is
-// no deadline: a decision without it could make two owners, or none.
+// no deadline: a decision without it could make two owners, or none. If our
+// process is about to end, the successor will find Commit when it wakes up.
 func (o offer) inDoubt(e offerEvent) (offer, []offerAction) {
 	switch e {
-	case offerConfirmed, offerTook, offerEngineReady:
+	case offerConfirmed, offerTook, offerEngineReady, offerLeave:
 		return o.yield(offerPauseQuietly)
 	case offerAborted:
 		o.phase, o.reason = offerEnded, ReasonAborted

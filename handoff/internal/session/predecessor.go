@@ -51,7 +51,9 @@ type Predecessor struct {
 	Exited <-chan error
 	// EngineReady is closed when tableflip says that its child is ready.
 	EngineReady <-chan struct{}
-	// Cancel yields a reason to take the sockets back.
+	// Cancel yields a reason to take the sockets back. wire.CodeClosed says that
+	// this process ends: then it doesn't wait for a successor that has not
+	// answered Commit.
 	Cancel <-chan *Error
 
 	conv  *conversation
@@ -65,7 +67,7 @@ type Predecessor struct {
 	quiet *silence
 
 	deadline, trialOver, lastWords <-chan time.Time
-	graced, garbled                bool
+	graced, garbled, leaving       bool
 }
 
 // Phase names a part of the upgrade for those who watch it.
@@ -131,7 +133,7 @@ func (p *Predecessor) Run(arrivals <-chan Arrival) Result {
 		return res
 	}
 	if p.conv != nil {
-		res.Lingering = newLingering(p.conv, p.trial.Conns)
+		res.Lingering = newLingering(p.conv, p.trial.Conns, p.Timeouts.Hang)
 	}
 	return res
 }
@@ -187,6 +189,7 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 			p.EngineReady = nil
 			p.event(offerEngineReady)
 		case e := <-p.Cancel:
+			p.leaving = p.leaving || e.Code == wire.CodeClosed
 			p.because(offerCancel, e)
 		case <-p.deadline:
 			// A process that was stopped finds its timers expired before it has
@@ -401,6 +404,9 @@ func (p *Predecessor) event(e offerEvent) {
 	}
 	for _, a := range acts {
 		p.do(a)
+	}
+	if p.leaving && p.state.phase == offerDoubting {
+		p.event(offerLeave)
 	}
 }
 

@@ -19,7 +19,8 @@ type Successor struct {
 	Own func()
 	// Gone is called when the predecessor turns out to be gone before commit.
 	Gone func()
-	// Healthy is asked before each sign of life; an error is an Abort.
+	// Healthy is asked before each sign of life; an error is an Abort. Its
+	// context ends after four fifths of the hang timeout.
 	Healthy func(ctx context.Context) error
 	// Accepted counts the connections accepted so far.
 	Accepted func() uint64
@@ -105,6 +106,12 @@ func (s *Successor) Run() Tenure {
 		}
 		select {
 		case in, ok := <-inbox:
+			if !ok && s.conv.garbled() {
+				// It may be alive and serving: no reason to take its place.
+				s.cause = &Error{Reason: ReasonProtocol, Err: s.conv.gone()}
+				s.event(claimAbort)
+				continue
+			}
 			if !ok {
 				if s.Gone != nil {
 					s.Gone()
@@ -195,7 +202,9 @@ func (s *Successor) message(ctx context.Context, in incoming) {
 		if !s.probing {
 			s.probing = true
 			go func() { // ends with the hook; Run waits for it
-				ctx, cancel := context.WithTimeout(ctx, s.welcome.HangTimeout)
+				// One tick less than what the predecessor waits for, so that it
+				// hears of a check that hangs before it calls us hung.
+				ctx, cancel := context.WithTimeout(ctx, s.welcome.HangTimeout/quietTicks*(quietTicks-1))
 				defer cancel()
 				s.health <- s.Healthy(ctx)
 			}()

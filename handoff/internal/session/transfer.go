@@ -106,12 +106,17 @@ func (t *transfer) send(m wire.Message, fds []int) error {
 	if err := t.settle(window - 1); err != nil {
 		return err
 	}
+	if err := wire.Check(m); err != nil {
+		return err // the successor would only say that we broke the protocol
+	}
 	for {
 		err := t.conv.link.Send(m, fds)
 		switch {
 		case err == nil:
 			t.pending++
 			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return fmt.Errorf("%w: %w", errSilent, err)
 		case errors.Is(err, syscall.ETOOMANYREFS) && t.pending > 0:
 			if err := t.settle(t.pending - 1); err != nil {
 				return err
@@ -120,8 +125,7 @@ func (t *transfer) send(m wire.Message, fds []int) error {
 			return fmt.Errorf("too many descriptors in flight for this user (unix(7), ETOOMANYREFS): raise RLIMIT_NOFILE: %w", err)
 		default:
 			if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
-				// It has gone: its last words are worth more.
-				t.pending = max(t.pending, 1)
+				t.pending++ // it has gone: its last words, or its end, are worth more
 			}
 			if e := t.settle(0); e != nil {
 				return e

@@ -12,6 +12,26 @@ import (
 // ErrMismatch says that a descriptor is not what the manifest says it is.
 var ErrMismatch = errors.New("descriptor does not match the manifest")
 
+// verifyBlob compares a state blob with its entry in the manifest. Nobody can
+// change it or cut it off while it is read.
+func verifyBlob(b Blob, fd int) error {
+	sealed, err := fdx.Sealed(fd)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMismatch, err)
+	}
+	if !sealed {
+		return fmt.Errorf("%w: not a sealed file", ErrMismatch)
+	}
+	fi, err := b.File.Stat()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrMismatch, err)
+	}
+	if uint64(fi.Size()) != b.Size {
+		return fmt.Errorf("%w: %d bytes, want %d", ErrMismatch, fi.Size(), b.Size)
+	}
+	return nil
+}
+
 // Verify compares a descriptor with its entry in the manifest: SO_DOMAIN,
 // SO_TYPE, SO_PROTOCOL, SO_ACCEPTCONN and getsockname(2).
 func Verify(e wire.Socket, fd int) error {

@@ -1,0 +1,589 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+)
+
+// listen starts a successor whose predecessor is the script, up to Verified.
+func listen(t *testing.T, set func(s *session.Successor)) (*newSide, script) {
+	t.Helper()
+	a, b := memPair()
+	n := newNewSide(t, hang)
+	s := script{t, b}
+	joined := make(chan error, 1)
+	go func() { joined <- n.join(a) }()
+	s.welcome(hang)
+	hear[*wire.Verified](s)
+	if err := <-joined; err != nil {
+		t.Fatal(err)
+	}
+	if set != nil {
+		set(n.s)
+	}
+	n.start()
+	return n, s
+}
+
+func (n *newSide) ready() {
+	n.t.Helper()
+	if !n.s.Ready() {
+		n.t.Error("Ready() = false")
+	}
+}
+
+func TestCommit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n, s := listen(t, func(s *session.Successor) { s.Conns = func() []string { return []string{"x", "y"} } })
+		time.Sleep(time.Hour) // a start may take its time, and the predecessor is silent
+		wantCalls(t, &n.journal, "")
+		n.ready()
+		wantCalls(t, &n.journal, "open")
+		if m := hear[*wire.Ready](s); !cmp.Equal(m.Conns, []string{"x", "y"}) {
+			t.Errorf("Ready = %+v", m)
+		}
+		s.say(&wire.Paused{}, &wire.Ping{Seq: 4, Final: true})
+		if m := hear[*wire.Alive](s); m.Seq != 4 || m.Accepted != 7 {
+			t.Errorf("Alive = %+v", m)
+		}
+		wantCalls(t, &n.journal, "open")
+		s.say(&wire.Commit{})
+		if m := hear[*wire.Committed](s); m.Accepted != 7 {
+			t.Errorf("Committed = %+v", m)
+		}
+		n.wantOwner(false)
+		wantCalls(t, &n.journal, "open own")
+		if !n.s.Ready() || n.s.Abort("too late") {
+			t.Error("an owner is not ready, or can abort")
+		}
+	})
+}
+
+// TestSilentPredecessor has the predecessor fall silent.
+func TestSilentPredecessor(t *testing.T) {
+	t.Run("probation", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			n, s := listen(t, nil)
+			time.Sleep(1500 * time.Millisecond)
+			n.ready()
+			began := time.Now()
+			n.wantOwner(true)
+			wantTook(t, time.Since(began), 5500*time.Millisecond) // six ticks
+			wantCalls(t, &n.journal, "open own")
+			if got := s.rest(); got != "Ready Took" {
+				t.Errorf("predecessor was told %q, want Ready Took", got)
+			}
+		})
+	})
+	t.Run("after the final ping", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			n, s := listen(t, nil)
+			time.Sleep(1500 * time.Millisecond)
+			n.ready()
+			time.Sleep(4 * time.Second)
+			s.say(&wire.Ping{Seq: 1, Final: true})
+			synctest.Wait()
+			began := time.Now()
+			n.wantOwner(true)
+			wantTook(t, time.Since(began), 5500*time.Millisecond)
+			wantCalls(t, &n.journal, "open own")
+		})
+	})
+}
+
+// TestStoppedSuccessor stops the successor in probation while its mail waits.
+func TestStoppedSuccessor(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := memPair()
+			a.onSend = func(m wire.Message) {
+				if _, ok := m.(*wire.Alive); ok {
+					time.Sleep(time.Hour)
+				}
+			}
+			n := newNewSide(t, hang)
+			s := script{t, b}
+			s.say(&wire.Welcome{Version: wire.MaxVersion, HangTimeout: hang})
+			if err := n.join(a); err != nil {
+				t.Fatal(err)
+			}
+			n.start()
+			go n.s.Ready()
+			hear[*wire.Hello](s)
+			hear[*wire.Verified](s)
+			hear[*wire.Ready](s)
+			s.say(&wire.Ping{Seq: 1}, &wire.Ping{Seq: 2, Final: true})
+			time.Sleep(time.Second)
+			s.say(&wire.Commit{})
+			n.wantOwner(false)
+			wantCalls(t, &n.journal, "open own")
+		})
+	}
+}
+
+// TestStoppedJoiner stops the successor while it joins.
+func TestStoppedJoiner(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := memPair()
+			a.onSend = func(m wire.Message) {
+				if _, ok := m.(*wire.Ack); ok {
+					time.Sleep(time.Hour)
+				}
+			}
+			n := newNewSide(t, hang)
+			n.joiner.Hello.Via = wire.ViaInherit
+			s := script{t, b}
+			const count = 10
+			s.say(&wire.Welcome{Version: wire.MaxVersion, HangTimeout: hang, Sockets: count})
+			for i := range uint32(count) {
+				s.say(&wire.Sockets{Seq: i + 1, First: i, Entries: make([]wire.Socket, 1)})
+			}
+			if err := n.join(a); err != nil {
+				t.Fatal(err)
+			}
+			n.start()
+			if !n.s.Abort("enough") {
+				t.Error("Abort() = false")
+			}
+			b.Close()
+			n.wantQuit(session.ReasonAborted)
+			n.got.Close()
+		})
+	}
+}
+
+// TestPredecessorGone has the predecessor die at each step.
+func TestPredecessorGone(t *testing.T) {
+	t.Run("warming", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			n, s := listen(t, nil)
+			s.link.Close()
+			time.Sleep(time.Hour)
+			wantCalls(t, &n.journal, "gone")
+			n.ready()
+			n.wantOwner(true)
+			wantCalls(t, &n.journal, "gone open own")
+		})
+	})
+	t.Run("warming, abort", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			n, s := listen(t, nil)
+			s.link.Close()
+			synctest.Wait()
+			if !n.s.Abort("ill") {
+				t.Error("Abort() = false")
+			}
+			n.wantQuit(session.ReasonAborted)
+			wantCalls(t, &n.journal, "gone shut")
+			if n.s.Ready() {
+				t.Error("Ready() = true after Abort")
+			}
+		})
+	})
+	t.Run("probation", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			n, s := listen(t, nil)
+			n.ready()
+			s.link.Close()
+			n.wantOwner(true)
+			wantCalls(t, &n.journal, "open gone own")
+		})
+	})
+	t.Run("commit waits", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			n, s := listen(t, nil)
+			n.ready()
+			s.say(&wire.Ping{Seq: 1, Final: true}, &wire.Commit{})
+			s.link.Close()
+			n.wantOwner(false) // Following finds out
+			wantCalls(t, &n.journal, "open own")
+		})
+	})
+	t.Run("rollback waits", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			n, s := listen(t, nil)
+			n.ready()
+			s.say(&wire.Rollback{Code: wire.CodeRollback, Reason: "operator"})
+			s.link.Close()
+			if err := n.wantQuit(session.ReasonRolledBack); err.Code != wire.CodeRollback || err.Text != "operator" {
+				t.Errorf("Run() = %+v, want the predecessor's words", err)
+			}
+			wantCalls(t, &n.journal, "open shut")
+		})
+	})
+}
+
+func TestRolledBack(t *testing.T) {
+	for _, m := range []wire.Message{
+		&wire.Rollback{Code: wire.CodeTimeout, Reason: "late"},
+		&wire.Refuse{Code: wire.CodeTimeout, Reason: "late"},
+	} {
+		for _, ready := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, ready=%t", m.Type(), ready), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					n, s := listen(t, nil)
+					want := "shut"
+					if ready {
+						n.ready()
+						want = "open shut"
+						hear[*wire.Ready](s)
+					}
+					s.say(m)
+					if m := hear[*wire.RolledBack](s); m.Accepted != 7 {
+						t.Errorf("RolledBack = %+v", m)
+					}
+					synctest.Wait()
+					if len(n.tenure) > 0 {
+						t.Error("the conversation ended before the predecessor closed it")
+					}
+					s.link.Close()
+					if err := n.wantQuit(session.ReasonRolledBack); err.Code != wire.CodeTimeout || err.Text != "late" {
+						t.Errorf("Run() = %+v, want the predecessor's words", err)
+					}
+					wantCalls(t, &n.journal, want)
+					if n.s.Ready() {
+						t.Error("Ready() = true after a rollback")
+					}
+				})
+			})
+		}
+	}
+	t.Run("nobody listens", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			n, s := listen(t, nil)
+			began := time.Now()
+			s.say(&wire.Rollback{})
+			n.wantQuit(session.ReasonRolledBack)
+			wantTook(t, time.Since(began), hang)
+		})
+	})
+}
+
+func TestAbort(t *testing.T) {
+	for _, ready := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ready=%t", ready), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				n, s := listen(t, nil)
+				want := "shut"
+				if ready {
+					n.ready()
+					hear[*wire.Ready](s)
+					want = "open shut"
+				}
+				if !n.s.Abort("ill") {
+					t.Error("Abort() = false")
+				}
+				if m := hear[*wire.Abort](s); !strings.Contains(m.Reason, "ill") {
+					t.Errorf("Abort = %+v", m)
+				}
+				s.say(&wire.Commit{}) // crossed Abort
+				s.link.Close()
+				n.wantQuit(session.ReasonAborted)
+				wantCalls(t, &n.journal, want)
+			})
+		})
+	}
+}
+
+// TestHealth answers pings with a health check.
+func TestHealth(t *testing.T) {
+	ill := errors.New("no database")
+	tests := []struct {
+		name    string
+		healthy func(ctx context.Context) error
+		after   time.Duration // from the ping to the answer
+		want    error
+	}{
+		{"well", func(context.Context) error { return nil }, 0, nil},
+		{"slow", func(context.Context) error { time.Sleep(3 * time.Second); return nil }, 3 * time.Second, nil},
+		{"ill", func(context.Context) error { return ill }, 0, ill},
+		{"hangs", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, 4 * time.Second, context.DeadlineExceeded},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				n, s := listen(t, func(s *session.Successor) { s.Healthy = tt.healthy })
+				n.ready()
+				hear[*wire.Ready](s)
+				began := time.Now()
+				s.say(&wire.Ping{Seq: 1})
+				if tt.want != nil {
+					m := hear[*wire.Abort](s)
+					wantTook(t, time.Since(began), tt.after)
+					if !strings.Contains(m.Reason, tt.want.Error()) {
+						t.Errorf("Abort = %+v", m)
+					}
+					s.link.Close()
+					if err := n.wantQuit(session.ReasonAborted); !errors.Is(err, tt.want) {
+						t.Errorf("Run() = %v, want %v in it", err, tt.want)
+					}
+					wantCalls(t, &n.journal, "open shut")
+					return
+				}
+				hear[*wire.Alive](s)
+				wantTook(t, time.Since(began), tt.after)
+				s.say(&wire.Commit{})
+				n.wantOwner(false)
+				wantCalls(t, &n.journal, "open own")
+			})
+		})
+	}
+	t.Run("rolled back meanwhile", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			n, s := listen(t, func(s *session.Successor) {
+				s.Healthy = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+			})
+			n.ready()
+			hear[*wire.Ready](s)
+			s.say(&wire.Ping{Seq: 1}, &wire.Ping{Seq: 2}, &wire.Rollback{Reason: "operator"})
+			hear[*wire.RolledBack](s)
+			s.link.Close()
+			n.wantQuit(session.ReasonRolledBack)
+		})
+	})
+}
+
+// TestBothSides runs the two against each other.
+func TestBothSides(t *testing.T) {
+	slow := func(ctx context.Context) error {
+		select {
+		case <-time.After(3900 * time.Millisecond):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	tests := []struct {
+		name    string
+		to      session.Timeouts
+		healthy func(ctx context.Context) error
+		play    func(o *oldSide, n *newSide)
+		reason  session.Reason // of the predecessor
+		old     string
+		new     string
+		quit    session.Reason // of the successor
+	}{
+		{name: "no probation", old: "pause", new: "open own"},
+		{name: "long probation", to: session.Timeouts{Probation: time.Hour}, old: "pause", new: "open own"},
+		{name: "slow health check", to: session.Timeouts{Probation: time.Minute}, healthy: slow, old: "pause", new: "open own"},
+		{
+			name: "health check fails late", to: session.Timeouts{Probation: time.Minute},
+			healthy: func() func(context.Context) error {
+				n := 0
+				return func(context.Context) error {
+					if n++; n > 20 {
+						return errors.New("ill")
+					}
+					return nil
+				}
+			}(),
+			reason: session.ReasonAborted, old: "pause resume", new: "open shut", quit: session.ReasonAborted,
+		},
+		{
+			name: "health check hangs", to: session.Timeouts{Probation: time.Minute},
+			healthy: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+			reason:  session.ReasonAborted, old: "pause resume", new: "open shut", quit: session.ReasonAborted,
+		},
+		{
+			name: "rollback", to: session.Timeouts{Probation: time.Minute},
+			play: func(o *oldSide, _ *newSide) {
+				time.Sleep(30 * time.Second)
+				o.cancel <- &session.Error{Code: wire.CodeRollback, Text: "operator"}
+			},
+			reason: session.ReasonRolledBack, old: "pause resume", new: "open shut", quit: session.ReasonRolledBack,
+		},
+		{
+			name: "abort", to: session.Timeouts{Probation: time.Minute},
+			play: func(_ *oldSide, n *newSide) {
+				time.Sleep(30 * time.Second)
+				n.s.Abort("changed my mind")
+			},
+			reason: session.ReasonAborted, old: "pause resume", new: "open shut", quit: session.ReasonAborted,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				a, b := memPair()
+				tt.to.Hang = hang
+				o, n := newOldSide(t, tt.to), newNewSide(t, hang)
+				n.joiner.Hello.Via = wire.ViaInherit
+				o.items = noFDs(1000)
+				arrivals := make(chan session.Arrival, 1)
+				o.startWith(arrivals)
+				go func() { // ends with Hello
+					m, _, err := a.Recv()
+					if h, ok := m.(*wire.Hello); ok && err == nil {
+						arrivals <- session.Arrival{Link: a, Hello: *h}
+					}
+				}()
+				if err := n.join(b); err != nil {
+					t.Fatal(err)
+				}
+				if len(n.got.Sockets) != 1000 || n.got.Sockets[999].Socket.Shard != 999 {
+					t.Errorf("%d sockets arrived", len(n.got.Sockets))
+				}
+				n.s.Healthy = tt.healthy
+				n.start()
+				n.ready()
+				if tt.play != nil {
+					tt.play(o, n)
+				}
+				if tt.reason == session.ReasonNone {
+					res, _ := o.wantCommitted()
+					leave(res)
+					n.wantOwner(false)
+				} else {
+					o.wantFailed(tt.reason)
+					n.wantQuit(tt.quit)
+				}
+				wantCalls(t, &o.journal, tt.old)
+				wantCalls(t, &n.journal, tt.new)
+			})
+		})
+	}
+}
+
+// TestGarbledPredecessor has a living predecessor break the protocol: its
+// sockets are not ours.
+func TestGarbledPredecessor(t *testing.T) {
+	for _, ready := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ready=%t", ready), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				n, s := listen(t, nil)
+				want := "shut"
+				if ready {
+					n.ready()
+					hear[*wire.Ready](s)
+					want = "open shut"
+				}
+				s.link.(*memLink).garbage(fmt.Errorf("%w: noise", wire.ErrTooLarge))
+				hear[*wire.Abort](s)
+				n.wantQuit(session.ReasonProtocol)
+				wantCalls(t, &n.journal, want)
+			})
+		})
+	}
+}
+
+// TestJoinRefused says no to a successor in each way.
+func TestJoinRefused(t *testing.T) {
+	for code := wire.CodeUnknown; code <= wire.CodeUnsupported; code++ {
+		t.Run(fmt.Sprintf("code %d", code), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				a, b := memPair()
+				s := script{t, b}
+				s.say(&wire.Refuse{Code: code, Reason: "no"})
+				b.Close() // before Hello is sent
+				want := session.ReasonRefused
+				if code == wire.CodeVersion {
+					want = session.ReasonVersion
+				}
+				err := newNewSide(t, hang).join(a)
+				var e *session.Error
+				if !errors.As(err, &e) || e.Reason != want || e.Code != code || e.Text != "no" {
+					t.Errorf("Join() = %v, want %v with code %d", err, want, code)
+				}
+			})
+		})
+	}
+	tests := []struct {
+		name   string
+		play   func(s script)
+		reason session.Reason
+		took   time.Duration
+	}{
+		{"silent", func(script) {}, session.ReasonHung, 6 * time.Second},
+		{"silent after Welcome", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1}) }, session.ReasonHung, 6 * time.Second},
+		{"dies", func(s script) { s.link.Close() }, session.ReasonDied, 0},
+		{"dies after Welcome", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1}); s.link.Close() }, session.ReasonDied, 0},
+		{"rolls back", func(s script) {
+			s.say(&wire.Welcome{Version: 1, Sockets: 1}, &wire.Rollback{Code: wire.CodeCanceled})
+		}, session.ReasonRolledBack, 0},
+		{"version too new", func(s script) { s.say(&wire.Welcome{Version: wire.MaxVersion + 1}) }, session.ReasonVersion, 0},
+		{"version 0", func(s script) { s.say(&wire.Welcome{}) }, session.ReasonVersion, 0},
+		{"no Welcome", func(s script) { s.say(&wire.Sockets{}) }, session.ReasonProtocol, 0},
+		{"garbage", func(s script) { s.link.(*memLink).garbage(wire.ErrMalformed) }, session.ReasonProtocol, 0},
+		{"cut off", func(s script) { s.link.(*memLink).garbage(io.ErrUnexpectedEOF) }, session.ReasonDied, 0},
+		{"Ping before the sockets", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1}, &wire.Ping{}) }, session.ReasonProtocol, 0},
+		{"endless nothing", func(s script) {
+			s.say(&wire.Welcome{Version: 1, Sockets: 1})
+			for range 1000 {
+				s.say(&wire.Sockets{})
+			}
+		}, session.ReasonProtocol, 0},
+		{"endless states of nothing", func(s script) {
+			s.say(&wire.Welcome{Version: 1, States: 1})
+			for range 1000 {
+				s.say(&wire.States{})
+			}
+		}, session.ReasonProtocol, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				a, b := memPair()
+				s := script{t, b}
+				tt.play(s)
+				began := time.Now()
+				err := newNewSide(t, hang).join(a)
+				var e *session.Error
+				if !errors.As(err, &e) || e.Reason != tt.reason {
+					t.Errorf("Join() = %v, want reason %v", err, tt.reason)
+				}
+				wantTook(t, time.Since(began), tt.took)
+				if !isClosed(a.closed) {
+					t.Error("Join() failed and left its link open")
+				}
+			})
+		})
+	}
+	t.Run("state takes its time", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			a, b := memPair()
+			script{t, b}.say(&wire.Welcome{Version: 1, States: 1})
+			n := newNewSide(t, hang)
+			n.joiner.StateTimeout = 50 * time.Second
+			began := time.Now()
+			var e *session.Error
+			if err := n.join(a); !errors.As(err, &e) || e.Reason != session.ReasonHung {
+				t.Errorf("Join() = %v, want reason hung", err)
+			}
+			wantTook(t, time.Since(began), time.Minute)
+		})
+	})
+	t.Run("no room", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			a, b := memPair()
+			script{t, b}.say(&wire.Welcome{Version: 1, Sockets: 1<<32 - 1, States: 1<<32 - 1})
+			n := newNewSide(t, hang)
+			full := errors.New("no room")
+			n.joiner.Expect = func(want int) error {
+				if want != 2*(1<<32-1) {
+					t.Errorf("Expect(%d)", want)
+				}
+				return full
+			}
+			var e *session.Error
+			if err := n.join(a); !errors.As(err, &e) || e.Reason != session.ReasonTransfer || !errors.Is(err, full) {
+				t.Errorf("Join() = %v, want %v", err, full)
+			}
+			hear[*wire.Hello](script{t, b})
+			hear[*wire.Abort](script{t, b})
+		})
+	})
+}
