@@ -42,6 +42,6 @@
 //
 // # Platforms
 //
-// It runs on Linux, 5.4 or newer. Elsewhere it builds, and [New] returns an
+// It runs on Linux. Elsewhere it builds, and [New] returns an
 // error that matches [ErrUnsupported].
 package handoff
