@@ -125,11 +125,12 @@ func (p *Predecessor) Run(arrivals <-chan Arrival) Result {
 		if p.conv != nil {
 			p.conv.close()
 		}
-		if p.cause == nil {
-			p.cause = &Error{}
+		err := Error{}
+		if p.cause != nil {
+			err = *p.cause // which may be the caller's
 		}
-		p.cause.Reason = p.state.reason
-		res.Err = p.cause
+		err.Reason = p.state.reason
+		res.Err = &err
 		return res
 	}
 	if p.conv != nil {

@@ -35,10 +35,9 @@ type Successor struct {
 	requests chan request
 	done     chan struct{}
 
-	probing    bool // a health check is running
-	pingSeq    uint64
-	health     chan error
-	cancelWork context.CancelFunc
+	probing bool // a health check is running
+	pingSeq uint64
+	health  chan error
 }
 
 type request struct {
