@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"time"
 )
 
 // build builds one version of this program for each name, as dir/NAME.
@@ -21,12 +22,20 @@ func build(ctx context.Context, dir string, names []string, each func(name strin
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
 	for _, name := range names {
 		each(name)
 		// Only the link differs from version to version.
 		cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w -X main.version="+name,
 			"-o", filepath.Join(dir, name), info.Path)
 		cmd.Dir = root
+		cmd.Env = append(cmd.Environ(), "GOTMPDIR="+dir) // whatever happens, it goes with the rest
+		prepare(cmd)
+		// Asked, go ends what it has started as well.
+		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+		cmd.WaitDelay = 10 * time.Second
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w\n%s", name, err, strings.TrimSpace(string(out)))
 		}

@@ -111,7 +111,7 @@ func (c *demoConfig) runModes(ctx context.Context, p *printer, res *result) (err
 	for _, mode := range modes() {
 		m, err := c.runMode(ctx, p, mode, filepath.Join(dir, mode.String()), bin, versions)
 		res.add(m)
-		if err != nil {
+		if err != nil || ctx.Err() != nil { // the mode has told of an interruption
 			return err
 		}
 	}
@@ -147,7 +147,10 @@ func (c *demoConfig) runMode(ctx context.Context, p *printer, mode handoff.Mode,
 	if failure == nil {
 		stats, failure = r.stop(ctx)
 	}
-	m.judge(stats, len(versions)-1, newest)
+	m.count(stats)
+	if failure == nil {
+		m.judge(len(versions)-1, newest)
+	}
 	return m, nil
 }
 

@@ -45,33 +45,37 @@ type upgradeInfo struct {
 	Report  *handoff.Report `json:"report"`
 }
 
-// judge takes over what the clients counted, and finds what is not as it should
-// be: want upgrades, and newest answers everywhere.
-func (m *modeResult) judge(s load.Stats, want int, newest string) {
+// count takes over what the clients counted. What failed is a problem.
+func (m *modeResult) count(s load.Stats) {
 	m.Load = s
 	m.Connections, m.Failed, m.Crossed = s.Connections, s.Failed, s.Crossed
 	m.LongestGapMS, m.AnsweredLast = s.LongestGapMS, s.AnsweredLast
-	if m.Upgrades != want {
-		m.problem("%d of %d upgrades happened", m.Upgrades, want)
-	}
-	if s.Connections == 0 {
-		m.problem("no connection was made")
-	}
 	if s.Failed > 0 {
 		m.problem("%d of %d connections failed: %s", s.Failed, s.Connections, classes(s.Failures))
 	}
 	for _, f := range s.Samples {
 		m.problem("after %.2f s: %s: %s: %s: %s", f.Seconds, f.Target, f.Step, f.Class, f.Error)
 	}
-	if s.AnsweredLast != newest {
-		m.problem("%q answered last, the newest version is %s", s.AnsweredLast, newest)
+}
+
+// judge finds what is not as it should be in a run that came to its end: want
+// upgrades, and newest answers everywhere.
+func (m *modeResult) judge(want int, newest string) {
+	if m.Upgrades != want {
+		m.problem("%d of %d upgrades happened", m.Upgrades, want)
 	}
-	for _, name := range sortedKeys(s.Targets) {
-		if last := s.Targets[name].AnsweredLast; last != newest && s.AnsweredLast == newest {
+	if m.Connections == 0 {
+		m.problem("no connection was made")
+	}
+	if m.AnsweredLast != newest {
+		m.problem("%q answered last, the newest version is %s", m.AnsweredLast, newest)
+	}
+	for _, name := range sortedKeys(m.Load.Targets) {
+		if last := m.Load.Targets[name].AnsweredLast; last != newest && m.AnsweredLast == newest {
 			m.problem("%q answered last on %s, the newest version is %s", last, name, newest)
 		}
 	}
-	if want > 0 && s.Crossed == 0 {
+	if want > 0 && m.Crossed == 0 {
 		m.problem("no connection was open across an upgrade")
 	}
 }

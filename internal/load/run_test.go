@@ -1,0 +1,365 @@
+package load_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/internal/load"
+)
+
+// patience bounds a run that does not come to what a test waits for.
+const patience = 20 * time.Second
+
+// runUntil runs the clients until ok says so.
+func runUntil(t *testing.T, c load.Config, ok func(load.Stats) bool) load.Stats {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	reached := false
+	c.Every = 5 * time.Millisecond
+	c.Spacing = time.Millisecond
+	c.Progress = func(s load.Stats) {
+		if !reached && ok(s) {
+			reached = true
+			cancel()
+		}
+	}
+	s, err := load.Run(ctx, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reached {
+		t.Fatalf("not within %v: %+v", patience, s)
+	}
+	return s
+}
+
+func listen(t *testing.T, network string) net.Listener {
+	t.Helper()
+	addr := "127.0.0.1:0"
+	if network == "unix" {
+		addr = filepath.Join(t.TempDir(), "s")
+	}
+	ln, err := net.Listen(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	return ln
+}
+
+// serve serves each connection of ln, in order of its arrival.
+func serve(t *testing.T, ln net.Listener, f func(n int, c net.Conn)) {
+	t.Helper()
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends with ln
+		for n := 0; ; n++ {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { // ends with the client
+				defer c.Close()
+				f(n, c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = ln.Close()
+		wg.Wait()
+	})
+}
+
+// TestRun drives a service of each kind. Nothing fails.
+func TestRun(t *testing.T) {
+	t.Parallel()
+	svc := &load.Service{Version: "v1", Patience: patience}
+	answer := func(_ int, c net.Conn) {
+		if err := svc.ServeConn(c); err != nil {
+			t.Errorf("ServeConn: %v", err)
+		}
+	}
+	tcp, web := listen(t, "tcp"), listen(t, "tcp")
+	serve(t, tcp, answer)
+	targets := []load.Target{
+		{Name: "tcp", Kind: load.Once, Network: "tcp", Address: tcp.Addr().String(), Workers: 2},
+		{Name: "keep", Kind: load.Keep, Network: "tcp", Address: tcp.Addr().String(), Workers: 2},
+		{Name: "marked", Kind: load.Marked, Network: "tcp", Address: tcp.Addr().String(), Workers: 2},
+		{Name: "http", Kind: load.HTTP, Network: "tcp", Address: web.Addr().String(), Workers: 2},
+	}
+	if runtime.GOOS != "windows" {
+		unix := listen(t, "unix")
+		serve(t, unix, answer)
+		targets = append(targets, load.Target{Name: "unix", Kind: load.Once, Network: "unix", Address: unix.Addr().String(), Workers: 2})
+	}
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets = append(targets, load.Target{Name: "udp", Kind: load.Datagram, Network: "udp", Address: pc.LocalAddr().String(), Workers: 2})
+	srv := &http.Server{Handler: svc}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = svc.ServePackets(pc) })
+	wg.Go(func() { _ = srv.Serve(web) })
+	t.Cleanup(func() {
+		_, _ = pc.Close(), srv.Close()
+		wg.Wait()
+	})
+
+	s := runUntil(t, load.Config{Targets: targets, Questions: 5}, func(s load.Stats) bool {
+		for name, ts := range s.Targets {
+			if name != "marked" && ts.Connections < 5 {
+				return false
+			}
+		}
+		return s.Open == 4
+	})
+	if s.Failed != 0 || len(s.Samples) != 0 {
+		t.Errorf("%d failed: %+v", s.Failed, s.Samples)
+	}
+	if s.AnsweredLast != "v1" || s.Open != 0 {
+		t.Errorf("%q answered last, %d open, want v1 and none", s.AnsweredLast, s.Open)
+	}
+	var sum uint64
+	for name, ts := range s.Targets {
+		sum += ts.Connections
+		if ts.Versions["v1"] != ts.Connections {
+			t.Errorf("%s: %d of %d answered by v1", name, ts.Versions["v1"], ts.Connections)
+		}
+	}
+	if sum != s.Connections {
+		t.Errorf("the targets have %d connections, all of it has %d", sum, s.Connections)
+	}
+	if keep := s.Targets["keep"]; keep.Questions != 5*keep.Connections {
+		t.Errorf("keep: %d questions on %d connections, want 5 on each", keep.Questions, keep.Connections)
+	}
+	if s.StallMS <= 0 {
+		t.Errorf("StallMS = %v: nobody has watched", s.StallMS)
+	}
+}
+
+// TestMarked has a service end connections by a marked answer when another
+// version has taken over.
+func TestMarked(t *testing.T) {
+	t.Parallel()
+	ending := make(chan struct{})
+	gen := func(n uint64) func() uint64 { return func() uint64 { return n } }
+	v1 := &load.Service{Version: "v1", Generation: gen(1), Ending: ending}
+	v2 := &load.Service{Version: "v2", Generation: gen(2)}
+	ln := listen(t, "tcp")
+	serve(t, ln, func(_ int, c net.Conn) {
+		svc := v1
+		select {
+		case <-ending:
+			svc = v2
+		default:
+		}
+		if err := svc.ServeConn(c); err != nil {
+			t.Errorf("ServeConn: %v", err)
+		}
+	})
+	var once sync.Once
+	s := runUntil(t, load.Config{Targets: []load.Target{
+		{Name: "once", Kind: load.Once, Network: "tcp", Address: ln.Addr().String(), Workers: 1},
+		{Name: "marked", Kind: load.Marked, Network: "tcp", Address: ln.Addr().String(), Workers: 3},
+	}}, func(s load.Stats) bool {
+		if s.Open == 3 {
+			once.Do(func() { close(ending) })
+		}
+		return s.AnsweredLast == "v2" && s.Targets["marked"].AnsweredLast == "v2" && s.Targets["marked"].Connections == 3 && s.Open == 3
+	})
+	if s.Failed != 0 {
+		t.Errorf("%d failed: %+v", s.Failed, s.Samples)
+	}
+	if s.Targets["marked"].Versions["v1"] != 3 {
+		t.Errorf("connections by version: %v, want 3 of v1", s.Targets["marked"].Versions)
+	}
+}
+
+// TestFailures has each thing go wrong that can, and the clients count it, in
+// its class.
+func TestFailures(t *testing.T) {
+	t.Parallel()
+	say := func(text string) func(int, net.Conn) {
+		return func(_ int, c net.Conn) {
+			_, _ = c.Write([]byte(text))
+			// Until the client is gone: unread data would make a reset of the end.
+			for buf := make([]byte, 512); ; {
+				if _, err := c.Read(buf); err != nil {
+					return
+				}
+			}
+		}
+	}
+	respond := func(text string) func(int, net.Conn) {
+		return func(n int, c net.Conn) {
+			_, _ = c.Read(make([]byte, 512))
+			say(text)(n, c)
+		}
+	}
+	greet := "baton v1 1 1\n"
+	closes := func(_ int, c net.Conn) {
+		_, _ = c.Write([]byte(greet))
+		_, _ = c.Read(make([]byte, 512))
+	}
+	for _, c := range []struct {
+		name   string
+		kind   load.Kind
+		want   load.Class
+		serve  func(int, net.Conn) // nil: nobody listens
+		target func(*load.Target)
+	}{
+		{name: "nobody listens", kind: load.Once, want: load.Refused},
+		{name: "nobody listens, http", kind: load.HTTP, want: load.Refused},
+		{name: "closed at once", kind: load.Once, want: load.EOF, serve: func(int, net.Conn) {}},
+		{name: "closed at once, http", kind: load.HTTP, want: load.EOF, serve: func(_ int, c net.Conn) { _, _ = c.Read(make([]byte, 512)) }},
+		{name: "closed before the answer", kind: load.Once, want: load.EOF, serve: closes},
+		{name: "closed before the answer, open", kind: load.Keep, want: load.EOF, serve: closes},
+		{name: "reset", kind: load.Once, want: load.Reset, serve: func(_ int, c net.Conn) {
+			_, _ = c.Write([]byte(greet))
+			_, _ = c.Read(make([]byte, 512))
+			_ = c.(*net.TCPConn).SetLinger(0)
+		}},
+		{name: "silent", kind: load.Once, want: load.Timeout, serve: say("")},
+		{name: "silent after the greeting", kind: load.Marked, want: load.Timeout, serve: say(greet)},
+		{name: "silent, http", kind: load.HTTP, want: load.Timeout, serve: say("")},
+		{name: "no greeting", kind: load.Once, want: load.Wrong, serve: say("SSH-2.0-OpenSSH\n")},
+		{name: "other token", kind: load.Once, want: load.Wrong, serve: say(greet + "v1 nonsense last\n")},
+		{name: "other version", kind: load.Once, want: load.Wrong, serve: say(greet + "v2 q1 last\n")},
+		{name: "not closed", kind: load.Once, want: load.Timeout, serve: say(greet + "v1 q1 last\n")},
+		{name: "says more", kind: load.Once, want: load.Wrong, serve: say(greet + "v1 q1 more\n")},
+		{name: "ended before bye", kind: load.Keep, want: load.Wrong, serve: say(greet + "v1 q1 last\n")},
+		{name: "talks on", kind: load.Once, want: load.Wrong, serve: say(greet + "v1 q1 last\nv1 q2 last\n")},
+		{name: "status", kind: load.HTTP, want: load.Wrong, serve: respond("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")},
+		{name: "wrong body", kind: load.HTTP, want: load.Wrong, serve: respond("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno")},
+		{name: "half a body", kind: load.HTTP, want: load.EOF, serve: func(_ int, c net.Conn) {
+			_, _ = c.Read(make([]byte, 512))
+			_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nv1 "))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ln := listen(t, "tcp")
+			if c.serve == nil {
+				_ = ln.Close()
+			} else {
+				serve(t, ln, c.serve)
+			}
+			target := load.Target{Name: "x", Kind: c.kind, Network: "tcp", Address: ln.Addr().String(), Workers: 1}
+			cfg := load.Config{Targets: []load.Target{target}, Pause: -1}
+			if c.want == load.Timeout {
+				cfg.Timeout = 50 * time.Millisecond
+			}
+			s := runUntil(t, cfg, func(s load.Stats) bool { return s.Failed > 0 })
+			if s.Failed != s.Connections || len(s.Samples) == 0 {
+				t.Errorf("%d failed of %d, samples %v, want all", s.Failed, s.Connections, s.Samples)
+			}
+			// The first one: only it asks q1.
+			if len(s.Samples) > 0 && s.Samples[0].Class != c.want {
+				t.Errorf("%+v, want class %s", s.Samples[0], c.want)
+			}
+		})
+	}
+}
+
+// TestLostDatagram has a server that answers late, once: a failure, and the
+// late answer does not meet the next question.
+func TestLostDatagram(t *testing.T) {
+	t.Parallel()
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		buf := make([]byte, 512)
+		var late []byte
+		for n := 0; ; n++ {
+			k, addr, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			answer := append([]byte("v1 "), buf[:k]...)
+			if n == 3 {
+				late = answer
+				continue
+			}
+			if late != nil {
+				_, _ = pc.WriteTo(late, addr) // the wrong one first
+				late = nil
+			}
+			_, _ = pc.WriteTo(answer, addr)
+		}
+	})
+	t.Cleanup(func() {
+		_ = pc.Close()
+		wg.Wait()
+	})
+	s := runUntil(t, load.Config{
+		Targets: []load.Target{{Name: "udp", Kind: load.Datagram, Network: "udp", Address: pc.LocalAddr().String(), Workers: 1}},
+		Timeout: 200 * time.Millisecond,
+	}, func(s load.Stats) bool { return s.Failed >= 2 && s.Connections > 20 })
+	var classes []string
+	for _, f := range s.Samples[:2] {
+		classes = append(classes, string(f.Class))
+	}
+	if got := strings.Join(classes, " "); got != "timeout wrong" {
+		t.Errorf("failures: %s, want timeout wrong", got)
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	t.Parallel()
+	ok := load.Target{Name: "a", Kind: load.Once, Workers: 1}
+	for name, c := range map[string]load.Config{
+		"no targets":   {},
+		"no name":      {Targets: []load.Target{{Kind: load.Once, Workers: 1}}},
+		"same name":    {Targets: []load.Target{ok, ok}},
+		"unknown kind": {Targets: []load.Target{{Name: "a", Kind: "twice", Workers: 1}}},
+		"no workers":   {Targets: []load.Target{{Name: "a", Kind: load.Once}}},
+		"negative":     {Targets: []load.Target{ok}, Timeout: -1},
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errors.New("not to run at all"))
+		if _, err := load.Run(ctx, c); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestServiceRefuses ends connections of clients that don't keep to the
+// protocol.
+func TestServiceRefuses(t *testing.T) {
+	t.Parallel()
+	for name, line := range map[string]string{
+		"unknown verb": "sing q1\n",
+		"endless line": strings.Repeat("x", 4096),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client, server := net.Pipe()
+			end := make(chan error, 1)
+			go func() { // ends with the connection
+				end <- (&load.Service{Version: "v1"}).ServeConn(server)
+				_ = server.Close()
+			}()
+			buf := make([]byte, 64)
+			if _, err := client.Read(buf); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = client.Write([]byte(line)) // may be cut short
+			if err := <-end; err == nil {
+				t.Errorf("ServeConn took %q", line[:8])
+			}
+			_ = client.Close()
+		})
+	}
+}
