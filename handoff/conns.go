@@ -27,13 +27,12 @@ type MovedConn struct {
 // conns are the open connections that the upgrader knows of: those tracked, and
 // those that move.
 type conns struct {
-	mu     sync.Mutex
-	live   map[*trackedConn]struct{}
-	none   chan struct{} // closed while live is empty
-	moved  uint64
-	cut    uint64
-	inbox  map[string]chan MovedConn
-	closed bool
+	mu    sync.Mutex
+	live  map[*trackedConn]struct{}
+	none  chan struct{} // closed while live is empty
+	moved uint64
+	cut   uint64
+	inbox map[string]chan MovedConn
 }
 
 type connCounts struct{ open, moved, cut uint64 }

@@ -28,7 +28,7 @@ func TestReadmeExample(t *testing.T) {
 		if !strings.Contains(code, "handoff.") && !strings.Contains(code, "up.") {
 			continue // another package's; its own test looks at it
 		}
-		for _, line := range strings.Split(strings.TrimSpace(code), "\n") {
+		for line := range strings.SplitSeq(strings.TrimSpace(code), "\n") {
 			if s := squeeze(line); s != "" && !strings.Contains(have, s) {
 				t.Errorf("the README's line is in no example:\n%s", line)
 			}

@@ -111,7 +111,7 @@ func (c *capture) lines() []string {
 		text = text[len(text)-tailBytes:]
 	}
 	var lines []string
-	for _, l := range bytes.Split(bytes.TrimRight(text, "\n"), []byte("\n")) {
+	for l := range bytes.SplitSeq(bytes.TrimRight(text, "\n"), []byte("\n")) {
 		if len(l) > 0 {
 			lines = append(lines, string(l))
 		}

@@ -41,7 +41,7 @@ func findChild(name string) int {
 		if err != nil {
 			continue // that thread has ended
 		}
-		for _, pid := range strings.Fields(string(text)) {
+		for pid := range strings.FieldsSeq(string(text)) {
 			env, err := os.ReadFile("/proc/" + pid + "/environ")
 			if err == nil && bytes.Contains(append([]byte{0}, env...), []byte("\x00"+name+"=")) {
 				n, _ := strconv.Atoi(pid) // the kernel prints numbers

@@ -1,0 +1,148 @@
+package handoff_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// TestMovedConnections moves open connections through several upgrades: each
+// answers from the newest generation, and its end is seen by the peer.
+func TestMovedConnections(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Move: true}).start()
+		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+		const n = 300 // more than one batch
+		conns := make([]net.Conn, n)
+		for i := range conns {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			conns[i] = c
+			if gen, err := askOver(c, "a"); err != nil || gen != 1 {
+				t.Fatalf("generation %d, %v, want 1", gen, err)
+			}
+		}
+		for gen := uint64(2); gen <= 4; gen++ {
+			// A line of which half is on its way when the connection moves.
+			for _, c := range conns {
+				if _, err := io.WriteString(c, "ha"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.upgrade()
+			exit := s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == gen-1 })
+			for _, m := range s.heard() {
+				if m.Kind == "not-moved" {
+					t.Errorf("not moved: %s", m.Err)
+				}
+				if m.Kind == "stopped" && m.PID == exit.PID && (m.Report == nil || m.Report.Moved != n || m.Report.Cut != 0) {
+					t.Errorf("report of generation %d: %+v, want %d moved, none cut", gen-1, m.Report, n)
+				}
+			}
+			for i, c := range conns {
+				if _, err := io.WriteString(c, "lf\n"); err != nil {
+					t.Fatal(err)
+				}
+				_ = c.SetReadDeadline(time.Now().Add(patience))
+				line, err := bufio.NewReader(c).ReadString('\n')
+				if want := fmt.Sprintf("%d half\n", gen); err != nil || line != want {
+					t.Fatalf("connection %d after the move: %q, %v, want %q", i, line, err, want)
+				}
+			}
+		}
+		// The sender's copy is gone: when the last owner ends, the peer sees it.
+		s.signal(syscall.SIGTERM)
+		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 4 })
+		for i, c := range conns {
+			_ = c.SetReadDeadline(time.Now().Add(patience))
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+				t.Fatalf("connection %d after the end: %v, want its end", i, err)
+			}
+		}
+		s.gone(s.pidsHeard()...)
+	})
+}
+
+// TestNoGap connects without pause while upgrades run: the successor's gate
+// opens before the predecessor's closes, so nobody waits for the length of a
+// probation or of a start.
+func TestNoGap(t *testing.T) {
+	const probation = 3 * time.Second
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: probation}).start()
+		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+		stop := make(chan struct{})
+		type result struct {
+			worst time.Duration
+			n     int
+			order string
+			err   error
+		}
+		done := make(chan result)
+		go func() {
+			var r result
+			for {
+				select {
+				case <-stop:
+					done <- r
+					return
+				default:
+				}
+				began := time.Now()
+				gen, err := ask("tcp", addr)
+				r.worst = max(r.worst, time.Since(began))
+				r.n++
+				r.err = errors.Join(r.err, err)
+				if g := fmt.Sprint(gen); !strings.HasSuffix(r.order, g) {
+					r.order += g
+				}
+			}
+		}()
+		s.upgrade()
+		close(stop)
+		r := <-done
+		if r.err != nil || r.n < 50 {
+			t.Fatalf("%d questions, %v", r.n, r.err)
+		}
+		t.Logf("%d questions, the slowest took %v, answered by generations %s in turn", r.n, r.worst, r.order)
+		// Nobody would accept for all of the probation if the gates were in the
+		// wrong order, or the successor's were not open.
+		if r.worst >= probation {
+			t.Errorf("a connection waited %v", r.worst)
+		}
+		if !strings.HasPrefix(r.order, "12") && !strings.HasPrefix(r.order, "2") {
+			t.Errorf("answered by generations %s, want 1, then 2", r.order)
+		}
+		s.stop()
+	})
+}
+
+// TestStateFails has the writer of the state fail: the upgrade fails, and the
+// predecessor serves on.
+func TestStateFails(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, BadState: true}).start()
+		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+		s.signal(syscall.SIGUSR2)
+		m := s.wait("upgrade-failed")
+		if !strings.Contains(m.Err, "told not to write") || len(m.Is) != 1 || m.Is[0] != "ErrTransfer" {
+			t.Errorf("upgrade: %v %s, want ErrTransfer with the writer's words", m.Is, m.Err)
+		}
+		s.wait("state-failed")
+		if gen, err := ask("tcp", addr); err != nil || gen != 1 {
+			t.Errorf("after the failure: generation %d, %v, want 1", gen, err)
+		}
+		s.stop()
+	})
+}

@@ -1,0 +1,157 @@
+package handoff_test
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// TestPredecessorKilled kills the predecessor at each step of an upgrade.
+func TestPredecessorKilled(t *testing.T) {
+	const socket = "0 tcp 127.0.0.1:0"
+	cases := []struct {
+		name string
+		at   string // where the successor waits when the predecessor is killed
+		end  string // what the successor says next
+		is   string
+	}{
+		{"before the transfer", "start", "new", "ErrPredecessorDied"}, // takeover; an heir has its sockets
+		{"before ready", "joined", "owner", ""},
+		{"listening", "listening", "owner", ""},
+		{"in probation", "probation", "owner", ""},
+	}
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		for _, c := range cases {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute}).start()
+				addr := s.wait("addrs").Addrs[socket]
+				pid := s.pid()
+				s.plan(plan{At: c.at, How: "wait"})
+				s.signal(syscall.SIGUSR2)
+				s.wait("waits")
+				// A connection that waits in the queue when the process dies: paused
+				// in probation, and stopped before that.
+				stopProcess(t, pid)
+				var queued net.Conn
+				if c.at != "probation" && c.at != "start" {
+					var err error
+					if queued, err = net.Dial("tcp", addr); err != nil {
+						t.Fatal(err)
+					}
+					defer queued.Close()
+				}
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				s.let()
+				gen := uint64(2)
+				if mode == handoff.Inherit && c.at == "start" {
+					c.end, c.is, gen = "owner", "", 1 // of a line of its own
+				}
+				m := s.waitFor(c.end, func(m message) bool { return m.Kind == c.end && m.PID != pid })
+				if c.is != "" {
+					if !slices.Contains(m.Is, c.is) {
+						t.Errorf("successor: %v %s, want %s", m.Is, m.Err, c.is)
+					}
+					s.gone(s.pidsHeard()...)
+					return
+				}
+				if queued != nil {
+					if got, err := askOver(queued, "queued"); err != nil || got != gen {
+						t.Errorf("queued connection: generation %d, %v, want %d", got, err, gen)
+					}
+				}
+				if got, err := ask("tcp", addr); err != nil || got != gen {
+					t.Errorf("new connection: generation %d, %v, want %d", got, err, gen)
+				}
+				eventually(t, "the PID file names the successor", func() bool { return s.pid() == m.PID })
+				// The successor is as good a predecessor as any.
+				s.set.Probation = 100 * time.Millisecond
+				_ = os.Remove(filepath.Join(s.set.Dir, "go"))
+				s.signal(syscall.SIGUSR2)
+				s.waitFor("paused", func(m message) bool { return m.Kind == "paused" && m.Generation == gen })
+				if got, err := ask("tcp", addr); err != nil || got != gen+1 {
+					t.Errorf("after the next upgrade: generation %d, %v, want %d", got, err, gen+1)
+				}
+			})
+		}
+	})
+}
+
+// TestPredecessorStopped stops the predecessor in probation for longer than the
+// hang timeout: the successor carries on, and the other yields when it wakes up.
+func TestPredecessorStopped(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute}).start()
+		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+		pid := s.pid()
+		s.signal(syscall.SIGUSR2)
+		s.wait("paused")
+		stopProcess(t, pid)
+		m := s.waitFor("owner", func(m message) bool { return m.Kind == "owner" && m.PID != pid })
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.PID == pid })
+		if gen, err := ask("tcp", addr); err != nil || gen != 2 {
+			t.Errorf("new connection: generation %d, %v, want 2", gen, err)
+		}
+		eventually(t, "the PID file names the successor", func() bool { return s.pid() == m.PID })
+		s.stop()
+	})
+}
+
+// TestRollback takes the sockets back in probation.
+func TestRollback(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0", "unix u"}, Probation: time.Minute, State: true})
+		s.set.Sockets[1] = "unix " + filepath.Join(s.set.Dir, "u")
+		s.start()
+		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+		pid := s.pid()
+		s.signal(syscall.SIGUSR2)
+		s.wait("paused")
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if gen, err := askOver(c, "probation"); err != nil || gen != 2 {
+			t.Fatalf("in probation: generation %d, %v, want 2", gen, err)
+		}
+		s.signal(syscall.SIGUSR1)
+		m := s.wait("upgrade-failed")
+		if !slices.Contains(m.Is, "ErrRolledBack") || m.Report.Outcome != handoff.OutcomeRolledBack {
+			t.Errorf("upgrade: %v %s, outcome %q", m.Is, m.Err, m.Report.Outcome)
+		}
+		if m := s.wait("state-failed"); !slices.Contains(m.Is, "ErrRolledBack") {
+			t.Errorf("StateProvider.Failed got %s", m.Err)
+		}
+		if gen, err := ask("tcp", addr); err != nil || gen != 1 {
+			t.Errorf("after the rollback: generation %d, %v, want 1", gen, err)
+		}
+		// What the successor has accepted it serves to the end, and then goes.
+		if gen, err := askOver(c, "still"); err != nil || gen != 2 {
+			t.Errorf("connection that the successor accepted: generation %d, %v, want 2", gen, err)
+		}
+		_ = c.Close()
+		exit := s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.PID != pid })
+		if !slices.Contains(exit.Is, "ErrRolledBack") {
+			t.Errorf("Err() of the successor: %v %s, want ErrRolledBack", exit.Is, exit.Err)
+		}
+		if gen, err := ask("unix", filepath.Join(s.set.Dir, "u")); err != nil || gen != 1 {
+			t.Errorf("unix socket after the rollback: generation %d, %v, want 1", gen, err)
+		}
+		if got := s.pid(); got != pid {
+			t.Errorf("PID file: %d, want %d", got, pid)
+		}
+		s.stop()
+	})
+}

@@ -1,0 +1,26 @@
+package handoff
+
+import (
+	"net"
+	"os"
+)
+
+// EnvConversation and EnvTableflip are what New takes out of the environment.
+const (
+	EnvConversation = envConversation
+	EnvTableflip    = envTableflip
+)
+
+// ListenControl and OpenControl bind control sockets.
+func ListenControl(path string) (net.Listener, error) { return listenControl(path) }
+
+func OpenControl(path string) (*net.UnixConn, net.Listener, error) { return openControl(path) }
+
+// NewCapture starts to copy a successor's standard error.
+func NewCapture(real *os.File) (*Capture, error) { return newCapture(real) }
+
+type Capture = capture
+
+func (c *capture) W() *os.File     { return c.w }
+func (c *capture) Lines() []string { return c.lines() }
+func (c *capture) Close()          { c.close() }

@@ -1,0 +1,736 @@
+package handoff_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
+	"github.com/seed-11c92bf9/baton/reuseport"
+)
+
+// settings are what a service process is told, through its environment, which
+// its successors inherit.
+type settings struct {
+	Dir       string // its folder: control socket, PID file, plan of the next generation
+	Mode      handoff.Mode
+	Unnamed   bool // no control socket of its own (mode inherit)
+	Probation time.Duration
+	Ready     time.Duration
+	Linger    time.Duration
+	Max       int      // MaxLingering
+	Sockets   []string // "network address" or "name=network address"
+	Files     []string // names of files that the first generation adds
+	State     bool     // passes on a state blob, "log": a line for each generation
+	BadState  bool     // whose writer fails
+	Move      bool     // moves open connections to the successor
+	KeepAlive time.Duration
+	MPTCP     bool
+	Reuseport bool
+}
+
+const envSettings = "BATON_TEST_SETTINGS"
+
+// A plan says what the next process of a service does; it reads it once, from
+// the file "plan" in its folder.
+type plan struct {
+	// At says where it fails: "start" (before New), "joined" (after New),
+	// "probation" (after Ready), or nowhere.
+	At string
+	// How: "exit0", "exit1", "panic", "hang" (does nothing more), "stop" (stops
+	// itself with SIGSTOP), "abort", "unhealthy", "wait" (goes on when the file
+	// "go" is there).
+	How     string
+	Sockets []string // other sockets than settings say
+	Mode    *handoff.Mode
+}
+
+// message is a line that a service writes for the test.
+type message struct {
+	PID        int
+	Generation uint64
+	Kind       string            // an EventKind, or "addrs", "exit", "upgrade"
+	Addrs      map[string]string // by the string in settings.Sockets
+	Err        string
+	Is         []string // names of the sentinels that Err matches
+	Report     *handoff.Report
+}
+
+// sentinels by name, for errors that cross a process boundary.
+var sentinels = map[string]error{
+	"ErrInProgress": handoff.ErrInProgress, "ErrNotReady": handoff.ErrNotReady,
+	"ErrSuccessorDied": handoff.ErrSuccessorDied, "ErrPredecessorDied": handoff.ErrPredecessorDied,
+	"ErrTimeout": handoff.ErrTimeout, "ErrAborted": handoff.ErrAborted, "ErrRolledBack": handoff.ErrRolledBack,
+	"ErrPeerRefused": handoff.ErrPeerRefused, "ErrVersion": handoff.ErrVersion, "ErrProtocol": handoff.ErrProtocol,
+	"ErrTransfer": handoff.ErrTransfer, "ErrCommitted": handoff.ErrCommitted, "ErrNotTaken": handoff.ErrNotTaken,
+	"ErrClosed": handoff.ErrClosed, "ErrUnsupported": handoff.ErrUnsupported,
+}
+
+func sentinelsOf(err error) []string {
+	var is []string
+	for name, s := range sentinels {
+		if errors.Is(err, s) {
+			is = append(is, name)
+		}
+	}
+	return is
+}
+
+var sayMu sync.Mutex
+
+// say writes one line to the test.
+func say(m message) {
+	m.PID = os.Getpid()
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	sayMu.Lock()
+	defer sayMu.Unlock()
+	_, _ = os.Stdout.Write(append(b, '\n'))
+}
+
+func fail(kind string, err error) {
+	say(message{Kind: kind, Err: err.Error(), Is: sentinelsOf(err)})
+	fmt.Fprintln(os.Stderr, kind+":", err)
+	os.Exit(1)
+}
+
+// serviceMain is the program of a service: echo on every socket, with the
+// generation in front.
+func serviceMain([]string) {
+	var set settings
+	if err := json.Unmarshal([]byte(os.Getenv(envSettings)), &set); err != nil {
+		fail("settings", err)
+	}
+	p := readPlan(set.Dir)
+	p.fail(set.Dir, "start", nil)
+	mode := set.Mode
+	if p.Mode != nil {
+		mode = *p.Mode
+	}
+	cfg := &handoff.Config{
+		Mode: mode, Version: "v" + strconv.Itoa(os.Getpid()),
+		ControlSocket: filepath.Join(set.Dir, "ctl", "s"),
+		PIDFile:       filepath.Join(set.Dir, "pid"),
+		Probation:     set.Probation, ReadyTimeout: set.Ready, LingerTimeout: set.Linger, MaxLingering: set.Max,
+		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Name: strconv.Itoa(os.Getpid())}),
+		OnEvent: func(e handoff.Event) {
+			say(message{Kind: string(e.Kind), Generation: e.Generation, Report: e.Report, Err: e.Reason, Is: sentinelsOf(e.Err)})
+		},
+		Healthy: func(context.Context) error {
+			if p.How == "unhealthy" {
+				return errors.New("told to be unhealthy")
+			}
+			return nil
+		},
+	}
+	if set.Unnamed {
+		cfg.ControlSocket = ""
+	}
+	cfg.ListenConfig = &net.ListenConfig{KeepAlive: set.KeepAlive}
+	if set.MPTCP {
+		cfg.ListenConfig.SetMultipathTCP(true)
+	}
+	if set.Reuseport {
+		cfg.ListenConfig.SetMultipathTCP(false)
+		cfg.ListenConfig.Control = reuseport.Control(nil)
+	}
+	up, err := handoff.New(cfg)
+	if err != nil {
+		fail("new", err)
+	}
+	p.fail(set.Dir, "joined", up)
+	sockets := set.Sockets
+	if p.Sockets != nil {
+		sockets = p.Sockets
+	}
+	addrs, err := listenAll(up, sockets, set.Move)
+	if err != nil {
+		fail("listen", err)
+	}
+	for _, name := range set.Files {
+		if err := addFile(up, name); err != nil {
+			fail("file", err)
+		}
+	}
+	if set.State || set.BadState {
+		if err := passState(up, set.BadState); err != nil {
+			fail("state", err)
+		}
+	}
+	var moved sync.WaitGroup
+	if set.Move {
+		in := up.Conns("echo")
+		moved.Go(func() {
+			for {
+				select {
+				case mc := <-in:
+					moved.Go(func() { echoConn(up, mc.Conn, mc.State, true) })
+				case <-up.Done():
+					return
+				}
+			}
+		})
+	}
+	go onRollback(up)
+	p.fail(set.Dir, "listening", up)
+	if err := up.Ready(); err != nil {
+		fail("ready", err)
+	}
+	say(message{Kind: "addrs", Addrs: addrs, Generation: up.Generation()})
+	p.fail(set.Dir, "probation", up)
+	<-up.Done()
+	moved.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := up.Shutdown(ctx); err != nil {
+		fail("shutdown", err)
+	}
+	m := message{Kind: "exit", Generation: up.Generation()}
+	if err := up.Err(); err != nil {
+		m.Err, m.Is = err.Error(), sentinelsOf(err)
+	}
+	say(m)
+}
+
+func readPlan(dir string) plan {
+	var p plan
+	path := filepath.Join(dir, "plan")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return p
+	}
+	_ = os.Remove(path)
+	if err := json.Unmarshal(b, &p); err != nil {
+		fail("plan", err)
+	}
+	return p
+}
+
+// fail does what the plan says, if this is the place.
+func (p plan) fail(dir, at string, up *handoff.Upgrader) {
+	if p.At != at {
+		return
+	}
+	switch p.How {
+	case "exit0":
+		os.Exit(0)
+	case "exit1":
+		fmt.Fprintln(os.Stderr, "told to exit")
+		os.Exit(1)
+	case "panic":
+		panic("told to panic")
+	case "hang":
+		say(message{Kind: "hangs"})
+		select {}
+	case "stop":
+		say(message{Kind: "stops"})
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	case "abort":
+		if err := up.Abort(errors.New("told to abort")); err != nil {
+			fail("abort", err)
+		}
+	case "wait":
+		say(message{Kind: "waits"})
+		for {
+			if _, err := os.Stat(filepath.Join(dir, "go")); err == nil {
+				return
+			}
+			<-time.After(time.Millisecond)
+		}
+	}
+}
+
+func listenAll(up *handoff.Upgrader, sockets []string, move bool) (map[string]string, error) {
+	ctx := context.Background()
+	addrs := make(map[string]string)
+	for i, s := range sockets {
+		name, rest, named := strings.Cut(s, "=")
+		if !named {
+			name, rest = "", s
+		}
+		network, address, _ := strings.Cut(rest, " ")
+		id := fmt.Sprintf("%d %s", i, s)
+		switch network {
+		case "udp", "udp4", "udp6", "unixgram":
+			var pc *handoff.PacketConn
+			var err error
+			if named {
+				pc, err = up.ListenPacketNamed(ctx, name, network, address)
+			} else {
+				pc, err = up.ListenPacket(ctx, network, address)
+			}
+			if err != nil {
+				return nil, err
+			}
+			addrs[id] = pc.LocalAddr().String()
+			go echoPackets(up, pc)
+		default:
+			var ln *handoff.Listener
+			var err error
+			if named {
+				ln, err = up.ListenNamed(ctx, name, network, address)
+			} else {
+				ln, err = up.Listen(ctx, network, address)
+			}
+			if err != nil {
+				return nil, err
+			}
+			addrs[id] = ln.Addr().String()
+			go echo(up, ln, move)
+		}
+	}
+	return addrs, nil
+}
+
+// addFile adds a file in the first generation, and fetches it in the others.
+func addFile(up *handoff.Upgrader, name string) error {
+	f, err := up.File(name)
+	if err == nil {
+		b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<20))
+		say(message{Kind: "file", Err: string(b)})
+		return errors.Join(err, f.Close())
+	}
+	if !errors.Is(err, os.ErrNotExist) || up.Generation() != 1 {
+		return err
+	}
+	tmp, err := os.CreateTemp("", "")
+	if err != nil {
+		return err
+	}
+	_ = os.Remove(tmp.Name())
+	if _, err := tmp.WriteString("content of " + name); err != nil {
+		return err
+	}
+	return up.AddFile(name, tmp)
+}
+
+// echo answers each line with the generation and the line.
+func echo(up *handoff.Upgrader, ln *handoff.Listener, move bool) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		c = up.Track(c)
+		go echoConn(up, c, nil, move)
+	}
+}
+
+// echoConn serves a connection of which begun has been read already. If move,
+// it goes to the successor when this process is to end.
+func echoConn(up *handoff.Upgrader, c net.Conn, begun []byte, move bool) {
+	defer c.Close()
+	if move {
+		stop := make(chan struct{})
+		defer close(stop)
+		go func() {
+			select {
+			case <-up.Done():
+				_ = c.SetReadDeadline(time.Unix(1, 0))
+			case <-stop:
+			}
+		}()
+	}
+	r := bufio.NewReader(io.MultiReader(bytes.NewReader(begun), c))
+	for {
+		line, err := r.ReadString('\n')
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if err := up.SendConn(context.Background(), "echo", c, []byte(line)); err != nil {
+				say(message{Kind: "not-moved", Err: err.Error(), Is: sentinelsOf(err)})
+			}
+			return
+		}
+		if err != nil {
+			return
+		}
+		if _, err := fmt.Fprintf(c, "%d %s", up.Generation(), line); err != nil {
+			return
+		}
+	}
+}
+
+// passState reads the predecessor's log, adds a line, and provides it.
+func passState(up *handoff.Upgrader, bad bool) error {
+	var log []byte
+	f, err := up.State("log")
+	switch {
+	case err == nil:
+		log, err = io.ReadAll(f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		say(message{Kind: "state", Err: string(log)})
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	log = fmt.Appendf(log, "%d;", up.Generation())
+	up.ProvideState("log", handoff.StateProvider{
+		Write: func(_ context.Context, w io.Writer) error {
+			if bad {
+				return errors.New("told not to write")
+			}
+			_, err := w.Write(log)
+			return err
+		},
+		Failed: func(err error) { say(message{Kind: "state-failed", Err: err.Error(), Is: sentinelsOf(err)}) },
+	})
+	return nil
+}
+
+// onRollback takes the sockets back at SIGUSR1.
+func onRollback(up *handoff.Upgrader) {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGUSR1)
+	defer signal.Stop(ch)
+	for {
+		select {
+		case <-ch:
+			if err := up.Rollback("told to"); err != nil {
+				say(message{Kind: "no-rollback", Err: err.Error(), Is: sentinelsOf(err)})
+			}
+		case <-up.Done():
+			return
+		}
+	}
+}
+
+func echoPackets(up *handoff.Upgrader, pc *handoff.PacketConn) {
+	buf := make([]byte, 2048)
+	for {
+		n, addr, err := pc.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		_, _ = pc.WriteTo(fmt.Appendf(nil, "%d %s", up.Generation(), buf[:n]), addr)
+	}
+}
+
+// A service is a line of processes under test.
+type service struct {
+	tb      testing.TB
+	set     settings
+	cmd     *exec.Cmd
+	log     *logBuffer
+	mu      sync.Mutex
+	history []message
+	taken   []bool        // by a wait, one each of history
+	news    chan struct{} // closed and replaced with each message
+	pids    map[int]bool
+}
+
+// logBuffer collects the standard error of all processes.
+type logBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// newService prepares a service in a folder of its own.
+func newService(tb testing.TB, set settings) *service {
+	tb.Helper()
+	if set.Dir == "" {
+		dir, err := os.MkdirTemp("", "baton") // short: unix(7) allows 108 bytes
+		if err != nil {
+			tb.Fatal(err)
+		}
+		tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+		set.Dir = dir
+	}
+	if set.Probation == 0 {
+		set.Probation = 100 * time.Millisecond
+	}
+	return &service{tb: tb, set: set, news: make(chan struct{}), log: &logBuffer{}, pids: map[int]bool{}}
+}
+
+// command returns the command line of a process of the service.
+func (s *service) command() *exec.Cmd { return s.commandFor("service") }
+
+func (s *service) commandFor(helper string) *exec.Cmd {
+	s.tb.Helper()
+	b, err := json.Marshal(s.set)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	cmd := testmain.Command(s.tb, helper)
+	// Under the race detector os.Exit takes a second by default.
+	cmd.Env = append(cmd.Environ(), envSettings+"="+string(b), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	return cmd
+}
+
+// start starts the first process and waits until it owns its sockets.
+func (s *service) start() *service {
+	s.tb.Helper()
+	s.startCommand(s.command())
+	s.wait("owner")
+	return s
+}
+
+// startCommand starts a process whose lines, and those of its successors, are
+// the service's.
+func (s *service) startCommand(cmd *exec.Cmd) {
+	s.tb.Helper()
+	s.cmd = cmd
+	out, w, err := os.Pipe()
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	logR, logW, err := os.Pipe()
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = w, logW
+	if err := cmd.Start(); err != nil {
+		s.tb.Fatal(err)
+	}
+	_, _ = w.Close(), logW.Close()
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends with the last process of the line
+		_, _ = io.Copy(s.log, logR)
+		_ = logR.Close()
+	})
+	wg.Go(func() {
+		sc := bufio.NewScanner(out)
+		for sc.Scan() {
+			var m message
+			if err := json.Unmarshal(sc.Bytes(), &m); err != nil {
+				continue // the test framework's own words
+			}
+			s.mu.Lock()
+			s.history, s.taken = append(s.history, m), append(s.taken, false)
+			s.pids[m.PID] = true
+			close(s.news)
+			s.news = make(chan struct{})
+			s.mu.Unlock()
+		}
+		_ = out.Close()
+	})
+	done := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(done) }()
+	s.tb.Cleanup(func() {
+		s.killAll()
+		<-done
+		wg.Wait()
+		if s.tb.Failed() {
+			s.tb.Logf("log of the service:\n%s", s.log)
+		}
+	})
+}
+
+// killAll kills what is left of the line.
+func (s *service) killAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for pid := range s.pids {
+		if alive(pid) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	if s.cmd != nil && s.cmd.Process != nil {
+		_ = s.cmd.Process.Kill()
+	}
+}
+
+// alive reports whether pid is a process of the service that runs.
+func alive(pid int) bool {
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	return err == nil && strings.Contains(string(env), envSettings)
+}
+
+// patience bounds each wait for a process.
+const patience = 20 * time.Second
+
+// wait waits for a message of a kind that no other wait has had.
+func (s *service) wait(kind string) message {
+	s.tb.Helper()
+	return s.waitFor(kind, func(m message) bool { return m.Kind == kind })
+}
+
+func (s *service) waitFor(what string, ok func(message) bool) message {
+	s.tb.Helper()
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	for {
+		s.mu.Lock()
+		for i, m := range s.history {
+			if !s.taken[i] && ok(m) {
+				s.taken[i] = true
+				s.mu.Unlock()
+				return m
+			}
+		}
+		news := s.news
+		s.mu.Unlock()
+		select {
+		case <-news:
+		case <-timeout.C:
+			s.tb.Fatalf("no %q within %v; heard: %+v\nlog:\n%s", what, patience, s.heard(), s.log)
+		}
+	}
+}
+
+func (s *service) heard() []message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]message(nil), s.history...)
+}
+
+// plan tells the next process what to do.
+func (s *service) plan(p plan) {
+	s.tb.Helper()
+	b, err := json.Marshal(p)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.set.Dir, "plan"), b, 0o600); err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
+// let lets a process go on that waits.
+func (s *service) let() {
+	s.tb.Helper()
+	if err := os.WriteFile(filepath.Join(s.set.Dir, "go"), nil, 0o600); err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
+// pid returns the process ID in the PID file.
+func (s *service) pid() int {
+	s.tb.Helper()
+	b, err := os.ReadFile(filepath.Join(s.set.Dir, "pid"))
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return n
+}
+
+// signal sends a signal to the process that serves.
+func (s *service) signal(sig syscall.Signal) {
+	s.tb.Helper()
+	if err := syscall.Kill(s.pid(), sig); err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
+// upgrade triggers an upgrade and waits for its commit.
+func (s *service) upgrade() message {
+	s.tb.Helper()
+	s.signal(syscall.SIGUSR2)
+	m := s.waitFor("committed", func(m message) bool { return m.Kind == "committed" || m.Kind == "upgrade-failed" })
+	if m.Kind != "committed" {
+		s.tb.Fatalf("upgrade failed: %s\nlog:\n%s", m.Err, s.log)
+	}
+	return m
+}
+
+// stop ends the service and checks that nothing is left of it.
+func (s *service) stop() {
+	s.tb.Helper()
+	s.signal(syscall.SIGTERM)
+	s.wait("exit")
+	s.gone(s.pidsHeard()...)
+	if _, err := os.Stat(filepath.Join(s.set.Dir, "pid")); !errors.Is(err, os.ErrNotExist) {
+		s.tb.Errorf("PID file after the end: %v, want none", err)
+	}
+	if _, err := os.Stat(filepath.Join(s.set.Dir, "ctl", "s")); !errors.Is(err, os.ErrNotExist) {
+		s.tb.Errorf("control socket after the end: %v, want none", err)
+	}
+}
+
+func (s *service) pidsHeard() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var pids []int
+	for pid := range s.pids {
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// gone waits until none of the processes runs.
+func (s *service) gone(pids ...int) {
+	s.tb.Helper()
+	eventually(s.tb, "processes are gone", func() bool {
+		return !slices.ContainsFunc(pids, alive)
+	})
+}
+
+// eventually waits for a condition that nobody announces.
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	timeout := time.After(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			tb.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+// ask sends a line over a new connection and returns the generation that answers.
+func ask(network, address string) (uint64, error) {
+	c, err := net.DialTimeout(network, address, patience)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	return askOver(c, "hello")
+}
+
+// askOver sends a line over c and returns the generation that answers.
+func askOver(c net.Conn, word string) (uint64, error) {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	if _, err := fmt.Fprintln(c, word); err != nil {
+		return 0, err
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		return 0, err
+	}
+	gen, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+	if rest != word {
+		return 0, fmt.Errorf("answer %q, want %q", rest, word)
+	}
+	return strconv.ParseUint(gen, 10, 64)
+}

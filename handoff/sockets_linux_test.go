@@ -1,0 +1,243 @@
+package handoff_test
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// TestChangedSockets upgrades to versions that ask for other sockets.
+func TestChangedSockets(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode})
+		old, kept, added := filepath.Join(s.set.Dir, "old"), filepath.Join(s.set.Dir, "kept"), filepath.Join(s.set.Dir, "added")
+		s.set.Sockets = []string{"tcp 127.0.0.1:0", "tcp localhost:0", "unix " + old, "unix " + kept, "udp 127.0.0.1:0"}
+		s.start()
+		addrs := s.wait("addrs").Addrs
+		l := newLoad(t, s.set.Dir, map[string]string{"3 unix " + kept: kept, "0 tcp 127.0.0.1:0": addrs["0 tcp 127.0.0.1:0"]})
+		l.run(5)
+		s.plan(plan{Sockets: []string{"tcp 127.0.0.1:0", "unix " + kept, "unix " + added, "tcp " + addrs["1 tcp localhost:0"]}})
+		s.signal(syscall.SIGUSR2)
+		s.wait("paused")
+		// Until commit nothing is gone: the predecessor may need it again.
+		if _, err := os.Lstat(old); err != nil {
+			t.Errorf("unix socket that the successor does not ask for, before commit: %v", err)
+		}
+		s.wait("committed")
+		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 1 })
+		if _, err := os.Lstat(old); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("unix socket that the successor does not ask for, after commit: %v, want none", err)
+		}
+		if gen, err := ask("unix", added); err != nil || gen != 2 {
+			t.Errorf("added socket: generation %d, %v, want 2", gen, err)
+		}
+		// Asked for by the address that it had come to.
+		if gen, err := ask("tcp", addrs["1 tcp localhost:0"]); err != nil || gen != 2 {
+			t.Errorf("socket by its bound address: generation %d, %v, want 2", gen, err)
+		}
+		l.run(20)
+		l.stop()
+		if pc, err := net.ListenPacket("udp", addrs["4 udp 127.0.0.1:0"]); err != nil {
+			t.Errorf("UDP socket that nobody asked for is not closed: %v", err)
+		} else {
+			_ = pc.Close()
+		}
+		// And back: what was dropped is bound anew.
+		s.upgrade()
+		if gen, err := ask("unix", old); err != nil || gen != 3 {
+			t.Errorf("dropped socket of the first version: generation %d, %v, want 3", gen, err)
+		}
+		s.stop()
+	})
+}
+
+// TestShards upgrades a service with several sockets on one address: each keeps
+// its queue.
+func TestShards(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		port := freePort(t)
+		addr := "127.0.0.1:" + port
+		s := newService(t, settings{Mode: mode, Reuseport: true, Sockets: []string{"tcp " + addr, "tcp " + addr, "tcp " + addr}})
+		s.start()
+		l := newLoad(t, s.set.Dir, map[string]string{"0 tcp": addr, "1 tcp": addr, "2 tcp": addr})
+		for i := range 3 {
+			l.run(30)
+			before := listeners(t, addr)
+			s.upgrade()
+			s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == uint64(i+1) })
+			if after := listeners(t, addr); len(before) != 3 || strings.Join(before, " ") != strings.Join(after, " ") {
+				t.Errorf("listening sockets before the upgrade: %v, after: %v, want the same three", before, after)
+			}
+		}
+		l.run(30)
+		l.stop()
+		if got := l.last.Load(); got != 4 {
+			t.Errorf("generation that answers: %d, want 4", got)
+		}
+		s.stop()
+	})
+}
+
+// freePort returns a port that was free a moment ago.
+func freePort(tb testing.TB) string {
+	tb.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer ln.Close()
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	return port
+}
+
+// listeners returns the inodes of the sockets that listen on a loopback address.
+func listeners(tb testing.TB, addr string) []string {
+	tb.Helper()
+	a, err := net.ResolveTCPAddr("tcp4", addr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	b, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var inodes []string
+	want := strings.ToUpper(hex16(a.Port))
+	for line := range strings.SplitSeq(string(b), "\n") {
+		f := strings.Fields(line)
+		if len(f) > 9 && strings.HasSuffix(f[1], ":"+want) && f[3] == "0A" {
+			inodes = append(inodes, f[9])
+		}
+	}
+	sortStrings(inodes)
+	return inodes
+}
+
+// TestClosedForGood closes a listener in a running service: nobody can connect
+// any more, and the next version can have the address again.
+func TestClosedForGood(t *testing.T) {
+	t.Parallel()
+	up, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, ControlSocket: shortDir(t) + "/c/s", UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.Close()
+	if err := up.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(shortDir(t), "u")
+	for range 2 {
+		ln, err := up.Listen(t.Context(), "unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp, err := up.Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(ln.Close(), tcp.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := net.Dial("unix", path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("dial a closed unix listener: %v, want no such file", err)
+		}
+		if _, err := net.Dial("tcp", tcp.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("dial a closed TCP listener: %v, want refused", err)
+		}
+		if err := ln.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("second Close() = %v, want net.ErrClosed", err)
+		}
+	}
+}
+
+// TestStaleUnixSocket binds a path whose owner was killed.
+func TestStaleUnixSocket(t *testing.T) {
+	t.Parallel()
+	for _, network := range []string{"unix", "unixpacket"} {
+		path := filepath.Join(shortDir(t), network)
+		dead, err := net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dead.SetUnlinkOnClose(false)
+		live, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, ControlSocket: shortDir(t) + "/c/s", UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := live.Listen(t.Context(), network, path); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("Listen(%s) of a path in use = %v, want EADDRINUSE", network, err)
+		}
+		_ = dead.Close()
+		// A process that another test forks has a copy until it has called exec.
+		eventually(t, "nobody listens", func() bool {
+			c, err := net.Dial(network, path)
+			if err == nil {
+				_ = c.Close()
+			}
+			return errors.Is(err, syscall.ECONNREFUSED)
+		})
+		if _, err := live.Listen(t.Context(), network, path); err != nil {
+			t.Errorf("Listen(%s) of a stale path = %v", network, err)
+		}
+		if err := live.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestKeptOptions checks that options live through an upgrade.
+func TestKeptOptions(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		for _, c := range []struct {
+			name string
+			set  settings
+			want int // SO_PROTOCOL of the listener
+		}{
+			{"tcp, keep-alive 77 s", settings{KeepAlive: 77 * time.Second}, unix.IPPROTO_TCP},
+			{"tcp, no keep-alive", settings{KeepAlive: -1}, unix.IPPROTO_TCP},
+			{"mptcp", settings{MPTCP: true}, unix.IPPROTO_MPTCP},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				set := c.set
+				set.Mode, set.Sockets, set.Reuseport = mode, []string{"tcp 127.0.0.1:0"}, !set.MPTCP
+				s := newService(t, set).start()
+				addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+				for gen := uint64(1); gen <= 3; gen++ {
+					con, err := net.Dial("tcp", addr)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got, err := askOver(con, "x"); err != nil || got != gen {
+						t.Fatalf("generation %d, %v, want %d", got, err, gen)
+					}
+					idle, timer := keepAliveOf(t, con.LocalAddr().String())
+					if c.set.KeepAlive > 0 && (!timer || idle > 77 || idle < 60) {
+						t.Errorf("generation %d: keep-alive timer %t, %d s, want 77 s", gen, timer, idle)
+					}
+					if c.set.KeepAlive < 0 && timer {
+						t.Errorf("generation %d: keep-alive is on", gen)
+					}
+					_ = con.Close()
+					if got := protocolOf(t, s.pid(), addr); got != c.want {
+						t.Errorf("generation %d: SO_PROTOCOL %d, want %d", gen, got, c.want)
+					}
+					if gen < 3 {
+						s.upgrade()
+						s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == gen })
+					}
+				}
+				s.stop()
+			})
+		}
+	})
+}

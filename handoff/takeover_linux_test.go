@@ -1,0 +1,131 @@
+package handoff_test
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// outsider starts a process of the service that its predecessor knows nothing of.
+func (s *service) outsider(mode handoff.Mode) *service {
+	s.tb.Helper()
+	o := newService(s.tb, s.set)
+	o.set.Mode = mode
+	o.startCommand(o.command())
+	return o
+}
+
+// TestOutsiders replaces a service by processes that somebody else has started,
+// again and again, under load.
+func TestOutsiders(t *testing.T) {
+	t.Parallel()
+	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}, State: true}).start()
+	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+	l := newLoad(t, s.set.Dir, map[string]string{"0 tcp": addr})
+	var want strings.Builder
+	for gen := uint64(1); gen <= 4; gen++ {
+		l.run(20)
+		want.WriteString(fmt.Sprintf("%d;", gen))
+		o := s.outsider(handoff.Takeover)
+		if got := o.wait("state").Err; got != want.String() {
+			t.Errorf("state that generation %d has got: %q, want %q", gen+1, got, want.String())
+		}
+		o.wait("owner")
+		m := s.wait("committed")
+		if m.Report.Mode != handoff.Takeover || m.Report.Successor.PID != o.cmd.Process.Pid || !strings.HasPrefix(m.Report.Successor.Version, "v") {
+			t.Errorf("report: %+v, want a takeover by pid %d", m.Report, o.cmd.Process.Pid)
+		}
+		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == gen })
+		s = o
+	}
+	l.run(20)
+	l.stop()
+	if got := l.last.Load(); got != 5 {
+		t.Errorf("generation that answers: %d, want 5", got)
+	}
+	s.stop()
+}
+
+// TestOutsiderStopped stops an outsider at the worst moments: it can't be
+// killed by its predecessor, and the two must agree all the same.
+func TestOutsiderStopped(t *testing.T) {
+	t.Parallel()
+	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Second}).start()
+	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+	s.plan(plan{At: "probation", How: "stop"})
+	o := s.outsider(handoff.Takeover)
+	o.wait("stops")
+	m := s.wait("upgrade-failed")
+	if !slices.Contains(m.Is, "ErrTimeout") {
+		t.Errorf("upgrade: %v %s, want ErrTimeout", m.Is, m.Err)
+	}
+	eventually(t, "the predecessor answers", func() bool {
+		gen, err := ask("tcp", addr)
+		return err == nil && gen == 1
+	})
+	if err := syscall.Kill(o.cmd.Process.Pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if m := o.wait("exit"); !slices.Contains(m.Is, "ErrRolledBack") {
+		t.Errorf("the successor that woke up ended with %v %s, want ErrRolledBack", m.Is, m.Err)
+	}
+	s.upgrade()
+	s.stop()
+}
+
+// TestSeveralLinger has several predecessors linger at once; beyond the limit
+// the oldest ends first.
+func TestSeveralLinger(t *testing.T) {
+	t.Parallel()
+	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}, Max: 2, Linger: time.Minute}).start()
+	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+	conns := map[uint64]net.Conn{}
+	open := func(gen uint64) {
+		t.Helper()
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		conns[gen] = c
+	}
+	check := func(gen uint64) {
+		t.Helper()
+		if got, err := askOver(conns[gen], "x"); err != nil || got != gen {
+			t.Errorf("connection of generation %d: answered by %d, %v", gen, got, err)
+		}
+	}
+	for gen := uint64(1); gen <= 4; gen++ {
+		open(gen)
+		check(gen)
+		s.upgrade()
+		for old := max(1, int(gen)-1); old <= int(gen); old++ {
+			check(uint64(old))
+		}
+	}
+	// Generations 3 and 4 linger; 1 and 2 were ended, in that order.
+	first := s.waitFor("exit", func(m message) bool { return m.Kind == "exit" })
+	second := s.waitFor("exit", func(m message) bool { return m.Kind == "exit" })
+	if first.Generation != 1 || second.Generation != 2 {
+		t.Errorf("generations %d and %d ended, want 1 and 2", first.Generation, second.Generation)
+	}
+	for _, m := range s.heard() {
+		if m.Kind == "stopped" && m.Report != nil && m.Report.Cut != 1 {
+			t.Errorf("generation %d was ended and reports %d connections cut, want 1", m.Generation, m.Report.Cut)
+		}
+	}
+	check(3)
+	check(4)
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 3 })
+	s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 4 })
+	s.stop()
+}

@@ -1,0 +1,276 @@
+package handoff_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+)
+
+func TestSentinels(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ err, is error }{
+		{handoff.ErrClosed, net.ErrClosed},
+		{handoff.ErrUnsupported, errors.ErrUnsupported},
+		{&handoff.UpgradeError{Err: handoff.ErrTimeout}, handoff.ErrTimeout},
+	} {
+		if !errors.Is(c.err, c.is) {
+			t.Errorf("errors.Is(%v, %v) = false, want true", c.err, c.is)
+		}
+	}
+	var ne net.Error
+	if !errors.As(handoff.ErrTimeout, &ne) || !ne.Timeout() {
+		t.Error("ErrTimeout is no net.Error with Timeout() == true")
+	}
+}
+
+func TestConfigErrors(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		cfg  handoff.Config
+		want string
+	}{
+		"takeover without a name": {handoff.Config{Mode: handoff.Takeover}, "needs Name or ControlSocket"},
+		"a path for a name":       {handoff.Config{Mode: handoff.Takeover, Name: "a/b"}, "can't be the name of a folder"},
+		"a mode that is none":     {handoff.Config{Mode: 77}, "mode(77)"},
+		"inherit, executable":     {handoff.Config{Executable: "/bin/true"}, "tableflip"},
+		"a long path":             {handoff.Config{Mode: handoff.Takeover, ControlSocket: "/tmp/" + strings.Repeat("x", 120)}, "unix(7) allows 107"},
+	} {
+		up, err := handoff.New(&c.cfg)
+		if err == nil {
+			_ = up.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("New(%s) = %v, want an error with %q", name, err, c.want)
+		}
+	}
+}
+
+func TestModeText(t *testing.T) {
+	t.Parallel()
+	b, err := json.Marshal(handoff.Report{Mode: handoff.Takeover})
+	if err != nil || !strings.Contains(string(b), `"mode":"takeover"`) {
+		t.Errorf("Marshal(Report) = %s, %v", b, err)
+	}
+	var r handoff.Report
+	if err := json.Unmarshal(b, &r); err != nil || r.Mode != handoff.Takeover {
+		t.Errorf("Unmarshal(Report).Mode = %v, %v, want takeover", r.Mode, err)
+	}
+	if err := json.Unmarshal([]byte(`{"mode":"x"}`), &r); err == nil {
+		t.Error("Unmarshal of an unknown mode: no error")
+	}
+}
+
+func TestSlogLogger(t *testing.T) {
+	t.Parallel()
+	var buf bytes.Buffer
+	l := handoff.SlogLogger(slog.New(slog.NewJSONHandler(&buf, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	l.Named("a").Named("b").With("k", "v").Warn("hello", "n", 1)
+	l.Trace("below")
+	var got map[string]any
+	if err := json.Unmarshal(buf.Bytes(), &got); err != nil {
+		t.Fatalf("%v: %s", err, buf.String())
+	}
+	for k, want := range map[string]any{"level": "WARN", "msg": "hello", "k": "v", "n": 1.0, "logger": "a.b"} {
+		if got[k] != want {
+			t.Errorf("log line has %s=%v, want %v", k, got[k], want)
+		}
+	}
+	if l.IsTrace() || !l.IsDebug() || l.GetLevel() != hclog.Debug {
+		t.Errorf("IsTrace() = %t, IsDebug() = %t, GetLevel() = %v, want false, true, debug", l.IsTrace(), l.IsDebug(), l.GetLevel())
+	}
+	if strings.Count(buf.String(), "\n") != 1 {
+		t.Errorf("a trace line came through:\n%s", buf.String())
+	}
+}
+
+// newUpgrader returns an Upgrader in this process.
+func newUpgrader(tb testing.TB, cfg handoff.Config) *handoff.Upgrader {
+	tb.Helper()
+	cfg.Mode = handoff.Takeover
+	if cfg.ControlSocket == "" {
+		cfg.ControlSocket = filepath.Join(shortDir(tb), "c", "s")
+	}
+	cfg.UpgradeSignals, cfg.StopSignals = []os.Signal{}, []os.Signal{}
+	up, err := handoff.New(&cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = up.Close() })
+	return up
+}
+
+func TestLifecycle(t *testing.T) {
+	t.Parallel()
+	var events []handoff.EventKind
+	pid := filepath.Join(t.TempDir(), "pid")
+	up := newUpgrader(t, handoff.Config{PIDFile: pid, OnEvent: func(e handoff.Event) { events = append(events, e.Kind) }})
+	if err := up.Upgrade(t.Context()); !errors.Is(err, handoff.ErrNotReady) {
+		t.Errorf("Upgrade() before Ready() = %v, want ErrNotReady", err)
+	}
+	if err := up.Rollback("x"); !errors.Is(err, handoff.ErrNotReady) {
+		t.Errorf("Rollback() without an upgrade = %v, want ErrNotReady", err)
+	}
+	if err := up.Abort(nil); !errors.Is(err, handoff.ErrCommitted) {
+		t.Errorf("Abort() of a first process = %v, want ErrCommitted", err)
+	}
+	ln, err := up.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Not before Ready does Accept return a connection.
+	if err := ln.SetDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := ln.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Accept() before Ready() = %v, want os.ErrDeadlineExceeded", err)
+	}
+	if err := errors.Join(ln.SetDeadline(time.Time{}), up.Ready(), up.Ready()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tracked := up.Track(got)
+	if b, err := os.ReadFile(pid); err != nil || strings.TrimSpace(string(b)) != strconv.Itoa(os.Getpid()) {
+		t.Errorf("PID file: %q, %v, want %d", b, err, os.Getpid())
+	}
+	if err := up.SendConn(t.Context(), "x", got, nil); !errors.Is(err, handoff.ErrNotReady) {
+		t.Errorf("SendConn() without a successor = %v, want ErrNotReady", err)
+	}
+	// Shutdown waits for what is tracked, as long as its context does.
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := up.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Shutdown() with an open connection = %v, want context.DeadlineExceeded", err)
+	}
+	if _, err := tracked.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("write to a connection that was cut: %v, want net.ErrClosed", err)
+	}
+	select {
+	case <-up.Done():
+	default:
+		t.Error("Done() is open after Shutdown()")
+	}
+	if err := up.Shutdown(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("second Shutdown() = %v, want the first one's error", err)
+	}
+	for name, err := range map[string]error{
+		"Ready": up.Ready(), "Upgrade": up.Upgrade(t.Context()), "SendConn": up.SendConn(t.Context(), "x", got, nil),
+	} {
+		if !errors.Is(err, handoff.ErrClosed) {
+			t.Errorf("%s() after Shutdown() = %v, want ErrClosed", name, err)
+		}
+	}
+	if _, err := up.Listen(t.Context(), "tcp", "127.0.0.1:0"); !errors.Is(err, handoff.ErrClosed) {
+		t.Errorf("Listen() after Shutdown() = %v, want ErrClosed", err)
+	}
+	if _, err := os.Stat(pid); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("PID file after Shutdown(): %v, want none", err)
+	}
+	want := []handoff.EventKind{handoff.EventReady, handoff.EventOwner, handoff.EventStopped}
+	if len(events) != len(want) {
+		t.Fatalf("events: %v, want %v", events, want)
+	}
+	for i := range want {
+		if events[i] != want[i] {
+			t.Errorf("event %d: %s, want %s", i, events[i], want[i])
+		}
+	}
+}
+
+// TestControlAnswers asks at the control socket without pause while the
+// service is upgraded: somebody answers each time.
+func TestControlAnswers(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}}).start()
+		stop, done := make(chan struct{}), make(chan error, 1)
+		asked := 0
+		go func() {
+			for {
+				select {
+				case <-stop:
+					done <- nil
+					return
+				default:
+				}
+				if err := askControl(filepath.Join(s.set.Dir, "ctl", "s")); err != nil {
+					done <- err
+					return
+				}
+				asked++
+			}
+		}()
+		for gen := range 3 {
+			s.upgrade()
+			s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == uint64(gen+1) })
+		}
+		close(stop)
+		if err := <-done; err != nil {
+			t.Errorf("after %d answers: %v", asked, err)
+		}
+		if asked < 20 {
+			t.Errorf("asked %d times: the test proves nothing", asked)
+		}
+		s.stop()
+	})
+}
+
+// askControl sends what no version understands and wants to be refused for it.
+func askControl(path string) error {
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return err
+	}
+	conn := fdpass.New(c)
+	defer conn.Close()
+	m := &wire.Request{Op: "nonsense"}
+	if err := errors.Join(conn.SetReadDeadline(time.Now().Add(patience)), conn.Send(uint16(m.Type()), wire.Append(nil, m), nil)); err != nil {
+		return err
+	}
+	f, err := conn.Recv()
+	if err != nil {
+		return err
+	}
+	if wire.Type(f.Type) != wire.TypeRefuse {
+		return errors.New("not refused")
+	}
+	return nil
+}
+
+// TestNoProbation commits at once.
+func TestNoProbation(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: -1}).start()
+		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+		l := newLoad(t, s.set.Dir, map[string]string{"0 tcp": addr})
+		for gen := range 5 {
+			l.run(10)
+			s.upgrade()
+			s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == uint64(gen+1) })
+		}
+		l.run(10)
+		l.stop()
+		s.stop()
+	})
+}
