@@ -1,0 +1,105 @@
+package policy_test
+
+import (
+	"slices"
+	"strings"
+)
+
+// The modules that this one may use, each with what for.
+var (
+	libraryModules = map[string]string{
+		"golang.org/x/sys":                "system calls that package syscall lacks",
+		"golang.org/x/net":                "assembler of classic BPF programs",
+		"github.com/cloudflare/tableflip": "engine of the mode Inherit",
+		"github.com/hashicorp/go-hclog":   "logging",
+		"github.com/mdlayher/netlink":     "inet_diag",
+	}
+	testModules = map[string]string{
+		"go.uber.org/goleak":              "leak gate",
+		"github.com/google/go-cmp":        "comparison with a diff",
+		"github.com/rogpeppe/go-internal": "testscript",
+	}
+)
+
+// testSide reports whether a file is only for tests: a test itself, or a
+// package of internal that tests import.
+func testSide(s *source) bool {
+	return s.test() || slices.Contains([]string{
+		"internal/testmain", "internal/testenv", "internal/netlab", "internal/policy",
+	}, s.dir())
+}
+
+// dependencies: the sources import, and go.mod requires, only what is listed
+// here. A line more is a decision, and its reason goes into the commit.
+func dependencies(r *repo) []string {
+	var complaints []string
+	known := func(path string, test bool) bool {
+		in := func(modules map[string]string) bool {
+			for m := range modules {
+				if path == m || strings.HasPrefix(path, m+"/") {
+					return true
+				}
+			}
+			return false
+		}
+		return in(libraryModules) || test && in(testModules)
+	}
+	for _, s := range r.sources {
+		for _, path := range s.imports() {
+			first, _, _ := strings.Cut(path, "/")
+			std := !strings.Contains(first, ".")
+			if !std && path != module && !strings.HasPrefix(path, module+"/") && !known(path, testSide(s)) {
+				complaints = append(complaints, s.path+": imports "+path+", which is no listed dependency")
+			}
+		}
+	}
+	block := ""
+	for line := range strings.Lines(string(r.texts["go.mod"])) {
+		line = strings.TrimSpace(line)
+		words := strings.Fields(block + " " + line)
+		switch {
+		case strings.HasSuffix(line, "("):
+			block = strings.TrimSpace(strings.TrimSuffix(line, "("))
+		case line == ")":
+			block = ""
+		case len(words) == 0 || strings.HasSuffix(line, "// indirect"):
+		case words[0] == "require" && len(words) > 1 && !known(words[1], true):
+			complaints = append(complaints, "go.mod: requires "+words[1]+", which is no listed dependency")
+		case words[0] == "replace" || words[0] == "exclude" || words[0] == "tool":
+			complaints = append(complaints, "go.mod: "+words[0]+" has no place here: "+line)
+		}
+	}
+	return complaints
+}
+
+// importArrows: packages import downwards only.
+func importArrows(r *repo) []string {
+	arrows := []struct {
+		from, not, why string
+		tests          bool // of from too
+	}{
+		{"reuseport", "handoff", "reuseport knows nothing of handoff", true},
+		{"internal", "handoff", "internal is below handoff", true},
+		{"internal", "reuseport", "internal is below reuseport", true},
+		{"", "cmd", "programs are imported by nobody", true},
+		{"handoff", "internal/testmain", "it is for tests", false},
+		{"handoff", "internal/testenv", "it is for tests", false},
+		{"handoff", "internal/netlab", "it is for tests", false},
+		{"reuseport", "internal/testmain", "it is for tests", false},
+		{"reuseport", "internal/testenv", "it is for tests", false},
+		{"reuseport", "internal/netlab", "it is for tests", false},
+	}
+	under := func(path, dir string) bool { return dir == "" || path == dir || strings.HasPrefix(path, dir+"/") }
+	var complaints []string
+	for _, s := range r.sources {
+		for _, path := range s.imports() {
+			path, ours := strings.CutPrefix(path, module+"/")
+			for _, a := range arrows {
+				if ours && under(s.path, a.from) && under(path, a.not) && (a.tests || !s.test()) {
+					complaints = append(complaints, s.path+": imports "+path+", but "+a.why)
+				}
+			}
+		}
+	}
+	return complaints
+}

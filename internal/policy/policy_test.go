@@ -1,0 +1,121 @@
+package policy_test
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// rules are what TestPolicy checks. Each returns what breaks it.
+var rules = map[string]func(*repo) []string{
+	"package docs":      packageDocs,
+	"export docs":       exportDocs,
+	"descriptors":       descriptors,
+	"close-on-exec":     closeOnExec,
+	"sleeping tests":    sleepingTests,
+	"skips":             skips,
+	"leak gate":         leakGate,
+	"init":              inits,
+	"error texts":       errorTexts,
+	"build constraints": buildConstraints,
+	"dependencies":      dependencies,
+	"import arrows":     importArrows,
+	"words":             words,
+}
+
+// TestPolicy checks the module.
+func TestPolicy(t *testing.T) {
+	t.Parallel()
+	r := load(t, os.DirFS("../.."))
+	if len(r.sources) < 10 {
+		t.Fatalf("found %d sources only", len(r.sources))
+	}
+	for name, rule := range rules {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, complaint := range slices.Sorted(slices.Values(rule(r))) {
+				t.Error(complaint)
+			}
+		})
+	}
+}
+
+// TestRules wants each rule to find what it is for.
+func TestRules(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		rule string
+		path string
+		text string
+		want string // empty: nothing
+	}{
+		{"package docs", "a/a.go", "// Package a is.\npackage a\n", "a/a.go: package doc outside doc.go"},
+		{"package docs", "a/a.go", "package a\n", "a: no package doc in doc.go"},
+		{"package docs", "a/doc.go", "// Nonsense.\npackage a\n", "a/doc.go: doc does not begin"},
+		{"package docs", "a/doc.go", "// Package a is.\npackage a\n", ""},
+		{"package docs", "cmd/a/doc.go", "// Command a is.\npackage main\n", ""},
+		{"export docs", "a/a.go", "package a\nfunc F() {}\n", "a/a.go:2: F has no doc"},
+		{"export docs", "a/a.go", "package a\n// G does.\nfunc F() {}\n", "a/a.go:3: doc of F does not begin with its name"},
+		{"export docs", "a/a.go", "package a\n// Config is.\ntype Config struct {\n\tX int\n}\n", "a/a.go:4: Config.X has no doc"},
+		{"export docs", "a/a.go", "package a\n// T is.\ntype T int\nfunc (*T) M() {}\n", "a/a.go:4: T.M has no doc"},
+		{"export docs", "a/a.go", "package a\nvar E = 1\n", "a/a.go:2: E has no doc"},
+		{"export docs", "a/a.go", "package a\n// Modes.\nconst (\n\tA = iota\n\t// B is.\n\tB\n\tC // is\n)\ntype t int\nfunc (t) M() {}\nfunc f() {}\n", ""},
+		{"export docs", "internal/a/a.go", "package a\nfunc F() {}\n", ""},
+		{"descriptors", "a/a.go", "package a\nfunc f(x X) { x.Fd() }\n", "a/a.go:2: Fd"},
+		{"descriptors", "a/a_test.go", "package a\nfunc f(x X) { g(x.y.File()) }\n", "a/a_test.go:2: File"},
+		{"descriptors", "a/a.go", "package a\nfunc f(x X) { x.File(1) }\n", ""},
+		{"close-on-exec", "a/a.go", "package a\nimport \"golang.org/x/sys/unix\"\nfunc f() { unix.Dup(1) }\n", "a/a.go:3: unix.Dup"},
+		{"close-on-exec", "a/a.go", "package a\nimport \"syscall\"\nfunc f() { syscall.Pipe(nil) }\n", "a/a.go:3: syscall.Pipe"},
+		{"close-on-exec", "a/a.go", "package a\nimport \"golang.org/x/sys/unix\"\nfunc f() { unix.Socket(1, unix.SOCK_STREAM, 0) }\n", "a/a.go:3: unix.Socket"},
+		{"close-on-exec", "a/a.go", "package a\nimport \"golang.org/x/sys/unix\"\nfunc f() { unix.Socket(1, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) }\n", ""},
+		{"sleeping tests", "a/a_test.go", "package a\nimport \"time\"\nfunc f() { time.Sleep(1) }\n", "a/a_test.go:3: time.Sleep"},
+		{"sleeping tests", "a/a_test.go", "package a\nimport (\n\"testing/synctest\"\n\"time\"\n)\nfunc f() { synctest.Test(nil, func(any) { time.Sleep(1) }) }\n", ""},
+		{"sleeping tests", "a/a.go", "package a\nimport \"time\"\nfunc f() { time.Sleep(1) }\n", ""},
+		{"skips", "a/a_test.go", "package a\nfunc TestF(t *T) { t.Skip() }\n", "a/a_test.go:2: Skip without"},
+		{"leak gate", "a/a_test.go", "package a\nfunc TestF(t *T) {}\n", "a: no TestMain"},
+		{"leak gate", "a/a_test.go", "package a\nfunc TestMain(m *M) { m.Run() }\n", "a: no TestMain"},
+		{"leak gate", "a/a_test.go", "package a\nimport \"" + module + "/internal/testmain\"\nfunc TestMain(m *M) { testmain.Run(m) }\nfunc TestF(t *T) {}\n", ""},
+		{"init", "a/a.go", "package a\nfunc init() {}\n", "a/a.go:2: init"},
+		{"error texts", "a/a.go", "package a\nvar e = errors.New(\"failed \" + \"x failed to y\")\n", "a/a.go:2: error text"},
+		{"build constraints", "a/a_other.go", "package a\n", "a/a_other.go: no //go:build"},
+		{"build constraints", "a/a_unix_test.go", "// Text.\n\npackage a\n", "a/a_unix_test.go: no //go:build"},
+		{"build constraints", "a/a_other.go", "//go:build !linux\n\npackage a\n", ""},
+		{"dependencies", "a/a.go", "package a\nimport \"example.org/x\"\n", "a/a.go: imports example.org/x"},
+		{"dependencies", "a/a.go", "package a\nimport \"go.uber.org/goleak\"\n", "a/a.go: imports go.uber.org/goleak"},
+		{"dependencies", "a/a_test.go", "package a\nimport \"go.uber.org/goleak\"\n", ""},
+		{"dependencies", "go.mod", "module x\nrequire example.org/x v1.0.0\n", "go.mod: requires example.org/x"},
+		{"dependencies", "go.mod", "module x\nrequire example.org/x v1.0.0 // indirect\n", ""},
+		{"dependencies", "go.mod", "module x\nreplace x => y\n", "go.mod: replace"},
+		{"import arrows", "reuseport/a_test.go", "package a\nimport \"" + module + "/handoff\"\n", "reuseport/a_test.go: imports"},
+		{"import arrows", "internal/a/a.go", "package a\nimport \"" + module + "/reuseport\"\n", "internal/a/a.go: imports"},
+		{"import arrows", "handoff/a.go", "package a\nimport \"" + module + "/internal/testmain\"\n", "handoff/a.go: imports"},
+		{"import arrows", "handoff/a.go", "package a\nimport \"" + module + "/reuseport\"\n", ""},
+		{"words", "README.md", "see /" + "root/x\n", "README.md:1: "},
+		{"words", "a/a.go", "package a\n// /" + "work/main\n", "a/a.go:2: "},
+		{"words", "a/a.go", "package a\n// /proc/1/root/x network/x\n", ""},
+	} {
+		r := load(t, fstest.MapFS{c.path: {Data: []byte(c.text)}})
+		var got []string
+		for _, complaint := range rules[c.rule](r) {
+			if !strings.Contains(complaint, "is an exception of a rule") {
+				got = append(got, complaint)
+			}
+		}
+		if c.want == "" && len(got) > 0 || c.want != "" && (len(got) == 0 || !strings.HasPrefix(got[0], c.want)) {
+			t.Errorf("rule %q on %s:\n%s\ncomplaints %q, want %q", c.rule, c.path, c.text, got, c.want)
+		}
+	}
+}
+
+// TestExceptions wants an exception that breaks nothing to be found.
+func TestExceptions(t *testing.T) {
+	t.Parallel()
+	e := exceptions{"a.go": "reason", "b.go": "reason"}
+	got := e.check(map[string][]string{"b.go": {"b.go:1"}, "c.go": {"c.go:1"}})
+	want := []string{"a.go: is an exception of a rule that it no longer breaks", "c.go:1"}
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Errorf("check = %q, want %q", got, want)
+	}
+}
