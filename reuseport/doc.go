@@ -1,2 +1,60 @@
-// Package reuseport is a draft; see the exported names.
+// Package reuseport listens with SO_REUSEPORT and leaves a group without losing a
+// connection.
+//
+// Several sockets, of one process or of many, can share an address, and the
+// kernel spreads the connections over them: one listener for each core, or one
+// for each instance of a service. What it has given to a socket goes with that
+// socket. A plain Close resets every connection in its queue and every handshake
+// that is under way; shutdown(2) does the same or nothing, and no option makes a
+// member stop queuing. [Listener.Drain] does what is enough: it steers new
+// connections to other members, waits until nothing that was under way is left,
+// and closes.
+//
+//	ln, err := reuseport.Listen(ctx, "tcp", ":8080", nil)
+//	go srv.Serve(ln)
+//	…
+//	report, err := ln.Drain(ctx) // Serve goes on accepting until it is over
+//	err = srv.Shutdown(ctx)
+//
+// Call Drain before [net/http.Server.Shutdown], which closes the listener.
+//
+// A [Group] is several members of one process, as listeners or merged into one,
+// with members that come and go. [Steering] decides which member gets new
+// connections. [PacketConn] and [PacketGroup] are the same for UDP. [QueueLen],
+// [HalfOpen] and [StopQueueing] work on any listener.
+//
+// # Other processes
+//
+// A group of the kernel has the members of all processes on the address, of one
+// effective user, and one steering program. Processes that use this package take
+// turns with what changes it, by an abstract unix socket in the network
+// namespace that has the port in its name and ends with the process. A program
+// names members by their place in the group, and places change when members
+// leave. Members that close without taking turns are noticed, and the program is
+// made anew; what comes to a leaving member until then is served by it. Only a
+// close in the same microseconds as that of the leaving member can't be
+// helped, and the report says so.
+//
+// To learn which place is whose, and to check that a program does what it
+// should, a process makes connections to its own address. They never come out of
+// an Accept of this package. Members of processes that don't use it get some
+// connections that are reset at once.
+//
+// A process that is killed while a member leaves takes nothing along but what it
+// had accepted and what waited in its own queues. The program that it may leave
+// behind names places of members that live, or none, and then the kernel
+// chooses; members that join later get nothing until somebody steers:
+// Group.Steer(ctx, Hash()) takes any program off.
+//
+// # Systems
+//
+// All of it works on Linux from 5.13, without privilege. Older kernels can't
+// tell whose a connection is, so that a Drain of TCP members is best effort
+// there, or needs CAP_NET_ADMIN. On FreeBSD (SO_REUSEPORT_LB), macOS and the
+// other BSDs (SO_REUSEPORT) [Listen], [ListenPacket], [ListenGroup] and [Control]
+// work, and the rest returns errors that match [errors.ErrUnsupported]. On
+// Windows and elsewhere all functions do.
+//
+// Package [github.com/seed-11c92bf9/baton/reuseport/ebpf] is a module of its own
+// and needs CAP_BPF.
 package reuseport

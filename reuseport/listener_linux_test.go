@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/internal/netlab"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -129,7 +130,7 @@ func TestListenErrors(t *testing.T) {
 
 // Sockets of another user can't be joined.
 func TestListenOfOtherUser(t *testing.T) {
-	needRoot(t)
+	testenv.Need(t, "netns")
 	t.Parallel()
 	ctx := testContext(t)
 	ns := netlab.NewNamespace(t)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/internal/netlab"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -434,7 +435,7 @@ func lab(t testing.TB, s stage, v4, v6 bool) place {
 }
 
 func TestDrainMatrix(t *testing.T) {
-	needRoot(t)
+	testenv.Need(t, "netns")
 	for _, s := range stages {
 		for _, f := range matrixFamilies {
 			for _, uid := range []int{65534, 0} {
@@ -469,7 +470,7 @@ func TestDrainMatrix(t *testing.T) {
 
 // Each naive way loses connections in the same cases: what Drain does is needed.
 func TestNaiveWaysLose(t *testing.T) {
-	needRoot(t)
+	testenv.Need(t, "netns")
 	for _, s := range stages {
 		for way := range ways {
 			if way == "Drain" || way == "steer, queue empty" && (s.name == "queued" || s.name == "TCP Fast Open" || s.name == "SYN cookies" || s.name == "SYN racing the close") {
@@ -495,12 +496,5 @@ func TestNaiveWaysLose(t *testing.T) {
 				})
 			}
 		}
-	}
-}
-
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root, for network namespaces")
 	}
 }

@@ -59,7 +59,13 @@ func queueLenFD(fd int) (n, backlog int, err error) {
 
 func halfOpen(c syscall.Conn) (n int, err error) {
 	var q diag.Query
+	var inode uint32
+	plain := false
 	if err := control(c, func(fd int) error {
+		if inode, err = inodeOf(fd); err != nil {
+			return err
+		}
+		plain = plainListener(fd) == nil
 		q, err = queryOf(fd)
 		return err
 	}); err != nil {
@@ -68,6 +74,20 @@ func halfOpen(c syscall.Conn) (n int, err error) {
 	if q.Protocol != unix.IPPROTO_TCP {
 		return 0, fmt.Errorf("half-open handshakes of a socket that is not TCP: %w", errors.ErrUnsupported)
 	}
+	if plain {
+		if refs, err := openRefs(q.Family); err == nil {
+			defer refs.close()
+			if n, err := refs.halfOpen(inode); err == nil {
+				return n, nil
+			}
+		}
+	}
+	return listHalfOpen(q)
+}
+
+// listHalfOpen counts by a dump, for which the kernel goes through all TCP
+// sockets of the machine.
+func listHalfOpen(q diag.Query) (int, error) {
 	dc, err := diag.Dial()
 	if err != nil {
 		return 0, err

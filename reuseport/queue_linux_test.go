@@ -144,6 +144,10 @@ func TestHalfOpen(t *testing.T) {
 			if n, err := reuseport.HalfOpen(ln); n != 2 || err != nil {
 				t.Errorf("HalfOpen after 4 of 6 completed = %d, %v, want 2, nil", n, err)
 			}
+			// The way that is used where references can't be read.
+			if n, err := reuseport.ListHalfOpen(ln); n != 2 || err != nil {
+				t.Errorf("HalfOpen by sock_diag = %d, %v, want 2, nil", n, err)
+			}
 		})
 	}
 }

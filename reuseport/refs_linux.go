@@ -105,16 +105,63 @@ func (t *refTable) pending(inode uint32) (int, error) {
 	return max(0, n-t.idle), err
 }
 
-// refs reads as little of the file as possible: the kernel fills a read line by
-// line, and stops at its size.
-func (t *refTable) refs(inode uint32) (int, error) {
-	if _, err := t.f.Seek(0, io.SeekStart); err != nil {
+// halfOpen returns the number of handshakes of all listeners that have the same
+// address as the one with this inode.
+func (t *refTable) halfOpen(inode uint32) (int, error) {
+	type count struct{ refs, queued int }
+	sums := make(map[string]count)
+	own := ""
+	err := t.listeners(func(l listenerLine) bool {
+		sum := sums[string(l.local)]
+		sums[string(l.local)] = count{sum.refs + max(0, l.refs-t.idle), sum.queued + l.queued}
+		if l.inode == inode {
+			own = string(l.local)
+		}
+		return true
+	})
+	if err != nil {
 		return 0, err
+	}
+	sum, ok := sums[own]
+	if !ok {
+		return 0, fmt.Errorf("listener %d in %s: %w", inode, t.f.Name(), os.ErrNotExist)
+	}
+	return max(0, sum.refs-sum.queued), nil
+}
+
+func (t *refTable) refs(inode uint32) (int, error) {
+	refs := -1
+	err := t.listeners(func(l listenerLine) bool {
+		if l.inode == inode {
+			refs = l.refs
+		}
+		return refs < 0
+	})
+	if err == nil && refs < 0 {
+		err = fmt.Errorf("listener %d in %s: %w", inode, t.f.Name(), os.ErrNotExist)
+	}
+	return refs, err
+}
+
+// listenerLine is what a line says about a listener.
+type listenerLine struct {
+	local  []byte // address and port, as the kernel writes them; valid for the call
+	queued int
+	inode  uint32
+	refs   int
+}
+
+// listeners calls f for each listener until f returns false. It reads as little
+// of the file as possible: the kernel fills a read line by line, and stops at
+// its size.
+func (t *refTable) listeners(f func(listenerLine) (more bool)) error {
+	if _, err := t.f.Seek(0, io.SeekStart); err != nil {
+		return err
 	}
 	t.buf = t.buf[:0]
 	for {
 		if len(t.buf) == cap(t.buf) {
-			return 0, fmt.Errorf("line of more than %d bytes in %s", cap(t.buf), t.f.Name())
+			return fmt.Errorf("line of more than %d bytes in %s", cap(t.buf), t.f.Name())
 		}
 		n, err := t.f.Read(t.buf[len(t.buf):min(len(t.buf)+512, cap(t.buf))])
 		t.buf = t.buf[:len(t.buf)+n]
@@ -123,28 +170,33 @@ func (t *refTable) refs(inode uint32) (int, error) {
 			if !ok {
 				break
 			}
-			refs, found, more := parseRefs(line, inode)
-			if found {
-				return refs, nil
-			}
-			if !more {
-				return 0, fmt.Errorf("listener %d in %s: %w", inode, t.f.Name(), os.ErrNotExist)
+			l, kind := parseListener(line)
+			if kind == lineOther || kind == lineListener && !f(l) {
+				return nil
 			}
 			t.buf = t.buf[:copy(t.buf, rest)]
 		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = os.ErrNotExist
-			}
-			return 0, fmt.Errorf("listener %d in %s: %w", inode, t.f.Name(), err)
+			return err
 		}
 	}
 }
 
-// parseRefs reads one line: "sl local remote st queues timer retransmits uid
-// timeout inode refs …" (get_tcp4_sock, net/ipv4/tcp_ipv4.c). more is false
-// after the last listener.
-func parseRefs(line []byte, inode uint32) (refs int, found, more bool) {
+type lineKind int
+
+const (
+	lineHeader lineKind = iota
+	lineListener
+	lineOther // after the last listener
+)
+
+// parseListener reads one line: "sl local remote st tx:rx timer retransmits uid
+// timeout inode refs …", where rx of a listener is its queue (get_tcp4_sock,
+// net/ipv4/tcp_ipv4.c).
+func parseListener(line []byte) (l listenerLine, kind lineKind) {
 	var field [11][]byte
 	n := 0
 	for f := range bytes.FieldsSeq(line) {
@@ -154,18 +206,18 @@ func parseRefs(line []byte, inode uint32) (refs int, found, more bool) {
 		field[n] = f
 		n++
 	}
-	if n < len(field) {
-		return 0, false, true
-	}
-	if string(field[0]) == "sl" {
-		return 0, false, true // header
+	if n < len(field) || string(field[0]) == "sl" {
+		return l, lineHeader
 	}
 	if string(field[3]) != "0A" {
-		return 0, false, false
+		return l, lineOther
 	}
-	if ino, err := strconv.ParseUint(string(field[9]), 10, 32); err != nil || uint32(ino) != inode {
-		return 0, false, true
+	_, rx, _ := bytes.Cut(field[4], []byte(":"))
+	queued, err1 := strconv.ParseUint(string(rx), 16, 32)
+	inode, err2 := strconv.ParseUint(string(field[9]), 10, 32)
+	refs, err3 := strconv.ParseUint(string(field[10]), 10, 32)
+	if errors.Join(err1, err2, err3) != nil {
+		return l, lineHeader // not a form that is known
 	}
-	refs, err := strconv.Atoi(string(field[10]))
-	return refs, err == nil, true
+	return listenerLine{local: field[1], queued: int(queued), inode: uint32(inode), refs: int(refs)}, lineListener
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/internal/netlab"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -191,7 +192,7 @@ func (g *gatedListener) Accept() (net.Conn, error) {
 var errStopServe = errors.New("stop serving")
 
 func TestStopQueueing(t *testing.T) {
-	needRoot(t)
+	testenv.Need(t, "netns")
 	t.Parallel()
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
@@ -259,7 +260,7 @@ func TestStopQueueingErrors(t *testing.T) {
 }
 
 func TestStopQueueingWithoutPrivilege(t *testing.T) {
-	needRoot(t)
+	testenv.Need(t, "netns")
 	t.Parallel()
 	ns := netlab.NewNamespace(t)
 	ns.DoAs(65534, func() {
@@ -279,7 +280,7 @@ func TestStopQueueingWithoutPrivilege(t *testing.T) {
 // waits for the next listener; without, what was there is served, and the
 // report says that more can have been lost.
 func TestDrainOfLastMember(t *testing.T) {
-	needRoot(t)
+	testenv.Need(t, "netns")
 	for _, c := range []struct {
 		name     string
 		uid      int

@@ -1,0 +1,66 @@
+package netlab_test
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/internal/netlab"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
+)
+
+func TestMain(m *testing.M) { testmain.Run(m) }
+
+// A handshake over a link takes a round trip, and not less.
+func TestLink(t *testing.T) {
+	testenv.Need(t, "netns")
+	t.Parallel()
+	const delay = 10 * time.Millisecond
+	l := netlab.NewLink(t, delay)
+	for _, addr := range netlab.ServerAddrs {
+		var ln net.Listener
+		var err error
+		l.Server.Do(func() { ln, err = net.Listen("tcp", netip.AddrPortFrom(addr, 0).String()) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		l.Client.Do(func() {
+			start := time.Now()
+			c, err := net.DialTimeout("tcp", ln.Addr().String(), 10*time.Second)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = c.Close() // was never used
+			if d := time.Since(start); d < 2*delay {
+				t.Errorf("handshake with %v took %v, want at least %v", addr, d, 2*delay)
+			}
+		})
+	}
+}
+
+// DoAs changes one thread, and that ends.
+func TestDoAs(t *testing.T) {
+	testenv.Need(t, "netns")
+	n := netlab.NewNamespace(t)
+	n.Sysctl(t, "net.ipv4.tcp_migrate_req", "1")
+	n.DoAs(65534, func() {
+		if _, uid, _ := unix.Getresuid(); uid != 65534 {
+			t.Errorf("uid in DoAs is %d, want 65534", uid)
+		}
+		if b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req"); string(b) != "1\n" {
+			t.Errorf("sysctl in the namespace is %q, %v, want 1", b, err)
+		}
+	})
+	for range 20 {
+		if uid := os.Getuid(); uid == 65534 {
+			t.Fatal("another thread has the uid of DoAs")
+		}
+	}
+}

@@ -1,0 +1,34 @@
+package reuseport
+
+import (
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// Pending returns the look at one listener that Drain repeats, and its end.
+func Pending(ln *net.TCPListener) (look func() (int, error), end func(), err error) {
+	refs, err := openRefs(unix.AF_INET)
+	if err != nil {
+		return nil, nil, err
+	}
+	inode, err := inodeOfConn(ln)
+	if err != nil {
+		refs.close()
+		return nil, nil, err
+	}
+	return func() (int, error) { return refs.pending(inode) }, refs.close, nil
+}
+
+// ListHalfOpen is HalfOpen by sock_diag.
+func ListHalfOpen(ln *net.TCPListener) (n int, err error) {
+	err = control(ln, func(fd int) error {
+		q, err := queryOf(fd)
+		if err != nil {
+			return err
+		}
+		n, err = listHalfOpen(q)
+		return err
+	})
+	return n, err
+}
