@@ -61,7 +61,16 @@ func (u *Upgrader) answer(conn *fdpass.Conn) {
 		return
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout)) // a closed one fails below
+	heard := make(chan struct{})
+	u.handlers.Go(func() { // ends with the message, or with closing
+		select {
+		case <-heard:
+		case <-u.closing:
+			_ = conn.SetReadDeadline(aLongTimeAgo) // nobody waits for it any more
+		}
+	})
 	m, fds, err := link.Recv()
+	close(heard)
 	_ = fdx.Close(fds...) // none belong here
 	if err != nil {
 		u.log.Debug("control socket", "error", err)

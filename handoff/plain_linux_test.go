@@ -39,9 +39,9 @@ func plainMain(args []string) {
 		fail("new", err)
 	}
 	defer upg.Stop()
+	sig := make(chan os.Signal, 1)
+	signal.Notify(sig, syscall.SIGUSR2, syscall.SIGTERM)
 	go func() {
-		sig := make(chan os.Signal, 1)
-		signal.Notify(sig, syscall.SIGUSR2, syscall.SIGTERM)
 		for s := range sig {
 			if s == syscall.SIGTERM {
 				upg.Stop()
@@ -157,7 +157,8 @@ func TestPlainTableflip(t *testing.T) {
 				if m.Kind != "committed" {
 					t.Fatalf("upgrade to plain tableflip: %s", m.Err)
 				}
-				s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 2 })
+				second := s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 2 })
+				s.gone(second.PID) // tableflip upgrades no process whose parent lives
 				s.fixPID()
 				plain := s.pid()
 				l.run(20)

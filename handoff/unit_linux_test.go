@@ -274,3 +274,47 @@ func TestNoProbation(t *testing.T) {
 		s.stop()
 	})
 }
+
+// TestShutdownSilentPeer has a peer at the control socket that says nothing: it
+// holds up no Shutdown.
+func TestShutdownSilentPeer(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(shortDir(t), "c", "s")
+	up := newUpgrader(t, handoff.Config{ControlSocket: path})
+	if err := up.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	var silent []net.Conn
+	for range 3 {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		silent = append(silent, c)
+	}
+	if err := askControl(path); err != nil { // behind them in the queue: they are served
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if err := up.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(start); d >= handoff.HangTimeout {
+		t.Errorf("Shutdown() took %v with %d silent peers", d, len(silent))
+	}
+}
+
+// TestOutsiderDies has an outsider end between its New and its Ready.
+func TestOutsiderDies(t *testing.T) {
+	t.Parallel()
+	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}}).start()
+	s.plan(plan{At: "joined", How: "exit0"})
+	o := s.outsider(handoff.Takeover)
+	m := s.wait("upgrade-failed")
+	if len(m.Is) != 1 || m.Is[0] != "ErrSuccessorDied" {
+		t.Errorf("upgrade: %v %s, want ErrSuccessorDied", m.Is, m.Err)
+	}
+	s.gone(o.cmd.Process.Pid)
+	s.stop()
+}

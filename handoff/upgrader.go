@@ -102,7 +102,7 @@ func New(c *Config) (*Upgrader, error) {
 		shutDone: make(chan struct{}),
 	}
 	if err := u.join(); err != nil {
-		u.discard()
+		u.discard(err)
 		return nil, err
 	}
 	u.start()
@@ -110,7 +110,10 @@ func New(c *Config) (*Upgrader, error) {
 }
 
 // discard lets go of what a failed New has taken.
-func (u *Upgrader) discard() {
+func (u *Upgrader) discard(err error) {
+	if u.successor != nil {
+		u.successor.Refuse(err.Error())
+	}
 	_ = u.table.close() // nothing of it was served
 	u.states.close()
 	if u.control != nil {

@@ -91,6 +91,12 @@ func (s *Successor) ask(r request) claimPhase {
 	}
 }
 
+// Refuse refuses the upgrade in place of Run.
+func (s *Successor) Refuse(text string) {
+	_ = s.conv.link.Send(&wire.Abort{Reason: text}, nil) // the end says it as well
+	s.conv.close()
+}
+
 // Run sees the conversation through to commit, or to its failure.
 func (s *Successor) Run() Tenure {
 	defer close(s.done)
