@@ -103,7 +103,7 @@ func TestSuccessorDies(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, silent=%t, child=%t", stepNames[step], silent, child), func(t *testing.T) {
 					t.Parallel()
 					want := row.killed
-					to := session.Timeouts{Ready: time.Minute, Probation: time.Minute, Hang: 10 * time.Second}
+					to := session.Timeouts{Ready: time.Minute, Probation: time.Minute, Hang: 3 * time.Second}
 					if silent {
 						want = row.silent
 						to.Hang = 300 * time.Millisecond

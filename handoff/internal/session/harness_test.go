@@ -82,6 +82,21 @@ func (o *oldSide) start(link session.Link) {
 	o.startWith(arrivals)
 }
 
+// greet runs it with whoever says Hello on link.
+func (o *oldSide) greet(link session.Link) {
+	arrivals := make(chan session.Arrival, 1)
+	o.startWith(arrivals)
+	go func() { // ends with Hello
+		m, _, err := link.Recv()
+		h, ok := m.(*wire.Hello)
+		if err != nil || !ok {
+			close(arrivals)
+			return
+		}
+		arrivals <- session.Arrival{Link: link, Hello: *h}
+	}()
+}
+
 func (o *oldSide) startWith(arrivals <-chan session.Arrival) {
 	o.began = time.Now()
 	go func() { o.result <- o.Run(arrivals) }()

@@ -423,14 +423,7 @@ func TestBothSides(t *testing.T) {
 				o, n := newOldSide(t, tt.to), newNewSide(t, hang)
 				n.joiner.Hello.Via = wire.ViaInherit
 				o.items = noFDs(1000)
-				arrivals := make(chan session.Arrival, 1)
-				o.startWith(arrivals)
-				go func() { // ends with Hello
-					m, _, err := a.Recv()
-					if h, ok := m.(*wire.Hello); ok && err == nil {
-						arrivals <- session.Arrival{Link: a, Hello: *h}
-					}
-				}()
+				o.greet(a)
 				if err := n.join(b); err != nil {
 					t.Fatal(err)
 				}

@@ -1,0 +1,587 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// socket opens a socket of its own and returns its manifest entry.
+func socket(t testing.TB, domain, typ, protocol int, addr unix.Sockaddr, listen bool) session.Item {
+	t.Helper()
+	fd, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		t.Skipf("socket(%d, %d, %d): %v", domain, typ, protocol, err)
+	}
+	t.Cleanup(func() { closeAll(t, []int{fd}) })
+	if addr != nil {
+		if err := unix.Bind(fd, addr); err != nil {
+			t.Fatal(os.NewSyscallError("bind", err))
+		}
+	}
+	if listen {
+		if err := unix.Listen(fd, 1); err != nil {
+			t.Fatal(os.NewSyscallError("listen", err))
+		}
+	}
+	return entry(t, fd)
+}
+
+var loopback = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+
+func tcpListener(t testing.TB) session.Item {
+	t.Helper()
+	return socket(t, unix.AF_INET, unix.SOCK_STREAM, 0, loopback, true)
+}
+
+// entry describes fd truly.
+func entry(t testing.TB, fd int) session.Item {
+	t.Helper()
+	i, err := fdx.Info(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return session.Item{FD: fd, Socket: wire.Socket{
+		Kind: wire.KindListener, Network: "test", Domain: int32(i.Domain), SockType: int32(i.Type),
+		Protocol: int32(i.Protocol), Listening: i.Listening, Sockname: i.Sockname,
+	}}
+}
+
+func blob(t testing.TB, name string, size int64) session.Blob {
+	t.Helper()
+	f, err := fdx.NewBlob(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(size); err != nil { // a hole: no memory
+		t.Fatal(err)
+	}
+	if size > 4 {
+		if _, err := f.WriteAt([]byte("tail"), size-4); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := fdx.Seal(f); err != nil {
+		t.Fatal(err)
+	}
+	return session.Blob{Name: name, Size: uint64(size), File: f}
+}
+
+// handOver runs both sides over a socketpair and returns when the transfer is
+// done.
+func handOver(t testing.TB, o *oldSide, n *newSide) {
+	t.Helper()
+	a, b := wirePair(t, 30*time.Second)
+	o.greet(a)
+	if err := n.join(b); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+}
+
+func TestTransfer(t *testing.T) {
+	for _, count := range []int{0, 1, 253, 254, 10_000} {
+		t.Run(fmt.Sprint(count), func(t *testing.T) {
+			if err := fdx.RaiseNoFile(count + 1000); err != nil {
+				t.Skip(err)
+			}
+			kinds := []session.Item{tcpListener(t), tcpListener(t), socket(t, unix.AF_INET, unix.SOCK_DGRAM, 0, loopback, false)}
+			o, n := newOldSide(t, session.Timeouts{Hang: 30 * time.Second}), newNewSide(t, 30*time.Second)
+			for i := range count {
+				o.items = append(o.items, kinds[i%len(kinds)])
+			}
+			n.joiner.Check = session.Verify // getsockname tells the order
+			n.joiner.Expect = fdx.RaiseNoFile
+			handOver(t, o, n)
+			if len(n.got.Sockets) != count {
+				t.Errorf("%d sockets, want %d", len(n.got.Sockets), count)
+			}
+			n.ready()
+			n.wantOwner(false)
+			res, _ := o.wantCommitted()
+			leave(res)
+			for _, it := range n.got.Sockets {
+				if flags, err := unix.FcntlInt(uintptr(it.FD), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+					t.Fatalf("descriptor %d: flags %#x, %v, want close-on-exec", it.FD, flags, err)
+				}
+			}
+			n.got.Close()
+		})
+	}
+}
+
+func TestTransferStates(t *testing.T) {
+	t.Parallel()
+	for _, sizes := range [][]int64{{0}, {1 << 30, 5, 0}, make([]int64, 300)} {
+		t.Run(fmt.Sprint(len(sizes)), func(t *testing.T) {
+			t.Parallel()
+			o, n := newOldSide(t, session.Timeouts{Hang: 30 * time.Second}), newNewSide(t, 30*time.Second)
+			o.items = []session.Item{tcpListener(t)}
+			o.Welcome.States = uint32(len(sizes))
+			var blobs []session.Blob
+			o.States = func(context.Context) ([]session.Blob, error) {
+				for i, size := range sizes {
+					blobs = append(blobs, blob(t, fmt.Sprint("state ", i), size))
+				}
+				return blobs, nil
+			}
+			w := newWitness(t)
+			o.Stderr = func() []int { return []int{w.dup(), w.dup(), w.dup()} }
+			handOver(t, o, n)
+			if len(n.got.States) != len(sizes) || len(n.got.Stderr) != 3 {
+				t.Fatalf("%d states, %d descriptors of standard error", len(n.got.States), len(n.got.Stderr))
+			}
+			for i, b := range n.got.States {
+				if b.Name != fmt.Sprint("state ", i) || b.Size != uint64(sizes[i]) {
+					t.Errorf("state %d = %q of %d bytes", i, b.Name, b.Size)
+				}
+				if sizes[i] > 4 {
+					tail := make([]byte, 4)
+					if _, err := b.File.ReadAt(tail, sizes[i]-4); err != nil || string(tail) != "tail" {
+						t.Errorf("state %d ends with %q, %v", i, tail, err)
+					}
+				}
+			}
+			n.ready()
+			n.wantOwner(false)
+			res, _ := o.wantCommitted()
+			leave(res)
+			for _, b := range blobs {
+				if err := b.File.Close(); !errors.Is(err, os.ErrClosed) {
+					t.Errorf("the predecessor kept state %s: %v", b.Name, err)
+				}
+			}
+			n.got.Close()
+			w.gone()
+		})
+	}
+}
+
+// TestVerify holds each property of a socket against a manifest that lies about
+// it, by way of a whole conversation: the predecessor serves on.
+func TestVerify(t *testing.T) {
+	t.Parallel()
+	true4 := tcpListener(t)
+	true6 := true4
+	true6.Socket.Domain = unix.AF_INET6
+	bound := socket(t, unix.AF_INET, unix.SOCK_STREAM, 0, loopback, false)
+	datagram := socket(t, unix.AF_INET, unix.SOCK_DGRAM, 0, loopback, false)
+	other := tcpListener(t)
+	pipe := func() int {
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { closeAll(t, p[:]) })
+		return p[0]
+	}()
+	lie := func(fd int, change func(e *wire.Socket)) session.Item {
+		e := true4.Socket
+		change(&e)
+		return session.Item{Socket: e, FD: fd}
+	}
+	tests := []struct {
+		name, text string
+		item       session.Item
+	}{
+		{"domain", "SO_DOMAIN", true6},
+		{"type", "SO_TYPE", lie(datagram.FD, func(*wire.Socket) {})},
+		{"protocol", "SO_PROTOCOL", lie(true4.FD, func(e *wire.Socket) { e.Protocol = unix.IPPROTO_SCTP })},
+		{"not listening", "SO_ACCEPTCONN", lie(bound.FD, func(e *wire.Socket) { e.Sockname = bound.Socket.Sockname })},
+		{"listening", "SO_ACCEPTCONN", lie(true4.FD, func(e *wire.Socket) { e.Listening = false })},
+		{"name", "bound to", lie(other.FD, func(*wire.Socket) {})},
+		{"name shorter", "bound to", lie(true4.FD, func(e *wire.Socket) { e.Sockname = e.Sockname[:4] })},
+		{"no socket", "socket", lie(pipe, func(*wire.Socket) {})},
+		{"file that is a socket", "SO_TYPE", lie(datagram.FD, func(e *wire.Socket) { e.Kind = wire.KindFile })},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if err := session.Verify(tt.item.Socket, tt.item.FD); !errors.Is(err, session.ErrMismatch) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("Verify() = %v, want %s", err, tt.text)
+			}
+			a, b := wirePair(t, 10*time.Second)
+			o, n := newOldSide(t, session.Timeouts{Hang: 10 * time.Second}), newNewSide(t, 10*time.Second)
+			w := newWitness(t)
+			o.items = append(w.items(300), tt.item)
+			n.joiner.Check = func(e wire.Socket, fd int) error {
+				if e.Network == "tcp" { // the witness
+					return nil
+				}
+				return session.Verify(e, fd)
+			}
+			o.greet(a)
+			err := n.join(b)
+			var e *session.Error
+			if !errors.As(err, &e) || e.Reason != session.ReasonTransfer || !errors.Is(err, session.ErrMismatch) {
+				t.Errorf("Join() = %v, want a mismatch", err)
+			}
+			if res, _ := o.wantFailed(session.ReasonAborted); !strings.Contains(res.Err.Error(), tt.text) {
+				t.Errorf("Run() = %v, want the successor's words", res.Err)
+			}
+			wantCalls(t, &o.journal, "")
+			w.gone()
+		})
+	}
+	for _, it := range []session.Item{true4, bound, datagram, other, {FD: pipe, Socket: wire.Socket{Kind: wire.KindFile}}} {
+		if err := session.Verify(it.Socket, it.FD); err != nil {
+			t.Errorf("Verify(%+v) = %v", it.Socket, err)
+		}
+	}
+}
+
+// frame returns a frame as it is on the wire.
+func frame(size uint32, typ wire.Type, fds uint16, payload []byte) []byte {
+	b := binary.BigEndian.AppendUint32(nil, size)
+	b = binary.BigEndian.AppendUint16(b, uint16(typ))
+	b = binary.BigEndian.AppendUint16(b, fds)
+	return append(b, payload...)
+}
+
+// noise is what a peer says that does not speak the protocol.
+var noise = []struct {
+	name   string
+	bytes  []byte
+	reason session.Reason // that a successor gives
+}{
+	{"text", []byte("GET / HTTP/1.1\r\nHost: example\r\n\r\n"), session.ReasonProtocol},
+	{"length of 4 GiB", frame(1<<32-1, wire.TypeWelcome, 0, nil), session.ReasonProtocol},
+	{"254 descriptors", frame(0, wire.TypeWelcome, 254, nil), session.ReasonProtocol},
+	{"descriptors that do not come", frame(0, wire.TypeSockets, 3, nil), session.ReasonTransfer},
+	{"malformed payload", frame(4, wire.TypeSockets, 0, bytes.Repeat([]byte{0xff}, 4)), session.ReasonProtocol},
+	{"too many entries", frame(600, wire.TypeReady, 0, bytes.Repeat([]byte{1, 0}, 300)), session.ReasonProtocol},
+}
+
+// TestNoiseToPredecessor breaks the protocol in the successor's place.
+func TestNoiseToPredecessor(t *testing.T) {
+	t.Parallel()
+	for _, tt := range noise {
+		for _, step := range []int{afterHello, beforeVerified, beforeReady, afterReady, afterCommit} {
+			t.Run(tt.name+", "+stepNames[step], func(t *testing.T) {
+				t.Parallel()
+				ca, cb := socketpair(t)
+				to := session.Timeouts{Ready: time.Minute, Probation: time.Minute, Hang: 3 * time.Second}
+				if step == afterCommit {
+					to.Probation = 10 * time.Millisecond
+				}
+				o := newOldSide(t, to)
+				w := newWitness(t)
+				o.items = w.items(3 * 253)
+				raw, err := fdx.Dup(cb)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer fdx.Close(raw)
+				s := script{t, session.NewWireLink(fdpass.New(cb), time.Second)}
+				o.start(session.NewWireLink(fdpass.New(ca), to.Hang))
+				s.successorUpTo(step)
+				if _, err := unix.Write(raw, tt.bytes); err != nil {
+					t.Fatal(err)
+				}
+				want, calls := session.ReasonProtocol, ""
+				switch {
+				case step == afterReady:
+					calls = "pause resume"
+				case step == afterCommit:
+					want, calls = session.ReasonDied, "pause resume"
+				}
+				o.wantFailed(want)
+				wantCalls(t, &o.journal, calls)
+				if step != afterCommit {
+					heed[*wire.Rollback](s)
+				}
+				s.link.Close()
+				w.gone()
+			})
+		}
+	}
+}
+
+// TestEndlessBytes has a successor that never stops to send.
+func TestEndlessBytes(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name  string
+		bytes []byte
+	}{
+		{"zeros", make([]byte, 1<<16)},
+		{"unknown messages", bytes.Repeat(frame(1000, 999, 0, make([]byte, 1000)), 64)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			ca, cb := socketpair(t)
+			o := newOldSide(t, session.Timeouts{Ready: 300 * time.Millisecond, Hang: 100 * time.Millisecond})
+			o.items = noFDs(1)
+			written := make(chan struct{})
+			go func() { // ends with the connection
+				defer close(written)
+				for {
+					if _, err := cb.Write(tt.bytes); err != nil {
+						return
+					}
+				}
+			}()
+			o.start(session.NewWireLink(fdpass.New(ca), 100*time.Millisecond))
+			o.end()
+			wantCalls(t, &o.journal, "")
+			<-written
+		})
+	}
+}
+
+// TestStrayDescriptors has a successor attach descriptors to messages that
+// carry none.
+func TestStrayDescriptors(t *testing.T) {
+	t.Parallel()
+	a, b := wirePair(t, 10*time.Second)
+	w := newWitness(t)
+	o := newOldSide(t, session.Timeouts{Probation: 10 * time.Millisecond, Hang: 10 * time.Second})
+	o.items = w.items(1)
+	o.start(a)
+	s := script{t, b}
+	hear[*wire.Welcome](s)
+	say := func(m wire.Message) {
+		t.Helper()
+		if err := b.Send(m, []int{w.dup(), w.dup()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hear[*wire.Sockets](s)
+	say(&wire.Ack{Seq: 1, Taken: 1})
+	say(&wire.Verified{})
+	say(&wire.Ready{})
+	hear[*wire.Paused](s)
+	m := hear[*wire.Ping](s)
+	for ; !m.Final; m = hear[*wire.Ping](s) {
+		say(&wire.Alive{Seq: m.Seq})
+	}
+	say(&wire.Alive{Seq: m.Seq})
+	hear[*wire.Commit](s)
+	say(&wire.Committed{})
+	res, _ := o.wantCommitted()
+	done := make(chan struct{})
+	go func() { defer close(done); res.Lingering.Run() }()
+	say(&wire.Ack{Seq: 77, Taken: 9})
+	say(&wire.EndLinger{Reason: "enough"})
+	if got := <-res.Lingering.Asked(); got != "enough" {
+		t.Errorf("Asked() = %q", got)
+	}
+	res.Lingering.Bye(wire.Bye{})
+	<-done
+	b.Close()
+	w.gone()
+}
+
+// TestHostilePredecessor lies to a successor in each way.
+func TestHostilePredecessor(t *testing.T) {
+	t.Parallel()
+	type say func(m wire.Message, fds int)
+	sockets := func(first uint32, n int) *wire.Sockets {
+		return &wire.Sockets{Seq: 1, First: first, Entries: make([]wire.Socket, n)}
+	}
+	tests := []struct {
+		name   string
+		play   func(say say)
+		reason session.Reason
+	}{
+		{"fewer descriptors", func(say say) { say(sockets(0, 3), 2) }, session.ReasonProtocol},
+		{"more descriptors", func(say say) { say(sockets(0, 3), 4) }, session.ReasonProtocol},
+		{"no descriptors", func(say say) { say(sockets(0, 3), 0) }, session.ReasonProtocol},
+		{"more than announced", func(say say) { say(sockets(0, 3), 3); say(sockets(3, 3), 3) }, session.ReasonProtocol},
+		{"same twice", func(say say) { say(sockets(0, 2), 2); say(sockets(0, 2), 2) }, session.ReasonProtocol},
+		{"hole", func(say say) { say(sockets(1, 2), 2) }, session.ReasonProtocol},
+		{"empty batch", func(say say) { say(sockets(0, 0), 0) }, session.ReasonProtocol},
+		{"empty batch, descriptors", func(say say) { say(sockets(0, 0), 5) }, session.ReasonProtocol},
+		{"standard error of two", func(say say) { say(&wire.Stderr{}, 2) }, session.ReasonProtocol},
+		{"standard error twice", func(say say) { say(&wire.Stderr{}, 3); say(&wire.Stderr{}, 3) }, session.ReasonProtocol},
+		{"refusal with descriptors", func(say say) { say(&wire.Refuse{Code: wire.CodePeer}, 3) }, session.ReasonRefused},
+		{"rollback with descriptors", func(say say) { say(sockets(0, 3), 3); say(&wire.Rollback{}, 3) }, session.ReasonRolledBack},
+		{"connections with descriptors", func(say say) { say(&wire.Conns{}, 3) }, session.ReasonProtocol},
+		{"states that lie", func(say say) { say(&wire.States{Entries: make([]wire.State, 2)}, 1) }, session.ReasonProtocol},
+		{"state that is no file", func(say say) { say(&wire.States{Entries: make([]wire.State, 1)}, 1) }, session.ReasonTransfer},
+		{"more states", func(say say) { say(&wire.States{Entries: make([]wire.State, 2)}, 2) }, session.ReasonProtocol},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			a, b := wirePair(t, 10*time.Second)
+			w := newWitness(t)
+			say := func(m wire.Message, fds int) {
+				var some []int
+				for range fds {
+					some = append(some, w.dup())
+				}
+				if err := b.Send(m, some); err != nil {
+					t.Errorf("Send(%T) = %v", m, err)
+				}
+			}
+			say(&wire.Welcome{Version: 1, Sockets: 5, States: 1}, 7)
+			tt.play(say)
+			err := newNewSide(t, 10*time.Second).join(a)
+			var e *session.Error
+			if !errors.As(err, &e) || e.Reason != tt.reason {
+				t.Errorf("Join() = %v, want reason %v", err, tt.reason)
+			}
+			b.Close()
+			w.gone()
+		})
+	}
+	for _, tt := range noise {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			ca, cb := socketpair(t)
+			if _, err := cb.Write(tt.bytes); err != nil {
+				t.Fatal(err)
+			}
+			var e *session.Error
+			if err := newNewSide(t, 10*time.Second).join(session.NewWireLink(fdpass.New(ca), time.Second)); !errors.As(err, &e) || e.Reason != tt.reason {
+				t.Errorf("Join() = %v, want reason %v", err, tt.reason)
+			}
+		})
+	}
+	t.Run("deaf", func(t *testing.T) {
+		t.Parallel()
+		ca, cb := socketpair(t)
+		w := newWitness(t)
+		link := session.NewWireLink(fdpass.New(cb), time.Second)
+		if err := link.Send(&wire.Stderr{}, []int{w.dup(), w.dup(), w.dup()}); err != nil {
+			t.Fatal(err)
+		}
+		if err := ca.CloseWrite(); err != nil { // Hello can't be sent
+			t.Fatal(err)
+		}
+		var e *session.Error
+		if err := newNewSide(t, time.Second).join(session.NewWireLink(fdpass.New(ca), time.Second)); !errors.As(err, &e) || e.Reason != session.ReasonDied {
+			t.Errorf("Join() = %v, want reason died", err)
+		}
+		cb.Close()
+		w.gone()
+	})
+}
+
+// TestHostileStates sends state blobs that are not what they should be.
+func TestHostileStates(t *testing.T) {
+	t.Parallel()
+	open, err := fdx.NewBlob("open")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { open.Close() })
+	short := blob(t, "short", 10)
+	t.Cleanup(func() { short.File.Close() })
+	tests := []struct {
+		name, text string
+		f          *os.File
+		size       uint64
+	}{
+		{"unsealed", "sealed", open, 0},
+		{"longer than it is", "10 bytes, want 11", short.File, 11},
+		{"shorter than it is", "10 bytes, want 0", short.File, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			o, n := newOldSide(t, session.Timeouts{Hang: 10 * time.Second}), newNewSide(t, 10*time.Second)
+			o.Welcome.States = 1
+			o.States = func(context.Context) ([]session.Blob, error) {
+				fd, err := fdx.Dup(tt.f)
+				return []session.Blob{{Name: "s", Size: tt.size, File: os.NewFile(uintptr(fd), "s")}}, err
+			}
+			a, b := wirePair(t, 10*time.Second)
+			o.greet(a)
+			if err := n.join(b); !errors.Is(err, session.ErrMismatch) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("Join() = %v, want %s", err, tt.text)
+			}
+			o.wantFailed(session.ReasonAborted)
+			wantCalls(t, &o.journal, "")
+		})
+	}
+}
+
+// TestManifestTooLarge has the predecessor's own manifest exceed a limit.
+func TestManifestTooLarge(t *testing.T) {
+	t.Parallel()
+	o, n := newOldSide(t, session.Timeouts{Hang: 10 * time.Second}), newNewSide(t, 10*time.Second)
+	n.joiner.Hello.Via = wire.ViaInherit
+	o.items = noFDs(1)
+	o.items[0].Socket.Name = strings.Repeat("n", wire.MaxName+1)
+	a, b := wirePair(t, 10*time.Second)
+	o.greet(a)
+	var e *session.Error
+	if err := n.join(b); !errors.As(err, &e) || e.Reason != session.ReasonRolledBack {
+		t.Errorf("Join() = %v, want a rollback", err)
+	}
+	if res, _ := o.wantFailed(session.ReasonTransfer); !errors.Is(res.Err, wire.ErrTooLarge) {
+		t.Errorf("Run() = %v, want ErrTooLarge", res.Err)
+	}
+	wantCalls(t, &o.journal, "")
+}
+
+// fullLink refuses descriptors while others are in flight.
+type fullLink struct {
+	*memLink
+	refuse func(m *wire.Sockets) bool
+}
+
+func (l fullLink) Send(m wire.Message, fds []int) error {
+	if m, ok := m.(*wire.Sockets); ok && l.refuse(m) {
+		return fmt.Errorf("send: %w", os.NewSyscallError("sendmsg", syscall.ETOOMANYREFS))
+	}
+	return l.memLink.Send(m, fds)
+}
+
+// TestTooManyInFlight has the kernel refuse a batch until the one before is
+// taken (unix(7), ETOOMANYREFS).
+func TestTooManyInFlight(t *testing.T) {
+	t.Run("a while", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			a, b := memPair()
+			o := newOldSide(t, session.Timeouts{Hang: hang})
+			o.items = noFDs(3 * 253)
+			refused := map[uint32]bool{1: true}
+			o.start(fullLink{a, func(m *wire.Sockets) bool {
+				first := !refused[m.Seq]
+				refused[m.Seq] = true
+				return first
+			}})
+			s := script{t, b}
+			hear[*wire.Welcome](s)
+			s.take(3)
+			s.say(&wire.Verified{}, &wire.Ready{})
+			s.confirmAfterPause()
+			res, _ := o.wantCommitted()
+			leave(res)
+		})
+	})
+	t.Run("for good", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			a, b := memPair()
+			o := newOldSide(t, session.Timeouts{Hang: hang})
+			o.items = noFDs(1)
+			o.start(fullLink{a, func(*wire.Sockets) bool { return true }})
+			s := script{t, b}
+			hear[*wire.Welcome](s)
+			hear[*wire.Rollback](s)
+			s.say(&wire.RolledBack{})
+			if res, _ := o.wantFailed(session.ReasonTransfer); !errors.Is(res.Err, syscall.ETOOMANYREFS) {
+				t.Errorf("Run() = %v, want ETOOMANYREFS", res.Err)
+			}
+			wantCalls(t, &o.journal, "")
+		})
+	})
+}
