@@ -1,0 +1,534 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// commit brings two processes to the linger.
+func commit(t testing.TB, hang time.Duration) (*session.Lingering, *session.Following) {
+	t.Helper()
+	a, b := wirePair(t, hang)
+	o, n := newOldSide(t, session.Timeouts{Hang: hang}), newNewSide(t, hang)
+	o.greet(a)
+	if err := n.join(b); err != nil {
+		t.Fatal(err)
+	}
+	n.s.Conns = func() []string { return []string{"x", "y"} }
+	n.start()
+	n.ready()
+	tenure := n.end()
+	res, _ := o.wantCommitted()
+	if res.Lingering == nil || tenure.Following == nil {
+		t.Fatalf("no linger: %+v, %+v", res, tenure)
+	}
+	return res.Lingering, tenure.Following
+}
+
+// run runs f and returns a channel that is closed at its end.
+func run(f func()) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	return done
+}
+
+func within(t testing.TB, done <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatalf("%s did not end", what)
+	}
+}
+
+// TestMove moves many connections at once, each of which is told from the
+// others by what its state says. The sender's copy is not needed any more.
+func TestMove(t *testing.T) {
+	t.Parallel()
+	l, f := commit(t, 10*time.Second)
+	type arrived struct {
+		name  string
+		state string
+		fd    int
+	}
+	const count = 600
+	got := make(chan arrived, count)
+	f.Deliver = func(name string, state []byte, fd int) bool {
+		got <- arrived{name, string(state), fd}
+		return true
+	}
+	lingering, following := run(l.Run), run(func() {
+		if bye, clean := f.Run(); !clean || bye.Moved != count {
+			t.Errorf("Following.Run() = %+v, %t, want a Bye", bye, clean)
+		}
+	})
+	peers := make([]*witness, count)
+	var moves sync.WaitGroup
+	for i := range count {
+		peers[i] = newWitness(t)
+		fd := peers[i].dup()
+		moves.Go(func() {
+			if err := l.Move(context.Background(), "x", fmt.Append(nil, i), fd); err != nil {
+				t.Errorf("Move() = %v", err)
+			}
+		})
+	}
+	moves.Wait()
+	for i, p := range peers { // the sender lets go
+		closeAll(t, p.fds)
+		p.fds = nil
+		p.c.Close()
+		if _, err := p.seen.Write([]byte{byte(i)}); err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+	}
+	for range count {
+		a := <-got
+		var i int
+		if _, err := fmt.Sscan(a.state, &i); err != nil || a.name != "x" {
+			t.Fatalf("arrived: %+v", a)
+		}
+		var b [1]byte
+		if n, err := unix.Read(a.fd, b[:]); n != 1 || err != nil || b[0] != byte(i) {
+			t.Errorf("connection %d reads %d, %v", i, b[0], err)
+		}
+		closeAll(t, []int{a.fd})
+		peers[i].gone() // the peer sees the end when the receiver closes
+	}
+	l.Bye(wire.Bye{Moved: count})
+	within(t, lingering, "Lingering.Run")
+	within(t, following, "Following.Run")
+}
+
+// TestMoveSome has the successor take only some connections.
+func TestMoveSome(t *testing.T) {
+	t.Parallel()
+	for _, takes := range []int{0, 1, 100} {
+		t.Run(fmt.Sprint(takes), func(t *testing.T) {
+			t.Parallel()
+			l, f := commit(t, 10*time.Second)
+			w := newWitness(t)
+			taken := 0
+			f.Deliver = func(_ string, _ []byte, fd int) bool {
+				_ = fdx.Close(fd) // either way
+				taken++
+				return taken <= takes
+			}
+			following := run(func() { f.Run() })
+			const count = 300
+			var mu sync.Mutex
+			moved, kept := 0, 0
+			var moves sync.WaitGroup
+			for range count {
+				fd := w.dup()
+				moves.Go(func() {
+					err := l.Move(context.Background(), "y", nil, fd)
+					mu.Lock()
+					defer mu.Unlock()
+					switch {
+					case err == nil:
+						moved++
+					case errors.Is(err, session.ErrNotTaken):
+						kept++
+					default:
+						t.Errorf("Move() = %v", err)
+					}
+				})
+			}
+			lingering := run(l.Run)
+			moves.Wait()
+			if moved != takes || kept != count-takes {
+				t.Errorf("%d moved and %d kept, want %d and %d", moved, kept, takes, count-takes)
+			}
+			l.Bye(wire.Bye{})
+			within(t, lingering, "Lingering.Run")
+			within(t, following, "Following.Run")
+			w.gone()
+		})
+	}
+}
+
+func TestMoveRefused(t *testing.T) {
+	t.Parallel()
+	l, f := commit(t, 10*time.Second)
+	w := newWitness(t)
+	f.Deliver = func(_ string, state []byte, fd int) bool {
+		_ = fdx.Close(fd) // counted
+		return bytes.Count(state, []byte{1}) == wire.MaxConnState
+	}
+	lingering, following := run(l.Run), run(func() { f.Run() })
+	ctx, cancel := context.WithCancel(context.Background())
+	if err := l.Move(ctx, "z", nil, w.dup()); !errors.Is(err, session.ErrNoTaker) {
+		t.Errorf("Move() under an unknown name = %v, want ErrNoTaker", err)
+	}
+	// What is too large for the successor must not end the conversation.
+	if err := l.Move(ctx, "x", make([]byte, wire.MaxConnState+1), w.dup()); !errors.Is(err, wire.ErrTooLarge) {
+		t.Errorf("Move() with too much state = %v, want ErrTooLarge", err)
+	}
+	var moves sync.WaitGroup
+	for range 60 { // more than fits into a frame
+		fd := w.dup()
+		moves.Go(func() {
+			if err := l.Move(ctx, "x", bytes.Repeat([]byte{1}, wire.MaxConnState), fd); err != nil {
+				t.Errorf("Move() with the most state = %v", err)
+			}
+		})
+	}
+	moves.Wait()
+	l.Bye(wire.Bye{})
+	within(t, lingering, "Lingering.Run")
+	within(t, following, "Following.Run")
+	cancel()
+	if err := l.Move(ctx, "x", nil, w.dup()); err == nil {
+		t.Error("Move() = nil after Bye")
+	}
+	w.gone()
+}
+
+// TestMoveCanceled ends the context of a move that has not begun.
+func TestMoveCanceled(t *testing.T) {
+	t.Parallel()
+	l, f := commit(t, 10*time.Second)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := l.Move(ctx, "x", nil, -1); !errors.Is(err, context.Canceled) {
+		t.Errorf("Move() = %v, want context.Canceled", err)
+	}
+	f.Stop()
+	f.Run()
+	l.Run()
+}
+
+// TestFollowerDies kills the successor in the middle: what it has not
+// acknowledged stays with the caller.
+func TestFollowerDies(t *testing.T) {
+	t.Parallel()
+	l, f := commit(t, 10*time.Second)
+	w := newWitness(t)
+	n := 0
+	f.Deliver = func(_ string, _ []byte, fd int) bool {
+		_ = fdx.Close(fd) // counted
+		if n++; n == 5 {
+			f.Stop() // before the acknowledgement
+		}
+		return true
+	}
+	following := run(func() {
+		if _, clean := f.Run(); clean {
+			t.Error("Following.Run() had a Bye from nobody")
+		}
+	})
+	var moves sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for range 20 {
+		fd := w.dup()
+		moves.Go(func() {
+			err := l.Move(context.Background(), "x", nil, fd)
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+		})
+	}
+	lingering := run(l.Run)
+	moves.Wait()
+	kept := 0
+	for _, err := range errs {
+		if errors.Is(err, session.ErrGone) || errors.Is(err, session.ErrNotTaken) {
+			kept++
+		} else if err != nil {
+			t.Errorf("Move() = %v", err)
+		}
+	}
+	if kept < 16 { // the first batch may have been one connection, or four
+		t.Errorf("%d of 20 connections stayed, want 16 or more", kept)
+	}
+	within(t, lingering, "Lingering.Run")
+	within(t, following, "Following.Run")
+	w.gone()
+}
+
+func TestEndLinger(t *testing.T) {
+	t.Parallel()
+	l, f := commit(t, 10*time.Second)
+	told := make(chan wire.Linger, 1)
+	f.Told = func(m wire.Linger) { told <- m }
+	lingering, following := run(l.Run), run(func() {
+		if bye, clean := f.Run(); !clean || bye.Cut != 3 {
+			t.Errorf("Following.Run() = %+v, %t", bye, clean)
+		}
+	})
+	l.Tell(wire.Linger{Open: 3, Remaining: -1})
+	if m := <-told; m.Open != 3 || m.Remaining >= 0 {
+		t.Errorf("told %+v", m)
+	}
+	f.End("too many")
+	f.End("again")
+	if got := <-l.Asked(); got != "too many" {
+		t.Errorf("Asked() = %q", got)
+	}
+	l.Bye(wire.Bye{Cut: 3})
+	within(t, lingering, "Lingering.Run")
+	within(t, following, "Following.Run")
+	if f.Detach() {
+		t.Error("Detach() = true after Bye")
+	}
+}
+
+// TestByeWhileMoving says Bye while connections stream out: nobody waits for
+// ever, and what moved is what was taken.
+func TestByeWhileMoving(t *testing.T) {
+	t.Parallel()
+	l, f := commit(t, 10*time.Second)
+	w := newWitness(t)
+	var taken int
+	f.Deliver = func(_ string, _ []byte, fd int) bool {
+		_ = fdx.Close(fd) // counted
+		taken++
+		return true
+	}
+	lingering, following := run(l.Run), run(func() {
+		if _, clean := f.Run(); !clean {
+			t.Error("Following.Run() had no Bye")
+		}
+	})
+	var moves sync.WaitGroup
+	var mu sync.Mutex
+	moved := 0
+	first := make(chan struct{})
+	var once sync.Once
+	for range 8 {
+		fd := w.dup()
+		moves.Go(func() { // ends with the linger
+			for l.Move(context.Background(), "x", nil, fd) == nil {
+				mu.Lock()
+				moved++
+				mu.Unlock()
+				once.Do(func() { close(first) })
+			}
+		})
+	}
+	<-first
+	l.Bye(wire.Bye{})
+	within(t, lingering, "Lingering.Run")
+	within(t, following, "Following.Run")
+	moves.Wait()
+	if moved != taken {
+		t.Errorf("%d moved, %d taken", moved, taken)
+	}
+	w.gone()
+}
+
+// TestByeToHung says Bye while a move waits for a successor that does not
+// answer.
+func TestByeToHung(t *testing.T) {
+	t.Parallel()
+	l, f := commit(t, 100*time.Millisecond)
+	w := newWitness(t)
+	held, release := make(chan struct{}), make(chan struct{})
+	f.Deliver = func(_ string, _ []byte, fd int) bool {
+		close(held)
+		<-release
+		_ = fdx.Close(fd) // counted
+		return true
+	}
+	lingering, following := run(l.Run), run(func() { f.Run() })
+	moved := make(chan error, 1)
+	fd := w.dup()
+	go func() { moved <- l.Move(context.Background(), "x", nil, fd) }()
+	<-held
+	l.Bye(wire.Bye{})
+	within(t, lingering, "Lingering.Run")
+	if err := <-moved; !errors.Is(err, session.ErrGone) {
+		t.Errorf("Move() = %v, want ErrGone", err)
+	}
+	close(release)
+	within(t, following, "Following.Run")
+	w.gone()
+}
+
+// TestAdopt passes on a conversation, again and again, while the oldest process
+// moves connections over it: each arrives exactly once.
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	oldest, f := commit(t, 10*time.Second)
+	w := newWitness(t)
+	var mu sync.Mutex
+	seen := map[string]int{}
+	deliver := func(_ string, state []byte, fd int) bool {
+		_ = fdx.Close(fd) // counted
+		mu.Lock()
+		seen[string(state)]++
+		mu.Unlock()
+		return true
+	}
+	f.Deliver = deliver
+	f.Told = func(wire.Linger) {}
+	oldestDone := run(oldest.Run)
+
+	const count = 2000
+	var moves sync.WaitGroup
+	fd := w.dup()
+	for i := range 4 {
+		moves.Go(func() {
+			for j := range count / 4 {
+				if err := oldest.Move(context.Background(), "x", fmt.Append(bytes.Repeat([]byte("s"), 1000), i, " ", j), fd); err != nil {
+					t.Errorf("Move() = %v", err)
+				}
+				oldest.Tell(wire.Linger{Open: uint64(j)})
+			}
+		})
+	}
+	sent := run(moves.Wait)
+
+	// Each generation follows the oldest and is replaced by the next.
+	passes := 0
+	for more := true; more; {
+		following := run(func() { f.Run() })
+		l, next := commit(t, 10*time.Second)
+		adopted := make(chan *session.Following, 1)
+		next.Adopt = func(m wire.Adopt, fd int) bool {
+			if m.Generation != 1 || m.Build != "old" {
+				t.Errorf("Adopt = %+v", m)
+			}
+			c, err := fdx.Conn(fd, "adopted")
+			if err != nil {
+				t.Error(err)
+				return false
+			}
+			g := session.Follow(session.NewWireLink(fdpass.New(c.(*net.UnixConn)), 10*time.Second), m)
+			adopted <- g
+			return true
+		}
+		lingering, nextDone := run(l.Run), run(func() { next.Run() })
+		select {
+		case <-sent:
+			more = false
+		default:
+		}
+		if !f.Detach() {
+			t.Fatal("Detach() = false")
+		}
+		within(t, following, "Following.Run")
+		p := f.Predecessor()
+		err := f.Link().(*session.WireLink).Lend(func(fd int) error {
+			return l.Adopt(wire.Adopt{Version: p.Version, Generation: p.Generation, PID: p.PID, Build: p.Build}, fd)
+		})
+		if err != nil {
+			t.Fatalf("Adopt() = %v", err)
+		}
+		if err := f.Link().Close(); err != nil {
+			t.Error(err)
+		}
+		f = <-adopted
+		f.Deliver = deliver
+		f.Told = func(wire.Linger) {}
+		passes++
+		l.Bye(wire.Bye{})
+		within(t, lingering, "Lingering.Run")
+		within(t, nextDone, "Following.Run")
+	}
+	following := run(func() {
+		if bye, clean := f.Run(); !clean || bye.Moved != count {
+			t.Errorf("Following.Run() = %+v, %t", bye, clean)
+		}
+	})
+	within(t, sent, "Move")
+	oldest.Bye(wire.Bye{Moved: count})
+	within(t, oldestDone, "Lingering.Run")
+	within(t, following, "Following.Run")
+	t.Logf("passed on %d times", passes)
+	if len(seen) != count {
+		t.Errorf("%d connections arrived, want %d", len(seen), count)
+	}
+	for state, n := range seen {
+		if n != 1 {
+			t.Errorf("connection %q arrived %d times", state[1000:], n)
+		}
+	}
+	w.gone()
+}
+
+// TestAdoptNotTaken has the successor refuse an older conversation. Adopt owns
+// the descriptor: it is closed once.
+func TestAdoptNotTaken(t *testing.T) {
+	t.Parallel()
+	l, f := commit(t, 10*time.Second)
+	w := newWitness(t)
+	reused := -1
+	f.Adopt = func(_ wire.Adopt, fd int) bool {
+		closeAll(t, []int{fd})
+		// The next descriptor of the process may get that number.
+		if r, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+			reused = r
+		}
+		return false
+	}
+	lingering, following := run(l.Run), run(func() { f.Run() })
+	if err := l.Adopt(wire.Adopt{}, w.dup()); !errors.Is(err, session.ErrNotTaken) {
+		t.Errorf("Adopt() = %v, want ErrNotTaken", err)
+	}
+	l.Bye(wire.Bye{})
+	within(t, lingering, "Lingering.Run")
+	within(t, following, "Following.Run")
+	if err := fdx.Close(reused); err != nil {
+		t.Errorf("a descriptor that is not its own was closed: %v", err)
+	}
+	if err := l.Adopt(wire.Adopt{}, 0); !errors.Is(err, session.ErrGone) {
+		t.Errorf("Adopt() = %v, want ErrGone", err)
+	}
+	w.gone()
+}
+
+// TestFollowHostile has a predecessor send what does not fit together.
+func TestFollowHostile(t *testing.T) {
+	t.Parallel()
+	a, b := wirePair(t, 10*time.Second)
+	w := newWitness(t)
+	f := session.Follow(a, wire.Adopt{Version: 1, Generation: 4, PID: 9, Build: "b"})
+	if p := f.Predecessor(); p.Generation != 4 || p.PID != 9 || p.Build != "b" {
+		t.Errorf("Predecessor() = %+v", p)
+	}
+	f.Deliver = func(string, []byte, int) bool { t.Error("Deliver was called"); return false }
+	f.Adopt = func(wire.Adopt, int) bool { t.Error("Adopt was called"); return false }
+	f.Told = func(wire.Linger) {}
+	for _, m := range []wire.Message{
+		&wire.Conns{Seq: 1, Entries: make([]wire.Conn, 3)},
+		&wire.Conns{Seq: 2},
+		&wire.Adopt{Seq: 3},
+		&wire.Linger{},
+		&wire.Commit{},
+		&wire.Bye{},
+	} {
+		if err := b.Send(m, []int{w.dup(), w.dup()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, clean := f.Run(); !clean {
+		t.Error("Following.Run() had no Bye")
+	}
+	s := script{t, b}
+	for seq := range uint32(3) {
+		if m := hear[*wire.Ack](s); m.Seq != seq+1 || m.Taken != 0 {
+			t.Errorf("Ack = %+v, want nothing taken of %d", m, seq+1)
+		}
+	}
+	b.Close()
+	w.gone()
+}
