@@ -7,13 +7,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// build builds one version of this program for each name, as dir/NAME.
-func build(ctx context.Context, dir string, names []string, each func(name string)) error {
+// build builds one version of this program for each name, as dir/NAME. each is
+// called with the number of versions that are built, from several goroutines.
+func build(ctx context.Context, dir string, names []string, each func(built int)) error {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Path == "" {
 		return errors.New("this binary does not know its package: build it in module mode")
@@ -25,20 +29,45 @@ func build(ctx context.Context, dir string, names []string, each func(name strin
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	for _, name := range names {
-		each(name)
-		// Only the link differs from version to version.
-		cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w -X main.version="+name,
-			"-o", filepath.Join(dir, name), info.Path)
-		cmd.Dir = root
-		cmd.Env = append(cmd.Environ(), "GOTMPDIR="+dir) // whatever happens, it goes with the rest
-		prepare(cmd)
-		// Asked, go ends what it has started as well.
-		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-		cmd.WaitDelay = 10 * time.Second
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", name, err, strings.TrimSpace(string(out)))
+	// The first one compiles; then only the link differs from version to
+	// version, and most of that runs on one core.
+	if err := buildOne(ctx, root, dir, info.Path, names[0]); err != nil {
+		return err
+	}
+	each(1)
+	var (
+		wg    sync.WaitGroup
+		errs  = make([]error, len(names))
+		built atomic.Int64
+		slots = make(chan struct{}, max(2, runtime.NumCPU()))
+	)
+	built.Store(1)
+	for i, name := range names[1:] {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			if errs[i] = buildOne(ctx, root, dir, info.Path, name); errs[i] == nil {
+				each(int(built.Add(1)))
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func buildOne(ctx context.Context, root, dir, pkg, name string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w -X main.version="+name, "-o", filepath.Join(dir, name), pkg)
+	cmd.Dir = root
+	cmd.Env = append(cmd.Environ(), "GOTMPDIR="+dir) // whatever happens, it goes with the rest
+	prepare(cmd)
+	// Asked, go ends what it has started as well.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
 		}
+		return fmt.Errorf("build %s: %w\n%s", name, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

@@ -100,10 +100,15 @@ func (c *demoConfig) runModes(ctx context.Context, p *printer, res *result) (err
 	for i := range c.upgrades + 1 {
 		versions = append(versions, fmt.Sprintf("v%d", i+1))
 	}
-	p.line("building %d versions of the service ...", len(versions))
+	times := "once"
+	if c.upgrades > 1 {
+		times = fmt.Sprintf("%d times", c.upgrades)
+	}
+	p.line("A service is replaced by its next version, %s in each mode, while clients use it.", times)
+	p.line("building %d versions ...", len(versions))
 	began := time.Now()
 	bin := filepath.Join(dir, "bin")
-	err = build(ctx, bin, versions, func(name string) { p.status("building %s of %d ...", name, len(versions)) })
+	err = build(ctx, bin, versions, func(n int) { p.status("built %d of %d ...", n, len(versions)) })
 	if err != nil {
 		return err
 	}
@@ -128,12 +133,15 @@ func (c *demoConfig) runMode(ctx context.Context, p *printer, mode handoff.Mode,
 	var failure error // of the service; the clients' count comes all the same
 	defer func() {
 		p.clear()
+		log := r.lastLog(20)
 		left, closeErr := r.close()
 		err = errors.Join(err, closeErr)
 		if failure != nil {
 			m.problem("%v", failure)
-			for _, line := range r.lastLog(20) {
-				p.line("    | %s", line)
+			if ctx.Err() == nil {
+				for _, line := range log {
+					p.line("    | %s", line)
+				}
 			}
 			return // what was left was no wonder
 		}

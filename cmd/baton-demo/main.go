@@ -51,8 +51,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	switch cmd, rest := args[0], args[1:]; cmd {
 	case "demo":
 		// Ctrl-C ends the demo in order: its processes are not in the
-		// terminal's process group.
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		// terminal's process group. So does a reader that has enough.
+		ctx, stop := signal.NotifyContext(context.Background(), interrupts()...)
 		defer stop()
 		return demoCommand(ctx, rest, stdout, stderr)
 	case "serve":

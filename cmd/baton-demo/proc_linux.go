@@ -15,6 +15,12 @@ import (
 // supported says whether the demo can run here.
 func supported() error { return nil }
 
+// interrupts are the signals that end the demo early; SIGPIPE, when nobody reads
+// what it prints.
+func interrupts() []os.Signal {
+	return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE}
+}
+
 // prepare makes cmd end with this process, and keeps the terminal's signals
 // from it: the demo ends its processes in order.
 func prepare(cmd *exec.Cmd) {

@@ -15,6 +15,8 @@ func supported() error {
 	return fmt.Errorf("%w: the demo runs on Linux, this is %s", handoff.ErrUnsupported, runtime.GOOS)
 }
 
+func interrupts() []os.Signal { return []os.Signal{os.Interrupt} }
+
 func prepare(*exec.Cmd) {}
 
 func adopt() error { return supported() }
