@@ -35,6 +35,9 @@ func (r *Received) Close() {
 	r.Sockets, r.States, r.Stderr = nil, nil, nil
 }
 
+// maxAtOnce bounds the memory that a count alone can claim.
+const maxAtOnce = 16 << 10
+
 // Joiner is the successor's side from Hello to Verified.
 type Joiner struct {
 	Hello wire.Hello
@@ -141,8 +144,12 @@ func (j *Joiner) takeSockets(r *Received, m *wire.Sockets, fds []int) error {
 		_ = fdx.Close(fds...)
 		return &Error{Reason: ReasonProtocol, Text: fmt.Sprintf("%d descriptors for %d sockets, entry %d after %d of %d", len(fds), len(m.Entries), m.First, len(r.Sockets), r.Welcome.Sockets)}
 	}
-	for i, e := range m.Entries {
-		it := Item{Socket: e, FD: -1}
+	if r.Sockets == nil {
+		// One piece of memory for all, if there are not absurdly many.
+		r.Sockets = make([]Item, 0, min(int(r.Welcome.Sockets), maxAtOnce))
+	}
+	for i := range m.Entries {
+		it := Item{Socket: m.Entries[i], FD: -1}
 		if len(fds) > 0 {
 			it.FD = fds[i]
 		}

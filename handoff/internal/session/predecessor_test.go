@@ -353,10 +353,10 @@ func TestStopped(t *testing.T) {
 			a.onSend = func(m wire.Message) {
 				if _, ok := m.(*wire.Ping); ok && stops < 3 {
 					stops++
-					time.Sleep(time.Hour)
+					time.Sleep(time.Minute)
 				}
 			}
-			o := newOldSide(t, session.Timeouts{Probation: 4 * time.Hour, Hang: hang})
+			o := newOldSide(t, session.Timeouts{Probation: 10 * time.Minute, Hang: hang})
 			o.start(a)
 			s := script{t, b}
 			s.tryOut()

@@ -38,7 +38,8 @@ func Verify(e wire.Socket, fd int) error {
 	if e.Kind == wire.KindFile && e.SockType == 0 {
 		return nil // a file of any kind; there is nothing to hold it against
 	}
-	i, err := fdx.Info(fd)
+	var buf [wire.MaxSockname]byte
+	i, err := fdx.InfoInto(fd, buf[:])
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrMismatch, err)
 	}

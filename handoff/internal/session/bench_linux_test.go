@@ -1,0 +1,133 @@
+package session_test
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// BenchmarkTransfer takes a successor from Hello to Verified with n sockets,
+// each checked, and in turn passes the same descriptors by a bare loop: sendmsg
+// and recvmsg of 253 descriptors, each message acknowledged by one byte, between
+// two threads as well. Neither includes closing what arrived. The metric "ratio"
+// is the shortest time of the first over the shortest of the second, which other
+// load of the machine disturbs least; B/fd is what the first allocates on both
+// sides together.
+func BenchmarkTransfer(b *testing.B) {
+	for _, n := range []int{1, 253, 1000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			if err := fdx.RaiseNoFile(n + 1000); err != nil {
+				b.Skip(err)
+			}
+			it := tcpListener(b)
+			items := slices.Repeat([]session.Item{it}, n)
+			fds := slices.Repeat([]int{it.FD}, n)
+			whole, plain := time.Hour, time.Hour
+			var bytes uint64
+			var before, after runtime.MemStats
+			for b.Loop() {
+				runtime.ReadMemStats(&before)
+				whole = min(whole, conversation(b, items))
+				runtime.ReadMemStats(&after)
+				bytes += after.TotalAlloc - before.TotalAlloc
+				plain = min(plain, bareLoop(b, fds))
+			}
+			b.ReportMetric(float64(whole)/float64(plain), "ratio")
+			b.ReportMetric(float64(whole.Nanoseconds())/float64(n), "session-ns/fd")
+			b.ReportMetric(float64(plain.Nanoseconds())/float64(n), "bare-ns/fd")
+			b.ReportMetric(float64(bytes)/float64(b.N)/float64(n), "B/fd")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// conversation returns the time from Hello to Verified.
+func conversation(b *testing.B, items []session.Item) time.Duration {
+	o, n := newOldSide(b, session.Timeouts{Hang: 30 * time.Second}), newNewSide(b, 30*time.Second)
+	o.items = items
+	n.joiner.Check = session.Verify
+	n.joiner.Expect = fdx.RaiseNoFile
+	warming := make(chan struct{})
+	o.Entered = func(ph session.Phase) {
+		if ph == session.PhaseWarming {
+			close(warming)
+		}
+	}
+	near, far := wirePair(b, 30*time.Second)
+	o.greet(near)
+	start := time.Now()
+	if err := n.join(far); err != nil {
+		b.Fatal(err)
+	}
+	<-warming
+	took := time.Since(start)
+	if len(n.got.Sockets) != len(items) {
+		b.Fatalf("%d sockets arrived, want %d", len(n.got.Sockets), len(items))
+	}
+	n.start()
+	n.s.Abort("done")
+	n.end()
+	o.end()
+	n.got.Close()
+	return took
+}
+
+// bareLoop returns the time in which fds pass over a socketpair.
+func bareLoop(b *testing.B, fds []int) time.Duration {
+	const batch = 253
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		b.Fatal(os.NewSyscallError("socketpair", err))
+	}
+	got := make([]int, 0, len(fds))
+	received := make(chan error, 1)
+	start := time.Now()
+	go func() { // ends with the last descriptor
+		received <- func() error {
+			payload, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4*batch))
+			for len(got) < len(fds) {
+				_, oobn, _, _, err := unix.Recvmsg(pair[1], payload, oob, unix.MSG_CMSG_CLOEXEC)
+				if err != nil {
+					return err
+				}
+				messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+				if err != nil {
+					return err
+				}
+				some, err := unix.ParseUnixRights(&messages[0])
+				if err != nil {
+					return err
+				}
+				got = append(got, some...)
+				if _, err := unix.Write(pair[1], payload); err != nil {
+					return err
+				}
+			}
+			return nil
+		}()
+	}()
+	ack := make([]byte, 1)
+	for part := range slices.Chunk(fds, batch) {
+		if err := unix.Sendmsg(pair[0], ack, unix.UnixRights(part...), nil, 0); err != nil {
+			b.Fatal(os.NewSyscallError("sendmsg", err))
+		}
+		if _, err := unix.Read(pair[0], ack); err != nil {
+			b.Fatal(os.NewSyscallError("read", err))
+		}
+	}
+	if err := <-received; err != nil {
+		b.Fatal(err)
+	}
+	took := time.Since(start)
+	closeAll(b, got)
+	closeAll(b, pair[:])
+	return took
+}
