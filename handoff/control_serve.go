@@ -15,6 +15,10 @@ import (
 // once; others wait in its queue.
 const maxHandlers = 64
 
+// lastOrders is the time that a connection of the control socket gets to say
+// what it wants when this process ends.
+const lastOrders = 200 * time.Millisecond
+
 // serveControl answers at the control socket until that is shut. Its gate is
 // open only in the process that serves.
 func (u *Upgrader) serveControl() {
@@ -66,7 +70,8 @@ func (u *Upgrader) answer(conn *fdpass.Conn) {
 		select {
 		case <-heard:
 		case <-u.closing:
-			_ = conn.SetReadDeadline(aLongTimeAgo) // nobody waits for it any more
+			// We have accepted it: one that is about to speak gets an answer.
+			_ = conn.SetReadDeadline(time.Now().Add(lastOrders))
 		}
 	})
 	m, fds, err := link.Recv()
@@ -74,7 +79,7 @@ func (u *Upgrader) answer(conn *fdpass.Conn) {
 	_ = fdx.Close(fds...) // none belong here
 	if err != nil {
 		u.log.Debug("control socket", "error", err)
-		_ = link.Close() // it said nothing
+		refuse(wire.CodeClosed, "nothing was asked in time")
 		return
 	}
 	_ = conn.SetReadDeadline(time.Time{})

@@ -37,7 +37,7 @@ func (u *Upgrader) join() error {
 	case u.engine != nil && u.engine.child():
 		err = u.joinParent()
 	default:
-		err = u.joinControl()
+		err = u.joinControl(retries)
 	}
 	if err != nil {
 		return err
@@ -104,8 +104,15 @@ func (u *Upgrader) joinParent() error {
 	return err
 }
 
+// A process that ends refuses successors. Whoever comes at that moment tries
+// again.
+const (
+	retries    = 20
+	retryDelay = 50 * time.Millisecond
+)
+
 // joinControl joins who answers at the control socket, or makes it ours.
-func (u *Upgrader) joinControl() error {
+func (u *Upgrader) joinControl(tries int) error {
 	path, err := u.cfg.controlPath()
 	if err != nil {
 		return fmt.Errorf("handoff: %w", err)
@@ -129,13 +136,18 @@ func (u *Upgrader) joinControl() error {
 		return fmt.Errorf("handoff: control socket %s: %w: another process serves it: choose another Name, or mode Takeover to replace it", path, syscall.EADDRINUSE)
 	}
 	err = u.joinOver(c, wire.ViaDial)
+	if errors.Is(err, ErrClosed) && tries > 0 {
+		// It is on its way out: its successor answers next, or nobody does.
+		time.Sleep(retryDelay)
+		return u.joinControl(tries - 1)
+	}
 	if !errors.Is(err, ErrPredecessorDied) {
 		return err
 	}
 	// It died before it had passed on its sockets: nobody has them any more,
 	// and we can bind new ones.
 	u.log.Warn("predecessor died while it passed on its sockets: starting anew", "error", err)
-	return u.joinControl()
+	return u.joinControl(tries)
 }
 
 // ownControl makes a control socket of our own: nobody has passed one on.

@@ -26,9 +26,9 @@ const (
 
 // capture is the predecessor's side.
 type capture struct {
-	real *os.File // borrowed: our own standard error
-	r, w *os.File // owned; w is nil once the successor has its own
-	wg   sync.WaitGroup
+	real *os.File      // borrowed: our own standard error
+	r, w *os.File      // owned; w is nil once the successor has its own
+	done chan struct{} // closed when copy has ended
 
 	mu   sync.Mutex
 	tail []byte
@@ -41,12 +41,13 @@ func newCapture(real *os.File) (*capture, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &capture{real: real, r: r, w: w}
-	c.wg.Go(c.copy) // ends when the last writer is gone, or at close
+	c := &capture{real: real, r: r, w: w, done: make(chan struct{})}
+	go c.copy() // ends when the last writer is gone, or at close, which waits
 	return c, nil
 }
 
 func (c *capture) copy() {
+	defer close(c.done)
 	buf := make([]byte, 4096)
 	for {
 		n, err := c.r.Read(buf)
@@ -90,18 +91,17 @@ func (c *capture) passed() {
 	}
 }
 
-// lines waits a moment for the rest and returns the last lines.
+// lastWords is the time that is given to what is still in the pipe. Children of
+// the successor may hold it open for longer.
+const lastWords = 200 * time.Millisecond
+
+// lines returns the last lines. The process has ended, or goes on to write.
 func (c *capture) lines() []string {
 	c.passed()
-	done := make(chan struct{})
-	go func() { // ends with copy, at the latest when close closes the pipe
-		c.wg.Wait()
-		close(done)
-	}()
-	t := time.NewTimer(100 * time.Millisecond) // children of the successor may hold it open
+	t := time.NewTimer(lastWords)
 	defer t.Stop()
 	select {
-	case <-done:
+	case <-c.done:
 	case <-t.C:
 	}
 	c.mu.Lock()
@@ -111,7 +111,7 @@ func (c *capture) lines() []string {
 		text = text[len(text)-tailBytes:]
 	}
 	var lines []string
-	for l := range bytes.SplitSeq(bytes.TrimRight(text, "\n"), []byte("\n")) {
+	for l := range bytes.SplitSeq(text, []byte("\n")) {
 		if len(l) > 0 {
 			lines = append(lines, string(l))
 		}
@@ -119,11 +119,13 @@ func (c *capture) lines() []string {
 	return lines[max(0, len(lines)-tailLines):]
 }
 
-// close ends the copying and waits for it.
+// close ends the copying, when what is in the pipe has been copied, and waits
+// for it.
 func (c *capture) close() {
 	c.passed()
+	_ = c.r.SetReadDeadline(time.Now().Add(lastWords)) // a pipe can
+	<-c.done
 	_ = c.r.Close() // a pipe
-	c.wg.Wait()
 }
 
 // redirect is the successor's side.

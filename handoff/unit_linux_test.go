@@ -245,12 +245,14 @@ func askControl(path string) error {
 	conn := fdpass.New(c)
 	defer conn.Close()
 	m := &wire.Request{Op: "nonsense"}
-	if err := errors.Join(conn.SetReadDeadline(time.Now().Add(patience)), conn.Send(uint16(m.Type()), wire.Append(nil, m), nil)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
+	// One that we reached on its way out may have answered before it was asked.
+	sent := conn.Send(uint16(m.Type()), wire.Append(nil, m), nil)
 	f, err := conn.Recv()
 	if err != nil {
-		return err
+		return errors.Join(sent, err)
 	}
 	if wire.Type(f.Type) != wire.TypeRefuse {
 		return errors.New("not refused")
