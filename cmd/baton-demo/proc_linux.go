@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -20,6 +21,10 @@ func supported() error { return nil }
 func interrupts() []os.Signal {
 	return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE}
 }
+
+// ignorePipe makes writing to a pipe that nobody reads an error, which for
+// standard output is the end of the program otherwise (os/signal, SIGPIPE).
+func ignorePipe() { signal.Ignore(syscall.SIGPIPE) }
 
 // prepare makes cmd end with this process, and keeps the terminal's signals
 // from it: the demo ends its processes in order.

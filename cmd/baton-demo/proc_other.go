@@ -17,6 +17,8 @@ func supported() error {
 
 func interrupts() []os.Signal { return []os.Signal{os.Interrupt} }
 
+func ignorePipe() {}
+
 func prepare(*exec.Cmd) {}
 
 func adopt() error { return supported() }

@@ -83,6 +83,7 @@ func serveCommand(args []string, stdout, stderr io.Writer) error {
 // serve runs one process of the service: from New, which gets the
 // predecessor's sockets, to Shutdown, which waits for open connections.
 func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
+	ignorePipe()
 	out := &announcer{w: stdout}
 	level := slog.LevelWarn
 	if c.verbose {
