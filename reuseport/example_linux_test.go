@@ -123,11 +123,13 @@ func ExampleListener_Drain() {
 		}
 	}()
 	report, err := old.Drain(ctx)
-	fmt.Println("accepted while leaving:", report.Accepted, "left:", report.Left, err)
-	fmt.Println(<-accepted)
+	fmt.Println("lost:", report.Left, err)
+	fmt.Println("Accept:", <-accepted)
+	fmt.Println("accepted:", old.Accepted())
 	// Output:
-	// accepted while leaving: 3 left: 0 <nil>
-	// reuseport: use of closed network connection
+	// lost: 0 <nil>
+	// Accept: reuseport: use of closed network connection
+	// accepted: 3
 }
 
 // Sockets made elsewhere take the hook, after their own.

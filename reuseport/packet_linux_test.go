@@ -18,7 +18,6 @@ import (
 type collector struct {
 	mu   sync.Mutex
 	from map[netip.AddrPort]map[*reuseport.PacketConn]bool
-	odd  int // datagrams that no client sends
 }
 
 func newCollector() *collector {
@@ -33,10 +32,7 @@ func (c *collector) serve(p *reuseport.PacketConn) {
 			return
 		}
 		if n != 8 {
-			c.mu.Lock()
-			c.odd++
-			c.mu.Unlock()
-			continue
+			continue // another group of this process looks for its sockets
 		}
 		c.mu.Lock()
 		if c.from[from] == nil {
