@@ -70,11 +70,11 @@ tidy-check: ## fail if make tidy would change something
 
 .PHONY: cross
 cross: ## vet and compile packages and tests for other platforms
-	@for platform in $(CROSS); do \
+	@status=0; for platform in $(CROSS); do \
 		export CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
 		echo "$$platform: go vet, go test -c"; \
-		$(GO) vet $(PKG) && $(GO) test -c -o /dev/null $(PKG) || exit 1; \
-	done
+		$(GO) vet $(PKG) && $(GO) test -c -o /dev/null $(PKG) || status=1; \
+	done; exit $$status
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for FUZZTIME
