@@ -43,7 +43,8 @@ type Config struct {
 	Name string
 	// ControlSocket is the path of the control socket, instead of the one that
 	// comes from Name. Its folder is created with mode 0700 if it is missing,
-	// and must have that mode and the process's owner (or root) if it exists.
+	// and must be this user's, and closed to others, if it exists. A file
+	// with ".lock" behind the name stays in it.
 	ControlSocket string
 
 	// Version describes this build to the other side, in reports and in
@@ -103,7 +104,7 @@ type Config struct {
 
 	// OnEvent is told what happens, in order, from one goroutine of the
 	// Upgrader's; it may block without holding anything up, but Shutdown waits
-	// for it.
+	// for it, so it must not call Shutdown.
 	OnEvent func(Event)
 
 	// Logger gets a line for each step. nil means no log. SlogLogger makes one

@@ -44,9 +44,13 @@ func newConns() *conns {
 }
 
 // Track counts c among the connections that Shutdown waits for, until it is
-// closed, and closes it at the linger limit. The result is c in a wrapper with
-// Close; [net.TCPConn]'s other methods are reached by [TrackedConn]. A server
-// that looks after its connections itself needs no Track.
+// closed, and closes it at the linger limit. The result is c in a wrapper that
+// has c's methods of [net.Conn], SyscallConn, and NetConn, which returns c.
+//
+// A connection that Accept has returned and Track has not seen yet is nobody's:
+// a program whose accepting goroutine does not call Track before Shutdown can
+// begin uses [Listener.Tracked]. A server that looks after its connections
+// itself needs neither.
 func (u *Upgrader) Track(c net.Conn) net.Conn { return u.conns.track(c) }
 
 // trackedConn tells conns of its end.

@@ -29,22 +29,21 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	go serve(up, ln)
+	go serve(ln.Tracked())
 	if err := up.Ready(); err != nil { // from here on the predecessor does not accept
 		return err
 	}
 	<-up.Done()             // a successor is committed, or somebody says stop
-	return up.Shutdown(ctx) // when the connections that serve tracks are done
+	return up.Shutdown(ctx) // when the open connections are done
 }
 
 // serve answers each line with itself.
-func serve(up *handoff.Upgrader, ln net.Listener) {
+func serve(ln net.Listener) {
 	for {
 		c, err := ln.Accept()
 		if err != nil {
 			return // net.ErrClosed: a successor accepts now
 		}
-		c = up.Track(c) // Shutdown waits for it
 		go func() {
 			defer c.Close()
 			_, _ = io.Copy(c, c) // the peer sees an error as we do
@@ -68,7 +67,7 @@ func ExampleUpgrader_Listen() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	go serve(up, ln)
+	go serve(ln.Tracked())
 	if err := up.Ready(); err != nil {
 		log.Fatal(err)
 	}

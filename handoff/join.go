@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -285,7 +286,11 @@ func joinError(err error) error {
 	if !errors.As(err, &e) {
 		return fmt.Errorf("%w: %w", ErrPredecessorDied, err)
 	}
-	return fmt.Errorf("%w: %w", joinSentinel(e), err)
+	sentinel := joinSentinel(e)
+	// A refusal carries the words of the same sentinel from the other side.
+	said := *e
+	said.Text = strings.TrimPrefix(strings.TrimPrefix(said.Text, sentinel.Error()), ": ")
+	return fmt.Errorf("%w: %w", sentinel, &said)
 }
 
 func joinSentinel(e *session.Error) error {

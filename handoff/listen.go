@@ -71,6 +71,7 @@ func (u *Upgrader) listen(ctx context.Context, k key) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("handoff: listen %v: %w", k, err)
 	}
+	s.ln.conns = u.conns
 	if err := u.add(s, from); err != nil {
 		return nil, fmt.Errorf("handoff: listen %v: %w", k, err)
 	}

@@ -22,6 +22,7 @@ type Listener struct {
 	gate      *gate
 	accepted  atomic.Uint64
 	keepAlive *keepAlive // for a socket that came by inheritance; nil if net does it
+	conns     *conns     // for Tracked
 
 	// closing lets the owner of the descriptor, the upgrader's table of
 	// sockets, close it: set once before the Listener is handed out.
@@ -36,14 +37,30 @@ type netListener interface {
 }
 
 // Accept waits for the next connection. The caller owns it.
-func (l *Listener) Accept() (net.Conn, error) {
+func (l *Listener) Accept() (net.Conn, error) { return l.accept(nil) }
+
+// Tracked returns l as a listener whose connections are tracked, as by
+// [Upgrader.Track], from before Accept returns them: [Upgrader.Shutdown] waits
+// for each, however late its goroutine comes to run.
+func (l *Listener) Tracked() net.Listener { return trackedListener{l} }
+
+type trackedListener struct{ *Listener }
+
+func (t trackedListener) Accept() (net.Conn, error) { return t.accept(t.conns) }
+
+// accept waits for the next connection and tracks it in all, if not nil.
+func (l *Listener) accept(all *conns) (net.Conn, error) {
 	for {
 		if err := l.gate.enter(); err != nil {
 			return nil, l.opError(err)
 		}
 		c, err := l.inner.Accept()
 		if err == nil {
-			l.accepted.Add(1) // before exit: after a pause the count stands
+			// Before exit: after a pause the counts stand.
+			l.accepted.Add(1)
+			if all != nil {
+				c = all.track(c)
+			}
 		}
 		l.gate.exit()
 		if err == nil {
@@ -102,6 +119,9 @@ func newKeepAlive(lc *net.ListenConfig) *keepAlive {
 }
 
 func (k *keepAlive) apply(c net.Conn) {
+	if t, ok := c.(*trackedConn); ok {
+		c = t.Conn
+	}
 	if tc, ok := c.(*net.TCPConn); ok {
 		// net ignores the error here as well (newTCPConn): a peer may be gone.
 		_ = tc.SetKeepAliveConfig(k.config)

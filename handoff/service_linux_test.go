@@ -326,13 +326,13 @@ func addFile(up *handoff.Upgrader, name string) error {
 }
 
 // echo answers each line with the generation and the line.
-func echo(up *handoff.Upgrader, ln *handoff.Listener, move bool) {
+func echo(up *handoff.Upgrader, l *handoff.Listener, move bool) {
+	ln := l.Tracked()
 	for {
 		c, err := ln.Accept()
 		if err != nil {
 			return
 		}
-		c = up.Track(c)
 		go echoConn(up, c, nil, move)
 	}
 }

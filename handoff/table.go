@@ -337,33 +337,42 @@ func (t *table) file(name string) *socket {
 	return nil
 }
 
-// maxCounted bounds the listeners whose handshakes are counted at a pause: each
-// costs a question to the kernel, while nobody here accepts.
+// maxCounted bounds the questions that a pause asks the kernel, while nobody
+// here accepts: a dump for each unix listener, and one for each TCP address.
 const maxCounted = 64
 
-// backlog returns how many connections wait in the queues of all TCP and unix
-// listeners, and how many handshakes are under way; -1 where it is not known.
+// backlog returns how many connections wait in the queues of all listeners, and
+// how many handshakes are under way; -1 where it is not known, or would take
+// too long to find out.
 func (t *table) backlog() (queue, halfOpen int) {
-	ports := make(map[string]bool)
+	ports := make(map[string]bool) // the members of a group share the number
+	dumps := 0
 	for _, s := range t.snapshot() {
 		if s.ln == nil {
 			continue
 		}
-		n, _, err := reuseport.QueueLen(s.ln)
-		if err != nil {
-			return -1, -1
+		_, tcp := s.ln.Addr().(*net.TCPAddr)
+		if !tcp {
+			dumps++
 		}
-		queue += n
-		if _, tcp := s.ln.Addr().(*net.TCPAddr); !tcp || halfOpen < 0 || ports[s.entry.Bound] {
+		if queue >= 0 && (tcp || dumps <= maxCounted) {
+			n, _, err := reuseport.QueueLen(s.ln)
+			queue += n
+			if err != nil {
+				queue = -1
+			}
+		} else {
+			queue = -1
+		}
+		if !tcp || halfOpen < 0 || ports[s.entry.Bound] {
 			continue
 		}
-		ports[s.entry.Bound] = true // the members of a group share the number
-		n, err = reuseport.HalfOpen(s.ln)
+		ports[s.entry.Bound] = true
+		n, err := reuseport.HalfOpen(s.ln)
+		halfOpen += n
 		if err != nil || len(ports) > maxCounted {
 			halfOpen = -1
-			continue
 		}
-		halfOpen += n
 	}
 	return queue, halfOpen
 }

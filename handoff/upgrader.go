@@ -242,6 +242,19 @@ func (u *Upgrader) Abort(err error) error {
 	return nil
 }
 
+// Successor returns the process that has replaced this one, and whether one
+// has: false while this process serves, and when it was only told to stop. A
+// program that owns things of its own (files, say) leaves them to a successor
+// and removes them otherwise.
+func (u *Upgrader) Successor() (Process, bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.report == nil {
+		return Process{}, false
+	}
+	return u.report.Successor, true
+}
+
 // Reports returns the accounts of the last upgrades of this process, oldest
 // first, failed ones included.
 func (u *Upgrader) Reports() []Report {
