@@ -2,7 +2,6 @@ package reuseport_test
 
 import (
 	"errors"
-	"net"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -19,12 +18,9 @@ func share(t *testing.T, g *reuseport.Group, address string, n int) []float64 {
 		before[i] = l.Accepted()
 	}
 	for range n {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
+		if err := exchange(address); err != nil {
 			t.Fatal(err)
 		}
-		_ = c.(*net.TCPConn).SetLinger(0) // no TIME_WAIT
-		_ = c.Close()
 	}
 	waitFor(t, func() bool {
 		var sum int64
