@@ -32,6 +32,7 @@ type Link interface {
 type WireLink struct {
 	conn *fdpass.Conn
 	// sendTimeout bounds one Send: a peer that reads nothing for so long is hung.
+	// 0 means no bound.
 	sendTimeout time.Duration
 	interrupted atomic.Bool
 	finishing   bool // Recv's own: the frame at hand is the last
@@ -86,7 +87,11 @@ func (l *WireLink) Recv() (wire.Message, []int, error) {
 			if l.conn.Buffered() && !l.finishing {
 				// Within a frame: whoever reads on must not find half of it.
 				l.finishing = true
-				if err := l.conn.SetReadDeadline(time.Now().Add(l.sendTimeout)); err != nil {
+				var limit time.Time // none
+				if l.sendTimeout > 0 {
+					limit = time.Now().Add(l.sendTimeout)
+				}
+				if err := l.conn.SetReadDeadline(limit); err != nil {
 					return nil, nil, err
 				}
 				continue

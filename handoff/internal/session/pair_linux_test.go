@@ -34,6 +34,20 @@ func socketpair(t testing.TB) (a, b *net.UnixConn) {
 	return ends[0], ends[1]
 }
 
+// empty reports whether there is nothing to read from c.
+func empty(t testing.TB, c *net.UnixConn) bool {
+	t.Helper()
+	fd, err := fdx.Number(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	if err != nil {
+		t.Fatal(os.NewSyscallError("ioctl(FIONREAD)", err))
+	}
+	return n == 0
+}
+
 // wirePair returns the two ends of a conversation over a socketpair.
 func wirePair(t testing.TB, sendTimeout time.Duration) (a, b *session.WireLink) {
 	t.Helper()
