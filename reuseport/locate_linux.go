@@ -125,7 +125,8 @@ type shot struct {
 	fd    int
 	index int
 	mark  int     // of the listener that it came to
-	sock  *socket // that listener, if it is an own one
+	sock  *socket // that listener, if it is an own one; if several have the mark, one of them
+	in    []*socket
 }
 
 // aim reserves a source port for each index and adds it to prog. The caller ends
@@ -245,7 +246,7 @@ func (p *prober) end(shots []*shot) {
 		if s.mark == 0 {
 			p.c.probes.forget(s.probe)
 		} else {
-			p.c.probes.at(s.probe, s.sock)
+			p.c.probes.at(s.probe, s.in)
 		}
 	}
 }
@@ -353,9 +354,12 @@ func (p *prober) shoot(ctx context.Context, own []*socket, mark func(*socket) in
 			continue
 		}
 		for _, o := range own {
-			if mark(o) == s.mark && s.sock == nil {
-				s.sock = o
+			if mark(o) == s.mark {
+				s.in = append(s.in, o)
 			}
+		}
+		if len(s.in) > 0 {
+			s.sock = s.in[0]
 		}
 	}
 	return shots, nil

@@ -1,9 +1,9 @@
 package reuseport
 
 import (
-	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -20,7 +20,7 @@ type probeSet struct {
 type probe struct {
 	addr   netip.AddrPort // client's end
 	landed chan *socket   // gets the member if its Accept saw the probe; has room for it
-	in     *socket        // whose queue it is in
+	in     []*socket      // it is in the queue of one of these
 }
 
 func (ps *probeSet) add(addr netip.AddrPort) *probe {
@@ -46,11 +46,11 @@ func (ps *probeSet) forget(p *probe) {
 	}
 }
 
-// at notes that p is in the queue of s.
-func (ps *probeSet) at(p *probe, s *socket) {
+// at notes that p is in the queue of one of socks.
+func (ps *probeSet) at(p *probe, socks []*socket) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	p.in = s
+	p.in = socks
 }
 
 // inQueue returns how many probes are in the queue of s.
@@ -58,18 +58,27 @@ func (ps *probeSet) inQueue(s *socket) (n int) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	for _, p := range ps.by {
-		if p.in == s {
+		if len(p.in) == 1 && p.in[0] == s {
 			n++
 		}
 	}
 	return n
 }
 
-// closed forgets the probes that were in the queue of s.
+// closed forgets the probes that were in the queue of s, and can't be in another
+// one.
 func (ps *probeSet) closed(s *socket) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	maps.DeleteFunc(ps.by, func(_ netip.AddrPort, p *probe) bool { return p.in == s })
+	for addr, p := range ps.by {
+		i := slices.Index(p.in, s)
+		if i < 0 {
+			continue
+		}
+		if p.in = slices.Delete(p.in, i, i+1); len(p.in) == 0 {
+			delete(ps.by, addr)
+		}
+	}
 	ps.n.Store(int32(len(ps.by)))
 }
 

@@ -22,13 +22,13 @@ func share(t *testing.T, g *reuseport.Group, address string, n int) []float64 {
 			t.Fatal(err)
 		}
 	}
-	waitFor(t, func() bool {
-		var sum int64
-		for i, l := range ms {
-			sum += l.Accepted() - before[i]
-		}
-		return sum == int64(n)
-	})
+	var sum int64
+	for i, l := range ms {
+		sum += l.Accepted() - before[i]
+	}
+	if sum != int64(n) {
+		t.Errorf("members accepted %d connections, want %d", sum, n)
+	}
 	shares := make([]float64, len(ms))
 	for i, l := range ms {
 		shares[i] = 100 * float64(l.Accepted()-before[i]) / float64(n)
