@@ -39,6 +39,10 @@ func (r *Received) Close() {
 // maxAtOnce bounds the memory that a count alone can claim.
 const maxAtOnce = 16 << 10
 
+// maxCount bounds what a predecessor can announce: no process has so many
+// descriptors, and the sum of two fits into an int of 32 bits.
+const maxCount = 1 << 29
+
 // Joiner is the successor's side from Hello to Verified.
 type Joiner struct {
 	Hello wire.Hello
@@ -93,6 +97,9 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 	r.Welcome = *w
 	if w.Version < j.Hello.MinVersion || w.Version > j.Hello.MaxVersion {
 		return &Error{Reason: ReasonVersion, Text: fmt.Sprintf("the predecessor chose version %d, we speak %d to %d", w.Version, j.Hello.MinVersion, j.Hello.MaxVersion)}
+	}
+	if w.Sockets > maxCount || w.States > maxCount {
+		return &Error{Reason: ReasonProtocol, Text: fmt.Sprintf("%d sockets and %d state blobs announced", w.Sockets, w.States)}
 	}
 	if j.Expect != nil && j.Hello.Via != wire.ViaInherit {
 		if err := j.Expect(int(w.Sockets) + int(w.States)); err != nil {
