@@ -8,13 +8,19 @@ import (
 	"slices"
 )
 
-// signals does what the process's signals say, until Shutdown.
-func (u *Upgrader) signals() {
+// notify has the process's signals come to us. It is called before anybody can
+// know that the process is there to be signalled.
+func (u *Upgrader) notify() chan os.Signal {
 	ch := make(chan os.Signal, 8)
 	if all := slices.Concat(u.cfg.UpgradeSignals, u.cfg.StopSignals); len(all) > 0 {
 		signal.Notify(ch, all...)
-		defer signal.Stop(ch)
 	}
+	return ch
+}
+
+// signals does what the process's signals say, until Shutdown.
+func (u *Upgrader) signals(ch chan os.Signal) {
+	defer signal.Stop(ch)
 	for {
 		select {
 		case s := <-ch:

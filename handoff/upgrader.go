@@ -127,8 +127,9 @@ func (u *Upgrader) discard(err error) {
 
 // start begins what runs until Shutdown.
 func (u *Upgrader) start() {
-	u.wg.Go(u.events.run) // ends with events.close
-	u.wg.Go(u.signals)    // ends with closing
+	ch := u.notify()
+	u.wg.Go(u.events.run)             // ends with events.close
+	u.wg.Go(func() { u.signals(ch) }) // ends with closing
 	u.wg.Go(u.serveControl)
 	if u.successor != nil {
 		u.wg.Go(u.succeed) // ends with the conversation

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
@@ -46,8 +45,7 @@ const maxCount = 1 << 29
 // Joiner is the successor's side from Hello to Verified.
 type Joiner struct {
 	Hello wire.Hello
-	// Check compares a descriptor with its entry in the manifest. It is called
-	// from several goroutines at once. Required.
+	// Check compares a descriptor with its entry in the manifest. Required.
 	Check func(wire.Socket, int) error
 	// Expect is told how many descriptors will come, before they do.
 	Expect func(n int) error
@@ -164,36 +162,9 @@ func (j *Joiner) takeSockets(r *Received, m *wire.Sockets, fds []int) error {
 		}
 		r.Sockets = append(r.Sockets, it)
 	}
-	return j.check(m, fds)
-}
-
-// checkAtOnce is the number of sockets that one goroutine checks. A check is a
-// handful of system calls and takes several times as long as the passing.
-const checkAtOnce = 64
-
-// check checks all sockets of a batch, with all processors, and returns the
-// first error.
-func (j *Joiner) check(m *wire.Sockets, fds []int) error {
-	errs := make([]error, (len(fds)+checkAtOnce-1)/checkAtOnce)
-	part := func(n int) {
-		for i := n * checkAtOnce; i < min((n+1)*checkAtOnce, len(fds)); i++ {
-			if err := j.Check(m.Entries[i], fds[i]); err != nil {
-				errs[n] = &Error{Reason: ReasonTransfer, Text: fmt.Sprintf("socket %d (%s %s)", int(m.First)+i, m.Entries[i].Network, m.Entries[i].Address), Err: err}
-				return
-			}
-		}
-	}
-	var wg sync.WaitGroup
-	for n := 1; n < len(errs); n++ {
-		wg.Go(func() { part(n) })
-	}
-	if len(errs) > 0 {
-		part(0)
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
+	for i := range fds {
+		if err := j.Check(m.Entries[i], fds[i]); err != nil {
+			return &Error{Reason: ReasonTransfer, Text: fmt.Sprintf("socket %d (%s %s)", int(m.First)+i, m.Entries[i].Network, m.Entries[i].Address), Err: err}
 		}
 	}
 	return nil
