@@ -43,7 +43,7 @@ type Config struct {
 	Name string
 	// ControlSocket is the path of the control socket, instead of the one that
 	// comes from Name. Its folder is created with mode 0700 if it is missing,
-	// and must be this user's, and closed to others, if it exists. A file
+	// and must be this user's or root's, and closed to others, if it exists. A file
 	// with ".lock" behind the name stays in it.
 	ControlSocket string
 
@@ -99,7 +99,8 @@ type Config struct {
 	// Healthy is asked in probation, before each sign of life that this process
 	// as a successor gives, the last one right before commit. An error aborts
 	// the upgrade. It is called from a goroutine of its own and must return
-	// when its context ends. nil means healthy.
+	// when its context ends, which it does before the predecessor would take
+	// this process for hung: after 4 s. nil means healthy.
 	Healthy func(ctx context.Context) error
 
 	// OnEvent is told what happens, in order, from one goroutine of the

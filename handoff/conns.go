@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
 	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
@@ -29,18 +31,46 @@ type MovedConn struct {
 type conns struct {
 	mu    sync.Mutex
 	live  map[*trackedConn]struct{}
-	none  chan struct{} // closed while live is empty
+	held  map[*Hold]struct{}
+	none  chan struct{} // closed while live and held are empty
 	moved uint64
 	cut   uint64
+	cutBy map[string]uint64
 	inbox map[string]chan MovedConn
 }
 
-type connCounts struct{ open, moved, cut uint64 }
+type connCounts struct {
+	open, moved, cut uint64
+	cutBy            map[string]uint64
+}
+
+// cutTracked is the reason of connections that Track knew.
+const cutTracked = "tracked"
 
 func newConns() *conns {
-	c := &conns{live: make(map[*trackedConn]struct{}), inbox: make(map[string]chan MovedConn), none: make(chan struct{})}
+	c := &conns{
+		live:  make(map[*trackedConn]struct{}),
+		held:  make(map[*Hold]struct{}),
+		cutBy: make(map[string]uint64),
+		inbox: make(map[string]chan MovedConn),
+		none:  make(chan struct{}),
+	}
 	close(c.none)
 	return c
+}
+
+// busyLocked has Shutdown wait from now on. The caller adds to live or held.
+func (c *conns) busyLocked() {
+	if len(c.live)+len(c.held) == 0 {
+		c.none = make(chan struct{})
+	}
+}
+
+// doneLocked is called when something was taken from live or held.
+func (c *conns) doneLocked() {
+	if len(c.live)+len(c.held) == 0 {
+		close(c.none)
+	}
 }
 
 // Track counts c among the connections that Shutdown waits for, until it is
@@ -63,9 +93,7 @@ type trackedConn struct {
 func (c *conns) track(nc net.Conn) net.Conn {
 	t := &trackedConn{Conn: nc, all: c}
 	c.mu.Lock()
-	if len(c.live) == 0 {
-		c.none = make(chan struct{})
-	}
+	c.busyLocked()
 	c.live[t] = struct{}{}
 	c.mu.Unlock()
 	return t
@@ -93,13 +121,50 @@ func (t *trackedConn) forget() {
 		t.all.mu.Lock()
 		defer t.all.mu.Unlock()
 		delete(t.all.live, t)
-		if len(t.all.live) == 0 {
-			close(t.all.none)
-		}
+		t.all.doneLocked()
 	})
 }
 
-// idle returns a channel that is closed when no tracked connection is open.
+// A Hold has Shutdown wait for connections that its owner looks after.
+type Hold struct {
+	all  *conns
+	open func() int
+}
+
+// Hold is [Upgrader.Track] for a server that looks after its connections
+// itself: Shutdown waits until the hold is released, up to the linger limit,
+// and the connections that open counts are in the reports. The owner closes its
+// connections when LingerExpired says so, and then calls Release. open must not
+// block; it is called from any goroutine.
+func (u *Upgrader) Hold(open func() int) *Hold {
+	c := u.conns
+	h := &Hold{all: c, open: open}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busyLocked()
+	c.held[h] = struct{}{}
+	return h
+}
+
+// Release ends the hold. cut tells how many connections had to be closed by
+// force, for which reason; nil if none. Only the first call counts.
+func (h *Hold) Release(cut map[string]uint64) {
+	c := h.all
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.held[h]; !ok {
+		return
+	}
+	for why, n := range cut {
+		c.cut += n
+		c.cutBy[why] += n
+	}
+	delete(c.held, h)
+	c.doneLocked()
+}
+
+// idle returns a channel that is closed when no tracked connection is open and
+// nothing is held.
 func (c *conns) idle() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,8 +175,16 @@ func (c *conns) open() uint64 { return c.counts().open }
 
 func (c *conns) counts() connCounts {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return connCounts{open: uint64(len(c.live)), moved: c.moved, cut: c.cut}
+	n := connCounts{open: uint64(len(c.live)), moved: c.moved, cut: c.cut}
+	if len(c.cutBy) > 0 {
+		n.cutBy = maps.Clone(c.cutBy)
+	}
+	held := slices.Collect(maps.Keys(c.held))
+	c.mu.Unlock()
+	for _, h := range held {
+		n.open += uint64(h.open())
+	}
+	return n
 }
 
 // cutAll closes what is open and returns how many that were.
@@ -121,7 +194,10 @@ func (c *conns) cutAll() int {
 	for t := range c.live {
 		all = append(all, t)
 	}
-	c.cut += uint64(len(all))
+	if n := uint64(len(all)); n > 0 {
+		c.cut += n
+		c.cutBy[cutTracked] += n
+	}
 	c.mu.Unlock()
 	for _, t := range all {
 		_ = t.Close() // by force
@@ -175,10 +251,19 @@ func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, sta
 	return nil
 }
 
+// Takes reports whether a successor is committed that takes connections under
+// name: whether SendConn can be of use. Its answer stands once Done is closed.
+func (u *Upgrader) Takes(name string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.phase == phaseLingering && u.lingering != nil && u.lingering.Takes(name)
+}
+
 // Conns returns the channel of the connections that predecessors send under
 // name. It must be called before Ready: the predecessor learns the names then.
 // The channel is never closed; receive from it until Done is closed. What is
-// not received stays with the predecessor.
+// not received stays with the predecessor. A name has up to 255 bytes, and
+// there are up to 253 of them; what is beyond that nobody hears of.
 func (u *Upgrader) Conns(name string) <-chan MovedConn {
 	u.conns.mu.Lock()
 	defer u.conns.mu.Unlock()
@@ -196,10 +281,12 @@ func (c *conns) names() []string {
 	defer c.mu.Unlock()
 	var names []string
 	for name := range c.inbox {
-		names = append(names, name)
+		if len(name) <= wire.MaxName {
+			names = append(names, name)
+		}
 	}
 	slices.Sort(names)
-	return names
+	return names[:min(len(names), wire.MaxEntries)]
 }
 
 // deliver hands a connection to the program, and reports whether that took it.
@@ -208,13 +295,19 @@ func (u *Upgrader) deliver(generation uint64, name string, state []byte, fd int)
 	u.conns.mu.Lock()
 	ch := u.conns.inbox[name]
 	u.conns.mu.Unlock()
+	if ch == nil { // nobody has asked for it; the predecessor keeps it
+		if err := fdx.Close(fd); err != nil {
+			u.log.Warn("connection from a predecessor", "name", name, "error", err)
+		}
+		return false
+	}
 	nc, err := fdx.Conn(fd, name)
 	if err != nil {
 		u.log.Warn("connection from a predecessor", "name", name, "error", err)
 		return false
 	}
 	select {
-	case ch <- MovedConn{Conn: nc, State: state, Generation: generation}: // a nil channel takes none
+	case ch <- MovedConn{Conn: nc, State: state, Generation: generation}:
 		return true
 	case <-u.done:
 	case <-u.closing:

@@ -69,7 +69,8 @@ func makeSocketDir(dir string) error {
 	if perm := fi.Mode().Perm(); perm&0o077 != 0 {
 		return fmt.Errorf("folder %s has mode %#o: others could reach the control socket: chmod 700 it, or choose a ControlSocket in a folder of its own", dir, perm)
 	}
-	if uid, ok := ownerOf(fi); ok && uid != os.Geteuid() {
+	// Root could put anything there in any case.
+	if uid, ok := ownerOf(fi); ok && uid != os.Geteuid() && uid != 0 {
 		return fmt.Errorf("folder %s belongs to uid %d, we have %d: run both as one user, or choose another ControlSocket: %w", dir, uid, os.Geteuid(), os.ErrPermission)
 	}
 	return nil

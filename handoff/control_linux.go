@@ -29,6 +29,9 @@ func openControl(path string) (*net.UnixConn, net.Listener, error) {
 		return nil, nil, fmt.Errorf("control socket: %w", err)
 	}
 	unlock, err := lockFile(path + ".lock")
+	if errors.Is(err, os.ErrPermission) {
+		err = fmt.Errorf("%w: run both processes as the user that the folder belongs to, or choose another ControlSocket", err)
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("control socket: %w", err)
 	}

@@ -12,11 +12,16 @@ import (
 )
 
 // maxHandlers bounds the connections of the control socket that are served at
-// once; others wait in its queue.
-const maxHandlers = 64
+// once; others wait in its queue. From patientHandlers on a connection has to
+// say at once what it wants, so that peers which say nothing do not hold up a
+// successor.
+const (
+	maxHandlers     = 512
+	patientHandlers = 64
+)
 
 // lastOrders is the time that a connection of the control socket gets to say
-// what it wants when this process ends.
+// what it wants when this process ends, or has too many of them.
 const lastOrders = 200 * time.Millisecond
 
 // serveControl answers at the control socket until that is shut. Its gate is
@@ -45,15 +50,20 @@ func (u *Upgrader) serveControl() {
 			continue
 		}
 		slots <- struct{}{}
+		patience := helloTimeout
+		if len(slots) > patientHandlers {
+			patience = lastOrders
+		}
 		u.handlers.Go(func() { // ends with the connection's first message, or its deadline
 			defer func() { <-slots }()
-			u.answer(fdpass.New(uc))
+			u.answer(fdpass.New(uc), patience)
 		})
 	}
 }
 
-// answer serves one connection of the control socket. It takes it over.
-func (u *Upgrader) answer(conn *fdpass.Conn) {
+// answer serves one connection of the control socket, which has so long to say
+// what it wants. It takes the connection over.
+func (u *Upgrader) answer(conn *fdpass.Conn, patience time.Duration) {
 	link := session.NewWireLink(conn, hangTimeout)
 	refuse := func(code wire.Code, text string) {
 		_ = link.Send(&wire.Refuse{Code: code, Reason: text}, nil) // it may be gone
@@ -64,7 +74,7 @@ func (u *Upgrader) answer(conn *fdpass.Conn) {
 		refuse(wire.CodePeer, err.Error())
 		return
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(helloTimeout)) // a closed one fails below
+	_ = conn.SetReadDeadline(time.Now().Add(patience)) // a closed one fails below
 	heard := make(chan struct{})
 	u.handlers.Go(func() { // ends with the message, or with closing
 		select {

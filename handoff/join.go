@@ -142,13 +142,13 @@ func (u *Upgrader) joinControl(tries int) error {
 		time.Sleep(retryDelay)
 		return u.joinControl(tries - 1)
 	}
-	if !errors.Is(err, ErrPredecessorDied) {
+	if !errors.Is(err, ErrPredecessorDied) || tries == 0 {
 		return err
 	}
 	// It died before it had passed on its sockets: nobody has them any more,
 	// and we can bind new ones.
 	u.log.Warn("predecessor died while it passed on its sockets: starting anew", "error", err)
-	return u.joinControl(tries)
+	return u.joinControl(tries - 1)
 }
 
 // ownControl makes a control socket of our own: nobody has passed one on.

@@ -61,7 +61,7 @@ func (u *Upgrader) finishReport(r *Report) {
 	c := u.conns.counts()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	r.Moved, r.Cut = c.moved, c.cut
+	r.Moved, r.Cut, r.CutBy = c.moved, c.cut, c.cutBy
 	r.Durations.Linger = time.Since(r.Started) - r.Durations.Total
 	if n := len(u.reports); n > 0 {
 		u.reports[n-1] = *r

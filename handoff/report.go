@@ -57,11 +57,14 @@ type Report struct {
 	AcceptedBefore uint64 `json:"accepted_before"`
 	AcceptedAfter  uint64 `json:"accepted_after"`
 
-	// Open, Moved and Cut tell of the connections that were tracked: still open
+	// Open, Moved and Cut tell of the connections that were tracked or held: open
 	// at commit, passed to the successor, closed by force at the linger limit.
 	Open  uint64 `json:"open"`
 	Moved uint64 `json:"moved"`
 	Cut   uint64 `json:"cut"`
+	// CutBy tells why: "tracked" for the connections of [Upgrader.Track], and
+	// what the owners of holds have said. nil if there was none.
+	CutBy map[string]uint64 `json:"cut_by,omitempty"`
 
 	Outcome Outcome `json:"outcome"`
 	Reason  string  `json:"reason,omitempty"` // why it is not committed

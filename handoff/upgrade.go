@@ -358,7 +358,11 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	u.mu.Lock()
 	u.lingering, u.report = res.Lingering, &up.report
 	u.mu.Unlock()
-	u.end(phaseLingering, nil)
+	if !u.end(phaseLingering, nil) { // a stop came in between: too late for it
+		u.mu.Lock()
+		u.phase = phaseLingering
+		u.mu.Unlock()
+	}
 	if err := u.table.release(); err != nil {
 		u.log.Warn("release sockets", "error", err)
 	}

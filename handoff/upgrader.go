@@ -368,11 +368,14 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	}
 	u.expire("shutdown")
 	u.mu.Lock()
-	up, l, report := u.upgrade, u.lingering, u.report
+	up := u.upgrade
 	u.mu.Unlock()
 	if up != nil {
-		<-up.done
+		<-up.done // it may have committed all the same
 	}
+	u.mu.Lock()
+	l, report := u.lingering, u.report
+	u.mu.Unlock()
 	if l != nil {
 		c := u.conns.counts()
 		l.Bye(wire.Bye{Moved: c.moved, Cut: c.cut})
@@ -397,9 +400,8 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 // letGo closes what is left.
 func (u *Upgrader) letGo() error {
 	u.mu.Lock()
-	owner, replaced := u.owner, u.phase == phaseLingering
+	ours := u.owner && u.report == nil // not a successor's
 	u.mu.Unlock()
-	ours := owner && !replaced
 	u.control.gate.shut()
 	errs := []error{u.table.close()}
 	if u.control.drop() {
