@@ -415,8 +415,8 @@ func (p *Predecessor) do(a offerAction) {
 	switch a {
 	case offerTransfer: // greet goes on with it
 	case offerPause:
-		p.enter(PhaseProbation)
 		m := p.Pause()
+		p.enter(PhaseProbation) // who hears of it can rely on the pause
 		p.send(&m)
 	case offerPauseQuietly:
 		p.Pause()
