@@ -41,11 +41,12 @@ func socket(t testing.TB, domain, typ, protocol int, addr unix.Sockaddr, listen 
 	return entry(t, fd)
 }
 
-var loopback = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+// loopback returns an address that nobody else uses: bind writes into it.
+func loopback() unix.Sockaddr { return &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}} }
 
 func tcpListener(t testing.TB) session.Item {
 	t.Helper()
-	return socket(t, unix.AF_INET, unix.SOCK_STREAM, 0, loopback, true)
+	return socket(t, unix.AF_INET, unix.SOCK_STREAM, 0, loopback(), true)
 }
 
 // entry describes fd truly.
@@ -99,7 +100,7 @@ func TestTransfer(t *testing.T) {
 			if err := fdx.RaiseNoFile(count + 1000); err != nil {
 				t.Skip(err)
 			}
-			kinds := []session.Item{tcpListener(t), tcpListener(t), socket(t, unix.AF_INET, unix.SOCK_DGRAM, 0, loopback, false)}
+			kinds := []session.Item{tcpListener(t), tcpListener(t), socket(t, unix.AF_INET, unix.SOCK_DGRAM, 0, loopback(), false)}
 			o, n := newOldSide(t, session.Timeouts{Hang: 30 * time.Second}), newNewSide(t, 30*time.Second)
 			for i := range count {
 				o.items = append(o.items, kinds[i%len(kinds)])
@@ -178,8 +179,8 @@ func TestVerify(t *testing.T) {
 	true4 := tcpListener(t)
 	true6 := true4
 	true6.Socket.Domain = unix.AF_INET6
-	bound := socket(t, unix.AF_INET, unix.SOCK_STREAM, 0, loopback, false)
-	datagram := socket(t, unix.AF_INET, unix.SOCK_DGRAM, 0, loopback, false)
+	bound := socket(t, unix.AF_INET, unix.SOCK_STREAM, 0, loopback(), false)
+	datagram := socket(t, unix.AF_INET, unix.SOCK_DGRAM, 0, loopback(), false)
 	other := tcpListener(t)
 	pipe := func() int {
 		var p [2]int
