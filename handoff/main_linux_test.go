@@ -8,7 +8,9 @@ import (
 
 func TestMain(m *testing.M) {
 	testmain.RunWith(m, map[string]func([]string){
-		"service": serviceMain,
-		"plain":   plainMain,
+		"service":  serviceMain,
+		"plain":    plainMain,
+		"stranger": strangerMain,
+		"varied":   variedMain,
 	})
 }
