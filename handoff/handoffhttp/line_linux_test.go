@@ -1,0 +1,370 @@
+package handoffhttp_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// patience bounds each wait.
+const patience = 20 * time.Second
+
+// fakeUpgrader passes connections on within the process, with true descriptors.
+type fakeUpgrader struct {
+	done, expired chan struct{}
+
+	mu     sync.Mutex
+	next   *fakeUpgrader // nil: the service stops
+	inbox  map[string]chan handoff.MovedConn
+	refuse int // of the connections to come, how many the successor doesn't take; negative means all
+	sent   int
+}
+
+func newFakeUpgrader() *fakeUpgrader {
+	return &fakeUpgrader{done: make(chan struct{}), expired: make(chan struct{}), inbox: make(map[string]chan handoff.MovedConn)}
+}
+
+func (u *fakeUpgrader) Done() <-chan struct{}          { return u.done }
+func (u *fakeUpgrader) LingerExpired() <-chan struct{} { return u.expired }
+
+func (u *fakeUpgrader) Takes(name string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.next != nil && u.next.box(name) != nil
+}
+
+func (u *fakeUpgrader) box(name string) chan handoff.MovedConn {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.inbox[name]
+}
+
+func (u *fakeUpgrader) Conns(name string) <-chan handoff.MovedConn {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.inbox[name] == nil {
+		u.inbox[name] = make(chan handoff.MovedConn)
+	}
+	return u.inbox[name]
+}
+
+func (u *fakeUpgrader) SendConn(_ context.Context, name string, conn net.Conn, state []byte) error {
+	u.mu.Lock()
+	next, refuse := u.next, u.refuse != 0
+	u.refuse = max(-1, u.refuse-1)
+	if u.refuse == -1 && !refuse {
+		u.refuse = 0
+	}
+	u.sent++
+	u.mu.Unlock()
+	if next == nil {
+		return handoff.ErrNotReady
+	}
+	if refuse {
+		return handoff.ErrNotTaken
+	}
+	fd, err := fdx.Dup(conn.(syscall.Conn))
+	if err != nil {
+		return err
+	}
+	nc, err := fdx.Conn(fd, name)
+	if err != nil {
+		return err
+	}
+	select {
+	case next.box(name) <- handoff.MovedConn{Conn: nc, State: state}:
+	case <-next.done:
+		_ = nc.Close()
+		return handoff.ErrNotTaken
+	}
+	return conn.Close()
+}
+
+// A generation is one server of a line on the same socket.
+type generation struct {
+	n      int
+	up     *fakeUpgrader
+	srv    *http.Server
+	s      *handoffhttp.Server
+	ln     net.Listener
+	served chan struct{}
+	report chan *handoffhttp.Report
+}
+
+// A line is a service that is replaced within the process.
+type line struct {
+	tb      testing.TB
+	addr    string
+	prepare func(*generation)
+	config  *handoffhttp.Config
+	now     *generation
+	old     []*generation
+
+	mu      sync.Mutex
+	blocked map[string]chan struct{} // by path: a handler waits
+	entered chan string              // paths of handlers that wait
+	served  map[string]int           // by the header Id
+}
+
+// newLine starts a service. prepare changes each generation's http.Server.
+func newLine(tb testing.TB, config *handoffhttp.Config, prepare func(*generation)) *line {
+	tb.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	l := &line{
+		tb: tb, addr: ln.Addr().String(), prepare: prepare, config: config,
+		blocked: make(map[string]chan struct{}), entered: make(chan string, 100), served: make(map[string]int),
+	}
+	l.now = l.generation(1, ln)
+	l.now.serve()
+	tb.Cleanup(func() { l.stop() })
+	return l
+}
+
+func (l *line) generation(n int, ln net.Listener) *generation {
+	g := &generation{
+		n: n, up: newFakeUpgrader(), ln: ln,
+		served: make(chan struct{}), report: make(chan *handoffhttp.Report, 1),
+	}
+	g.srv = &http.Server{Handler: l.handler(n)}
+	if l.prepare != nil {
+		l.prepare(g)
+	}
+	g.s = handoffhttp.NewTestServer(g.up, g.srv, l.config)
+	g.ln = g.s.Wrap(ln)
+	return g
+}
+
+func (g *generation) serve() {
+	go func() { // ends with the listener
+		defer close(g.served)
+		_ = g.srv.Serve(g.ln)
+	}()
+	go func() { g.report <- g.s.Linger(context.Background()) }()
+}
+
+// replace begins an upgrade and returns the predecessor, which lingers.
+func (l *line) replace() *generation {
+	l.tb.Helper()
+	old := l.now
+	fd, err := fdx.Dup(rawListener(old.ln))
+	if err != nil {
+		l.tb.Fatal(err)
+	}
+	ln, err := fdx.Listener(fd, "copy")
+	if err != nil {
+		l.tb.Fatal(err)
+	}
+	l.now = l.generation(old.n+1, ln)
+	l.now.serve()
+	old.up.mu.Lock()
+	old.up.next = l.now.up
+	old.up.mu.Unlock()
+	l.old = append(l.old, old)
+	old.end()
+	return old
+}
+
+func rawListener(ln net.Listener) *net.TCPListener {
+	return handoffhttp.Inner(ln).(*net.TCPListener)
+}
+
+// end has the generation linger.
+func (g *generation) end() {
+	close(g.up.done)
+	_ = g.ln.Close()
+	<-g.served
+}
+
+// gone waits for the end of a generation's linger.
+func (g *generation) gone(tb testing.TB) *handoffhttp.Report {
+	tb.Helper()
+	select {
+	case r := <-g.report:
+		g.report <- r
+		return r
+	case <-time.After(patience):
+		tb.Fatalf("generation %d still lingers, with %d connections", g.n, g.s.Open())
+		return nil
+	}
+}
+
+// upgrade replaces the server and waits for the end of the old one.
+func (l *line) upgrade() *handoffhttp.Report {
+	l.tb.Helper()
+	return l.replace().gone(l.tb)
+}
+
+// stop ends all, without patience.
+func (l *line) stop() {
+	select {
+	case <-l.now.up.done:
+	default:
+		l.now.end()
+	}
+	l.mu.Lock()
+	for path, c := range l.blocked {
+		close(c)
+		delete(l.blocked, path)
+	}
+	l.mu.Unlock()
+	for _, g := range append(l.old, l.now) {
+		select {
+		case <-g.up.expired:
+		default:
+			close(g.up.expired)
+		}
+		g.gone(l.tb)
+	}
+}
+
+// block has requests for path wait until release.
+func (l *line) block(path string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.blocked[path] = make(chan struct{})
+}
+
+func (l *line) release(path string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.blocked[path])
+	delete(l.blocked, path)
+}
+
+// waitEntered waits until a request for a blocked path is being served.
+func (l *line) waitEntered() {
+	l.tb.Helper()
+	select {
+	case <-l.entered:
+	case <-time.After(patience):
+		l.tb.Fatal("no request arrived")
+	}
+}
+
+// handler answers with the generation, the request and a hash of its body.
+func (l *line) handler(n int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if id := r.Header.Get("Id"); id != "" {
+			l.mu.Lock()
+			l.served[id]++
+			l.mu.Unlock()
+		}
+		var sum string
+		if r.URL.Path != "/unread" {
+			h := sha256.New()
+			size, err := io.Copy(h, r.Body)
+			if err != nil {
+				panic(http.ErrAbortHandler)
+			}
+			sum = fmt.Sprintf("%d:%x", size, h.Sum(nil)[:4])
+		}
+		l.mu.Lock()
+		wait := l.blocked[r.URL.Path]
+		l.mu.Unlock()
+		if wait != nil {
+			l.entered <- r.URL.Path
+			<-wait
+		}
+		w.Header().Set("Gen", fmt.Sprint(n))
+		_, _ = fmt.Fprintf(w, "%s %s %s %s", r.Method, r.URL.Path, sum, r.Trailer.Get("T"))
+	})
+}
+
+// client is one that doesn't retry, on one connection.
+type client struct {
+	tb testing.TB
+	*net.TCPConn
+	r *bufio.Reader
+}
+
+func (l *line) dial() *client {
+	l.tb.Helper()
+	nc, err := net.DialTimeout("tcp", l.addr, patience)
+	if err != nil {
+		l.tb.Fatal(err)
+	}
+	l.tb.Cleanup(func() { _ = nc.Close() })
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	return &client{tb: l.tb, TCPConn: nc.(*net.TCPConn), r: bufio.NewReader(nc)}
+}
+
+func (c *client) send(s string) {
+	c.tb.Helper()
+	if _, err := io.WriteString(c.TCPConn, s); err != nil {
+		c.tb.Fatal(err)
+	}
+}
+
+// response is what a test looks at.
+type response struct {
+	gen   string
+	body  string
+	close bool
+}
+
+func (c *client) receive(method string) (response, error) {
+	res, err := http.ReadResponse(c.r, &http.Request{Method: method})
+	if err != nil {
+		return response{}, err
+	}
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return response{}, err
+	}
+	if res.StatusCode != http.StatusOK {
+		return response{}, fmt.Errorf("status %s: %s", res.Status, b)
+	}
+	return response{res.Header.Get("Gen"), string(b), res.Close}, nil
+}
+
+// want receives a response and compares it.
+func (c *client) want(gen int, method, path string) response {
+	c.tb.Helper()
+	res, err := c.receive(method)
+	if err != nil {
+		c.tb.Fatalf("%s %s: %v, want a response of generation %d", method, path, err, gen)
+	}
+	if want := method + " " + path + " "; res.gen != fmt.Sprint(gen) || method != "HEAD" && len(res.body) < len(want) || method != "HEAD" && res.body[:len(want)] != want {
+		c.tb.Fatalf("response of generation %s, %q, want %d, %q", res.gen, res.body, gen, want)
+	}
+	return res
+}
+
+// wantEOF expects the end of the connection.
+func (c *client) wantEOF() {
+	c.tb.Helper()
+	if b, err := c.r.ReadByte(); !errors.Is(err, io.EOF) {
+		c.tb.Fatalf("read %q, %v, want EOF", b, err)
+	}
+}
+
+// eventually waits for a condition that nobody announces.
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	timeout := time.After(patience)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			tb.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}

@@ -1,0 +1,219 @@
+package handoffhttp
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// The reasons for which connections are cut, in [Report.Cut] and in
+// handoff.Report's CutBy.
+const (
+	CutIdle     = "idle"     // idle, closed at the linger limit
+	CutRequest  = "request"  // a request was being sent or served
+	CutStream   = "http2"    // HTTP/2, with open streams or without
+	CutHijacked = "hijacked" // taken by a handler, a WebSocket for instance
+)
+
+// A Report tells what became of the open connections in a linger.
+type Report struct {
+	Open   int               // when it began
+	Moved  int               // to the successor
+	Stayed int               // tried to move and not taken by the successor
+	Why    error             // of the first that stayed
+	Cut    map[string]uint64 // closed by force at the linger limit, by reason
+	Took   time.Duration
+}
+
+// Linger ends the service once the Upgrader is done, without losing a request,
+// and returns when no connection is left: those that can move to the successor
+// do so as soon as they are idle; on the others the next response carries
+// "Connection: close", HTTP/2 connections are told GOAWAY, and none is closed
+// until the linger limit of the Upgrader. Then the idle ones are closed, oldest
+// idle first, spread over [Config.Spread]; the rest is cut. If ctx ends, all is
+// cut at once.
+//
+// Afterwards srv is closed as by [http.Server.Close], and functions given to its
+// RegisterOnShutdown have been started. Linger waits for Done itself; a second
+// call waits for the first and returns the same report.
+func (s *Server) Linger(ctx context.Context) *Report {
+	s.linger.Do(func() { s.report = s.doLinger(ctx) })
+	return s.report
+}
+
+func (s *Server) doLinger(ctx context.Context) *Report {
+	select {
+	case <-s.up.Done():
+	case <-ctx.Done():
+	}
+	began := time.Now()
+	r := &Report{Open: s.count(), Cut: make(map[string]uint64)}
+	s.begin()
+	select {
+	case <-s.empty():
+	case <-ctx.Done():
+		s.expire()
+		s.cut(r)
+	case <-s.up.LingerExpired():
+		s.expire()
+		s.closeIdle(ctx, r)
+		s.cut(r)
+	}
+	s.finish(r)
+	s.mu.Lock()
+	r.Moved, r.Stayed, r.Why = s.moved, s.stayed, s.why
+	s.mu.Unlock()
+	r.Took = time.Since(began)
+	s.hold(r.Cut)
+	s.log.Info("linger ended", "took", r.Took, "open", r.Open, "moved", r.Moved, "stayed", r.Stayed, "cut", r.Cut)
+	return r
+}
+
+// begin has connections move, or end with their next response.
+func (s *Server) begin() {
+	s.mu.Lock()
+	for _, l := range s.listeners {
+		l.taken.Store(l.name != "" && s.up.Takes(l.name))
+	}
+	s.mu.Unlock()
+	s.lingers.Store(true)
+	close(s.lingering)
+	for _, c := range s.all() {
+		c.mu.Lock()
+		ph, h2 := c.phase, c.h2
+		c.mu.Unlock()
+		switch {
+		case h2 != nil:
+			h2.leave()
+		case ph == phaseHijacked:
+			s.goodbye(c)
+		default:
+			c.callBack()
+		}
+	}
+}
+
+// goodbye has the user's protocol end a connection.
+func (s *Server) goodbye(c *conn) {
+	if s.cfg.goodbye == nil {
+		return
+	}
+	c.mu.Lock()
+	said, nc := c.said, c.outer
+	c.said = true
+	c.mu.Unlock()
+	if said || !s.join() {
+		return
+	}
+	go func() { // ends with the linger, by the contract of Goodbye
+		defer s.wg.Done()
+		s.cfg.goodbye(s.limit, nc)
+	}()
+}
+
+// depart passes a connection on to the successor. One that is not taken goes
+// back to net/http, to end there.
+func (s *Server) depart(c *conn) {
+	st := c.state()
+	err := s.up.SendConn(s.limit, c.l.name, c.raw, st.encode())
+	s.mu.Lock()
+	if err == nil {
+		s.moved++
+	} else if s.stayed++; s.why == nil {
+		s.why = err
+	}
+	s.mu.Unlock()
+	if err != nil {
+		c.l.readopt(c.raw, st, true)
+	}
+	s.forget(c)
+}
+
+// closeIdle closes what is idle, oldest first, one after the other.
+func (s *Server) closeIdle(ctx context.Context, r *Report) {
+	type idle struct {
+		c     *conn
+		since time.Time
+	}
+	var cs []idle
+	for _, c := range s.all() {
+		c.mu.Lock()
+		if c.isIdleLocked() {
+			cs = append(cs, idle{c, c.since})
+		}
+		c.mu.Unlock()
+	}
+	slices.SortStableFunc(cs, func(a, b idle) int { return a.since.Compare(b.since) })
+	began := time.Now()
+	for i, e := range cs {
+		at := time.Duration(float64(max(0, s.cfg.spread)) * float64(i) / float64(len(cs)))
+		if wait := time.Until(began.Add(at)); wait > 0 {
+			t := time.NewTimer(wait)
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				t.Stop()
+				return // cut closes the rest
+			}
+		}
+		e.c.mu.Lock()
+		still, outer := e.c.isIdleLocked(), e.c.outer
+		e.c.mu.Unlock()
+		if still {
+			_ = outer.Close() // whoever reads from it is told
+			r.Cut[CutIdle]++
+		}
+	}
+}
+
+// isIdleLocked reports whether no request is under way, as far as can be seen.
+func (c *conn) isIdleLocked() bool {
+	switch c.phase {
+	case phaseParked, phaseIdle:
+		return true
+	case phaseNew:
+		return !c.heard
+	}
+	return false
+}
+
+// cut closes what is left.
+func (s *Server) cut(r *Report) {
+	for _, c := range s.all() {
+		c.mu.Lock()
+		why, outer, gone := CutRequest, c.outer, c.phase == phaseClosed || c.phase == phaseMoving
+		switch {
+		case c.phase == phaseHijacked:
+			why = CutHijacked
+		case c.h2 != nil:
+			why = CutStream
+		case c.isIdleLocked():
+			why = CutIdle
+		}
+		c.mu.Unlock()
+		if !gone {
+			_ = outer.Close() // whoever uses it is told
+			r.Cut[why]++
+		}
+	}
+}
+
+// finish lets go of net/http and of all goroutines.
+func (s *Server) finish(r *Report) {
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	close(s.ended)
+	s.expire()
+	s.cut(r) // what came back from a move meanwhile
+	// Shutdown with no time left starts what RegisterOnShutdown was given, and
+	// waits for nothing; Close closes what a handler still uses.
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.srv.Shutdown(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		s.log.Debug("listeners", "error", err)
+	}
+	_ = s.srv.Close() // the same listeners
+	s.wg.Wait()
+}

@@ -1,0 +1,92 @@
+package handoffhttp
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// A listener accepts connections for a Server, in wrappers that can move.
+type listener struct {
+	inner net.Listener
+	srv   *Server
+	name  string      // under which its connections move; "" if they don't
+	taken atomic.Bool // by the successor
+
+	feedOnce sync.Once
+	feed     chan net.Conn // to net/http, by way of feedListener
+}
+
+// connsPrefix begins the names under which connections move. What their state
+// looks like is part of it.
+const connsPrefix = "http/1 "
+
+// Accept waits for the next connection, which the caller owns.
+func (l *listener) Accept() (net.Conn, error) {
+	l.srv.hookHTTP2()
+	nc, err := l.inner.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if c := newConn(l.srv, l, nc); c != nil {
+		return c.self, nil
+	}
+	return nc, nil
+}
+
+// Close closes the listener that was wrapped.
+func (l *listener) Close() error { return l.inner.Close() }
+
+// Addr returns the address of the listener that was wrapped.
+func (l *listener) Addr() net.Addr { return l.inner.Addr() }
+
+// give hands a connection to net/http, and reports whether that takes it. The
+// first one has a Serve begin for those that were not accepted here.
+func (l *listener) give(nc net.Conn) bool {
+	s := l.srv
+	l.feedOnce.Do(func() {
+		s.wg.Go(func() { _ = s.srv.Serve(&feedListener{l}) }) // ends with ended
+	})
+	select {
+	case l.feed <- nc:
+		return true
+	case <-s.ended:
+		return false
+	}
+}
+
+// receive takes connections from predecessors until this process is to end.
+func (l *listener) receive(from <-chan handoff.MovedConn) {
+	for {
+		select {
+		case mc := <-from:
+			st, err := decodeState(mc.State)
+			if err != nil {
+				l.srv.log.Error("connection from a predecessor", "listener", l.name, "error", err)
+				_ = mc.Close() // the predecessor has given it up
+				continue
+			}
+			l.readopt(mc.Conn, st, false)
+		case <-l.srv.up.Done():
+			return
+		}
+	}
+}
+
+// feedListener is a listener's second way into net/http.
+type feedListener struct{ l *listener }
+
+func (f *feedListener) Accept() (net.Conn, error) {
+	f.l.srv.hookHTTP2()
+	select {
+	case nc := <-f.l.feed:
+		return nc, nil
+	case <-f.l.srv.ended:
+		return nil, net.ErrClosed
+	}
+}
+
+func (f *feedListener) Close() error   { return nil }
+func (f *feedListener) Addr() net.Addr { return f.l.Addr() }

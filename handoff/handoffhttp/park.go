@@ -1,0 +1,127 @@
+package handoffhttp
+
+import (
+	"net"
+	"time"
+)
+
+// maxStrip is how many bytes conn.readRequest of net/http drops at most.
+const maxStrip = 4
+
+// park waits for the first bytes of a connection that has moved, or that could
+// not move, and then gives it to net/http: as a new one, because net/http has no
+// other way in. It waits for as many bytes as net/http's Peek(4). Until then the
+// idle timeout counts and not, as net/http would have it for a new connection,
+// the one for headers, and ReadTimeout doesn't begin. It returns when the
+// connection is with net/http, or moves on, or ends.
+func (c *conn) park() {
+	switch c.wait() {
+	case waitHeard:
+		if !c.l.give(c.self) {
+			c.end()
+		}
+	case waitClaimed:
+		_ = c.close() // which moves it
+	case waitOver:
+		c.end()
+	}
+}
+
+// end closes a connection that net/http doesn't know.
+func (c *conn) end() {
+	_ = c.close() // the peer is told or gone
+	c.srv.forget(c)
+}
+
+type waitResult uint8
+
+const (
+	waitHeard   waitResult = iota // bytes are in begun
+	waitClaimed                   // it is to move
+	waitOver                      // closed by the peer, timed out, or cut
+)
+
+// wait waits for bytes, and leaves them in begun.
+func (c *conn) wait() waitResult {
+	var buf [len(c.begun)]byte
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		room := len(c.begun) - int(c.nbegun)
+		c.waiting = c.waitingLocked(room)
+		if c.waiting && c.l.taken.Load() && c.claimLocked(room) {
+			return waitClaimed
+		}
+		c.reading = true
+		c.mu.Unlock()
+		n, err := c.raw.Read(buf[:room])
+		c.mu.Lock()
+		switch {
+		case c.returnedLocked(n, err):
+			continue
+		case c.phase != phaseParked || n == 0:
+			return waitOver
+		}
+		c.nbegun += uint8(copy(c.begun[c.nbegun:], buf[:c.stripLocked(buf[:], n)]))
+		if int(c.nbegun) < len(c.begun) {
+			continue
+		}
+		c.heard, c.phase = true, phaseNone
+		_ = c.raw.SetReadDeadline(time.Time{}) // net/http sets its own
+		c.deadline = time.Time{}
+		return waitHeard
+	}
+}
+
+// readopt makes a connection that net/http doesn't have one that is parked, and
+// serves it from there.
+func (l *listener) readopt(nc net.Conn, st movedState, bound bool) {
+	s := l.srv
+	c := newConn(s, l, nc)
+	if c == nil {
+		_ = nc.Close() // no predecessor sends such
+		return
+	}
+	c.phase, c.bound, c.idle, c.strip = phaseParked, bound, st.idle, st.strip
+	c.nbegun = uint8(copy(c.begun[:], st.begun))
+	c.nbegun = uint8(c.stripLocked(c.begun[:], int(c.nbegun)))
+	c.since = time.Now().Add(-st.silent)
+	limit := s.readHeaderTimeout()
+	if st.idle {
+		limit = s.idleTimeout()
+	}
+	if limit > 0 {
+		c.deadline = c.since.Add(limit)
+	}
+	if err := c.raw.SetReadDeadline(c.deadline); err != nil || !s.enlist(c, true) {
+		_ = nc.Close() // too late
+		return
+	}
+	go func() { // ends with bytes, with a move, or when Linger closes it
+		defer s.wg.Done()
+		c.park()
+	}()
+}
+
+// state tells a successor what it has to know of a claimed connection.
+func (c *conn) state() movedState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return movedState{idle: c.idle, silent: time.Since(c.since), strip: c.strip, begun: append([]byte(nil), c.begun[:c.nbegun]...)}
+}
+
+// idleTimeout is http.Server's, which is not exported.
+func (s *Server) idleTimeout() time.Duration {
+	if s.srv.IdleTimeout != 0 {
+		return s.srv.IdleTimeout
+	}
+	return s.srv.ReadTimeout
+}
+
+// readHeaderTimeout is http.Server's, which is not exported.
+func (s *Server) readHeaderTimeout() time.Duration {
+	if s.srv.ReadHeaderTimeout != 0 {
+		return s.srv.ReadHeaderTimeout
+	}
+	return s.srv.ReadTimeout
+}

@@ -1,0 +1,371 @@
+package handoffhttp
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"reflect"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// upgrader is what a Server needs of a handoff.Upgrader.
+type upgrader interface {
+	Done() <-chan struct{}
+	LingerExpired() <-chan struct{}
+	Takes(name string) bool
+	SendConn(ctx context.Context, name string, conn net.Conn, state []byte) error
+	Conns(name string) <-chan handoff.MovedConn
+}
+
+// A Server looks after the connections of an [http.Server] and ends them, or
+// moves them to the successor, without losing a request. Its methods may be
+// called from several goroutines.
+type Server struct {
+	up    upgrader
+	whole *handoff.Upgrader // up; nil in tests
+	srv   *http.Server
+	cfg   config
+	log   hclog.Logger
+	facts facts
+	// canMove reports whether the connections of a listener can move.
+	canMove func(net.Listener) bool
+	hold    func(cut map[string]uint64) // ends the hold on up
+
+	// What the user's server had in their place.
+	handler     http.Handler
+	connState   func(net.Conn, http.ConnState)
+	connContext func(context.Context, net.Conn) context.Context
+
+	tlsBase    *tls.Config // srv's, before ServeTLS
+	tlsConfigs []*tls.Config
+
+	http2     sync.Once
+	lingers   atomic.Bool   // the linger has begun
+	lingering chan struct{} // closed when it begins
+	ended     chan struct{} // closed when it ends: net/http gets nothing more
+	limit     context.Context
+	expire    context.CancelFunc // ends limit
+	linger    sync.Once
+	report    *Report
+	wg        sync.WaitGroup // of all goroutines but net/http's
+
+	mu        sync.Mutex
+	conns     conn               // the head of a ring
+	open      int                // its length
+	foreign   map[net.Conn]*conn // those that are not wrapped
+	listeners []*listener
+	none      chan struct{} // closed when open falls to 0 in the linger
+	over      bool          // ended is closed
+	moved     int
+	stayed    int   // tried and not taken
+	why       error // of the first of them
+}
+
+// New prepares srv to be served by a Server: it sets srv's Handler, ConnState,
+// ConnContext and BaseContext to functions that call the ones that are there,
+// and must be called before srv serves, once. A nil config means all defaults.
+//
+// The connections count in [handoff.Upgrader.Shutdown], which waits for
+// [Server.Linger].
+func New(up *handoff.Upgrader, srv *http.Server, c *Config) *Server {
+	s := newServer(up, srv, c)
+	s.whole = up
+	s.hold = up.Hold(s.count).Release
+	return s
+}
+
+func newServer(up upgrader, srv *http.Server, c *Config) *Server {
+	s := &Server{
+		up: up, srv: srv, cfg: newConfig(c),
+		handler: srv.Handler, connState: srv.ConnState, connContext: srv.ConnContext,
+		lingering: make(chan struct{}),
+		ended:     make(chan struct{}),
+		foreign:   make(map[net.Conn]*conn),
+	}
+	s.log = s.cfg.logger
+	s.limit, s.expire = context.WithCancel(context.Background())
+	s.conns.prev, s.conns.next = &s.conns, &s.conns
+	if s.handler == nil {
+		s.handler = http.DefaultServeMux
+	}
+	srv.Handler = http.HandlerFunc(s.serveHTTP)
+	srv.ConnState = s.onState
+	srv.ConnContext = s.onContext
+	if base := srv.BaseContext; base != nil {
+		srv.BaseContext = func(ln net.Listener) context.Context {
+			switch l := ln.(type) {
+			case *listener:
+				ln = l.inner
+			case *feedListener:
+				ln = l.l.inner
+			}
+			return base(ln)
+		}
+	}
+	if !s.cfg.stay {
+		var err error
+		if s.facts, err = probe(); err != nil {
+			s.log.Warn("connections will not move", "error", err)
+			s.cfg.stay = true
+		}
+	}
+	s.canMove = func(ln net.Listener) bool {
+		_, ours := ln.(*handoff.Listener)
+		return ours
+	}
+	return s
+}
+
+// Wrap returns a listener whose connections can move to a successor that has
+// wrapped a listener of the same address, for srv.Serve. It must be called
+// before [handoff.Upgrader.Ready]. ln is a [handoff.Listener], or one that
+// wraps one: connections that are not those of package net are left as they
+// are and don't move. The connections of a TLS listener can't move: give
+// [tls.NewListener] a listener that is not wrapped, or use [Server.ServeTLS].
+//
+// A connection of a wrapped listener has the methods of *net.TCPConn or
+// *net.UnixConn and NetConn, which returns that.
+func (s *Server) Wrap(ln net.Listener) net.Listener { return s.wrap(ln, false) }
+
+func (s *Server) wrap(ln net.Listener, secure bool) *listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wrapLocked(ln, secure)
+}
+
+func (s *Server) wrapLocked(ln net.Listener, secure bool) *listener {
+	l := &listener{inner: ln, srv: s, feed: make(chan net.Conn)}
+	if s.canMove(ln) && !secure && !s.cfg.stay {
+		l.name = connsPrefix + ln.Addr().Network() + " " + ln.Addr().String()
+		s.listeners = append(s.listeners, l)
+		from := s.up.Conns(l.name)
+		s.wg.Go(func() { l.receive(from) }) // ends with Done
+	}
+	return l
+}
+
+// Serve serves srv on ln, and returns [http.ErrServerClosed] once the Upgrader
+// is done, or srv was shut down; else why it could not go on. It doesn't linger.
+// Like Wrap it must be called before [handoff.Upgrader.Ready] if connections
+// are to come from a predecessor.
+func (s *Server) Serve(ln net.Listener) error { return s.serve(s.wrap(ln, false)) }
+
+func (s *Server) serve(ln net.Listener) error {
+	err := s.srv.Serve(ln)
+	select {
+	case <-s.up.Done():
+		return http.ErrServerClosed
+	default:
+		return err
+	}
+}
+
+// onContext is srv's ConnContext.
+func (s *Server) onContext(ctx context.Context, nc net.Conn) context.Context {
+	if s.connContext != nil {
+		if ctx = s.connContext(ctx, nc); ctx == nil {
+			return nil // net/http complains
+		}
+	}
+	if c := s.entry(nc, true); c != nil {
+		return context.WithValue(ctx, connKey{}, c)
+	}
+	return ctx
+}
+
+// connKey is the key of a *conn in the context of a request.
+type connKey struct{}
+
+// Lingering returns a channel that is closed when the server that serves a
+// request begins to linger: a handler with a long response, or with a
+// connection that it has hijacked, should come to an end then. ctx is the
+// request's. For a request of another server it is nil, from which nothing is
+// ever received.
+func Lingering(ctx context.Context) <-chan struct{} {
+	if c, ok := ctx.Value(connKey{}).(*conn); ok {
+		return c.srv.lingering
+	}
+	return nil
+}
+
+// serveHTTP is srv's handler.
+func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.lingers.Load() {
+		c, ok := r.Context().Value(connKey{}).(*conn)
+		if !ok || c.ends() {
+			// net/http closes the connection after this response; on HTTP/2 it
+			// sends GOAWAY.
+			w.Header().Set("Connection", "close")
+		}
+	}
+	s.handler.ServeHTTP(w, r)
+}
+
+// ends reports whether the connection has to end with the response to come.
+func (c *conn) ends() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.h2 != nil {
+		return false // GOAWAY is sent by ourselves
+	}
+	return c.bound || c.l == nil || !c.l.taken.Load()
+}
+
+// onState is srv's ConnState.
+func (s *Server) onState(nc net.Conn, st http.ConnState) {
+	c := s.entry(nc, st == http.StateNew)
+	h2, _ := nc.(interface{ secured() net.Conn })
+	if c != nil {
+		switch st {
+		case http.StateNew:
+			c.mu.Lock()
+			if c.outer = nc; nc != c.self {
+				c.bound = true // TLS, or a wrapper around ours
+			}
+			c.mu.Unlock()
+			c.enter(phaseNew)
+			s.enlist(c, false)
+		case http.StateActive:
+			c.enter(phaseActive)
+		case http.StateIdle:
+			c.enter(phaseIdle)
+		case http.StateHijacked:
+			c.enter(phaseHijacked)
+			if c.raw == nil {
+				s.forget(c) // its end can't be seen
+			} else if s.lingers.Load() {
+				s.goodbye(c)
+			}
+		case http.StateClosed:
+			s.forget(c)
+		}
+	}
+	if s.connState == nil {
+		return
+	}
+	if h2 != nil {
+		nc = h2.secured()
+	}
+	s.connState(nc, st)
+}
+
+// entry returns what is known of nc. A connection that is not wrapped is made
+// known if it is new.
+func (s *Server) entry(nc net.Conn, isNew bool) *conn {
+	for inner := nc; inner != nil; {
+		switch t := inner.(type) {
+		case interface{ tracked() *conn }:
+			if c := t.tracked(); c.srv == s {
+				return c
+			}
+			return nil // of another server
+		case interface{ NetConn() net.Conn }:
+			inner = t.NetConn()
+			continue
+		}
+		break
+	}
+	if !reflect.TypeOf(nc).Comparable() {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.foreign[nc]
+	if c == nil && isNew {
+		c = &conn{srv: s, outer: nc, bound: true}
+		s.foreign[nc] = c
+	}
+	return c
+}
+
+// join adds a goroutine to the ones that finish waits for, and reports whether
+// it may run.
+func (s *Server) join() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
+	s.wg.Add(1)
+	return true
+}
+
+// enlist counts c among the open connections, and reports whether it can. If
+// parked, it has finish wait for a goroutine as well.
+func (s *Server) enlist(c *conn, parked bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.listed {
+		return true
+	}
+	if s.over {
+		return false
+	}
+	if parked {
+		s.wg.Add(1)
+	}
+	c.listed = true
+	c.prev, c.next = s.conns.prev, &s.conns
+	c.prev.next, c.next.prev = c, c
+	s.open++
+	return true
+}
+
+// forget ends the count of c.
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.raw == nil {
+		delete(s.foreign, c.outer)
+	}
+	if !c.listed {
+		return
+	}
+	c.listed = false
+	c.prev.next, c.next.prev = c.next, c.prev
+	c.prev, c.next = nil, nil
+	s.open--
+	if s.open == 0 && s.none != nil {
+		close(s.none)
+		s.none = nil
+	}
+}
+
+// count returns the number of open connections.
+func (s *Server) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
+}
+
+// all returns the open connections.
+func (s *Server) all() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	cs := make([]*conn, 0, s.open)
+	for c := s.conns.next; c != &s.conns; c = c.next {
+		cs = append(cs, c)
+	}
+	return cs
+}
+
+// empty returns a channel that is closed when no connection is open.
+func (s *Server) empty() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	done := make(chan struct{})
+	if s.open == 0 {
+		close(done)
+		return done
+	}
+	if s.none == nil {
+		s.none = done
+	}
+	return s.none
+}
