@@ -30,11 +30,12 @@ demo: ## upgrade a small service under load, in every mode
 
 .PHONY: test
 test: ## run the tests
-	$(GO) test -shuffle=on -timeout=10m $(PKG)
+	$(GO) test -shuffle=on -timeout=20m $(PKG)
+	cd reuseport/ebpf && $(GO) test -shuffle=on ./...
 
 .PHONY: race
 race: ## run the tests under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout=20m $(PKG)
+	CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout=30m $(PKG)
 
 .PHONY: check
 check: lint tidy-check cross race test ## everything that must pass before a change goes in
@@ -45,6 +46,7 @@ lint: ## formatting, go vet, go fix, staticcheck
 	@files=$$($(TOOL) gofumpt -l .) && if [ -n "$$files" ]; then \
 		echo "$$files"; echo "these files are not formatted: make fmt"; exit 1; fi
 	$(GO) vet ./...
+	cd reuseport/ebpf && $(GO) vet ./...
 	$(GO) fix -diff ./...
 	$(TOOL) staticcheck ./...
 
@@ -61,11 +63,13 @@ fix: ## rewrite the sources to newer Go, and format them
 tidy: ## bring go.mod and go.sum in line with the sources
 	$(GO) mod tidy
 	cd internal/tools && $(GO) mod tidy
+	cd reuseport/ebpf && $(GO) mod tidy
 
 .PHONY: tidy-check
 tidy-check: ## fail if make tidy would change something
 	$(GO) mod tidy -diff
 	cd internal/tools && $(GO) mod tidy -diff
+	cd reuseport/ebpf && $(GO) mod tidy -diff
 	$(GO) mod verify
 
 .PHONY: cross
