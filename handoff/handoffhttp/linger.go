@@ -18,12 +18,12 @@ const (
 
 // A Report tells what became of the open connections in a linger.
 type Report struct {
-	Open   int               // when it began
-	Moved  int               // to the successor
-	Stayed int               // tried to move and not taken by the successor
-	Why    error             // of the first that stayed
-	Cut    map[string]uint64 // closed by force at the linger limit, by reason
-	Took   time.Duration
+	Open   int               `json:"open"`          // when it began
+	Moved  int               `json:"moved"`         // to the successor
+	Stayed int               `json:"stayed"`        // tried to move and not taken by the successor
+	Why    string            `json:"why,omitempty"` // the first of them stayed
+	Cut    map[string]uint64 `json:"cut,omitempty"` // closed by force at the linger limit, by reason
+	Took   time.Duration     `json:"took"`
 }
 
 // Linger ends the service once the Upgrader is done, without losing a request,
@@ -120,8 +120,8 @@ func (s *Server) depart(c *conn) {
 	s.mu.Lock()
 	if err == nil {
 		s.moved++
-	} else if s.stayed++; s.why == nil {
-		s.why = err
+	} else if s.stayed++; s.why == "" {
+		s.why = err.Error()
 	}
 	s.mu.Unlock()
 	if err != nil {

@@ -15,6 +15,8 @@ type listener struct {
 	name  string      // under which its connections move; "" if they don't
 	taken atomic.Bool // by the successor
 
+	looping atomic.Bool // somebody accepts, or serves what was accepted
+
 	feedOnce sync.Once
 	feed     chan net.Conn // to net/http, by way of feedListener
 }
@@ -23,11 +25,19 @@ type listener struct {
 // looks like is part of it.
 const connsPrefix = "http/1 "
 
-// Accept waits for the next connection, which the caller owns.
+// Accept waits for the next connection, which the caller owns. From its first
+// call until one fails Linger goes on: a connection that Accept has returned is
+// known to the Server only when net/http has announced it, before the next call.
 func (l *listener) Accept() (net.Conn, error) {
 	l.srv.hookHTTP2()
+	if !l.looping.Swap(true) {
+		l.srv.loop(1)
+	}
 	nc, err := l.inner.Accept()
 	if err != nil {
+		if l.looping.Swap(false) {
+			l.srv.loop(-1)
+		}
 		return nil, err
 	}
 	if c := newConn(l.srv, l, nc); c != nil {
@@ -59,6 +69,7 @@ func (l *listener) give(nc net.Conn) bool {
 
 // receive takes connections from predecessors until this process is to end.
 func (l *listener) receive(from <-chan handoff.MovedConn) {
+	defer l.srv.loop(-1)
 	for {
 		select {
 		case mc := <-from:

@@ -60,11 +60,12 @@ type Server struct {
 	open      int                // its length
 	foreign   map[net.Conn]*conn // those that are not wrapped
 	listeners []*listener
-	none      chan struct{} // closed when open falls to 0 in the linger
+	loops     int           // goroutines that may bring connections
+	none      chan struct{} // closed when open and loops fall to 0 in the linger
 	over      bool          // ended is closed
 	moved     int
-	stayed    int   // tried and not taken
-	why       error // of the first of them
+	stayed    int    // tried and not taken
+	why       string // of the first of them
 }
 
 // New prepares srv to be served by a Server: it sets srv's Handler, ConnState,
@@ -145,6 +146,7 @@ func (s *Server) wrapLocked(ln net.Listener, secure bool) *listener {
 		l.name = connsPrefix + ln.Addr().Network() + " " + ln.Addr().String()
 		s.listeners = append(s.listeners, l)
 		from := s.up.Conns(l.name)
+		s.loops++
 		s.wg.Go(func() { l.receive(from) }) // ends with Done
 	}
 	return l
@@ -331,7 +333,19 @@ func (s *Server) forget(c *conn) {
 	c.prev.next, c.next.prev = c.next, c.prev
 	c.prev, c.next = nil, nil
 	s.open--
-	if s.open == 0 && s.none != nil {
+	s.doneLocked()
+}
+
+// loop counts goroutines that may bring connections.
+func (s *Server) loop(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loops += n
+	s.doneLocked()
+}
+
+func (s *Server) doneLocked() {
+	if s.open+s.loops == 0 && s.none != nil {
 		close(s.none)
 		s.none = nil
 	}
@@ -355,12 +369,13 @@ func (s *Server) all() []*conn {
 	return cs
 }
 
-// empty returns a channel that is closed when no connection is open.
+// empty returns a channel that is closed when no connection is open and none can
+// come.
 func (s *Server) empty() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	done := make(chan struct{})
-	if s.open == 0 {
+	if s.open+s.loops == 0 {
 		close(done)
 		return done
 	}

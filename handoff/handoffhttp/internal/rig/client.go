@@ -1,0 +1,268 @@
+package rig
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Load is what a client process does. Each of its clients sends one POST after
+// the other, never again one that failed, and takes a new connection where the
+// server said "Connection: close" or after a failure.
+type Load struct {
+	Addr    string
+	Clients int
+	Close   bool          // a connection for each request
+	Think   time.Duration // up to so much between two requests
+	Body    int           // bytes of each request
+	Dial    time.Duration // bounds a connect; zero means 10 s
+}
+
+// Outcome is what came of it.
+type Outcome struct {
+	OK     uint64
+	Failed uint64
+	Conns  uint64            // connections that were made
+	Errors map[string]uint64 // by kind
+	Gens   map[string]uint64 // responses by generation
+	P50    time.Duration
+	P99    time.Duration
+	Max    time.Duration
+}
+
+// Add adds the numbers of another outcome; times are the larger ones.
+func (o *Outcome) Add(p Outcome) {
+	o.OK, o.Failed, o.Conns = o.OK+p.OK, o.Failed+p.Failed, o.Conns+p.Conns
+	o.P50, o.P99, o.Max = max(o.P50, p.P50), max(o.P99, p.P99), max(o.Max, p.Max)
+	if o.Errors == nil {
+		o.Errors, o.Gens = make(map[string]uint64), make(map[string]uint64)
+	}
+	for k, n := range p.Errors {
+		o.Errors[k] += n
+	}
+	for k, n := range p.Gens {
+		o.Gens[k] += n
+	}
+}
+
+// ClientMain is the client process: its argument is a Load in JSON. It says
+// "begun" once each client has had a response, runs until its standard input
+// ends, and writes its Outcome. A line "count" on its standard input has it
+// write the number of responses so far.
+func ClientMain(args []string) {
+	var l Load
+	if err := json.Unmarshal([]byte(args[0]), &l); err != nil {
+		fmt.Fprintln(os.Stderr, "client:", err)
+		os.Exit(2)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var r runner
+	begun := make(chan struct{})
+	done := make(chan Outcome, 1)
+	go func() { done <- r.run(ctx, l, begun) }()
+	<-begun
+	fmt.Println("begun")
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		fmt.Println(r.ok.Load())
+	}
+	cancel()
+	b, err := json.Marshal(<-done)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "client:", err)
+		os.Exit(2)
+	}
+	fmt.Printf("%s\n", b)
+}
+
+type runner struct {
+	ok atomic.Uint64
+	mu sync.Mutex
+	o  Outcome
+}
+
+// run loads a server until ctx ends.
+func (r *runner) run(ctx context.Context, l Load, begun chan<- struct{}) Outcome {
+	r.o.Errors, r.o.Gens = make(map[string]uint64), make(map[string]uint64)
+	var wg, first sync.WaitGroup
+	var hist histogram
+	for range l.Clients {
+		first.Add(1)
+		wg.Go(func() { r.client(ctx, l, sync.OnceFunc(first.Done), &hist) })
+	}
+	first.Wait()
+	close(begun)
+	wg.Wait()
+	r.o.OK = r.ok.Load()
+	r.o.P50, r.o.P99, r.o.Max = hist.at(0.5), hist.at(0.99), hist.at(1)
+	return r.o
+}
+
+// client sends requests until ctx ends; one that is under way is finished.
+func (r *runner) client(ctx context.Context, l Load, begun func(), hist *histogram) {
+	defer begun()
+	request := fmt.Appendf(nil, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n", l.Body)
+	if l.Close {
+		request = append(request, "Connection: close\r\n"...)
+	}
+	request = append(request, "\r\n"...)
+	request = append(request, bytes.Repeat([]byte{'x'}, l.Body)...)
+	dial := net.Dialer{Timeout: l.Dial}
+	if l.Dial == 0 {
+		dial.Timeout = 10 * time.Second
+	}
+	var nc net.Conn
+	in := bufio.NewReader(nil)
+	gens := make(map[string]uint64)
+	defer func() {
+		if nc != nil {
+			_ = nc.Close()
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for g, n := range gens {
+			r.o.Gens[g] += n
+		}
+	}()
+	for ctx.Err() == nil {
+		began := time.Now()
+		if nc == nil {
+			var err error
+			if nc, err = dial.Dial("tcp", l.Addr); err != nil {
+				nc = nil
+				r.fail("connect", err)
+				continue
+			}
+			in.Reset(nc)
+			r.mu.Lock()
+			r.o.Conns++
+			r.mu.Unlock()
+		}
+		_ = nc.SetDeadline(time.Now().Add(30 * time.Second)) // Read tells
+		gen, closes, err := exchange(nc, in, request, l.Body)
+		if err != nil {
+			_ = nc.Close()
+			nc = nil
+			r.fail("request", err)
+			continue
+		}
+		r.ok.Add(1)
+		hist.add(time.Since(began))
+		gens[gen]++
+		begun()
+		if closes || l.Close {
+			_ = nc.Close()
+			nc = nil
+		}
+		if l.Think > 0 {
+			t := time.NewTimer(rand.N(l.Think))
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+			}
+			t.Stop()
+		}
+	}
+}
+
+func (r *runner) fail(what string, err error) {
+	text := err.Error()
+	if i := strings.LastIndex(text, ": "); i >= 0 {
+		text = text[i+2:]
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.o.Failed++
+	r.o.Errors[what+": "+text]++
+}
+
+var errResponse = errors.New("malformed response")
+
+// exchange sends a request and reads its response: the generation, and whether
+// the server closes the connection.
+func exchange(nc net.Conn, in *bufio.Reader, request []byte, body int) (gen string, closes bool, err error) {
+	if _, err := nc.Write(request); err != nil {
+		return "", false, err
+	}
+	size := -1
+	for first := true; ; first = false {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return "", false, err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		switch {
+		case first:
+			if !bytes.HasPrefix(line, []byte("HTTP/1.1 200 ")) {
+				return "", false, fmt.Errorf("%w %q", errResponse, line)
+			}
+		case len(line) == 0:
+			if size < 0 {
+				return "", false, errResponse
+			}
+			var b [64]byte
+			n, err := io.ReadFull(in, b[:min(size, len(b))])
+			if err != nil {
+				return "", false, err
+			}
+			if got := string(b[:n]); got != strconv.Itoa(body) {
+				return "", false, fmt.Errorf("%w: body %q for one of %d bytes", errResponse, got, body)
+			}
+			return gen, closes, nil
+		default:
+			k, v, _ := bytes.Cut(line, []byte(": "))
+			switch string(k) {
+			case "Content-Length":
+				if size, err = strconv.Atoi(string(v)); err != nil {
+					return "", false, err
+				}
+			case "Gen":
+				gen = string(v)
+			case "Connection":
+				closes = string(v) == "close"
+			}
+		}
+	}
+}
+
+// histogram counts times in steps of a fifth.
+type histogram struct {
+	n [128]atomic.Uint64
+}
+
+func (h *histogram) add(d time.Duration) {
+	i := 0
+	for limit := time.Microsecond; d > limit && i < len(h.n)-1; i++ {
+		limit += limit/5 + 1
+	}
+	h.n[i].Add(1)
+}
+
+// at returns the time that the given part of all is below.
+func (h *histogram) at(part float64) time.Duration {
+	var all uint64
+	for i := range h.n {
+		all += h.n[i].Load()
+	}
+	limit := time.Microsecond
+	var sum uint64
+	for i := range h.n {
+		if sum += h.n[i].Load(); all > 0 && float64(sum) >= part*float64(all) {
+			return limit
+		}
+		limit += limit/5 + 1
+	}
+	return limit
+}

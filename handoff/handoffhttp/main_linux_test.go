@@ -1,0 +1,15 @@
+package handoffhttp_test
+
+import (
+	"testing"
+
+	"github.com/seed-11c92bf9/baton/handoff/handoffhttp/internal/rig"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
+)
+
+func TestMain(m *testing.M) {
+	testmain.RunWith(m, map[string]func([]string){
+		"service": serviceMain,
+		"client":  rig.ClientMain,
+	})
+}

@@ -1,0 +1,139 @@
+package handoffhttp_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/handoffhttp/internal/rig"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
+)
+
+func serviceMain(args []string) { rig.ServerMain(args) }
+
+// eachMode runs a test in each mode.
+func eachMode(t *testing.T, f func(t *testing.T, mode handoff.Mode)) {
+	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			f(t, mode)
+		})
+	}
+}
+
+// bounded returns a context for a whole test.
+func bounded(tb testing.TB) context.Context {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Minute, fmt.Errorf("the test's limit"))
+	tb.Cleanup(cancel)
+	return ctx
+}
+
+// startService starts a service of processes.
+func startService(tb testing.TB, set rig.Settings) *rig.Service {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "baton") // short: unix(7) allows 108 bytes
+	if err != nil {
+		tb.Fatal(err)
+	}
+	set.Dir = dir
+	if set.Probation == 0 {
+		set.Probation = 20 * time.Millisecond
+	}
+	s, err := rig.Start(bounded(tb), testmain.Command(tb, "service"), set)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		s.Kill()
+		_ = os.RemoveAll(dir)
+		if tb.Failed() {
+			tb.Logf("service:\n%s", s.Log())
+			for _, m := range s.Heard() {
+				tb.Logf("%+v linger %+v", m, m.Linger)
+			}
+		}
+	})
+	return s
+}
+
+// startClient starts a client process.
+func startClient(tb testing.TB, load rig.Load) *rig.Client {
+	tb.Helper()
+	c, err := rig.StartClient(load, func(arg string) *exec.Cmd { return testmain.Command(tb, "client", arg) })
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// TestNoRequestLost upgrades a service under load. Beside it, the same load on
+// http.Server.Shutdown must lose requests, or else it proves nothing.
+func TestNoRequestLost(t *testing.T) {
+	t.Parallel()
+	const upgrades = 5
+	loads := []rig.Load{
+		{Clients: 64, Body: 5},
+		{Clients: 64, Body: 5, Close: true},
+		{Clients: 64, Body: 3000, Think: 50 * time.Millisecond},
+		{Clients: 1, Body: 0},
+		{Clients: 500, Body: 5, Think: 20 * time.Millisecond},
+	}
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		for _, load := range loads {
+			name := fmt.Sprintf("clients %d think %v", load.Clients, load.Think)
+			if load.Close {
+				name += " close"
+			}
+			t.Run(name, func(t *testing.T) {
+				o := runLoad(t, rig.Settings{How: rig.Baton, Mode: mode}, load, upgrades)
+				if o.Failed != 0 || len(o.Gens) < upgrades/2 {
+					t.Errorf("%d failed of %d, by generation %v: %v", o.Failed, o.OK+o.Failed, o.Gens, o.Errors)
+				}
+				if !load.Close && o.Conns != uint64(load.Clients) {
+					t.Errorf("%d connections for %d clients, want one each", o.Conns, load.Clients)
+				}
+				t.Logf("%d requests, %d failed, worst took %v", o.OK, o.Failed, o.Max)
+			})
+		}
+		t.Run("control", func(t *testing.T) {
+			o := runLoad(t, rig.Settings{How: rig.Shutdown, Mode: mode}, loads[0], upgrades)
+			if o.Failed == 0 {
+				t.Errorf("http.Server.Shutdown lost none of %d requests: the tests beside this one prove nothing", o.OK)
+			}
+			t.Logf("%d requests, %d failed: %v", o.OK, o.Failed, o.Errors)
+		})
+	})
+}
+
+// runLoad upgrades a service under load.
+func runLoad(t *testing.T, set rig.Settings, load rig.Load, upgrades int) rig.Outcome {
+	t.Helper()
+	ctx := bounded(t)
+	s := startService(t, set)
+	load.Addr = s.Settings.Addr
+	c := startClient(t, load)
+	for range upgrades {
+		m, err := s.Upgrade(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Exit(ctx, m.PID); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.More(ctx, uint64(2*load.Clients)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o, err := c.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
