@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -37,7 +38,7 @@ func TestInterrupt(t *testing.T) {
 			// Until Recv is within the frame, an interrupt ends it at once: wait for
 			// the kernel's queue to be empty.
 			for !empty(t, ca) {
-				time.Sleep(time.Millisecond)
+				runtime.Gosched()
 			}
 			link.Interrupt()
 			if _, err := cb.Write(b[4:]); err != nil {
