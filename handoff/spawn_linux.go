@@ -97,6 +97,20 @@ func (cfg *config) explainStart(err error) error {
 	return fmt.Errorf("start successor: %w", err)
 }
 
+// explainInherit is explainStart for what tableflip returns: it wraps with %s,
+// so the text is all there is.
+func (cfg *config) explainInherit(err error) error {
+	if !strings.HasPrefix(err.Error(), "can't start child") {
+		return err
+	}
+	for _, errno := range []syscall.Errno{syscall.ETXTBSY, syscall.EMFILE, syscall.ENFILE, syscall.EAGAIN} {
+		if strings.HasSuffix(err.Error(), errno.Error()) {
+			return cfg.explainStart(errno)
+		}
+	}
+	return err
+}
+
 // conversationPair returns two ends of a conversation: one for us, one to be
 // inherited.
 func conversationPair() (*net.UnixConn, *os.File, error) {

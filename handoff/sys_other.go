@@ -33,6 +33,8 @@ func (*config) spawn(*os.File) (*child, *net.UnixConn, error) { return nil, nil,
 
 func (*config) checkInherit() error { return unsupported() }
 
+func (*config) explainInherit(err error) error { return err }
+
 type capture struct{ w *os.File }
 
 func newCapture(*os.File) (*capture, error) { return nil, unsupported() }

@@ -227,7 +227,7 @@ func (u *Upgrader) startInherit(ctx context.Context, up *upgrade, p *session.Pre
 	result := u.engine.upgrade()
 	u.wg.Go(func() { // ends with the child, its Ready, or the engine's stop
 		if err := <-result; err != nil {
-			c.exited <- err
+			c.exited <- u.cfg.explainInherit(err)
 		} else {
 			close(ready)
 		}
