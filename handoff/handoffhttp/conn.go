@@ -71,12 +71,14 @@ type conn struct {
 	idle      bool      // has had a request
 	deadlines uint8     // calls of SetReadDeadline since StateIdle, up to 2
 	strip     uint8     // of the next so many bytes, leading CR and LF are dropped
+	tries     uint8     // how often it was not taken
 	nlast     uint8     // valid bytes of last
 	nbegun    uint8     // valid bytes of begun
 	last      [4]byte   // the last bytes that were read
 	begun     [4]byte   // read by a predecessor or while parked; Read returns them first
 	deadline  time.Time // for reading, as net/http wants it
 	since     time.Time // idle, or new, since then
+	stay      time.Time // parked: it doesn't move before
 }
 
 // tcpConn is a TCP connection that can move. It has all methods of
@@ -172,7 +174,7 @@ func (c *conn) waitingLocked(n int) bool {
 	}
 	switch c.phase {
 	case phaseParked:
-		return true
+		return c.stay.IsZero() || !time.Now().Before(c.stay)
 	case phaseNew:
 		return !c.heard
 	case phaseIdle:

@@ -46,6 +46,15 @@ func (u *fakeUpgrader) Takes(name string) bool {
 	return u.next != nil && u.next.box(name) != nil
 }
 
+func (u *fakeUpgrader) over() bool {
+	select {
+	case <-u.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (u *fakeUpgrader) box(name string) chan handoff.MovedConn {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -64,14 +73,22 @@ func (u *fakeUpgrader) Conns(name string) <-chan handoff.MovedConn {
 func (u *fakeUpgrader) SendConn(_ context.Context, name string, conn net.Conn, state []byte) error {
 	u.mu.Lock()
 	next, refuse := u.next, u.refuse != 0
-	u.refuse = max(-1, u.refuse-1)
-	if u.refuse == -1 && !refuse {
-		u.refuse = 0
+	if u.refuse > 0 {
+		u.refuse--
 	}
 	u.sent++
 	u.mu.Unlock()
 	if next == nil {
 		return handoff.ErrNotReady
+	}
+	for next.over() { // it has passed the conversation on, or is about to
+		next.mu.Lock()
+		after := next.next
+		next.mu.Unlock()
+		if after == nil {
+			return handoff.ErrNotTaken
+		}
+		next = after
 	}
 	if refuse {
 		return handoff.ErrNotTaken
@@ -288,9 +305,24 @@ func (l *line) handler(n int) http.Handler {
 
 // client is one that doesn't retry, on one connection.
 type client struct {
-	tb testing.TB
-	*net.TCPConn
-	r *bufio.Reader
+	tb           testing.TB
+	*net.TCPConn // nil on a unix socket
+	nc           net.Conn
+	r            *bufio.Reader
+}
+
+func newClient(tb testing.TB, nc net.Conn) *client {
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	tc, _ := nc.(*net.TCPConn)
+	return &client{tb: tb, TCPConn: tc, nc: nc, r: bufio.NewReader(nc)}
+}
+
+func handoffState(idle bool, silent time.Duration) []byte {
+	return handoffhttp.State(idle, silent, 4, "")
+}
+
+func socketpair() ([2]int, error) {
+	return syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
 }
 
 func (l *line) dial() *client {
@@ -300,13 +332,12 @@ func (l *line) dial() *client {
 		l.tb.Fatal(err)
 	}
 	l.tb.Cleanup(func() { _ = nc.Close() })
-	_ = nc.SetDeadline(time.Now().Add(patience))
-	return &client{tb: l.tb, TCPConn: nc.(*net.TCPConn), r: bufio.NewReader(nc)}
+	return newClient(l.tb, nc)
 }
 
 func (c *client) send(s string) {
 	c.tb.Helper()
-	if _, err := io.WriteString(c.TCPConn, s); err != nil {
+	if _, err := io.WriteString(c.nc, s); err != nil {
 		c.tb.Fatal(err)
 	}
 }
@@ -367,4 +398,10 @@ func eventually(tb testing.TB, what string, ok func() bool) {
 			tb.Fatalf("%s: not within %v", what, patience)
 		}
 	}
+}
+
+// sum is the handler's.
+func sum(body string) string {
+	h := sha256.Sum256([]byte(body))
+	return fmt.Sprintf("%x", h[:4])
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
 )
 
 // The reasons for which connections are cut, in [Report.Cut] and in
@@ -117,15 +119,24 @@ func (s *Server) goodbye(c *conn) {
 func (s *Server) depart(c *conn) {
 	st := c.state()
 	err := s.up.SendConn(s.limit, c.l.name, c.raw, st.encode())
+	c.mu.Lock()
+	tries := c.tries + 1
+	c.mu.Unlock()
+	if err != nil && !errors.Is(err, handoff.ErrNotTaken) {
+		tries = maxTries
+	}
 	s.mu.Lock()
-	if err == nil {
+	switch {
+	case err == nil:
 		s.moved++
-	} else if s.stayed++; s.why == "" {
-		s.why = err.Error()
+	case tries >= maxTries:
+		if s.stayed++; s.why == "" {
+			s.why = err.Error()
+		}
 	}
 	s.mu.Unlock()
 	if err != nil {
-		c.l.readopt(c.raw, st, true)
+		c.l.readopt(c.raw, st, tries)
 	}
 	s.forget(c)
 }

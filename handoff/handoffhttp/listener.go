@@ -79,7 +79,7 @@ func (l *listener) receive(from <-chan handoff.MovedConn) {
 				_ = mc.Close() // the predecessor has given it up
 				continue
 			}
-			l.readopt(mc.Conn, st, false)
+			l.readopt(mc.Conn, st, 0)
 		case <-l.srv.up.Done():
 			return
 		}

@@ -8,6 +8,13 @@ import (
 // maxStrip is how many bytes conn.readRequest of net/http drops at most.
 const maxStrip = 4
 
+// A connection that is not taken is offered again, in time for a successor's
+// successor to have the conversation; after that it ends here.
+const (
+	maxTries   = 4
+	retryAfter = 50 * time.Millisecond // doubled with each try
+)
+
 // park waits for the first bytes of a connection that has moved, or that could
 // not move, and then gives it to net/http: as a new one, because net/http has no
 // other way in. It waits for as many bytes as net/http's Peek(4). Until then the
@@ -52,12 +59,19 @@ func (c *conn) wait() waitResult {
 		if c.waiting && c.l.taken.Load() && c.claimLocked(room) {
 			return waitClaimed
 		}
+		if !c.waiting && !c.stay.IsZero() && (c.deadline.IsZero() || c.stay.Before(c.deadline)) {
+			_ = c.raw.SetReadDeadline(c.stay) // Read tells
+		}
 		c.reading = true
 		c.mu.Unlock()
 		n, err := c.raw.Read(buf[:room])
 		c.mu.Lock()
 		switch {
 		case c.returnedLocked(n, err):
+			continue
+		case n == 0 && isTimeout(err) && c.phase == phaseParked && !c.stay.IsZero():
+			c.stay = time.Time{} // try again to move
+			_ = c.raw.SetReadDeadline(c.deadline)
 			continue
 		case c.phase != phaseParked || n == 0:
 			return waitOver
@@ -66,7 +80,7 @@ func (c *conn) wait() waitResult {
 		if int(c.nbegun) < len(c.begun) {
 			continue
 		}
-		c.heard, c.phase = true, phaseNone
+		c.heard, c.phase, c.stay = true, phaseNone, time.Time{}
 		_ = c.raw.SetReadDeadline(time.Time{}) // net/http sets its own
 		c.deadline = time.Time{}
 		return waitHeard
@@ -75,14 +89,22 @@ func (c *conn) wait() waitResult {
 
 // readopt makes a connection that net/http doesn't have one that is parked, and
 // serves it from there.
-func (l *listener) readopt(nc net.Conn, st movedState, bound bool) {
+//
+// tries says how often it was not taken by the successor. A successor may be
+// short of descriptors for a moment, or about to be replaced itself, so that
+// another takes its place.
+func (l *listener) readopt(nc net.Conn, st movedState, tries uint8) {
 	s := l.srv
 	c := newConn(s, l, nc)
 	if c == nil {
 		_ = nc.Close() // no predecessor sends such
 		return
 	}
-	c.phase, c.bound, c.idle, c.strip = phaseParked, bound, st.idle, st.strip
+	c.phase, c.idle, c.strip = phaseParked, st.idle, st.strip
+	c.tries, c.bound = tries, tries >= maxTries
+	if tries > 0 && !c.bound {
+		c.stay = time.Now().Add(retryAfter << (tries - 1))
+	}
 	c.nbegun = uint8(copy(c.begun[:], st.begun))
 	c.nbegun = uint8(c.stripLocked(c.begun[:], int(c.nbegun)))
 	c.since = time.Now().Add(-st.silent)

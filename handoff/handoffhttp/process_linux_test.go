@@ -40,6 +40,9 @@ func startService(tb testing.TB, set rig.Settings) *rig.Service {
 		tb.Fatal(err)
 	}
 	set.Dir = dir
+	if set.Cert, set.Key, err = rig.WriteCert(dir); err != nil {
+		tb.Fatal(err)
+	}
 	if set.Probation == 0 {
 		set.Probation = 20 * time.Millisecond
 	}

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -28,13 +30,17 @@ type Load struct {
 	Think   time.Duration // up to so much between two requests
 	Body    int           // bytes of each request
 	Dial    time.Duration // bounds a connect; zero means 10 s
+
+	Protocol string // "" HTTP/1; "tls" HTTP/1 on TLS; "h2", "h2c": HTTP/2 of net/http, one connection for each 8 clients
 }
 
 // Outcome is what came of it.
 type Outcome struct {
 	OK     uint64
 	Failed uint64
+	Unsent uint64            // HTTP/2: GOAWAY came before anything of a request was sent; not failed
 	Conns  uint64            // connections that were made
+	Fresh  uint64            // of these, with a full TLS handshake
 	Errors map[string]uint64 // by kind
 	Gens   map[string]uint64 // responses by generation
 	P50    time.Duration
@@ -44,7 +50,8 @@ type Outcome struct {
 
 // Add adds the numbers of another outcome; times are the larger ones.
 func (o *Outcome) Add(p Outcome) {
-	o.OK, o.Failed, o.Conns = o.OK+p.OK, o.Failed+p.Failed, o.Conns+p.Conns
+	o.OK, o.Failed, o.Conns, o.Fresh = o.OK+p.OK, o.Failed+p.Failed, o.Conns+p.Conns, o.Fresh+p.Fresh
+	o.Unsent += p.Unsent
 	o.P50, o.P99, o.Max = max(o.P50, p.P50), max(o.P99, p.P99), max(o.Max, p.Max)
 	if o.Errors == nil {
 		o.Errors, o.Gens = make(map[string]uint64), make(map[string]uint64)
@@ -98,8 +105,18 @@ func (r *runner) run(ctx context.Context, l Load, begun chan<- struct{}) Outcome
 	r.o.Errors, r.o.Gens = make(map[string]uint64), make(map[string]uint64)
 	var wg, first sync.WaitGroup
 	var hist histogram
-	for range l.Clients {
+	var tr *http.Transport
+	for i := range l.Clients {
 		first.Add(1)
+		if l.Protocol == "h2" || l.Protocol == "h2c" {
+			if i%8 == 0 {
+				tr = newTransport(l)
+				defer tr.CloseIdleConnections()
+			}
+			tr := tr
+			wg.Go(func() { r.client2(ctx, l, tr, sync.OnceFunc(first.Done), &hist) })
+			continue
+		}
 		wg.Go(func() { r.client(ctx, l, sync.OnceFunc(first.Done), &hist) })
 	}
 	first.Wait()
@@ -123,6 +140,8 @@ func (r *runner) client(ctx context.Context, l Load, begun func(), hist *histogr
 	if l.Dial == 0 {
 		dial.Timeout = 10 * time.Second
 	}
+	// A cache of its own: what one client has, another can't resume.
+	secure := &tls.Config{InsecureSkipVerify: true, ServerName: "h", ClientSessionCache: tls.NewLRUClientSessionCache(4)}
 	var nc net.Conn
 	in := bufio.NewReader(nil)
 	gens := make(map[string]uint64)
@@ -145,6 +164,20 @@ func (r *runner) client(ctx context.Context, l Load, begun func(), hist *histogr
 				r.fail("connect", err)
 				continue
 			}
+			if l.Protocol == "tls" {
+				tc := tls.Client(nc, secure)
+				if err := tc.Handshake(); err != nil {
+					_ = nc.Close()
+					nc = nil
+					r.fail("handshake", err)
+					continue
+				}
+				if nc = tc; !tc.ConnectionState().DidResume {
+					r.mu.Lock()
+					r.o.Fresh++
+					r.mu.Unlock()
+				}
+			}
 			in.Reset(nc)
 			r.mu.Lock()
 			r.o.Conns++
@@ -166,14 +199,81 @@ func (r *runner) client(ctx context.Context, l Load, begun func(), hist *histogr
 			_ = nc.Close()
 			nc = nil
 		}
-		if l.Think > 0 {
-			t := time.NewTimer(rand.N(l.Think))
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-			}
-			t.Stop()
+		l.think(ctx)
+	}
+}
+
+func (l *Load) think(ctx context.Context) {
+	if l.Think == 0 {
+		return
+	}
+	t := time.NewTimer(rand.N(l.Think))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func newTransport(l Load) *http.Transport {
+	tr := &http.Transport{Protocols: new(http.Protocols), TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	if l.Protocol == "h2" {
+		tr.Protocols.SetHTTP2(true)
+	} else {
+		tr.Protocols.SetUnencryptedHTTP2(true)
+	}
+	return tr
+}
+
+// client2 is client for HTTP/2. Its requests have no GetBody, so that net/http
+// can't send one again of which it has sent something. Nor one of which it has
+// sent nothing: where GOAWAY comes after it has chosen a connection for a request
+// and before it has opened a stream, it closes the body and then finds that it
+// can't rewind it. No server can help that; such a request counts as unsent, and
+// another takes its place.
+func (r *runner) client2(ctx context.Context, l Load, tr *http.Transport, begun func(), hist *histogram) {
+	defer begun()
+	url := "http://" + l.Addr + "/"
+	if l.Protocol == "h2" {
+		url = "https://" + l.Addr + "/"
+	}
+	body := bytes.Repeat([]byte{'x'}, l.Body)
+	for ctx.Err() == nil {
+		began := time.Now()
+		bound, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		once := &onceBody{Reader: bytes.NewReader(body)}
+		req, err := http.NewRequestWithContext(bound, http.MethodPost, url, once)
+		if err != nil {
+			panic(err)
 		}
+		req.ContentLength = int64(l.Body)
+		res, err := tr.RoundTrip(req)
+		if err == nil {
+			var b []byte
+			b, err = io.ReadAll(res.Body)
+			_ = res.Body.Close()
+			if err == nil && (res.StatusCode != http.StatusOK || res.ProtoMajor != 2 || string(b) != strconv.Itoa(l.Body)) {
+				err = fmt.Errorf("%w: %s %s", errResponse, res.Proto, res.Status)
+			}
+		}
+		cancel()
+		if err != nil && !once.read.Load() && strings.Contains(err.Error(), "cannot rewind body") {
+			r.mu.Lock()
+			r.o.Unsent++
+			r.mu.Unlock()
+			continue
+		}
+		if err != nil {
+			r.fail("request", err)
+			continue
+		}
+		r.ok.Add(1)
+		hist.add(time.Since(began))
+		r.mu.Lock()
+		r.o.Gens[res.Header.Get("Gen")]++
+		r.mu.Unlock()
+		begun()
+		l.think(ctx)
 	}
 }
 
@@ -266,3 +366,22 @@ func (h *histogram) at(part float64) time.Duration {
 	}
 	return limit
 }
+
+// onceBody is a body that knows whether it was read.
+type onceBody struct {
+	*bytes.Reader
+	read atomic.Bool
+}
+
+func (b *onceBody) Read(p []byte) (int, error) {
+	b.read.Store(true)
+	return b.Reader.Read(p)
+}
+
+// WriteTo is noted as Read is.
+func (b *onceBody) WriteTo(w io.Writer) (int64, error) {
+	b.read.Store(true)
+	return b.Reader.WriteTo(w)
+}
+
+func (b *onceBody) Close() error { return nil }
