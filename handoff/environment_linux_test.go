@@ -62,8 +62,11 @@ func (s *service) varied(v variation) *exec.Cmd {
 const envRole = "BATON_TEST_ROLE"
 
 // variedMain is a service whose environment is varied.
-func variedMain([]string) {
+func variedMain(args []string) {
 	switch os.Getenv(envRole) {
+	case "empty":
+		emptyMain(args)
+		return
 	case "inheritor":
 		inheritorMain()
 		return
