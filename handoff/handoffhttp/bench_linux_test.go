@@ -1,0 +1,244 @@
+package handoffhttp_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
+)
+
+// server is one in this process, with a Server around it or not.
+func startServer(tb testing.TB, wrapped bool, h http.Handler) (addr string) {
+	tb.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	srv := &http.Server{Handler: h}
+	stop := func() { _ = srv.Close() }
+	if wrapped {
+		up := newFakeUpgrader()
+		s := handoffhttp.NewTestServer(up, srv, nil)
+		ln = s.Wrap(ln)
+		stop = func() {
+			close(up.done)
+			_ = ln.Close()
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			s.Linger(ctx)
+		}
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = srv.Serve(ln)
+	}()
+	tb.Cleanup(func() {
+		stop()
+		<-served
+	})
+	return ln.Addr().String()
+}
+
+var small = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	_, _ = io.WriteString(w, "ok")
+})
+
+// asker sends one request after the other, without an allocation.
+type asker struct {
+	nc  net.Conn
+	in  *bufio.Reader
+	req []byte
+}
+
+func newAsker(tb testing.TB, addr string) *asker {
+	tb.Helper()
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = nc.Close() })
+	return &asker{nc: nc, in: bufio.NewReader(nc), req: []byte(post)}
+}
+
+func (a *asker) ask() error {
+	if _, err := a.nc.Write(a.req); err != nil {
+		return err
+	}
+	size := 0
+	for {
+		line, err := a.in.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		if len(line) == 2 {
+			_, err := a.in.Discard(size)
+			return err
+		}
+		if v, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
+			if size, err = strconv.Atoi(string(bytes.TrimSpace(v))); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// BenchmarkRequests compares requests on keep-alive connections with those of a
+// plain http.Server.
+func BenchmarkRequests(b *testing.B) {
+	for _, wrapped := range []bool{false, true} {
+		name := "plain"
+		if wrapped {
+			name = "baton"
+		}
+		b.Run(name, func(b *testing.B) {
+			addr := startServer(b, wrapped, small)
+			b.ReportAllocs()
+			b.SetParallelism(16)
+			b.RunParallel(func(pb *testing.PB) {
+				a := newAsker(b, addr)
+				for pb.Next() {
+					if err := a.ask(); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkConns compares connections with one request each.
+func BenchmarkConns(b *testing.B) {
+	for _, wrapped := range []bool{false, true} {
+		name := "plain"
+		if wrapped {
+			name = "baton"
+		}
+		b.Run(name, func(b *testing.B) {
+			addr := startServer(b, wrapped, small)
+			b.ReportAllocs()
+			for b.Loop() {
+				a := &asker{req: []byte(post)}
+				var err error
+				if a.nc, err = net.Dial("tcp", addr); err != nil {
+					b.Fatal(err)
+				}
+				a.in = bufio.NewReader(a.nc)
+				if err := a.ask(); err != nil {
+					b.Fatal(err)
+				}
+				_ = a.nc.Close()
+			}
+		})
+	}
+}
+
+// TestAllocations shows that a request costs no allocation more than on a plain
+// http.Server, and a connection at most two. It counts those of the process, so
+// it doesn't run beside others.
+func TestAllocations(t *testing.T) {
+	requests := func(wrapped bool) float64 {
+		a := newAsker(t, startServer(t, wrapped, small))
+		return testing.AllocsPerRun(2000, func() {
+			if err := a.ask(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	conns := func(wrapped bool) float64 {
+		addr := startServer(t, wrapped, small)
+		return testing.AllocsPerRun(500, func() {
+			a := newAsker(t, addr)
+			if err := a.ask(); err != nil {
+				t.Fatal(err)
+			}
+			_ = a.nc.Close()
+		})
+	}
+	if plain, baton := requests(false), requests(true); baton > plain {
+		t.Errorf("%v allocations for a request, want %v as without a Server", baton, plain)
+	}
+	// Pools that the collector empties make the number vary a little.
+	if plain, baton := conns(false), conns(true); baton > plain+2.5 {
+		t.Errorf("%v allocations for a connection, want at most 2 more than %v", baton, plain)
+	} else {
+		t.Logf("%v allocations for a connection, %v without a Server", baton, plain)
+	}
+}
+
+// countingFile is a file that package net can send by sendfile, and that counts
+// what is read from it otherwise.
+type countingFile struct {
+	f    *os.File
+	read atomic.Int64
+}
+
+func (c *countingFile) Read(p []byte) (int, error) {
+	n, err := c.f.Read(p)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+func (c *countingFile) Seek(offset int64, whence int) (int64, error) {
+	return c.f.Seek(offset, whence)
+}
+func (c *countingFile) SyscallConn() (syscall.RawConn, error) { return c.f.SyscallConn() }
+
+// TestSendfile shows that a large file goes from kernel to kernel: the program
+// reads no more of it than net/http wants for the content type. The control is
+// the same with a ResponseWriter that has no ReadFrom.
+func TestSendfile(t *testing.T) {
+	t.Parallel()
+	const size = 8 << 20
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("0123456789abcdef"), size/16), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serve := func(wrapped, hide bool) int64 {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		c := &countingFile{f: f}
+		addr := startServer(t, wrapped, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fi, _ := f.Stat()
+			if hide {
+				w = struct{ http.ResponseWriter }{w}
+			}
+			http.ServeContent(w, r, "file", fi.ModTime(), c)
+		}))
+		res, err := http.Get("http://" + addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		defer http.DefaultClient.CloseIdleConnections()
+		if n, err := io.Copy(io.Discard, res.Body); n != size || err != nil {
+			t.Errorf("%d bytes, %v, want %d", n, err, size)
+		}
+		return c.read.Load()
+	}
+	if n := serve(false, true); n < size {
+		t.Fatalf("without ReadFrom %d bytes are read: the counter doesn't count", n)
+	}
+	plain, baton := serve(false, false), serve(true, false)
+	if plain > size/100 {
+		t.Fatalf("net/http itself reads %d bytes", plain)
+	}
+	if baton != plain {
+		t.Errorf("%d bytes of the file are read, want %d as on a plain http.Server", baton, plain)
+	}
+}
