@@ -1,0 +1,193 @@
+package handoffhttp_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/handoffhttp/internal/rig"
+)
+
+// dialMany opens n connections with a request each.
+func dialMany(tb testing.TB, addr string, n int) []*client {
+	tb.Helper()
+	cs := make([]*client, n)
+	each(tb, n, func(i int) error {
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			return err
+		}
+		cs[i] = newClient(tb, nc)
+		_, err = ask(cs[i])
+		return err
+	})
+	tb.Cleanup(func() {
+		for _, c := range cs {
+			if c != nil {
+				_ = c.Close()
+			}
+		}
+	})
+	return cs
+}
+
+// each calls f for 0 … n-1, several at a time.
+func each(tb testing.TB, n int, f func(i int) error) {
+	tb.Helper()
+	const workers = 32
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < n; i += workers {
+				if err := f(i); err != nil {
+					tb.Errorf("client %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if tb.Failed() {
+		tb.FailNow()
+	}
+}
+
+func ask(c *client) (response, error) {
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.nc.Write([]byte(post)); err != nil {
+		return response{}, err
+	}
+	return c.receive("POST")
+}
+
+// TestManyIdle moves more connections than go into a few batches, twice; each
+// goes on where it was.
+func TestManyIdle(t *testing.T) {
+	t.Parallel()
+	const n = 1200
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		ctx := bounded(t)
+		s := startService(t, rig.Settings{How: rig.Baton, Mode: mode})
+		cs := dialMany(t, s.Settings.Addr, n)
+		for gen := 2; gen <= 3; gen++ {
+			m, err := s.Upgrade(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			end, err := s.Exit(ctx, m.PID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l := end.Linger; l == nil || l.Moved != n || l.Stayed != 0 || len(l.Cut) != 0 {
+				t.Errorf("linger: %+v, want %d moved", l, n)
+			}
+			each(t, n, func(i int) error {
+				res, err := ask(cs[i])
+				if err == nil && (res.gen != fmt.Sprint(gen) || res.close) {
+					err = fmt.Errorf("response %+v, want one of generation %d", res, gen)
+				}
+				return err
+			})
+		}
+		for _, c := range cs {
+			_ = c.Close() // or the end would wait for them
+		}
+		if _, err := s.Stop(ctx); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestShortOfFiles has a successor with room for a few connections: those that
+// it doesn't take stay, end with their next response, and the report says so. No
+// request is lost.
+func TestShortOfFiles(t *testing.T) {
+	t.Parallel()
+	const n, limit = 300, 100
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		ctx := bounded(t)
+		s := startService(t, rig.Settings{How: rig.Baton, Mode: mode, NoFile: limit})
+		cs := dialMany(t, s.Settings.Addr, n)
+		m, err := s.Upgrade(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What doesn't move is offered four times; then a response asks to close.
+		left := make(map[int]bool)
+		for i := range n {
+			left[i] = true
+		}
+		moved := 0
+		for len(left) > 0 {
+			for i := range left {
+				res, err := ask(cs[i])
+				switch {
+				case err != nil:
+					t.Fatalf("client %d: %v", i, err)
+				case res.gen == "2":
+					moved++
+					delete(left, i)
+				case res.close:
+					_ = cs[i].Close() // which makes room for others
+					delete(left, i)
+				}
+			}
+		}
+		end, err := s.Exit(ctx, m.PID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := end.Linger
+		if l == nil || l.Stayed == 0 || l.Moved+l.Stayed != n || l.Moved != moved || l.Why == "" || len(l.Cut) != 0 {
+			t.Errorf("linger: %+v, want %d moved or stayed, none cut; %d answered by the successor", l, n, moved)
+		}
+		t.Logf("%+v", l)
+	})
+}
+
+// BenchmarkMoveIdle moves 10,000 idle connections, or as many as the limit of
+// descriptors allows for: how long the predecessor goes on after commit, and how
+// much memory it takes.
+func BenchmarkMoveIdle(b *testing.B) {
+	n := 10000
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		b.Fatal(err)
+	}
+	n = min(n, int(limit.Cur)-200)
+	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
+		for _, n := range []int{100, n} {
+			b.Run(fmt.Sprintf("%s/%d", mode, n), func(b *testing.B) {
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+				defer cancel()
+				s := startService(b, rig.Settings{How: rig.Baton, Mode: mode})
+				dialMany(b, s.Settings.Addr, n)
+				runtime.GC()
+				var linger, whole time.Duration
+				for b.Loop() {
+					m, err := s.Upgrade(ctx)
+					if err != nil {
+						b.Fatal(err)
+					}
+					end, err := s.Exit(ctx, m.PID)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if end.Linger == nil || end.Linger.Moved != n {
+						b.Fatalf("linger: %+v, want %d moved", end.Linger, n)
+					}
+					linger += end.Linger.Took
+					whole += end.Time.Sub(m.Time)
+				}
+				b.ReportMetric(float64(linger.Milliseconds())/float64(b.N), "ms-moving/op")
+				b.ReportMetric(float64(whole.Milliseconds())/float64(b.N), "ms-commit-to-exit/op")
+			})
+		}
+	}
+}
