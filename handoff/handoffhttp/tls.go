@@ -40,6 +40,7 @@ func (s *Server) listenTLS(ln net.Listener, certFile, keyFile string) (net.Liste
 		}
 		cfg.Certificates = []tls.Certificate{cert}
 	}
+	//lint:ignore SA1019 a program that sets the field has chosen its own key
 	own := cfg.SessionTicketsDisabled || cfg.SessionTicketKey != [32]byte{} || cfg.WrapSession != nil || cfg.UnwrapSession != nil
 	if !own && !s.cfg.ownTickets {
 		if err := ShareTickets(s.whole, ticketsPrefix+ln.Addr().Network()+" "+ln.Addr().String(), cfg); err != nil {
