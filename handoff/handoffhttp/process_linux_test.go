@@ -3,6 +3,7 @@ package handoffhttp_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"testing"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp/internal/rig"
+	"github.com/seed-11c92bf9/baton/internal/netlab"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -35,6 +38,14 @@ func bounded(tb testing.TB) context.Context {
 // startService starts a service of processes.
 func startService(tb testing.TB, set rig.Settings) *rig.Service {
 	tb.Helper()
+	return startServiceIn(tb, here, set)
+}
+
+// here is where processes are started if not in a namespace.
+func here(f func()) { f() }
+
+func startServiceIn(tb testing.TB, in func(func()), set rig.Settings) *rig.Service {
+	tb.Helper()
 	dir, err := os.MkdirTemp("", "baton") // short: unix(7) allows 108 bytes
 	if err != nil {
 		tb.Fatal(err)
@@ -46,7 +57,9 @@ func startService(tb testing.TB, set rig.Settings) *rig.Service {
 	if set.Probation == 0 {
 		set.Probation = 20 * time.Millisecond
 	}
-	s, err := rig.Start(bounded(tb), testmain.Command(tb, "service"), set)
+	cmd := testmain.Command(tb, "service")
+	var s *rig.Service
+	in(func() { s, err = rig.Start(bounded(tb), cmd, set) })
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -63,10 +76,14 @@ func startService(tb testing.TB, set rig.Settings) *rig.Service {
 	return s
 }
 
-// startClient starts a client process.
-func startClient(tb testing.TB, load rig.Load) *rig.Client {
+// startClientIn starts a client process.
+func startClientIn(tb testing.TB, in func(func()), load rig.Load) *rig.Client {
 	tb.Helper()
-	c, err := rig.StartClient(load, func(arg string) *exec.Cmd { return testmain.Command(tb, "client", arg) })
+	var c *rig.Client
+	var err error
+	in(func() {
+		c, err = rig.StartClient(load, func(arg string) *exec.Cmd { return testmain.Command(tb, "client", arg) })
+	})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -115,10 +132,16 @@ func TestNoRequestLost(t *testing.T) {
 // runLoad upgrades a service under load.
 func runLoad(t *testing.T, set rig.Settings, load rig.Load, upgrades int) rig.Outcome {
 	t.Helper()
+	return runLoadIn(t, here, here, set, load, upgrades)
+}
+
+// runLoadIn is runLoad with the service and the client in namespaces.
+func runLoadIn(t *testing.T, server, client func(func()), set rig.Settings, load rig.Load, upgrades int) rig.Outcome {
+	t.Helper()
 	ctx := bounded(t)
-	s := startService(t, set)
+	s := startServiceIn(t, server, set)
 	load.Addr = s.Settings.Addr
-	c := startClient(t, load)
+	c := startClientIn(t, client, load)
 	for range upgrades {
 		m, err := s.Upgrade(ctx)
 		if err != nil {
@@ -139,4 +162,55 @@ func runLoad(t *testing.T, set rig.Settings, load rig.Load, upgrades int) rig.Ou
 		t.Fatal(err)
 	}
 	return o
+}
+
+// stayIn is n.Do on threads that live until the end of the test: the kernel kills
+// a helper process with the thread that started it.
+func stayIn(tb testing.TB, n *netlab.Namespace) func(func()) {
+	return func(f func()) {
+		started, end, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		go func() { // ends with the test
+			defer close(ended)
+			n.Do(func() {
+				f()
+				close(started)
+				<-end
+			})
+		}()
+		<-started
+		tb.Cleanup(func() {
+			close(end)
+			<-ended
+		})
+	}
+}
+
+// TestDelayedLink is TestNoRequestLost with a round trip of 50 ms, during which
+// a request is on its way and nobody knows.
+func TestDelayedLink(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, "root")
+	testenv.Need(t, "netns")
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		link := netlab.NewLink(t, 25*time.Millisecond)
+		server, client := stayIn(t, link.Server), stayIn(t, link.Client)
+		set := rig.Settings{How: rig.Baton, Mode: mode, Addr: net.JoinHostPort(netlab.ServerAddrs[0].String(), "8080")}
+		for _, load := range []rig.Load{
+			{Clients: 64, Body: 5},
+			{Clients: 64, Body: 5, Close: true},
+			{Clients: 200, Body: 5, Think: 50 * time.Millisecond},
+		} {
+			o := runLoadIn(t, server, client, set, load, 3)
+			if o.Failed != 0 {
+				t.Errorf("%+v: %d failed of %d: %v", load, o.Failed, o.OK+o.Failed, o.Errors)
+			}
+			t.Logf("%+v: %d requests, %d failed", load, o.OK, o.Failed)
+		}
+		set.How = rig.Shutdown
+		o := runLoadIn(t, server, client, set, rig.Load{Clients: 64, Body: 5}, 3)
+		if o.Failed == 0 {
+			t.Errorf("http.Server.Shutdown lost none of %d requests: the test proves nothing", o.OK)
+		}
+		t.Logf("control: %d requests, %d failed: %v", o.OK, o.Failed, o.Errors)
+	})
 }
