@@ -1,6 +1,8 @@
 package handoffhttp
 
 import (
+	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
@@ -51,4 +53,42 @@ func (s *Server) Heard() int {
 		c.mu.Unlock()
 	}
 	return n
+}
+
+// DecodeState decodes what State encodes.
+func DecodeState(b []byte) (idle bool, silent time.Duration, strip uint8, begun string, err error) {
+	st, err := decodeState(b)
+	return st.idle, st.silent, st.strip, string(st.begun), err
+}
+
+// Tickets are session ticket keys with a clock of the test's.
+type Tickets struct{ t *tickets }
+
+// NewTickets returns the keys that b has, on top of cfg.
+func NewTickets(cfg *tls.Config, b []byte, now func() time.Time) (*Tickets, error) {
+	keys, err := decodeTicketKeys(b)
+	if err != nil {
+		return nil, err
+	}
+	t := &tickets{cfg: cfg, now: now, keys: keys}
+	t.refresh()
+	return &Tickets{t}, nil
+}
+
+// Refresh makes a new key if it is time.
+func (t *Tickets) Refresh() { t.t.refresh() }
+
+// Encode returns what a successor gets.
+func (t *Tickets) Encode() []byte { return t.t.encode() }
+
+// Frames returns the kinds and streams of the frames in the chunks, and whether
+// the last one is complete.
+func Frames(chunks ...[]byte) (got []string, between bool) {
+	f := frames{header: func(h frameHeader, ping [8]byte) {
+		got = append(got, fmt.Sprintf("%d/%d %d %x", h.kind, h.flags, h.stream, ping))
+	}}
+	for _, c := range chunks {
+		f.pass(c)
+	}
+	return got, f.between()
 }
