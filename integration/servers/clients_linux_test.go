@@ -1,0 +1,157 @@
+package servers_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
+)
+
+func httpServer(set settings) *http.Server {
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprint(w, "hello")
+	}), Protocols: new(http.Protocols)}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(!set.Plain)
+	return srv
+}
+
+func serveHTTP(ctx context.Context, set settings, up *handoff.Upgrader, ln *handoff.Listener) error {
+	return handoffhttp.Serve(ctx, up, httpServer(set), ln)
+}
+
+// serveShutdown is the control.
+func serveShutdown(ctx context.Context, set settings, up *handoff.Upgrader, ln *handoff.Listener) error {
+	srv := httpServer(set)
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	if err := up.Ready(); err != nil {
+		return err
+	}
+	<-up.Done()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_ = srv.Shutdown(ctx)
+	<-served
+	return up.Shutdown(ctx)
+}
+
+// TestClients upgrades a service under the load of clients that nobody here
+// wrote, and reads in their output how many requests failed.
+func TestClients(t *testing.T) {
+	const seconds = 4
+	for _, c := range []struct {
+		name   string
+		args   []string
+		failed *regexp.Regexp // what it says of failures; absent means none
+		ok     *regexp.Regexp
+		unsent *regexp.Regexp // counted among them, but never sent
+	}{
+		{
+			"wrk", []string{"-t2", "-c64", fmt.Sprintf("-d%ds", seconds)},
+			regexp.MustCompile(`Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)`),
+			regexp.MustCompile(`(\d+) requests in`), nil,
+		},
+		{
+			"ab", []string{"-k", "-r", "-c", "64", "-t", strconv.Itoa(seconds), "-n", "10000000"},
+			regexp.MustCompile(`Failed requests:\s+(\d+)`),
+			regexp.MustCompile(`Complete requests:\s+(\d+)`), nil,
+		},
+		{
+			// After GOAWAY it tries to open one more stream, which its own library
+			// refuses, and counts that as failed: "Process Request Failure", with
+			// the thread's sum so far. One thread, so that there is one sum.
+			"h2load", []string{"-c16", "-m8", "-t1", fmt.Sprintf("-D%d", seconds)},
+			regexp.MustCompile(`(\d+) failed`),
+			regexp.MustCompile(`(\d+) succeeded`),
+			regexp.MustCompile(`(?s).*Process Request Failure:(\d+)`),
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path, err := exec.LookPath(c.name)
+			if err != nil {
+				testmain.Skipped()
+				t.Skipf("%v: apt-get install wrk apache2-utils nghttp2-client", err)
+			}
+			run := func(t *testing.T, helper string, mode handoff.Mode) (ok, failed int) {
+				s := start(t, helper, settings{Mode: mode, Plain: c.name != "h2load"})
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, path, append(c.args, "http://"+s.addr+"/")...)
+				var out strings.Builder
+				cmd.Stdout, cmd.Stderr = &out, &out
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				done := make(chan error, 1)
+				go func() { done <- cmd.Wait() }()
+				tick := time.NewTicker(seconds * time.Second / 8)
+				defer tick.Stop()
+				upgrades := 0
+				for running := true; running; {
+					select {
+					case err := <-done:
+						if err != nil {
+							t.Logf("%s: %v", c.name, err)
+						}
+						running = false
+					case <-tick.C:
+						if upgrades < 5 {
+							s.upgrade()
+							upgrades++
+						}
+					}
+				}
+				if upgrades == 0 {
+					t.Error("no upgrade")
+				}
+				ok, failed = sum(c.ok, out.String()), sum(c.failed, out.String())
+				if c.unsent != nil {
+					failed = max(0, failed-sum(c.unsent, out.String()))
+				}
+				if ok == 0 {
+					t.Errorf("no request: %s", out.String())
+				}
+				t.Logf("%s, %v: %d upgrades, %d requests, %d failed", helper, mode, upgrades, ok, failed)
+				if failed > 0 {
+					t.Logf("%s", out.String())
+				}
+				return ok, failed
+			}
+			eachMode(t, func(t *testing.T, mode handoff.Mode) {
+				if ok, failed := run(t, "http", mode); failed != 0 {
+					t.Errorf("%d requests, %d failed", ok, failed)
+				}
+			})
+			if c.name == "h2load" {
+				return // it takes GOAWAY in one phase as well, where it refuses streams
+			}
+			t.Run("control", func(t *testing.T) {
+				if ok, failed := run(t, "shutdown", handoff.Takeover); failed == 0 {
+					t.Errorf("http.Server.Shutdown lost none of %d requests: the test proves nothing", ok)
+				}
+			})
+		})
+	}
+}
+
+// sum adds what the groups of re found.
+func sum(re *regexp.Regexp, text string) int {
+	total := 0
+	if m := re.FindStringSubmatch(text); m != nil {
+		for _, g := range m[1:] {
+			n, _ := strconv.Atoi(g)
+			total += n
+		}
+	}
+	return total
+}

@@ -1,0 +1,149 @@
+package servers_test
+
+import (
+	"context"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// echoServer answers with the generation. Its service is written by hand, so
+// that no generated code is needed.
+type echoServer struct{ gen string }
+
+type echoer interface{}
+
+var echoDesc = grpc.ServiceDesc{
+	ServiceName: "Echo",
+	HandlerType: (*echoer)(nil),
+	Methods: []grpc.MethodDesc{{
+		MethodName: "Unary",
+		Handler: func(srv any, _ context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			in := new(wrapperspb.StringValue)
+			if err := dec(in); err != nil {
+				return nil, err
+			}
+			return wrapperspb.String(srv.(*echoServer).gen + " " + in.Value), nil
+		},
+	}},
+	Streams: []grpc.StreamDesc{{
+		StreamName: "Stream", ClientStreams: true, ServerStreams: true,
+		Handler: func(srv any, st grpc.ServerStream) error {
+			for {
+				in := new(wrapperspb.StringValue)
+				if err := st.RecvMsg(in); err != nil {
+					if err == io.EOF {
+						return nil
+					}
+					return err
+				}
+				if err := st.SendMsg(wrapperspb.String(srv.(*echoServer).gen + " " + in.Value)); err != nil {
+					return err
+				}
+			}
+		},
+	}},
+}
+
+func serveGRPC(ctx context.Context, _ settings, up *handoff.Upgrader, ln *handoff.Listener) error {
+	gs := grpc.NewServer()
+	gs.RegisterService(&echoDesc, &echoServer{generation(up)})
+	served := make(chan error, 1)
+	lis := ln.Tracked()
+	go func() { served <- gs.Serve(lis) }()
+	if err := up.Ready(); err != nil {
+		return err
+	}
+	<-up.Done()
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-up.LingerExpired():
+			gs.Stop()
+		case <-done:
+		}
+	}()
+	gs.GracefulStop()
+	close(done)
+	<-served
+	return up.Shutdown(ctx)
+}
+
+// TestGRPC has unary calls and streams under way while the server is replaced:
+// none fails, none is sent again by the client (transparent retry aside, of what
+// the server has told not to have seen).
+func TestGRPC(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := start(t, "grpc", settings{Mode: mode})
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		var calls, messages atomic.Int64
+		for range 8 {
+			cc, err := grpc.NewClient(s.addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cc.Close()
+			for range 4 {
+				wg.Go(func() {
+					for !closed(stop) {
+						out := new(wrapperspb.StringValue)
+						if err := cc.Invoke(ctx, "/Echo/Unary", wrapperspb.String("a"), out); err != nil {
+							t.Errorf("call %d: %v", calls.Load(), err)
+							return
+						}
+						calls.Add(1)
+					}
+				})
+			}
+			wg.Go(func() {
+				for !closed(stop) {
+					st, err := cc.NewStream(ctx, &echoDesc.Streams[0], "/Echo/Stream")
+					for i := 0; err == nil && i < 100; i++ {
+						if err = st.SendMsg(wrapperspb.String("b")); err == nil {
+							err = st.RecvMsg(new(wrapperspb.StringValue))
+							messages.Add(1)
+						}
+					}
+					if err == nil {
+						if err = st.CloseSend(); err == nil {
+							if err = st.RecvMsg(new(wrapperspb.StringValue)); err == io.EOF {
+								err = nil
+							}
+						}
+					}
+					if err != nil {
+						t.Errorf("stream, after %d messages of all: %v", messages.Load(), err)
+						return
+					}
+				}
+			})
+		}
+		for range 5 {
+			if r := s.upgrade(); r.Cut != 0 {
+				t.Errorf("%d connections cut: %v", r.Cut, r.CutBy)
+			}
+		}
+		close(stop)
+		wg.Wait()
+		t.Logf("%d calls, %d messages of streams", calls.Load(), messages.Load())
+	})
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,219 @@
+package servers_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
+)
+
+func TestMain(m *testing.M) {
+	testmain.RunWith(m, map[string]func([]string){
+		"grpc":     func([]string) { serve(serveGRPC) },
+		"fasthttp": func([]string) { serve(serveFast) },
+		"raw":      func([]string) { serve(serveRaw) },
+		"http":     func([]string) { serve(serveHTTP) },
+		"shutdown": func([]string) { serve(serveShutdown) },
+	})
+}
+
+const patience = 60 * time.Second
+
+// settings are a service's, in its environment.
+type settings struct {
+	Mode  handoff.Mode
+	Dir   string
+	Plain bool // HTTP/1 only
+}
+
+const envSettings = "BATON_SERVERS"
+
+// line is what a process writes.
+type line struct {
+	PID    int
+	Kind   string
+	Addr   string
+	Err    string
+	Report *handoff.Report
+}
+
+// say writes a line.
+func say(l line) {
+	l.PID = os.Getpid()
+	b, err := json.Marshal(l)
+	if err != nil {
+		panic(err)
+	}
+	_, _ = os.Stdout.Write(append(b, '\n'))
+}
+
+// serve runs a process of a service.
+func serve(run func(ctx context.Context, set settings, up *handoff.Upgrader, ln *handoff.Listener) error) {
+	err := func() error {
+		var set settings
+		if err := json.Unmarshal([]byte(os.Getenv(envSettings)), &set); err != nil {
+			return err
+		}
+		up, err := handoff.New(&handoff.Config{
+			Mode: set.Mode, ControlSocket: set.Dir + "/ctl/s", Probation: 20 * time.Millisecond,
+			OnEvent: func(e handoff.Event) { say(line{Kind: string(e.Kind), Err: e.Reason, Report: e.Report}) },
+		})
+		if err != nil {
+			return err
+		}
+		ctx := context.Background()
+		ln, err := up.Listen(ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		say(line{Kind: "listening", Addr: ln.Addr().String()})
+		return run(ctx, set, up, ln)
+	}()
+	if err != nil {
+		say(line{Kind: "failed", Err: err.Error()})
+		os.Exit(1)
+	}
+	say(line{Kind: "exit"})
+}
+
+// generation names a process in responses.
+func generation(up *handoff.Upgrader) string { return strconv.FormatUint(up.Generation(), 10) }
+
+// A service is a line of processes under test.
+type service struct {
+	tb   testing.TB
+	addr string
+	mu   sync.Mutex
+	all  []line
+	used []bool
+	news chan struct{}
+	pid  int
+	done sync.WaitGroup
+}
+
+func start(tb testing.TB, helper string, set settings) *service {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "baton")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	set.Dir = dir
+	b, err := json.Marshal(set)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cmd := testmain.Command(tb, helper)
+	cmd.Env = append(cmd.Env, envSettings+"="+string(b))
+	cmd.Stdout, cmd.Stderr = w, os.Stderr
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	_ = w.Close()
+	s := &service{tb: tb, news: make(chan struct{})}
+	s.done.Go(func() { s.read(r) })
+	s.done.Go(func() { _ = cmd.Wait() })
+	tb.Cleanup(func() {
+		for _, l := range s.heard() {
+			if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", l.PID)); err == nil && len(env) > 0 {
+				_ = syscall.Kill(l.PID, syscall.SIGKILL)
+			}
+		}
+		s.done.Wait()
+		_ = os.RemoveAll(dir)
+	})
+	s.addr = s.wait("listening").Addr
+	s.wait("owner")
+	return s
+}
+
+func (s *service) read(r *os.File) {
+	defer r.Close()
+	sc := bufio.NewScanner(r)
+	for sc.Scan() {
+		var l line
+		if json.Unmarshal(sc.Bytes(), &l) != nil {
+			continue
+		}
+		s.mu.Lock()
+		s.all, s.used = append(s.all, l), append(s.used, false)
+		if l.Kind == "owner" {
+			s.pid = l.PID
+		}
+		close(s.news)
+		s.news = make(chan struct{})
+		s.mu.Unlock()
+	}
+}
+
+func (s *service) heard() []line {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]line(nil), s.all...)
+}
+
+func (s *service) wait(kinds ...string) line {
+	s.tb.Helper()
+	limit := time.After(patience)
+	for {
+		s.mu.Lock()
+		for i, l := range s.all {
+			for _, kind := range kinds {
+				if !s.used[i] && l.Kind == kind {
+					s.used[i] = true
+					s.mu.Unlock()
+					return l
+				}
+			}
+		}
+		news := s.news
+		s.mu.Unlock()
+		select {
+		case <-news:
+		case <-limit:
+			s.tb.Fatalf("no %v: heard %+v", kinds, s.heard())
+		}
+	}
+}
+
+// upgrade replaces the process and waits for its end, which it returns.
+func (s *service) upgrade() handoff.Report {
+	s.tb.Helper()
+	s.mu.Lock()
+	pid := s.pid
+	s.mu.Unlock()
+	if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+		s.tb.Fatal(err)
+	}
+	if l := s.wait("committed", "upgrade-failed"); l.Kind != "committed" {
+		s.tb.Fatalf("upgrade: %s", l.Err)
+	}
+	s.wait("owner")
+	var report handoff.Report
+	if l := s.wait("stopped"); l.Report != nil {
+		report = *l.Report
+	}
+	if l := s.wait("exit", "failed"); l.Kind != "exit" {
+		s.tb.Fatalf("exit: %s", l.Err)
+	}
+	return report
+}
+
+// eachMode runs a test in each mode.
+func eachMode(t *testing.T, f func(t *testing.T, mode handoff.Mode)) {
+	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
+		t.Run(mode.String(), func(t *testing.T) { f(t, mode) })
+	}
+}
