@@ -133,8 +133,12 @@ func TestShortLimit(t *testing.T) {
 		if !slices.Contains(m.Is, "ErrTransfer") && !slices.Contains(m.Is, "ErrAborted") {
 			t.Errorf("upgrade: %v %s, want ErrTransfer or ErrAborted", m.Is, m.Err)
 		}
-		t.Logf("%v %s", m.Is, m.Err)
-		if m := s.wait("new"); !slices.Equal(m.Is, []string{"ErrTransfer"}) || !strings.Contains(m.Err, "RLIMIT_NOFILE") {
+		// One that comes by itself lives to tell what New has returned.
+		o := newService(t, s.set)
+		cmd := o.varied(variation{Crowd: 400})
+		cmd.Path = limited(t, "ulimit -Sn 100 && ulimit -Hn 200")
+		o.startCommand(cmd)
+		if m := o.wait("new"); !slices.Equal(m.Is, []string{"ErrTransfer"}) || !strings.Contains(m.Err, "RLIMIT_NOFILE") {
 			t.Errorf("the successor's New: %v %s, want ErrTransfer", m.Is, m.Err)
 		}
 		for id, addr := range addrs {
