@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
@@ -91,4 +92,23 @@ func Frames(chunks ...[]byte) (got []string, between bool) {
 		f.pass(c)
 	}
 	return got, f.between()
+}
+
+// CallBackRace has a Read of nc called back at the moment at which it returns
+// with what arrive sends.
+func CallBackRace(nc net.Conn, arrive func(raw syscall.Conn)) {
+	c := nc.(interface{ tracked() *conn }).tracked()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.called = true
+	arrive(c.raw)
+	_ = c.raw.SetReadDeadline(aLongTimeAgo)
+}
+
+// Waiting reports whether a Read of nc's is under way in which a move can come.
+func Waiting(nc net.Conn) bool {
+	c := nc.(interface{ tracked() *conn }).tracked()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reading && c.waiting
 }

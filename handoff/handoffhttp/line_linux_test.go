@@ -70,7 +70,10 @@ func (u *fakeUpgrader) Conns(name string) <-chan handoff.MovedConn {
 	return u.inbox[name]
 }
 
-func (u *fakeUpgrader) SendConn(_ context.Context, name string, conn net.Conn, state []byte) error {
+func (u *fakeUpgrader) SendConn(ctx context.Context, name string, conn net.Conn, state []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	u.mu.Lock()
 	next, refuse := u.next, u.refuse != 0
 	if u.refuse > 0 {

@@ -87,6 +87,13 @@ func TestManyIdle(t *testing.T) {
 			if l := end.Linger; l == nil || l.Moved != n || l.Stayed != 0 || len(l.Cut) != 0 {
 				t.Errorf("linger: %+v, want %d moved", l, n)
 			}
+			stopped, err := s.Wait(ctx, "stopped")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r := stopped.Report; r == nil || r.Open != n || r.Moved != n || r.Cut != 0 || len(r.CutBy) != 0 {
+				t.Errorf("the upgrader's report: %+v, want %d open and moved", r, n)
+			}
 			each(t, n, func(i int) error {
 				res, err := ask(cs[i])
 				if err == nil && (res.gen != fmt.Sprint(gen) || res.close) {

@@ -1,4 +1,4 @@
-// The soak command replaces an HTTP service many times under load, in each mode,
+// Soak replaces an HTTP service many times under load, in each mode,
 // beside the same service with http.Server.Shutdown, and tells how many requests
 // failed:
 //
