@@ -144,12 +144,7 @@ func (o *options) upgrade(ctx context.Context, r *run, s *rig.Service, c *rig.Cl
 		posts /= 10
 	}
 	for i := range o.upgrades {
-		m, err := s.Upgrade(ctx)
-		for m.Err == errParent { // it is at its end, but not gone
-			if m, err = s.Upgrade(ctx); err != nil {
-				<-time.After(10 * time.Millisecond)
-			}
-		}
+		m, err := replace(ctx, r.how, s)
 		if err != nil {
 			return err
 		}
@@ -176,6 +171,24 @@ func (o *options) upgrade(ctx context.Context, r *run, s *rig.Service, c *rig.Cl
 		}
 	}
 	return nil
+}
+
+// replace upgrades the service once. tableflip refuses while the process before
+// is at its end, but not gone, and may not hear of a signal that comes then.
+func replace(ctx context.Context, how string, s *rig.Service) (rig.Message, error) {
+	if how != rig.Tableflip {
+		return s.Upgrade(ctx)
+	}
+	for {
+		bound, cancel := context.WithTimeout(ctx, 10*time.Second)
+		m, err := s.Upgrade(bound)
+		cancel()
+		again := m.Err == errParent || errors.Is(err, context.DeadlineExceeded)
+		if err == nil || !again || ctx.Err() != nil {
+			return m, err
+		}
+		<-time.After(10 * time.Millisecond)
+	}
 }
 
 // report writes the table and the result, and returns the exit status: 1 if
