@@ -830,6 +830,17 @@ func TestSignalStorm(t *testing.T) {
 	})
 }
 
+// TestBackToBack upgrades a service again as soon as it is one process.
+func TestBackToBack(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Millisecond}).start()
+		for range 20 {
+			s.mustCommit()
+		}
+		s.stop()
+	})
+}
+
 // TestOwnSignals leaves SIGUSR2 to the program.
 func TestOwnSignals(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {

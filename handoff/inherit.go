@@ -200,9 +200,21 @@ func (e *engine) file(name string) (int, error) {
 func (e *engine) upgrade() <-chan error {
 	result := make(chan error, 1)
 	go func() { // ends with the child, or with its Ready, or with stop
-		result <- e.tf.Upgrade()
+		err := e.tf.Upgrade()
+		for notHeard(err) {
+			time.Sleep(time.Millisecond)
+			err = e.tf.Upgrade()
+		}
+		result <- err
 	}()
 	return result
+}
+
+// notHeard reports whether tableflip refuses to upgrade because its goroutine
+// has not heard yet what we know: that Ready was called, or that the parent has
+// ended, which WaitForParent tells first (v1.2.3, newParent and run).
+func notHeard(err error) bool {
+	return err != nil && (err.Error() == "process is not ready yet" || err.Error() == "parent hasn't exited")
 }
 
 // ready closes what was inherited and not asked for, and tells the parent that
