@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"testing"
 )
 
@@ -68,6 +69,15 @@ func (c *client) answer2(stream uint32) {
 	c.until("response", func(f frame) bool { return f.stream == stream && f.flags&1 != 0 })
 }
 
+// answers2 waits for the responses of streams, in any order.
+func (c *client) answers2(streams ...uint32) {
+	c.tb.Helper()
+	for len(streams) > 0 {
+		f := c.until("response", func(f frame) bool { return f.flags&1 != 0 && slices.Contains(streams, f.stream) })
+		streams = slices.DeleteFunc(streams, func(s uint32) bool { return s == f.stream })
+	}
+}
+
 // unencryptedHTTP2 has a generation speak it.
 func unencryptedHTTP2(g *generation) {
 	g.srv.Protocols = new(http.Protocols)
@@ -94,8 +104,7 @@ func TestGoAway(t *testing.T) {
 	ping := c.until("PING", func(f frame) bool { return f.kind == framePing })
 	c.request2(3) // it crosses GOAWAY
 	l.release("/")
-	c.answer2(1)
-	c.answer2(3)
+	c.answers2(1, 3)
 	if g.s.Open() != 1 {
 		t.Error("the connection has ended before the client has answered")
 	}

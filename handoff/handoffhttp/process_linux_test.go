@@ -188,10 +188,11 @@ func stayIn(tb testing.TB, n *netlab.Namespace) func(func()) {
 // TestDelayedLink is TestNoRequestLost with a round trip of 50 ms, during which
 // a request is on its way and nobody knows.
 func TestDelayedLink(t *testing.T) {
-	t.Parallel()
+	// Not beside others: netlab ends threads, and the kernel kills helpers with the
+	// thread that happened to start them.
 	testenv.Need(t, "root")
 	testenv.Need(t, "netns")
-	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+	delayed := func(t *testing.T, mode handoff.Mode) {
 		link := netlab.NewLink(t, 25*time.Millisecond)
 		server, client := stayIn(t, link.Server), stayIn(t, link.Client)
 		set := rig.Settings{How: rig.Baton, Mode: mode, Addr: net.JoinHostPort(netlab.ServerAddrs[0].String(), "8080")}
@@ -212,5 +213,8 @@ func TestDelayedLink(t *testing.T) {
 			t.Errorf("http.Server.Shutdown lost none of %d requests: the test proves nothing", o.OK)
 		}
 		t.Logf("control: %d requests, %d failed: %v", o.OK, o.Failed, o.Errors)
-	})
+	}
+	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
+		t.Run(mode.String(), func(t *testing.T) { delayed(t, mode) })
+	}
 }
