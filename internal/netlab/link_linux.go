@@ -97,7 +97,7 @@ func (n *Namespace) tun(t testing.TB, addrs []netip.Addr) *os.File {
 				if a.Is6() {
 					bits = 64
 				}
-				errs = append(errs, addAddr(name, netip.PrefixFrom(a, bits)))
+				errs = append(errs, addAddr(name, netip.PrefixFrom(a, bits)), awaitAddr(a))
 			}
 			return errors.Join(errs...)
 		}()

@@ -7,8 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -147,6 +149,38 @@ func addAddr(name string, p netip.Prefix) error {
 		return os.NewSyscallError("ioctl(SIOCSIFADDR)", errno)
 	}
 	return nil
+}
+
+// awaitAddr returns when an address of the thread's namespace can be used. Until
+// a worker of the kernel has ended the duplicate address detection, also that of
+// a device that needs none, an IPv6 address is tentative, and connections get
+// another source (ipv6_dev_get_saddr): ::1, of which nothing comes back.
+func awaitAddr(addr netip.Addr) error {
+	if addr.Is4() {
+		return nil
+	}
+	want := fmt.Sprintf("%x", addr.AsSlice())
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) { // a poll
+		list, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(list)) {
+			// Address, index, prefix length, scope, flags, device.
+			f := strings.Fields(line)
+			if len(f) < 6 || f[0] != want {
+				continue
+			}
+			flags, err := strconv.ParseUint(f[4], 16, 32)
+			if err != nil {
+				return fmt.Errorf("/proc/net/if_inet6: %w", err)
+			}
+			if flags&unix.IFA_F_TENTATIVE == 0 {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("address %v is still tentative", addr)
 }
 
 func ioctl(family int, nr uint, name string, set func(*unix.Ifreq)) error {

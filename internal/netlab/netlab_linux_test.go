@@ -45,6 +45,27 @@ func TestLink(t *testing.T) {
 	}
 }
 
+// A connection has the address of its end from the first moment on.
+func TestLinkAddresses(t *testing.T) {
+	testenv.Need(t, "netns")
+	for range 40 { // without awaitAddr one in ten has another
+		l := netlab.NewLink(t, 0)
+		for i, addr := range netlab.ServerAddrs {
+			l.Client.Do(func() {
+				c, err := net.Dial("udp", netip.AddrPortFrom(addr, 9).String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				if got := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr(); got != netlab.ClientAddrs[i] {
+					t.Errorf("connection to %v is from %v, want %v", addr, got, netlab.ClientAddrs[i])
+				}
+			})
+		}
+	}
+}
+
 // DoAs changes one thread, and that ends.
 func TestDoAs(t *testing.T) {
 	testenv.Need(t, "netns")
