@@ -114,16 +114,22 @@ func (s *Server) goodbye(c *conn) {
 	}()
 }
 
+// maxSending bounds the connections that are on their way to the successor at
+// once: each takes a second descriptor. It is a few batches of SCM_RIGHTS.
+const maxSending = 1024
+
 // depart passes a connection on to the successor. One that is not taken goes
 // back to net/http, to end there.
 func (s *Server) depart(c *conn) {
 	st := c.state()
+	s.sending <- struct{}{}
 	err := s.up.SendConn(s.limit, c.l.name, c.raw, st.encode())
+	<-s.sending
 	c.mu.Lock()
 	tries := c.tries + 1
 	c.mu.Unlock()
-	if err != nil && !errors.Is(err, handoff.ErrNotTaken) {
-		tries = maxTries
+	if errors.Is(err, handoff.ErrNotReady) || errors.Is(err, handoff.ErrClosed) || errors.Is(err, handoff.ErrUnsupported) {
+		tries = maxTries // anything else may be better in a moment
 	}
 	s.mu.Lock()
 	switch {

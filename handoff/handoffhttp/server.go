@@ -51,6 +51,7 @@ type Server struct {
 	ended     chan struct{} // closed when it ends: net/http gets nothing more
 	limit     context.Context
 	expire    context.CancelFunc // ends limit
+	sending   chan struct{}      // holds one for each SendConn under way
 	linger    sync.Once
 	report    *Report
 	wg        sync.WaitGroup // of all goroutines but net/http's
@@ -85,6 +86,7 @@ func newServer(up upgrader, srv *http.Server, c *Config) *Server {
 	s := &Server{
 		up: up, srv: srv, cfg: newConfig(c),
 		handler: srv.Handler, connState: srv.ConnState, connContext: srv.ConnContext,
+		sending:   make(chan struct{}, maxSending),
 		lingering: make(chan struct{}),
 		ended:     make(chan struct{}),
 		foreign:   make(map[net.Conn]*conn),
