@@ -8,13 +8,17 @@ TOOL := $(GO) tool -modfile=internal/tools/go.mod
 
 # Platforms that `make cross` compiles for, next to the one it runs on.
 CROSS ?= darwin/arm64 freebsd/amd64 windows/amd64 linux/arm linux/386 js/wasm
+# Modules beside the one at the root, with dependencies of their own.
+MODULES := reuseport/ebpf integration
 # Packages that a target works on.
 PKG ?= ./...
-# Time for each fuzz target, rounds of a benchmark, of a soak test, members to drain.
+# Time for each fuzz target, rounds of a benchmark, of a soak test, members to drain,
+# upgrades in each mode.
 FUZZTIME ?= 10s
 COUNT ?= 1
 SOAK ?= 20
 DRAINS ?= 2000
+UPGRADES ?= 200
 
 .PHONY: help
 help: ## list the targets
@@ -22,7 +26,7 @@ help: ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS)"
+	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES)"
 
 .PHONY: demo
 demo: ## upgrade a small service under load, in every mode
@@ -31,7 +35,7 @@ demo: ## upgrade a small service under load, in every mode
 .PHONY: test
 test: ## run the tests
 	$(GO) test -shuffle=on -timeout=20m $(PKG)
-	cd reuseport/ebpf && $(GO) test -shuffle=on ./...
+	@set -e; for module in $(MODULES); do (set -x; cd $$module && $(GO) test -short -shuffle=on -timeout=20m ./...); done
 
 .PHONY: race
 race: ## run the tests under the race detector (needs a C compiler)
@@ -46,9 +50,10 @@ lint: ## formatting, go vet, go fix, staticcheck
 	@files=$$($(TOOL) gofumpt -l .) && if [ -n "$$files" ]; then \
 		echo "$$files"; echo "these files are not formatted: make fmt"; exit 1; fi
 	$(GO) vet ./...
-	cd reuseport/ebpf && $(GO) vet ./...
 	$(GO) fix -diff ./...
 	$(TOOL) staticcheck ./...
+	@set -e; staticcheck=$$($(TOOL) -n staticcheck); for module in $(MODULES); do \
+		(set -x; cd $$module && $(GO) vet ./... && $(GO) fix -diff ./... && "$$staticcheck" ./...); done
 
 .PHONY: fmt
 fmt: ## format the sources
@@ -63,13 +68,13 @@ fix: ## rewrite the sources to newer Go, and format them
 tidy: ## bring go.mod and go.sum in line with the sources
 	$(GO) mod tidy
 	cd internal/tools && $(GO) mod tidy
-	cd reuseport/ebpf && $(GO) mod tidy
+	@set -e; for module in $(MODULES); do (set -x; cd $$module && $(GO) mod tidy); done
 
 .PHONY: tidy-check
 tidy-check: ## fail if make tidy would change something
 	$(GO) mod tidy -diff
 	cd internal/tools && $(GO) mod tidy -diff
-	cd reuseport/ebpf && $(GO) mod tidy -diff
+	@set -e; for module in $(MODULES); do (set -x; cd $$module && $(GO) mod tidy -diff); done
 	$(GO) mod verify
 
 .PHONY: cross
@@ -108,9 +113,17 @@ vuln: ## look the dependencies up in the Go vulnerability database (online)
 soak: ## run the tests of handoff and reuseport SOAK times
 	$(GO) test -shuffle=on -count=$(SOAK) -timeout=120m ./handoff/... ./reuseport/...
 
+.PHONY: soak-http
+soak-http: ## replace an HTTP server UPGRADES times in each mode under load, beside http.Server.Shutdown
+	$(GO) run ./handoff/handoffhttp/internal/soak -upgrades $(UPGRADES)
+
 .PHONY: soak-reuseport
 soak-reuseport: ## drain DRAINS members of reuseport groups under load
 	$(GO) run ./reuseport/internal/soak -drains $(DRAINS)
+
+.PHONY: integration
+integration: ## run all of module integration's tests (wrk, ab and h2load, if installed)
+	cd integration && $(GO) test -shuffle=on -count=1 -timeout=20m ./...
 
 .PHONY: hooks
 hooks: ## have git check staged Go files before each commit

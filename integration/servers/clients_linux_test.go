@@ -48,7 +48,10 @@ func serveShutdown(ctx context.Context, set settings, up *handoff.Upgrader, ln *
 // TestClients upgrades a service under the load of clients that nobody here
 // wrote, and reads in their output how many requests failed.
 func TestClients(t *testing.T) {
-	const seconds = 4
+	seconds := 4
+	if testing.Short() {
+		seconds = 1
+	}
 	for _, c := range []struct {
 		name   string
 		args   []string
@@ -57,12 +60,14 @@ func TestClients(t *testing.T) {
 		unsent *regexp.Regexp // counted among them, but never sent
 	}{
 		{
-			"wrk", []string{"-t2", "-c64", fmt.Sprintf("-d%ds", seconds)},
+			"wrk",
+			[]string{"-t2", "-c64", fmt.Sprintf("-d%ds", seconds)},
 			regexp.MustCompile(`Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)`),
 			regexp.MustCompile(`(\d+) requests in`), nil,
 		},
 		{
-			"ab", []string{"-k", "-r", "-c", "64", "-t", strconv.Itoa(seconds), "-n", "10000000"},
+			"ab",
+			[]string{"-k", "-r", "-c", "64", "-t", strconv.Itoa(seconds), "-n", "10000000"},
 			regexp.MustCompile(`Failed requests:\s+(\d+)`),
 			regexp.MustCompile(`Complete requests:\s+(\d+)`), nil,
 		},
@@ -70,7 +75,8 @@ func TestClients(t *testing.T) {
 			// After GOAWAY it tries to open one more stream, which its own library
 			// refuses, and counts that as failed: "Process Request Failure", with
 			// the thread's sum so far. One thread, so that there is one sum.
-			"h2load", []string{"-c16", "-m8", "-t1", fmt.Sprintf("-D%d", seconds)},
+			"h2load",
+			[]string{"-c16", "-m8", "-t1", fmt.Sprintf("-D%d", seconds)},
 			regexp.MustCompile(`(\d+) failed`),
 			regexp.MustCompile(`(\d+) succeeded`),
 			regexp.MustCompile(`(?s).*Process Request Failure:(\d+)`),
@@ -94,7 +100,7 @@ func TestClients(t *testing.T) {
 				}
 				done := make(chan error, 1)
 				go func() { done <- cmd.Wait() }()
-				tick := time.NewTicker(seconds * time.Second / 8)
+				tick := time.NewTicker(time.Duration(seconds) * time.Second / 8)
 				defer tick.Stop()
 				upgrades := 0
 				for running := true; running; {
@@ -136,9 +142,15 @@ func TestClients(t *testing.T) {
 				return // it takes GOAWAY in one phase as well, where it refuses streams
 			}
 			t.Run("control", func(t *testing.T) {
-				if ok, failed := run(t, "shutdown", handoff.Takeover); failed == 0 {
-					t.Errorf("http.Server.Shutdown lost none of %d requests: the test proves nothing", ok)
+				total := 0
+				for range 5 { // one round is enough unless the machine is busy
+					ok, failed := run(t, "shutdown", handoff.Takeover)
+					if failed > 0 {
+						return
+					}
+					total += ok
 				}
+				t.Errorf("http.Server.Shutdown lost none of %d requests: the test proves nothing", total)
 			})
 		})
 	}

@@ -18,7 +18,7 @@ import (
 // that no generated code is needed.
 type echoServer struct{ gen string }
 
-type echoer interface{}
+type echoer any
 
 var echoDesc = grpc.ServiceDesc{
 	ServiceName: "Echo",
