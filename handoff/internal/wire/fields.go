@@ -127,6 +127,7 @@ func (m *Linger) fields(c *codec) {
 	c.uint64(2, &m.Moved)
 	c.uint64(3, &m.Cut)
 	c.int64(4, (*int64)(&m.Remaining))
+	c.bool(5, &m.Holds)
 }
 
 func (m *EndLinger) fields(c *codec) {
@@ -148,6 +149,11 @@ func (m *Adopt) fields(c *codec) {
 }
 
 func (m *Stderr) fields(*codec) {}
+
+func (m *Lend) fields(c *codec) {
+	c.uint32(1, &m.Seq)
+	structs(c, 2, &m.Entries)
+}
 
 func (m *Request) fields(c *codec) {
 	c.string(1, &m.Op, MaxOp)

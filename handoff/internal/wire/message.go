@@ -31,6 +31,7 @@ const (
 	TypeBye
 	TypeAdopt
 	TypeStderr
+	TypeLend
 
 	TypeRequest  Type = 64
 	TypeResponse Type = 65
@@ -150,7 +151,7 @@ type States struct {
 	Entries []State
 }
 
-// Ack acknowledges a Sockets, States, Conns or Adopt message.
+// Ack acknowledges a Sockets, States, Lend, Conns or Adopt message.
 type Ack struct {
 	Seq   uint32
 	Taken uint32 // how many entries, from the first on, the receiver keeps
@@ -224,12 +225,14 @@ type Conns struct {
 	Entries []Conn
 }
 
-// Linger reports how far the predecessor has come after Commit.
+// Linger reports how far the predecessor has come after Commit. By the first one
+// the predecessor has closed its stream sockets.
 type Linger struct {
 	Open      uint64        // connections still open
 	Moved     uint64        // connections passed to the successor
 	Cut       uint64        // connections closed by force
 	Remaining time.Duration // until the linger limit; negative if there is none
+	Holds     bool          // the predecessor still has datagram sockets open, for answers
 }
 
 // EndLinger asks a lingering predecessor to end now.
@@ -258,6 +261,14 @@ type Adopt struct {
 // should have in the end, and the read and the write end of the pipe through
 // which the predecessor sees it until then.
 type Stderr struct{}
+
+// Lend carries duplicates of the sockets that a successor in mode Drain is about
+// to serve on, before the kernel can give them anything: a descriptor for each
+// entry. Whichever process is left serves what they hold.
+type Lend struct {
+	Seq     uint32 // answered by Ack
+	Entries []Socket
+}
 
 // Request is an operator's request to the control socket.
 type Request struct {
@@ -295,5 +306,6 @@ func (*EndLinger) Type() Type  { return TypeEndLinger }
 func (*Bye) Type() Type        { return TypeBye }
 func (*Adopt) Type() Type      { return TypeAdopt }
 func (*Stderr) Type() Type     { return TypeStderr }
+func (*Lend) Type() Type       { return TypeLend }
 func (*Request) Type() Type    { return TypeRequest }
 func (*Response) Type() Type   { return TypeResponse }

@@ -48,11 +48,15 @@ var samples = []wire.Message{
 	&wire.RolledBack{Accepted: 14},
 	&wire.Took{},
 	&wire.Conns{Seq: 4, Entries: []wire.Conn{{Name: "ws", State: []byte{0, 1, 2, 255}}, {Name: "redis"}}},
-	&wire.Linger{Open: 20, Moved: 5, Cut: 1, Remaining: -time.Nanosecond},
+	&wire.Linger{Open: 20, Moved: 5, Cut: 1, Remaining: -time.Nanosecond, Holds: true},
 	&wire.EndLinger{Reason: "too many are lingering"},
 	&wire.Bye{Open: 1, Moved: 24, Cut: 2},
 	&wire.Adopt{Seq: 5, Version: 1, Generation: 40, PID: 33, Build: "api 2.6.9"},
 	&wire.Stderr{},
+	&wire.Lend{Seq: 6, Entries: []wire.Socket{
+		{Kind: wire.KindListener, Network: "tcp", Address: ":8080", Bound: "[::]:8080", Domain: 10, SockType: 1, Protocol: 6},
+		{Kind: wire.KindPacket, Network: "udp4", Address: ":53", Shard: 1, Bound: "0.0.0.0:53", Domain: 2, SockType: 2, Protocol: 17},
+	}},
 	&wire.Request{Op: "upgrade", Body: []byte(`{"wait":true}`)},
 	&wire.Response{Final: true, Code: wire.CodeNotReady, Body: []byte(`{"error":"starting"}`)},
 }

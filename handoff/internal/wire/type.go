@@ -51,6 +51,8 @@ func newMessage(t Type) Message {
 		return new(Adopt)
 	case TypeStderr:
 		return new(Stderr)
+	case TypeLend:
+		return new(Lend)
 	case TypeRequest:
 		return new(Request)
 	case TypeResponse:
@@ -108,6 +110,8 @@ func (t Type) String() string {
 		return "Adopt"
 	case TypeStderr:
 		return "Stderr"
+	case TypeLend:
+		return "Lend"
 	case TypeRequest:
 		return "Request"
 	case TypeResponse:
