@@ -44,6 +44,10 @@ type Predecessor struct {
 	Stderr func() []int
 	// Kill kills the successor's process. nil means that it is not ours to kill.
 	Kill func()
+	// Lent is given what a successor in mode Drain lends before it serves on it,
+	// and owns the descriptors, on an error too. nil means that a Lend message
+	// breaks the protocol.
+	Lent func(entries []wire.Socket, fds []int) error
 	// Entered is told of each phase as it begins.
 	Entered func(Phase)
 
@@ -68,6 +72,7 @@ type Predecessor struct {
 
 	deadline, trialOver, lastWords <-chan time.Time
 	graced, garbled, leaving       bool
+	parted                         bool
 }
 
 // Phase names a part of the upgrade for those who watch it.
@@ -93,6 +98,9 @@ type Result struct {
 	Hello wire.Hello
 	// Trial is what the successor told.
 	Trial Trial
+	// Parted says that a successor that is not committed has told so itself: it
+	// had closed its sockets by then.
+	Parted bool
 	// Lingering goes on with the conversation after Commit. It is nil if there
 	// is nobody to talk to.
 	Lingering *Lingering
@@ -120,7 +128,7 @@ func (p *Predecessor) Run(arrivals <-chan Arrival) Result {
 	p.loop(arrivals)
 	p.enter(PhaseDone)
 
-	res := Result{Committed: p.state.phase == offerCommitted, Hello: p.hello, Trial: p.trial}
+	res := Result{Committed: p.state.phase == offerCommitted, Hello: p.hello, Trial: p.trial, Parted: p.parted}
 	if !res.Committed {
 		if p.conv != nil {
 			p.conv.close()
@@ -169,6 +177,10 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 					continue
 				}
 				p.gone(p.conv.gone(), "the conversation ended")
+				continue
+			}
+			if m, is := in.msg.(*wire.Lend); is {
+				p.lent(m, in.fds)
 				continue
 			}
 			_ = fdx.Close(in.fds...) // a successor sends none
@@ -338,6 +350,25 @@ func (p *Predecessor) passStates(t *transfer) error {
 	return t.states(w.blobs)
 }
 
+// lent takes what the successor lends. It has not said Ready: nothing waits in
+// these sockets yet, so one that comes too late is no loss.
+func (p *Predecessor) lent(m *wire.Lend, fds []int) {
+	switch {
+	case p.state.phase == offerWithdrawing:
+		_ = fdx.Close(fds...) // it has not read Rollback yet, and gets no Ack
+		return
+	case p.Lent == nil || p.state.phase != offerWarming || len(fds) != len(m.Entries):
+		_ = fdx.Close(fds...) // nobody else knows them
+		p.because(offerProtocolError, &Error{Text: fmt.Sprintf("%d sockets lent out of turn", len(m.Entries))})
+		return
+	}
+	if err := p.Lent(m.Entries, fds); err != nil {
+		p.because(offerTransferError, &Error{Text: "sockets that the successor lends", Err: err})
+		return
+	}
+	p.send(&wire.Ack{Seq: m.Seq, Taken: uint32(len(m.Entries))})
+}
+
 // message turns a message into an event.
 func (p *Predecessor) message(m wire.Message) {
 	switch m := m.(type) {
@@ -363,8 +394,10 @@ func (p *Predecessor) message(m wire.Message) {
 		p.trial.Accepted = m.Accepted
 		p.event(offerConfirmed)
 	case *wire.Abort:
+		p.parted = true
 		p.because(offerAborted, &Error{Text: m.Reason})
 	case *wire.RolledBack:
+		p.parted = true
 		p.trial.Accepted = m.Accepted
 		p.event(offerRolledBack)
 	case *wire.Took:

@@ -1,0 +1,174 @@
+package session_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// lender is a successor that lends n sockets, which are copies of w.
+func lender(t *testing.T, w *witness, n int, join error) (*newSide, script, chan bool) {
+	t.Helper()
+	var side *newSide
+	side, s := listen(t, func(s *session.Successor) {
+		s.Lend = func() ([]session.Item, func()) {
+			side.note("lend")
+			items := make([]session.Item, n)
+			for i := range items {
+				items[i] = session.Item{Socket: wire.Socket{Kind: wire.KindListener, Bound: "b"}, FD: w.dup()}
+			}
+			return items, func() { side.note("release") }
+		}
+		s.Join = func() error {
+			side.note("join")
+			return join
+		}
+	})
+	ready := make(chan bool, 1)
+	go func() { ready <- side.s.Ready() }()
+	return side, s, ready
+}
+
+func TestLend(t *testing.T) {
+	t.Run("taken", func(t *testing.T) {
+		t.Parallel()
+		w := newWitness(t)
+		n, s, ready := lender(t, w, 300, nil)
+		for _, want := range []int{253, 47} {
+			m := hear[*wire.Lend](s)
+			wantCalls(t, &n.journal, "lend") // the kernel gives nothing before the predecessor has them
+			if len(m.Entries) != want || m.Entries[0].Bound != "b" {
+				t.Errorf("Lend: %d entries, %+v", len(m.Entries), m.Entries[0])
+			}
+			s.say(&wire.Ack{Seq: m.Seq})
+		}
+		hear[*wire.Ready](s)
+		if !<-ready {
+			t.Error("Ready() = false")
+		}
+		wantCalls(t, &n.journal, "lend release join open")
+		s.say(&wire.Commit{})
+		hear[*wire.Committed](s)
+		n.wantOwner(false)
+	})
+	t.Run("predecessor dies", func(t *testing.T) {
+		t.Parallel()
+		n, s, ready := lender(t, newWitness(t), 1, nil)
+		hear[*wire.Lend](s)
+		_ = s.link.Close()
+		n.wantOwner(true)
+		if !<-ready {
+			t.Error("Ready() = false")
+		}
+		wantCalls(t, &n.journal, "lend gone release join open own")
+	})
+	t.Run("predecessor withdraws", func(t *testing.T) {
+		t.Parallel()
+		n, s, ready := lender(t, newWitness(t), 1, nil)
+		hear[*wire.Lend](s)
+		s.say(&wire.Rollback{Reason: "no"})
+		hear[*wire.RolledBack](s)
+		_ = s.link.Close()
+		n.wantQuit(session.ReasonRolledBack)
+		if <-ready {
+			t.Error("Ready() = true")
+		}
+		wantCalls(t, &n.journal, "lend shut release")
+	})
+	t.Run("can't join", func(t *testing.T) {
+		t.Parallel()
+		n, s, ready := lender(t, newWitness(t), 1, errors.New("another user"))
+		s.say(&wire.Ack{Seq: hear[*wire.Lend](s).Seq})
+		if m := hear[*wire.Abort](s); !strings.Contains(m.Reason, "another user") {
+			t.Errorf("Abort: %q", m.Reason)
+		}
+		_ = s.link.Close()
+		n.wantQuit(session.ReasonAborted)
+		if <-ready {
+			t.Error("Ready() = true")
+		}
+		wantCalls(t, &n.journal, "lend release join shut")
+	})
+}
+
+// TestLendUnanswered lends to a predecessor that is hung.
+func TestLendUnanswered(t *testing.T) {
+	w := newWitness(t)
+	bubble(t, func(t *testing.T) {
+		n, s, _ := lender(t, w, 1, nil)
+		hear[*wire.Lend](s)
+		hear[*wire.Abort](s)
+		_ = s.link.Close()
+		n.wantQuit(session.ReasonHung)
+		wantCalls(t, &n.journal, "lend shut release")
+	})
+}
+
+// TestLent has a successor lend in and out of turn.
+func TestLent(t *testing.T) {
+	cases := []struct {
+		name   string
+		take   bool  // the predecessor is in mode Drain
+		err    error // of its hook
+		late   bool  // after Ready
+		fds    int
+		reason session.Reason
+	}{
+		{"taken", true, nil, false, 2, session.ReasonAborted},
+		{"refused", true, errors.New("not reuseport"), false, 2, session.ReasonTransfer},
+		{"in another mode", false, nil, false, 2, session.ReasonProtocol},
+		{"too late", true, nil, true, 2, session.ReasonProtocol},
+		{"descriptors missing", true, nil, false, 1, session.ReasonProtocol},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			a, b := wirePair(t, hang)
+			o := newOldSide(t, session.Timeouts{Ready: hang, Probation: hang, Hang: hang})
+			var got []int
+			if c.take {
+				o.Lent = func(entries []wire.Socket, fds []int) error {
+					got = fds
+					if c.err != nil {
+						_ = fdx.Close(fds...) // ours
+						return c.err
+					}
+					return nil
+				}
+			}
+			o.start(a)
+			s := script{t, b}
+			s.warm()
+			if c.late {
+				s.say(&wire.Ready{})
+				hear[*wire.Paused](s)
+			}
+			w := newWitness(t)
+			fds := make([]int, c.fds)
+			for i := range fds {
+				fds[i] = w.dup()
+			}
+			if err := b.Send(&wire.Lend{Seq: 1, Entries: make([]wire.Socket, 2)}, fds); err != nil {
+				t.Fatal(err)
+			}
+			if c.reason == session.ReasonAborted {
+				if m := heed[*wire.Ack](s); m.Seq != 1 || m.Taken != 2 {
+					t.Errorf("Ack = %+v", m)
+				}
+				closeAll(t, got)
+			} else {
+				heed[*wire.Rollback](s)
+			}
+			s.say(&wire.Abort{Reason: "the end"})
+			res, _ := o.wantFailed(c.reason)
+			if !res.Parted {
+				t.Error("Result.Parted = false of a successor that has said Abort")
+			}
+			w.gone()
+		})
+	}
+}
