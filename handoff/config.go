@@ -2,7 +2,6 @@ package handoff
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -38,8 +37,8 @@ type Config struct {
 	// /run/baton/NAME/control.sock for root and
 	// $XDG_RUNTIME_DIR/baton/NAME/control.sock for others (without
 	// XDG_RUNTIME_DIR: baton-UID/NAME/control.sock in [os.TempDir]).
-	// Takeover needs a Name or a ControlSocket. Inherit without either uses an
-	// unnamed control socket that only its own successors find.
+	// Takeover and Drain need a Name or a ControlSocket. Inherit without either
+	// uses an unnamed control socket that only its own successors find.
 	Name string
 	// ControlSocket is the path of the control socket, instead of the one that
 	// comes from Name. Its folder is created with mode 0700 if it is missing,
@@ -172,9 +171,9 @@ func (cfg *config) check() error {
 		if cfg.Executable != "" || cfg.Args != nil {
 			return fmt.Errorf("%w: Executable and Args: tableflip starts os.Args again; use Takeover", ErrUnsupported)
 		}
-	case Takeover:
+	case Takeover, Drain:
 		if cfg.Name == "" && cfg.ControlSocket == "" {
-			return errors.New("mode takeover needs Name or ControlSocket, for a successor to find")
+			return fmt.Errorf("mode %v needs Name or ControlSocket, for a successor to find", cfg.Mode)
 		}
 	default:
 		return fmt.Errorf("%w: %v", ErrUnsupported, cfg.Mode)

@@ -122,11 +122,16 @@ func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
 		up.arrive(a)
 		return nil
 	}
+	if err := u.visits.settled(hangTimeout / 2); err != nil {
+		return err
+	}
 	up, err := u.begin()
 	if err != nil {
 		return err
 	}
-	up.report.Mode = Takeover
+	if up.report.Mode != Drain {
+		up.report.Mode = Takeover
+	}
 	up.report.Successor.PID = cred.PID
 	up.arrivals <- a
 	u.log.Info("upgrade started by the successor", "pid", cred.PID)

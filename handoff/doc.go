@@ -28,6 +28,11 @@
 // same host, a new unit, a shell. A process can be replaced in one mode and
 // replace its own successor in another.
 //
+// [Drain] gives the successor sockets of its own beside the predecessor's, for
+// services of which several share a port. Each side has duplicates of the
+// other's members, so that what waits in the queue of a process that is killed,
+// rolled back or replaced is served by the other.
+//
 // # What is not its business
 //
 // The package does not look into connections: what a protocol needs to end one

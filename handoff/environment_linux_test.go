@@ -135,7 +135,7 @@ func variedMain(args []string) {
 			fail("chdir", err)
 		}
 	}
-	addrs, err := listenAll(up, set.Sockets, false)
+	addrs, err := listenAll(up, set.Sockets, settings{})
 	if err != nil {
 		fail("listen", err)
 	}

@@ -44,7 +44,8 @@ func (u *Upgrader) Lingering() []Predecessor {
 }
 
 // follow watches a predecessor until it is gone.
-func (u *Upgrader) follow(f *session.Following) {
+// lending is nil, unless f is who has lent us its members.
+func (u *Upgrader) follow(f *session.Following, lending *lending) {
 	w := &following{f: f, stopped: make(chan struct{})}
 	f.Deliver = func(name string, state []byte, fd int) bool {
 		return u.deliver(f.Predecessor().Generation, name, state, fd)
@@ -53,6 +54,7 @@ func (u *Upgrader) follow(f *session.Following) {
 		u.mu.Lock()
 		w.last = m
 		u.mu.Unlock()
+		lending.linger(m)
 	}
 	f.Adopt = func(m wire.Adopt, fd int) bool {
 		c, err := unixConn(fd)
@@ -61,7 +63,7 @@ func (u *Upgrader) follow(f *session.Following) {
 			return false
 		}
 		older := session.Follow(session.NewWireLink(fdpass.New(c), hangTimeout), m)
-		u.wg.Go(func() { u.follow(older) }) // ends with that conversation
+		u.wg.Go(func() { u.follow(older, nil) }) // ends with that conversation
 		return true
 	}
 	u.mu.Lock()
@@ -77,6 +79,7 @@ func (u *Upgrader) follow(f *session.Following) {
 	}
 	u.limitLingering()
 	bye, clean := f.Run()
+	lending.ended()
 	close(w.stopped)
 	u.mu.Lock()
 	for i, o := range u.followings {

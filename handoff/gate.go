@@ -35,6 +35,7 @@ type gate struct {
 
 	mu       sync.Mutex
 	deadline time.Time     // the user's own
+	poked    bool          // the socket has a deadline in the past: see poke
 	changed  chan struct{} // closed and replaced whenever state or deadline change
 	empty    chan struct{} // closed by the last one out, if somebody waits for it
 	entered  chan struct{} // closed when the first call goes in after the gate opened
@@ -155,7 +156,7 @@ func (g *gate) set(s gateState) {
 		return
 	}
 	if s == gateOpen {
-		_ = g.interrupt(g.deadline) // fails only on a closed socket, which Accept reports
+		_ = g.interrupt(g.limitLocked()) // fails only on a closed socket, which Accept reports
 		g.state.Store(int32(s))
 	} else {
 		g.state.Store(int32(s))
@@ -173,7 +174,30 @@ func (g *gate) setDeadline(t time.Time) error {
 	if gateState(g.state.Load()) != gateOpen {
 		return nil // it takes effect when the gate opens
 	}
-	return g.interrupt(t)
+	return g.interrupt(g.limitLocked())
+}
+
+// poke calls those who are inside out, and lets no call on the socket block,
+// until calm: there is something to be had elsewhere.
+func (g *gate) poke() { g.setPoked(true) }
+
+func (g *gate) calm() { g.setPoked(false) }
+
+func (g *gate) setPoked(on bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.poked = on
+	if gateState(g.state.Load()) == gateOpen {
+		_ = g.interrupt(g.limitLocked()) // as in set
+	}
+}
+
+// limitLocked is the deadline of the socket while the gate is open.
+func (g *gate) limitLocked() time.Time {
+	if g.poked {
+		return aLongTimeAgo
+	}
+	return g.deadline
 }
 
 func (g *gate) notifyLocked() {

@@ -15,6 +15,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // join finds the predecessor, if there is one, by what our environment says
@@ -132,9 +133,9 @@ func (u *Upgrader) joinControl(tries int) error {
 			u.control.gate.open()
 		}
 		return err
-	case u.cfg.Mode != Takeover:
+	case u.cfg.Mode == Inherit:
 		_ = c.Close() // whoever it is
-		return fmt.Errorf("handoff: control socket %s: %w: another process serves it: choose another Name, or mode Takeover to replace it", path, syscall.EADDRINUSE)
+		return fmt.Errorf("handoff: control socket %s: %w: another process serves it: choose another Name, or mode Takeover or Drain to replace it", path, syscall.EADDRINUSE)
 	}
 	err = u.joinOver(c, wire.ViaDial)
 	if errors.Is(err, ErrClosed) && tries > 0 {
@@ -204,6 +205,12 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		return joinError(err)
 	}
 	u.successor, u.welcome = s, got.Welcome
+	if Mode(got.Welcome.Mode) == Drain && via != wire.ViaInherit {
+		if err := u.borrow(conn, got, via); err != nil {
+			got.Close()
+			return err
+		}
+	}
 	u.generation = got.Welcome.Generation + 1
 	if len(got.Stderr) == 3 {
 		fds := got.Stderr
@@ -223,12 +230,27 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		// Only when somebody is in Accept here does the predecessor stop: no gap.
 		u.table.entered(enterTimeout)
 	}
-	s.Shut = u.table.shut
+	s.Shut = func() {
+		u.table.shut()
+		if u.lending != nil {
+			// The predecessor serves what they hold, and waits for us.
+			if err := u.table.leave(wire.KindListener, wire.KindPacket); err != nil {
+				u.log.Warn("release sockets", "error", err)
+			}
+		}
+	}
 	s.Own = func() {
 		// In this order: the PID file names us before anybody hears of it.
 		if err := errors.Join(u.pid.write(), u.own()); err != nil {
 			u.log.Error("commit", "error", err)
 		}
+		if u.lending != nil {
+			u.takeInLoans()
+		}
+	}
+	s.Join = u.joinGroups
+	if u.lending != nil {
+		s.Lend = u.lend
 	}
 	s.Gone = u.redirect.restore
 	s.Healthy = u.cfg.Healthy
@@ -236,6 +258,26 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	s.Conns = u.conns.names
 	u.log.Info("joined", "predecessor", got.Welcome.PID, "generation", u.generation, "sockets", len(got.Sockets))
 	u.emit(Event{Kind: EventJoined})
+	return nil
+}
+
+// borrow notes that the predecessor's TCP and UDP sockets are loans.
+func (u *Upgrader) borrow(conn *fdpass.Conn, got *session.Received, via wire.Via) error {
+	cred, err := conn.Peer()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrPeerRefused, err)
+	}
+	if cred.UID != os.Geteuid() {
+		return explainForeign(fmt.Errorf("%w: the running process has uid %d, we have %d", reuseport.ErrForeign, cred.UID, os.Geteuid()))
+	}
+	// Who dialled is told who made the control socket, which may be one of an
+	// older generation.
+	pid := cred.PID
+	if via == wire.ViaDial {
+		pid = int(got.Welcome.PID)
+	}
+	u.lending = newLending(pid)
+	u.table.lent = true
 	return nil
 }
 
@@ -339,6 +381,8 @@ func (u *Upgrader) succeed() {
 		return
 	}
 	if t.Following != nil {
-		u.follow(t.Following)
+		u.follow(t.Following, u.lending)
+		return
 	}
+	u.lending.ended()
 }

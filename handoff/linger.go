@@ -53,7 +53,7 @@ func (u *Upgrader) tellLinger(l *session.Lingering, end time.Time) {
 	if !end.IsZero() {
 		left = max(0, time.Until(end))
 	}
-	l.Tell(wire.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: left})
+	l.Tell(wire.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: left, Holds: u.holds.Load()})
 }
 
 // finishReport adds the linger to the account of the upgrade that replaced us.

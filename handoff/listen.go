@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // Listen returns the predecessor's listener for network and address, or binds
@@ -22,6 +24,11 @@ import (
 // (several sockets can share an address with SO_REUSEPORT, set by
 // Config.ListenConfig's Control). Failing that, a socket that is bound to the
 // address is taken. Port 0 keeps the port that it came to mean.
+//
+// In mode Drain a TCP or UDP socket is always a new one, on the address of the
+// predecessor's. It joins the running ones at Ready; an error that matches
+// [ErrUnsupported] and [reuseport.ErrForeign] says that it can't: they belong to
+// another user, or were made without SO_REUSEPORT.
 //
 // The errors of binding are those of package net; a unix socket whose owner
 // was killed is replaced. After Done it returns [ErrClosed].
@@ -57,48 +64,206 @@ func (u *Upgrader) listen(ctx context.Context, k key) (*Listener, error) {
 	if err := u.mayListen(); err != nil {
 		return nil, err
 	}
-	ln, from, err := u.claimListener(k)
+	s, from, err := u.listenerSocket(ctx, k)
 	if err != nil {
-		return nil, fmt.Errorf("handoff: listen %v: %w", k, err)
-	}
-	inherited := ln != nil
-	if !inherited {
-		if ln, err = u.bind(ctx, k); err != nil {
-			return nil, fmt.Errorf("handoff: %w", err)
-		}
-	}
-	s, err := newListenerSocket(k, ln, inherited, &u.cfg.listenConfig)
-	if err != nil {
-		return nil, fmt.Errorf("handoff: listen %v: %w", k, err)
+		return nil, err
 	}
 	s.ln.conns = u.conns
 	if err := u.add(s, from); err != nil {
 		return nil, fmt.Errorf("handoff: listen %v: %w", k, err)
 	}
+	if err := u.joinNow(s); err != nil {
+		return nil, fmt.Errorf("handoff: listen %v: %w", k, errors.Join(err, u.table.drop(s)))
+	}
 	return s.ln, nil
+}
+
+// listenerSocket gets the predecessor's listener or makes a new one.
+func (u *Upgrader) listenerSocket(ctx context.Context, k key) (*socket, *wire.Socket, error) {
+	var ln net.Listener
+	var from *wire.Socket
+	var err error
+	if u.lending == nil || !u.drains(k) {
+		if ln, from, err = u.claimListener(k); err != nil {
+			return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, err)
+		}
+	}
+	if ln == nil && u.drains(k) {
+		s, from, err := u.bindLate(ctx, k)
+		if err != nil {
+			return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, explainForeign(err))
+		}
+		return s, from, nil
+	}
+	inherited := ln != nil
+	if !inherited {
+		if ln, err = u.bind(ctx, k); err != nil {
+			return nil, nil, fmt.Errorf("handoff: %w", err)
+		}
+	}
+	s, err := newListenerSocket(k, ln, inherited, &u.cfg.listenConfig)
+	if err != nil {
+		return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, err)
+	}
+	return s, from, nil
+}
+
+// drains reports whether a socket for k that is made here is a member of a
+// SO_REUSEPORT group, which joins when this process is ready.
+func (u *Upgrader) drains(k key) bool {
+	if !inet(&wire.Socket{Kind: k.kind, Network: k.network}) {
+		return false
+	}
+	return u.lending != nil || u.cfg.Mode == Drain
+}
+
+// claimLoan returns the predecessor's member for k, with FD -1 if it has none.
+// The table keeps it.
+func (u *Upgrader) claimLoan(k key) (session.Item, *wire.Socket, error) {
+	none := session.Item{FD: -1}
+	if u.lending == nil {
+		return none, nil, nil
+	}
+	it, ok := u.table.claim(k)
+	if !ok {
+		return none, nil, nil
+	}
+	u.table.keep(*it)
+	return *it, &it.Socket, checkMember(it.FD)
+}
+
+// bindLate binds a TCP listener that listens when this process is ready.
+func (u *Upgrader) bindLate(ctx context.Context, k key) (*socket, *wire.Socket, error) {
+	loan, from, err := u.claimLoan(k)
+	if err != nil {
+		return nil, nil, err
+	}
+	address := k.address
+	if from != nil {
+		address = loan.Socket.Bound
+	}
+	m, err := reuseport.Bind(ctx, k.network, address, &reuseport.Config{Control: u.cfg.listenConfig.Control})
+	if err != nil {
+		return nil, nil, err
+	}
+	fd, err := fdx.Dup(m)
+	if err != nil {
+		return nil, nil, errors.Join(err, m.Close())
+	}
+	ln, err := fdx.Listener(fd, k.String())
+	if err != nil {
+		return nil, nil, errors.Join(err, m.Close())
+	}
+	s, err := newListenerSocket(k, ln, true, &u.cfg.listenConfig)
+	if err != nil {
+		return nil, nil, errors.Join(err, m.Close())
+	}
+	s.unused = func() { _ = m.Close() } // it has nothing yet
+	s.late = func() error {
+		defer m.Close() // ln is the same socket
+		if err := m.Listen(); err != nil {
+			return err
+		}
+		s.entry.Listening = true
+		return nil
+	}
+	return s, from, nil
+}
+
+// bindPacketLate makes a datagram socket that is bound when this process is
+// ready, if there is a running one to take the address from, or a bound one.
+func (u *Upgrader) bindPacketLate(ctx context.Context, k key) (*socket, *wire.Socket, error) {
+	loan, from, err := u.claimLoan(k)
+	if err != nil {
+		return nil, nil, err
+	}
+	lc := u.cfg.listenConfig
+	if from == nil {
+		lc.Control = reuseport.Control(lc.Control)
+		pc, err := lc.ListenPacket(ctx, k.network, k.address)
+		if err != nil {
+			return nil, nil, err
+		}
+		s, err := newPacketSocket(k, pc)
+		return s, nil, err
+	}
+	pc, bind, err := openLate(k, loan, &lc)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := newPacketSocket(k, pc)
+	if err != nil {
+		return nil, nil, err
+	}
+	address, err := netip.ParseAddrPort(loan.Socket.Bound)
+	if err != nil {
+		return nil, nil, errors.Join(err, s.release())
+	}
+	s.pc.local = net.UDPAddrFromAddrPort(address)
+	s.pc.unbound.Store(true)
+	s.entry.Bound, s.entry.Sockname = loan.Socket.Bound, loan.Socket.Sockname
+	s.late = func() error {
+		if err := bind(); err != nil {
+			return err
+		}
+		s.pc.unbound.Store(false)
+		return nil
+	}
+	return s, from, nil
+}
+
+// joinNow has a socket that was made late join its group at once.
+func (u *Upgrader) joinNow(s *socket) error {
+	u.mu.Lock()
+	starting := u.phase == phaseStarting
+	u.mu.Unlock()
+	if starting {
+		return nil
+	}
+	return s.join()
 }
 
 func (u *Upgrader) listenPacket(ctx context.Context, k key) (*PacketConn, error) {
 	if err := u.mayListen(); err != nil {
 		return nil, err
 	}
-	pc, from, err := u.claimPacketConn(k)
+	s, from, err := u.packetSocket(ctx, k)
 	if err != nil {
-		return nil, fmt.Errorf("handoff: listen %v: %w", k, err)
-	}
-	if pc == nil {
-		if pc, err = u.bindPacket(ctx, k); err != nil {
-			return nil, fmt.Errorf("handoff: %w", err)
-		}
-	}
-	s, err := newPacketSocket(k, pc)
-	if err != nil {
-		return nil, fmt.Errorf("handoff: listen %v: %w", k, err)
+		return nil, err
 	}
 	if err := u.add(s, from); err != nil {
 		return nil, fmt.Errorf("handoff: listen %v: %w", k, err)
 	}
 	return s.pc, nil
+}
+
+// packetSocket is listenerSocket for datagram sockets.
+func (u *Upgrader) packetSocket(ctx context.Context, k key) (*socket, *wire.Socket, error) {
+	var pc net.PacketConn
+	var from *wire.Socket
+	var err error
+	if u.lending == nil || !u.drains(k) {
+		if pc, from, err = u.claimPacketConn(k); err != nil {
+			return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, err)
+		}
+	}
+	if pc == nil && u.drains(k) {
+		s, from, err := u.bindPacketLate(ctx, k)
+		if err != nil {
+			return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, explainForeign(err))
+		}
+		return s, from, nil
+	}
+	if pc == nil {
+		if pc, err = u.bindPacket(ctx, k); err != nil {
+			return nil, nil, fmt.Errorf("handoff: %w", err)
+		}
+	}
+	s, err := newPacketSocket(k, pc)
+	if err != nil {
+		return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, err)
+	}
+	return s, from, nil
 }
 
 // mayListen reports why no socket can be opened any more.

@@ -23,6 +23,7 @@ type Listener struct {
 	accepted  atomic.Uint64
 	keepAlive *keepAlive // for a socket that came by inheritance; nil if net does it
 	conns     *conns     // for Tracked
+	guests    inflow[net.Conn]
 
 	// closing lets the owner of the descriptor, the upgrader's table of
 	// sockets, close it: set once before the Listener is handed out.
@@ -51,10 +52,15 @@ func (t trackedListener) Accept() (net.Conn, error) { return t.accept(t.conns) }
 // accept waits for the next connection and tracks it in all, if not nil.
 func (l *Listener) accept(all *conns) (net.Conn, error) {
 	for {
-		if err := l.gate.enter(); err != nil {
-			return nil, l.opError(err)
+		shut := l.gate.enter()
+		c, ok := l.guests.pop()
+		if shut != nil && !ok {
+			return nil, l.opError(shut)
 		}
-		c, err := l.inner.Accept()
+		var err error
+		if !ok {
+			c, err = l.inner.Accept()
+		}
 		if err == nil {
 			// Before exit: after a pause the counts stand.
 			l.accepted.Add(1)
@@ -62,14 +68,16 @@ func (l *Listener) accept(all *conns) (net.Conn, error) {
 				c = all.track(c)
 			}
 		}
-		l.gate.exit()
+		if shut == nil {
+			l.gate.exit()
+		}
 		if err == nil {
 			if l.keepAlive != nil {
 				l.keepAlive.apply(c)
 			}
 			return c, nil
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && l.gate.again() {
+		if errors.Is(err, os.ErrDeadlineExceeded) && (l.guests.waiting() || l.gate.again()) {
 			continue
 		}
 		return nil, err

@@ -14,8 +14,15 @@ const (
 	// successor that the predecessor starts, or that anybody starts who points
 	// at the same control socket.
 	Takeover
-	// Drain has the successor bind sockets of its own in the same SO_REUSEPORT
-	// groups, while the predecessor leaves them without loss.
+	// Drain has the successor bind TCP and UDP sockets of its own in the same
+	// SO_REUSEPORT groups, while the predecessor leaves them without loss. All
+	// else goes as in Takeover, whose two ways to start a successor it shares.
+	// Several independent services, of one user, can be on one address: an
+	// upgrade of one leaves the others alone.
+	//
+	// A TCP socket listens from Ready on, in the first process too, so a start
+	// that is slow, or fails, never holds a connection. A UDP socket of a
+	// successor is bound at Ready. MPTCP is off: the kernel can't steer it.
 	Drain
 )
 

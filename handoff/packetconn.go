@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -18,12 +19,37 @@ import (
 // Reading waits until [Upgrader.Ready] was called, waits while a successor is
 // in probation, and returns an error that matches [net.ErrClosed] after
 // commit. Writing goes on until [Upgrader.Shutdown], so that a datagram that
-// was read can be answered.
+// was read can be answered. In mode Drain a successor can write from Ready on;
+// before that writing returns [ErrNotReady].
 type PacketConn struct {
 	inner   netPacketConn
 	udp     *net.UDPConn // nil for unixgram
 	gate    *gate
 	closing func() error
+	guests  inflow[datagram]
+	local   net.Addr    // nil, or the address that inner is bound to at Ready
+	unbound atomic.Bool // until then
+}
+
+// datagram is one that another socket has received for us.
+type datagram struct {
+	data, oob []byte
+	flags     int
+	from      netip.AddrPort
+}
+
+// copyTo is a read of d.
+func (d *datagram) copyTo(p, oob []byte) (n, oobn, flags int) {
+	n, oobn, flags = copy(p, d.data), copy(oob, d.oob), d.flags
+	if n < len(d.data) {
+		flags |= msgTrunc
+	}
+	return n, oobn, flags
+}
+
+// addr is the sender as net gives it.
+func (d *datagram) addr() *net.UDPAddr {
+	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(d.from.Addr().Unmap(), d.from.Port()))
 }
 
 // netPacketConn is what *net.UDPConn and *net.UnixConn have in common.
@@ -32,15 +58,25 @@ type netPacketConn interface {
 	syscall.Conn
 }
 
-// read runs one read inside of the gate.
-func (c *PacketConn) read(f func() error) error {
+// read runs one read inside of the gate, or gives a datagram that came another
+// way to guest.
+func (c *PacketConn) read(guest func(*datagram), f func() error) error {
 	for {
-		if err := c.gate.enter(); err != nil {
-			return &net.OpError{Op: "read", Net: c.LocalAddr().Network(), Addr: c.LocalAddr(), Err: err}
+		shut := c.gate.enter()
+		d, ok := c.guests.pop()
+		if shut != nil && !ok {
+			return &net.OpError{Op: "read", Net: c.LocalAddr().Network(), Addr: c.LocalAddr(), Err: shut}
 		}
-		err := f()
-		c.gate.exit()
-		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && c.gate.again() {
+		var err error
+		if ok {
+			guest(&d)
+		} else {
+			err = f()
+		}
+		if shut == nil {
+			c.gate.exit()
+		}
+		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && (c.guests.waiting() || c.gate.again()) {
 			continue
 		}
 		return err
@@ -49,7 +85,10 @@ func (c *PacketConn) read(f func() error) error {
 
 // ReadFrom reads one datagram, as [net.PacketConn] describes it.
 func (c *PacketConn) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
-	err = c.read(func() error {
+	err = c.read(func(d *datagram) {
+		n, _, _ = d.copyTo(p, nil)
+		addr, err = d.addr(), nil
+	}, func() error {
 		n, addr, err = c.inner.ReadFrom(p)
 		return err
 	})
@@ -61,7 +100,10 @@ func (c *PacketConn) ReadFromUDPAddrPort(p []byte) (n int, addr netip.AddrPort, 
 	if c.udp == nil {
 		return 0, addr, c.notUDP()
 	}
-	err = c.read(func() error {
+	err = c.read(func(d *datagram) {
+		n, _, _ = d.copyTo(p, nil)
+		addr, err = d.from, nil
+	}, func() error {
 		n, addr, err = c.udp.ReadFromUDPAddrPort(p)
 		return err
 	})
@@ -73,7 +115,10 @@ func (c *PacketConn) ReadMsgUDP(p, oob []byte) (n, oobn, flags int, addr *net.UD
 	if c.udp == nil {
 		return 0, 0, 0, nil, c.notUDP()
 	}
-	err = c.read(func() error {
+	err = c.read(func(d *datagram) {
+		n, oobn, flags = d.copyTo(p, oob)
+		addr, err = d.addr(), nil
+	}, func() error {
 		n, oobn, flags, addr, err = c.udp.ReadMsgUDP(p, oob)
 		return err
 	})
@@ -81,12 +126,20 @@ func (c *PacketConn) ReadMsgUDP(p, oob []byte) (n, oobn, flags int, addr *net.UD
 }
 
 // WriteTo writes one datagram, as [net.PacketConn] describes it.
-func (c *PacketConn) WriteTo(p []byte, addr net.Addr) (int, error) { return c.inner.WriteTo(p, addr) }
+func (c *PacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
+	if err := c.mayWrite(); err != nil {
+		return 0, err
+	}
+	return c.inner.WriteTo(p, addr)
+}
 
 // WriteToUDPAddrPort writes one datagram, as [net.UDPConn] describes it.
 func (c *PacketConn) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (int, error) {
 	if c.udp == nil {
 		return 0, c.notUDP()
+	}
+	if err := c.mayWrite(); err != nil {
+		return 0, err
 	}
 	return c.udp.WriteToUDPAddrPort(p, addr)
 }
@@ -96,6 +149,9 @@ func (c *PacketConn) WriteMsgUDP(p, oob []byte, addr *net.UDPAddr) (n, oobn int,
 	if c.udp == nil {
 		return 0, 0, c.notUDP()
 	}
+	if err := c.mayWrite(); err != nil {
+		return 0, 0, err
+	}
 	return c.udp.WriteMsgUDP(p, oob, addr)
 }
 
@@ -103,7 +159,20 @@ func (c *PacketConn) WriteMsgUDP(p, oob []byte, addr *net.UDPAddr) (n, oobn int,
 func (c *PacketConn) Close() error { return c.closing() }
 
 // LocalAddr returns the socket's address.
-func (c *PacketConn) LocalAddr() net.Addr { return c.inner.LocalAddr() }
+func (c *PacketConn) LocalAddr() net.Addr {
+	if c.local != nil {
+		return c.local
+	}
+	return c.inner.LocalAddr()
+}
+
+// mayWrite keeps the kernel from binding a socket to a port of its choice.
+func (c *PacketConn) mayWrite() error {
+	if c.unbound.Load() {
+		return fmt.Errorf("%w: in mode drain a datagram socket gets its address at Ready", ErrNotReady)
+	}
+	return nil
+}
 
 // SyscallConn gives access to the descriptor, which stays the PacketConn's.
 // Reading through it goes round the pause.

@@ -2,6 +2,8 @@ package handoff
 
 import (
 	"time"
+
+	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // Outcome is how an upgrade ended.
@@ -57,6 +59,10 @@ type Report struct {
 	AcceptedBefore uint64 `json:"accepted_before"`
 	AcceptedAfter  uint64 `json:"accepted_after"`
 
+	// Groups tell, in mode Drain, how the predecessor's members of each
+	// SO_REUSEPORT group were left with nothing to serve.
+	Groups []GroupReport `json:"groups,omitempty"`
+
 	// Open, Moved and Cut tell of the connections that were tracked or held: open
 	// at commit, passed to the successor, closed by force at the linger limit.
 	Open  uint64 `json:"open"`
@@ -68,6 +74,17 @@ type Report struct {
 
 	Outcome Outcome `json:"outcome"`
 	Reason  string  `json:"reason,omitempty"` // why it is not committed
+}
+
+// A GroupReport is the account of the predecessor's members of one group. They
+// turn new traffic away when the successor is ready, and serve what they hold;
+// what is left at commit the successor serves, so nothing is lost where Error
+// says that not all was done by then.
+type GroupReport struct {
+	Network string           `json:"network"`
+	Address string           `json:"address"`
+	Report  reuseport.Report `json:"report"`
+	Error   string           `json:"error,omitempty"`
 }
 
 // reports keeps the last few.

@@ -41,7 +41,7 @@ func crowd(up *handoff.Upgrader, dir string, n int) (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		go echo(up, ln, false) // ends with the listener
+		go echo(up, ln, settings{}) // ends with the listener
 		if i%sample < 2 {
 			addrs[fmt.Sprintf("%d %s", i, network)] = ln.Addr().String()
 		}

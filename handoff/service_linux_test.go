@@ -46,6 +46,8 @@ type settings struct {
 	KeepAlive time.Duration
 	MPTCP     bool
 	Reuseport bool
+	Defer     bool // TCP_DEFER_ACCEPT: a connection is half-open until its client sends
+	Greet     bool // answers an accept by a line with the process ID
 }
 
 const envSettings = "BATON_TEST_SETTINGS"
@@ -155,6 +157,9 @@ func serviceMain([]string) {
 		cfg.ListenConfig.SetMultipathTCP(false)
 		cfg.ListenConfig.Control = reuseport.Control(nil)
 	}
+	if set.Defer {
+		cfg.ListenConfig.Control = deferAccept(cfg.ListenConfig.Control)
+	}
 	up, err := handoff.New(cfg)
 	if err != nil {
 		fail("new", err)
@@ -164,7 +169,7 @@ func serviceMain([]string) {
 	if p.Sockets != nil {
 		sockets = p.Sockets
 	}
-	addrs, err := listenAll(up, sockets, set.Move)
+	addrs, err := listenAll(up, sockets, set)
 	if err != nil {
 		fail("listen", err)
 	}
@@ -261,7 +266,7 @@ func (p plan) fail(dir, at string, up *handoff.Upgrader) {
 	}
 }
 
-func listenAll(up *handoff.Upgrader, sockets []string, move bool) (map[string]string, error) {
+func listenAll(up *handoff.Upgrader, sockets []string, set settings) (map[string]string, error) {
 	ctx := context.Background()
 	addrs := make(map[string]string)
 	for i, s := range sockets {
@@ -297,7 +302,7 @@ func listenAll(up *handoff.Upgrader, sockets []string, move bool) (map[string]st
 				return nil, err
 			}
 			addrs[id] = ln.Addr().String()
-			go echo(up, ln, move)
+			go echo(up, ln, set)
 		}
 	}
 	return addrs, nil
@@ -326,14 +331,19 @@ func addFile(up *handoff.Upgrader, name string) error {
 }
 
 // echo answers each line with the generation and the line.
-func echo(up *handoff.Upgrader, l *handoff.Listener, move bool) {
+func echo(up *handoff.Upgrader, l *handoff.Listener, set settings) {
 	ln := l.Tracked()
 	for {
 		c, err := ln.Accept()
 		if err != nil {
 			return
 		}
-		go echoConn(up, c, nil, move)
+		go func() {
+			if set.Greet {
+				_, _ = fmt.Fprintln(c, os.Getpid()) // the client sees what fails
+			}
+			echoConn(up, c, nil, set.Move)
+		}()
 	}
 }
 

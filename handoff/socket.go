@@ -27,6 +27,12 @@ type socket struct {
 	// remove even if we never come to own the others. The table's lock guards it.
 	here bool
 
+	// late makes the kernel give the socket something: listen(2), or bind(2) of a
+	// datagram socket. nil if it has been so from the start. It is called
+	// once. unused closes what it needs where it is not called.
+	late   func() error
+	unused func()
+
 	mu      sync.Mutex
 	refs    int  // one for being open, one for each transfer under way
 	dropped bool // closed by its user
@@ -51,6 +57,9 @@ func (s *socket) release() error {
 	if !last {
 		return nil
 	}
+	if unused := s.takeLate(); unused != nil {
+		unused()
+	}
 	switch {
 	case s.ln != nil:
 		return s.ln.inner.Close()
@@ -58,6 +67,34 @@ func (s *socket) release() error {
 		return s.pc.inner.Close()
 	}
 	return s.file.Close()
+}
+
+// join calls late, if it wasn't.
+func (s *socket) join() error {
+	s.mu.Lock()
+	late := s.late
+	s.late, s.unused = nil, nil
+	s.mu.Unlock()
+	if late == nil {
+		return nil
+	}
+	return late()
+}
+
+// takeLate returns what to do instead of late, if that was not called.
+func (s *socket) takeLate() func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	unused := s.unused
+	s.late, s.unused = nil, nil
+	return unused
+}
+
+// joins reports whether the socket still has to join its group.
+func (s *socket) joins() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.late != nil
 }
 
 // drop marks the socket as closed; it reports false if it was before.
@@ -103,6 +140,7 @@ func newListenerSocket(k key, ln net.Listener, inherited bool, lc *net.ListenCon
 	}
 	s.gate = newGate(gatePaused, inner.SetDeadline)
 	s.ln = &Listener{inner: inner, gate: s.gate}
+	s.ln.guests.gate = s.gate
 	if inherited {
 		s.ln.keepAlive = newKeepAlive(lc)
 	}
@@ -123,6 +161,7 @@ func newPacketSocket(k key, pc net.PacketConn) (*socket, error) {
 	}
 	s.gate = newGate(gatePaused, inner.SetReadDeadline)
 	s.pc = &PacketConn{inner: inner, gate: s.gate}
+	s.pc.guests.gate = s.gate
 	s.pc.udp, _ = pc.(*net.UDPConn)
 	return s, nil
 }

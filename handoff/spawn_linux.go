@@ -18,7 +18,7 @@ import (
 // successor. New takes it out of the environment.
 const envConversation = "BATON_HANDOFF"
 
-// spawn starts the successor of mode Takeover. It returns our end of the
+// spawn starts the successor of modes Takeover and Drain. It returns our end of the
 // conversation.
 func (cfg *config) spawn(stderr *os.File) (*child, *net.UnixConn, error) {
 	if err := cfg.checkExecutable(cfg.Executable); err != nil {

@@ -3,6 +3,7 @@ package handoff
 import (
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,8 @@ type table struct {
 	shards  map[key]uint32  // the next shard number of each key
 	arrived []*session.Item // nil where claimed; FD is -1 with mode Inherit
 	byKey   map[key][]int   // indexes into arrived
+	lent    bool            // TCP and UDP sockets that arrive are the predecessor's members, to be drained
+	loans   []session.Item  // those that were asked for, or whose address is ours
 	gates   gateState       // of new sockets
 	owner   bool            // paths of unix sockets are ours to remove
 	closed  bool
@@ -225,12 +228,18 @@ func (t *table) setGates(g gateState) []*socket {
 // open lets Accept return connections.
 func (t *table) open() { t.setGates(gateOpen) }
 
-// pause returns when no call is inside of Accept or a read any more.
-func (t *table) pause() {
-	for _, s := range t.setGates(gatePaused) {
-		if s.gate != nil {
-			s.gate.drain()
-		}
+// pause returns when no call is inside of Accept or a read any more. Sockets for
+// which serves says so go on.
+func (t *table) pause(serves func(*wire.Socket) bool) {
+	t.mu.Lock()
+	t.gates = gatePaused
+	all := slices.DeleteFunc(slices.Clone(t.sockets), func(s *socket) bool { return s.gate == nil || serves(&s.entry) })
+	t.mu.Unlock()
+	for _, s := range all {
+		s.gate.set(gatePaused)
+	}
+	for _, s := range all {
+		s.gate.drain()
 	}
 }
 
@@ -261,6 +270,15 @@ func (t *table) own() error {
 	t.owner = true
 	left := t.arrived
 	t.arrived = nil
+	if t.lent {
+		// What waits in a socket is served if its address still is.
+		for i, it := range left {
+			if it != nil && inet(&it.Socket) && len(t.boundLocked(&it.Socket)) > 0 {
+				t.loans = append(t.loans, *it)
+				left[i] = nil
+			}
+		}
+	}
 	t.mu.Unlock()
 	var errs []error
 	for _, it := range left {
@@ -298,10 +316,13 @@ func (t *table) release() error {
 func (t *table) close() error {
 	t.mu.Lock()
 	t.closed = true
-	all, left, owner := t.sockets, t.arrived, t.owner
-	t.sockets, t.arrived = nil, nil
+	all, left, loans, owner := t.sockets, t.arrived, t.loans, t.owner
+	t.sockets, t.arrived, t.loans = nil, nil, nil
 	t.mu.Unlock()
 	var errs []error
+	for _, it := range loans {
+		errs = append(errs, fdx.Close(it.FD))
+	}
 	for _, it := range left {
 		if it == nil {
 			continue
@@ -323,6 +344,70 @@ func (t *table) close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// keep keeps a loan until takeLoans.
+func (t *table) keep(it session.Item) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.loans = append(t.loans, it)
+}
+
+// hasPackets reports whether a UDP socket is in use.
+func (t *table) hasPackets() bool {
+	return slices.ContainsFunc(t.snapshot(), func(s *socket) bool { return s.pc != nil && inet(&s.entry) })
+}
+
+// leave closes the TCP and UDP sockets for good, or those of one kind: others
+// are in their groups, or have duplicates.
+func (t *table) leave(kinds ...wire.SocketKind) error {
+	var errs []error
+	for _, s := range t.snapshot() {
+		if !inet(&s.entry) || !slices.Contains(kinds, s.entry.Kind) || !s.drop() {
+			continue
+		}
+		s.gate.shut()
+		errs = append(errs, s.release())
+	}
+	return errors.Join(errs...)
+}
+
+// takeLoans returns the loans, which the caller owns from then on.
+func (t *table) takeLoans() []session.Item {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	loans := t.loans
+	t.loans = nil
+	return loans
+}
+
+// bound returns the sockets in use that are bound as e is.
+func (t *table) bound(e *wire.Socket) []*socket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.boundLocked(e)
+}
+
+func (t *table) boundLocked(e *wire.Socket) []*socket {
+	var all []*socket
+	for _, s := range t.sockets {
+		if s.entry.Kind == e.Kind && inet(&s.entry) && s.entry.Bound == e.Bound && s.entry.Domain == e.Domain {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// inet reports whether e is a TCP or UDP socket.
+func inet(e *wire.Socket) bool {
+	if e.Kind != wire.KindListener && e.Kind != wire.KindPacket {
+		return false
+	}
+	switch e.Network {
+	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6":
+		return true
+	}
+	return false
 }
 
 // file returns the file of that name, or nil.

@@ -27,6 +27,7 @@ type upgrade struct {
 	done     chan struct{}        // closed when it is committed or failed
 	err      error                // valid once done is closed
 	inherit  bool                 // waits for a child of tableflip's
+	drain    *drain               // in mode Drain, else nil
 
 	report   Report
 	began    time.Time
@@ -124,9 +125,10 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 		up.giveUp(&session.Error{Code: wire.CodeCanceled, Text: "the caller gave up", Err: context.Cause(ctx)})
 	})
 	defer stop()
-	var err error
-	switch u.cfg.Mode {
-	case Inherit:
+	err := u.visits.settled(2 * hangTimeout)
+	switch {
+	case err != nil:
+	case u.cfg.Mode == Inherit:
 		err = u.startInherit(ctx, up, p)
 	default:
 		err = u.startSpawn(up, p)
@@ -138,7 +140,7 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 	u.converse(up, p)
 }
 
-// startSpawn starts the successor of mode Takeover.
+// startSpawn starts the successor of modes Takeover and Drain.
 func (u *Upgrader) startSpawn(up *upgrade, p *session.Predecessor) error {
 	var err error
 	if up.capture, err = newCapture(os.Stderr); err != nil {
@@ -265,8 +267,16 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 	up.report.States = len(providers)
 	p.Manifest = func() ([]session.Item, func()) { return u.manifest(up) }
 	p.States = func(ctx context.Context) ([]session.Blob, error) { return u.states.write(ctx, providers) }
+	if u.cfg.Mode == Drain {
+		up.drain = newDrain(u)
+		up.drain.peer = up.report.Successor.PID // as the kernel names it
+		p.Lent = up.drain.lent
+	}
 	p.Pause = func() wire.Paused { return u.pause(up) }
 	p.Resume = func() {
+		if up.drain != nil {
+			up.drain.back()
+		}
 		u.table.open()
 		u.control.gate.open()
 		if err := u.pid.write(); err != nil {
@@ -305,7 +315,10 @@ func (u *Upgrader) manifest(up *upgrade) ([]session.Item, func()) {
 
 // pause stops accepting and counts what is left to the successor.
 func (u *Upgrader) pause(up *upgrade) wire.Paused {
-	u.table.pause()
+	if up.drain != nil {
+		up.drain.begin()
+	}
+	u.table.pause(up.serves)
 	accepted := u.table.accepted()
 	up.report.AcceptedBefore = accepted - up.accepted
 	queue, halfOpen := u.table.backlog()
@@ -352,6 +365,11 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		u.engine.spent = true
 		u.mu.Unlock()
 	}
+	if up.drain != nil {
+		up.report.Groups = up.drain.end()
+		up.drain.leave()
+		u.holds.Store(u.table.hasPackets())
+	}
 	up.report.Outcome = OutcomeCommitted
 	up.report.Open = u.conns.open()
 	u.log.Info("committed", "successor", up.report.Successor.PID, "generation", up.report.Generation, "took", up.report.Durations.Total)
@@ -389,6 +407,10 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 
 // failed goes on as if nothing had been.
 func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
+	if up.drain != nil {
+		up.report.Groups = up.drain.end()
+		up.drain.failed(res.Parted)
+	}
 	up.report.Outcome = OutcomeFailed
 	if up.report.Durations.Warming > 0 {
 		up.report.Outcome = OutcomeRolledBack

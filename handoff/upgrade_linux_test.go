@@ -15,7 +15,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 )
 
-var modes = []handoff.Mode{handoff.Inherit, handoff.Takeover}
+var modes = []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain}
 
 // eachMode runs a test in each mode.
 func eachMode(t *testing.T, f func(*testing.T, handoff.Mode)) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -40,6 +41,8 @@ type Upgrader struct {
 	control   *socket            // the control socket; never nil after New
 	successor *session.Successor // our side as a successor; nil if we are the first
 	welcome   wire.Welcome       // the predecessor's, with successor
+	lending   *lending           // with a successor in mode Drain, else nil
+	visits    *visits            // another process's members that are served here
 	redirect  *redirect          // of our standard error, until commit
 	pid       *pidFile
 
@@ -47,6 +50,8 @@ type Upgrader struct {
 	done    chan struct{}  // closed when this process is to end
 	expired chan struct{}  // closed when the linger is over
 	closing chan struct{}  // closed when Shutdown lets go of everything
+
+	holds atomic.Bool // datagram sockets that a successor waits for
 
 	mu         sync.Mutex
 	phase      phase
@@ -70,8 +75,8 @@ type Upgrader struct {
 // predecessor serves on until Ready.
 //
 // A process joins if it was started by an upgrade, in any mode, or if its mode
-// is Takeover and somebody answers at its control socket. What it gets in the
-// end are errors that match [ErrInProgress] or [ErrNotReady] where the
+// is Takeover or Drain and somebody answers at its control socket. What it
+// gets in the end are errors that match [ErrInProgress] or [ErrNotReady] where the
 // predecessor is busy, [ErrPeerRefused] where one of the two may not talk to
 // the other, [ErrVersion], [ErrTransfer] where a descriptor is missing or is
 // not what it should be, [ErrTimeout], and [ErrUnsupported] on a system that
@@ -95,6 +100,7 @@ func New(c *Config) (*Upgrader, error) {
 		table:    newTable(),
 		states:   newStates(),
 		conns:    newConns(),
+		visits:   newVisits(),
 		pid:      newPIDFile(cfg.pidFile),
 		done:     make(chan struct{}),
 		expired:  make(chan struct{}),
@@ -160,6 +166,9 @@ func (u *Upgrader) Ready() error {
 			return errors.Join(ErrClosed, u.Err())
 		}
 		return nil
+	}
+	if err := u.joinGroups(); err != nil {
+		return err
 	}
 	if err := u.pid.write(); err != nil {
 		return err
@@ -357,6 +366,7 @@ func (u *Upgrader) Close() error {
 func (u *Upgrader) shutdown(ctx context.Context) error {
 	u.stop("shutdown")
 	<-u.done
+	u.releasePackets()
 	var errs []error
 	select {
 	case <-u.conns.idle():
@@ -395,6 +405,23 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	u.handlers.Wait()
 	u.redirect.close()
 	return errors.Join(errs...)
+}
+
+// releasePackets closes the datagram sockets that a successor has joined by its
+// own: it drains them when nobody here has them any more.
+func (u *Upgrader) releasePackets() {
+	if !u.holds.Swap(false) {
+		return
+	}
+	if err := u.table.leave(wire.KindPacket); err != nil {
+		u.log.Warn("release sockets", "error", err)
+	}
+	u.mu.Lock()
+	l, end := u.lingering, u.lingerEnd
+	u.mu.Unlock()
+	if l != nil {
+		u.tellLinger(l, end)
+	}
 }
 
 // letGo closes what is left.
