@@ -7,7 +7,9 @@ import (
 )
 
 // modes are the modes that the demo shows, in order.
-func modes() []handoff.Mode { return []handoff.Mode{handoff.Inherit, handoff.Takeover} }
+func modes() []handoff.Mode {
+	return []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain}
+}
 
 // overlaps reports whether the next upgrade can begin while predecessors still
 // linger.

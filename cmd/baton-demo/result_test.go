@@ -78,17 +78,19 @@ func TestTable(t *testing.T) {
 MODE       UPGRADES   CONNECTIONS   FAILED   LONGEST GAP   ANSWERED LAST
 inherit           2        12,345        0       12.3 ms              v3
 takeover         12        12,345        0       12.3 ms              v3
+drain            22        12,345        0       12.3 ms              v3
 
 OF THESE   TCP    UNIX     UDP    HTTP   TCP-OPEN   UNIX-OPEN   TCP-MARKED   OPEN ACROSS AN UPGRADE
 inherit      0   1,000   2,000   3,000      4,000       5,000        6,000                       18
 takeover     0   1,000   2,000   3,000      4,000       5,000        6,000                       18
+drain        0   1,000   2,000   3,000      4,000       5,000        6,000                       18
 
-Gaps are as the clients see them, which at times did not get to run themselves: for up to 3.2 ms (inherit), 3.2 ms (takeover).
+Gaps are as the clients see them, which at times did not get to run themselves: for up to 3.2 ms (inherit), 3.2 ms (takeover), 3.2 ms (drain).
 `, "\n")
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)
 	}
-	if got, want := res.line(), "result: upgrades=14 connections=24690 failed=0"; got != want {
+	if got, want := res.line(), "result: upgrades=36 connections=37035 failed=0"; got != want {
 		t.Errorf("line = %q, want %q", got, want)
 	}
 }
