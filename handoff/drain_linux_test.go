@@ -324,7 +324,7 @@ func TestDrainSlowStart(t *testing.T) {
 // another, while each serves.
 func TestDrainInstances(t *testing.T) {
 	t.Parallel()
-	tcp, udp := "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
+	tcp, udp := "127.66.8.5:"+freePort(t), "127.66.8.5:"+freePort(t)
 	const instances = 3
 	var all []*service
 	for range instances {
@@ -573,7 +573,7 @@ func TestDrainKilledUnderLoad(t *testing.T) {
 // every other predecessor in probation.
 func TestDrainShards(t *testing.T) {
 	t.Parallel()
-	addr := "127.0.0.1:" + freePort(t)
+	addr := "127.66.8.6:" + freePort(t)
 	s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp " + addr, "tcp " + addr, "tcp " + addr}, Probation: 100 * time.Millisecond, Greet: true}).start()
 	g := newGreeted(t, addr, 4)
 	for round, shards := range []int{1, 4, 2, 2, 5, 3} {

@@ -2,6 +2,7 @@ package handoff_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -66,7 +67,7 @@ func TestChangedSockets(t *testing.T) {
 func TestShards(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		port := freePort(t)
-		addr := "127.0.0.1:" + port
+		addr := fmt.Sprintf("127.66.8.%d:%s", 1+mode, port)
 		s := newService(t, settings{Mode: mode, Reuseport: true, Sockets: []string{"tcp " + addr, "tcp " + addr, "tcp " + addr}})
 		s.start()
 		l := newLoad(t, s.set.Dir, map[string]string{"0 tcp": addr, "1 tcp": addr, "2 tcp": addr})
@@ -119,10 +120,11 @@ func listeners(tb testing.TB, addr string) []string {
 		tb.Fatal(err)
 	}
 	var inodes []string
-	want := strings.ToUpper(hex16(a.Port))
+	ip := a.IP.To4() // in the machine's byte order, proc(5)
+	want := strings.ToUpper(fmt.Sprintf("%02x%02x%02x%02x:%s", ip[3], ip[2], ip[1], ip[0], hex16(a.Port)))
 	for line := range strings.SplitSeq(string(b), "\n") {
 		f := strings.Fields(line)
-		if len(f) > 9 && strings.HasSuffix(f[1], ":"+want) && f[3] == "0A" {
+		if len(f) > 9 && f[1] == want && f[3] == "0A" {
 			inodes = append(inodes, f[9])
 		}
 	}
