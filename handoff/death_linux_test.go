@@ -77,9 +77,7 @@ func TestPredecessorKilled(t *testing.T) {
 				_ = os.Remove(filepath.Join(s.set.Dir, "go"))
 				s.signal(syscall.SIGUSR2)
 				s.waitFor("paused", func(m message) bool { return m.Kind == "paused" && m.Generation == gen })
-				if mode == handoff.Drain { // both accept until the traffic is turned away
-					eventually(t, "the successor gets connections alone", func() bool { return s.steered(addr, gen+1) })
-				}
+				s.alone(addr, gen+1)
 				if got, err := ask("tcp", addr); err != nil || got != gen+1 {
 					t.Errorf("after the next upgrade: generation %d, %v, want %d", got, err, gen+1)
 				}
@@ -121,6 +119,7 @@ func TestRollback(t *testing.T) {
 		pid := s.pid()
 		s.signal(syscall.SIGUSR2)
 		s.wait("paused")
+		s.alone(addr, 2)
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)

@@ -472,7 +472,10 @@ func TestNonblocking(t *testing.T) {
 		s := newService(t, settings{Mode: mode})
 		s.set.Sockets = []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0", "unix " + filepath.Join(s.set.Dir, "u")}
 		s.start()
-		for range 3 {
+		for round := range 3 {
+			if mode == handoff.Drain { // what it asks the kernel with until then may block
+				s.settled(2 * round)
+			}
 			pid := s.pid()
 			sockets := openFiles(t, pid)
 			maps.DeleteFunc(sockets, func(_, target string) bool { return !strings.HasPrefix(target, "socket:") })
@@ -891,9 +894,15 @@ func main() {
 	if err != nil {
 		panic(err)
 	}
-	if _, err := up.Listen(context.Background(), "tcp", "127.0.0.1:0"); err != nil {
+	ln, err := up.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
 		panic(err)
 	}
+	go func() {
+		for c, err := ln.Accept(); err == nil; c, err = ln.Accept() {
+			_ = c.Close()
+		}
+	}()
 	if err := up.Ready(); err != nil {
 		panic(err)
 	}

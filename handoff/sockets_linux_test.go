@@ -1,6 +1,7 @@
 package handoff_test
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"net"
@@ -115,16 +116,22 @@ func listeners(tb testing.TB, addr string) []string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	b, err := os.ReadFile("/proc/net/tcp")
+	table, err := os.Open("/proc/net/tcp")
 	if err != nil {
 		tb.Fatal(err)
 	}
+	defer table.Close()
 	var inodes []string
 	ip := a.IP.To4() // in the machine's byte order, proc(5)
 	want := strings.ToUpper(fmt.Sprintf("%02x%02x%02x%02x:%s", ip[3], ip[2], ip[1], ip[0], hex16(a.Port)))
-	for line := range strings.SplitSeq(string(b), "\n") {
-		f := strings.Fields(line)
-		if len(f) > 9 && f[1] == want && f[3] == "0A" {
+	lines := bufio.NewScanner(table)
+	lines.Scan() // the head of the table
+	for lines.Scan() {
+		f := strings.Fields(lines.Text())
+		if len(f) < 10 || f[3] != "0A" {
+			break // listening sockets come first, and there may be many others
+		}
+		if f[1] == want {
 			inodes = append(inodes, f[9])
 		}
 	}
