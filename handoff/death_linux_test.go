@@ -1,6 +1,7 @@
 package handoff_test
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff"
 )
@@ -35,7 +38,12 @@ func TestPredecessorKilled(t *testing.T) {
 				pid := s.pid()
 				s.plan(plan{At: c.at, How: "wait"})
 				s.signal(syscall.SIGUSR2)
-				s.wait("waits")
+				waits := s.wait("waits")
+				if mode == handoff.Inherit && c.at == "start" {
+					// tableflip tells the names over a pipe, descriptor 4 of its child. One
+					// that has not heard them has inherited nothing.
+					eventually(t, "tableflip has told the names", func() bool { return unread(t, waits.PID, 4) > 0 })
+				}
 				// A connection that waits in the queue when the process dies: paused
 				// in probation, and stopped before that.
 				stopProcess(t, pid)
@@ -84,6 +92,22 @@ func TestPredecessorKilled(t *testing.T) {
 			})
 		}
 	})
+}
+
+// unread returns how many bytes wait in a pipe of which a process has an end
+// (FIONREAD, by its other name).
+func unread(tb testing.TB, pid, fd int) int {
+	tb.Helper()
+	pipe, err := unix.Open(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer unix.Close(pipe)
+	n, err := unix.IoctlGetInt(pipe, unix.TIOCINQ)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
 }
 
 // TestPredecessorStopped stops the predecessor in probation for longer than the
