@@ -110,6 +110,10 @@ func (l *Lingering) Adopt(m wire.Adopt, fd int) error {
 // Tell sends the state of the linger. Errors show as the end of the conversation.
 func (l *Lingering) Tell(m wire.Linger) { _ = l.conv.link.Send(&m, nil) }
 
+// Account tells the successor how the last upgrades went. Errors show as the end
+// of the conversation.
+func (l *Lingering) Account(m wire.Account) { _ = l.conv.link.Send(&m, nil) }
+
 // Bye ends the conversation: nothing moves any more, and Run returns when the
 // successor has answered for what is under way, or was silent for too long.
 // Only the first call counts.
@@ -260,6 +264,9 @@ type Following struct {
 	Adopt func(m wire.Adopt, fd int) bool
 	// Told is called with each account of the linger.
 	Told func(wire.Linger)
+	// Account is given the account of the last upgrades. nil means that nobody
+	// wants it.
+	Account func(wire.Account)
 
 	conv    *conversation
 	welcome wire.Welcome
@@ -301,6 +308,11 @@ func (f *Following) Run() (wire.Bye, bool) {
 		case *wire.Linger:
 			_ = fdx.Close(in.fds...) // none belong here
 			f.Told(*m)
+		case *wire.Account:
+			_ = fdx.Close(in.fds...) // none belong here
+			if f.Account != nil {
+				f.Account(*m)
+			}
 		case *wire.Bye:
 			_ = fdx.Close(in.fds...) // none belong here
 			f.last, f.clean = *m, true

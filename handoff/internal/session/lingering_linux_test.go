@@ -278,6 +278,7 @@ func TestEndLinger(t *testing.T) {
 	if m := <-told; m.Open != 3 || m.Remaining >= 0 {
 		t.Errorf("told %+v", m)
 	}
+	l.Account(wire.Account{Body: []byte("[]")}) // nobody wants it
 	f.End("too many")
 	f.End("again")
 	if got := <-l.Asked(); got != "too many" {
@@ -508,7 +509,10 @@ func TestFollowHostile(t *testing.T) {
 	f.Deliver = func(string, []byte, int) bool { t.Error("Deliver was called"); return false }
 	f.Adopt = func(wire.Adopt, int) bool { t.Error("Adopt was called"); return false }
 	f.Told = func(wire.Linger) {}
+	accounts := 0
+	f.Account = func(wire.Account) { accounts++ }
 	for _, m := range []wire.Message{
+		&wire.Account{},
 		&wire.Conns{Seq: 1, Entries: make([]wire.Conn, 3)},
 		&wire.Conns{Seq: 2},
 		&wire.Adopt{Seq: 3},
@@ -522,6 +526,9 @@ func TestFollowHostile(t *testing.T) {
 	}
 	if _, clean := f.Run(); !clean {
 		t.Error("Following.Run() had no Bye")
+	}
+	if accounts != 1 {
+		t.Errorf("Account was called %d times, want once", accounts)
 	}
 	s := script{t, b}
 	for seq := range uint32(3) {

@@ -180,8 +180,12 @@ func TestLimits(t *testing.T) {
 		}},
 		{"op", func(n int) wire.Message { return &wire.Request{Op: long(wire.MaxOp + n)} }},
 		{"body", func(n int) wire.Message {
-			return &wire.Response{Final: true, Code: 1, Body: []byte(long(wire.MaxBody + n))}
+			return &wire.Response{Final: true, Code: math.MaxUint32, Body: []byte(long(wire.MaxBody + n)), Version: math.MaxUint32}
 		}},
+		{"request", func(n int) wire.Message {
+			return &wire.Request{Op: long(wire.MaxOp), Body: []byte(long(wire.MaxBody + n)), MinVersion: math.MaxUint32, MaxVersion: math.MaxUint32}
+		}},
+		{"account", func(n int) wire.Message { return &wire.Account{Body: []byte(long(wire.MaxBody + n))} }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

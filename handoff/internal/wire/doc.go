@@ -48,10 +48,11 @@
 // A reader skips fields whose tag it doesn't know, in structs too, and may skip
 // messages whose type it doesn't know ([ErrUnknownType]). So a field or a message
 // may be added at any time; a peer that must know whether the other understands
-// it asks for a new version. Hello, Welcome and Refuse keep their fields in all
-// versions. The successor names in Hello the oldest and the newest version that
-// it speaks; the predecessor answers with the newest one that both do ([Choose]),
-// or refuses with [CodeVersion].
+// it asks for a new version. Hello, Welcome, Refuse, Request and Response keep
+// their fields in all versions. The successor names in Hello the oldest and the
+// newest version that it speaks, as an operator's tool does in Request; the
+// predecessor answers with the newest one that both do ([Choose]), or refuses
+// with [CodeVersion].
 //
 // # Bounds
 //

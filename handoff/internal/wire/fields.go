@@ -155,13 +155,20 @@ func (m *Lend) fields(c *codec) {
 	structs(c, 2, &m.Entries)
 }
 
+func (m *Account) fields(c *codec) {
+	c.bytes(1, &m.Body, MaxBody)
+}
+
 func (m *Request) fields(c *codec) {
 	c.string(1, &m.Op, MaxOp)
 	c.bytes(2, &m.Body, MaxBody)
+	c.uint32(3, &m.MinVersion)
+	c.uint32(4, &m.MaxVersion)
 }
 
 func (m *Response) fields(c *codec) {
 	c.bool(1, &m.Final)
 	c.uint32(2, (*uint32)(&m.Code))
 	c.bytes(3, &m.Body, MaxBody)
+	c.uint32(4, &m.Version)
 }

@@ -32,6 +32,7 @@ const (
 	TypeAdopt
 	TypeStderr
 	TypeLend
+	TypeAccount
 
 	TypeRequest  Type = 64
 	TypeResponse Type = 65
@@ -70,6 +71,7 @@ const (
 	CodeRollback         // the operator rolled back
 	CodeInternal         // the predecessor could not do its part
 	CodeUnsupported      // the predecessor can't do what was asked for
+	CodeFailed           // an operator's request came to nothing: the body says why
 )
 
 // Hello opens a conversation: successor to predecessor.
@@ -270,17 +272,28 @@ type Lend struct {
 	Entries []Socket
 }
 
-// Request is an operator's request to the control socket.
-type Request struct {
-	Op   string
-	Body []byte // JSON
+// Account tells the successor, after Commit, how the last upgrades of its line
+// went, this one included. Nothing answers it.
+type Account struct {
+	Body []byte // JSON: a list of handoff.Report, oldest first
 }
 
-// Response answers a Request; several may follow one Request.
+// Request is an operator's request to the control socket: the first message of
+// a connection of its own, in which others may follow.
+type Request struct {
+	Op         string
+	Body       []byte // JSON, see package operator
+	MinVersion uint32 // oldest protocol version that the operator's tool speaks
+	MaxVersion uint32 // newest protocol version that the operator's tool speaks
+}
+
+// Response answers a Request; several may follow one Request, the last one is
+// Final. What can't be answered at all is answered by Refuse.
 type Response struct {
-	Final bool
-	Code  Code
-	Body  []byte // JSON
+	Final   bool
+	Code    Code
+	Body    []byte // JSON, see package operator
+	Version uint32 // protocol version chosen
 }
 
 func (*Hello) Type() Type      { return TypeHello }
@@ -307,5 +320,6 @@ func (*Bye) Type() Type        { return TypeBye }
 func (*Adopt) Type() Type      { return TypeAdopt }
 func (*Stderr) Type() Type     { return TypeStderr }
 func (*Lend) Type() Type       { return TypeLend }
+func (*Account) Type() Type    { return TypeAccount }
 func (*Request) Type() Type    { return TypeRequest }
 func (*Response) Type() Type   { return TypeResponse }

@@ -53,6 +53,8 @@ func newMessage(t Type) Message {
 		return new(Stderr)
 	case TypeLend:
 		return new(Lend)
+	case TypeAccount:
+		return new(Account)
 	case TypeRequest:
 		return new(Request)
 	case TypeResponse:
@@ -112,6 +114,8 @@ func (t Type) String() string {
 		return "Stderr"
 	case TypeLend:
 		return "Lend"
+	case TypeAccount:
+		return "Account"
 	case TypeRequest:
 		return "Request"
 	case TypeResponse:

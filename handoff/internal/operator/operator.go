@@ -1,0 +1,104 @@
+package operator
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// The requests, as wire.Request names them.
+const (
+	OpStatus   = "status"   // no body; one Answer or more, each with Status
+	OpUpgrade  = "upgrade"  // body Upgrade; Answers with Event and Linger, the last with Report
+	OpRollback = "rollback" // body Rollback; an Answer with Report
+	OpDrain    = "drain"    // body Drain; Answers with Event and Linger
+	OpEvents   = "events"   // body Events; Answers with Event
+	OpCancel   = "cancel"   // in the connection of an upgrade: take it back; not answered
+)
+
+// Wait says when an answer is final.
+type Wait string
+
+// The values of Wait.
+const (
+	WaitCommit Wait = "commit" // when the upgrade is committed, or has failed; the zero value means this
+	WaitLinger Wait = "linger" // when the open connections are done as well
+	WaitNone   Wait = "none"   // when the request has been taken
+)
+
+// Upgrade is the body of OpUpgrade.
+type Upgrade struct {
+	Executable string        `json:"executable,omitempty"` // absolute; empty means the server's own
+	Timeout    time.Duration `json:"timeout,omitempty"`    // up to the commit; 0 means the server's own limits alone
+	Wait       Wait          `json:"wait,omitempty"`
+}
+
+// Rollback is the body of OpRollback.
+type Rollback struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// Drain is the body of OpDrain. WaitCommit means the same as WaitLinger.
+type Drain struct {
+	Reason string `json:"reason,omitempty"`
+	Wait   Wait   `json:"wait,omitempty"`
+}
+
+// Events is the body of OpEvents.
+type Events struct {
+	Follow bool `json:"follow,omitempty"` // go on after the last events
+}
+
+// Answer is the body of each response.
+type Answer struct {
+	Status  json.RawMessage `json:"status,omitempty"` // handoff.Status; further ones have more sockets
+	Event   json.RawMessage `json:"event,omitempty"`  // handoff.Event
+	Report  json.RawMessage `json:"report,omitempty"` // handoff.Report
+	Linger  *Linger         `json:"linger,omitempty"`
+	Failure *Failure        `json:"failure,omitempty"`
+}
+
+// Linger tells how far open connections have come.
+type Linger struct {
+	Open      uint64        `json:"open"`
+	Moved     uint64        `json:"moved"`
+	Cut       uint64        `json:"cut"`
+	Remaining time.Duration `json:"remaining"` // until the linger limit; negative if there is none
+}
+
+// Failure says why a request came to nothing.
+type Failure struct {
+	Kind   Kind     `json:"kind"`
+	Text   string   `json:"text"`
+	PID    int      `json:"pid,omitempty"`    // of a successor that has failed
+	Stderr []string `json:"stderr,omitempty"` // its last lines
+}
+
+// Kind is what a tool can branch on. The names are those of handoff's sentinels.
+type Kind string
+
+// The kinds of failure. An unknown one counts as KindOther.
+const (
+	KindOther         Kind = "other"
+	KindInProgress    Kind = "in-progress"
+	KindNotReady      Kind = "not-ready"
+	KindSuccessorDied Kind = "successor-died"
+	KindTimeout       Kind = "timeout"
+	KindAborted       Kind = "aborted"
+	KindRolledBack    Kind = "rolled-back"
+	KindPeerRefused   Kind = "peer-refused"
+	KindVersion       Kind = "version"
+	KindProtocol      Kind = "protocol"
+	KindTransfer      Kind = "transfer"
+	KindCommitted     Kind = "committed"
+	KindClosed        Kind = "closed"
+	KindUnsupported   Kind = "unsupported"
+	KindNoSpace       Kind = "no-space" // a full disk
+)
+
+// Kinds returns all kinds but KindOther.
+func Kinds() []Kind {
+	return []Kind{
+		KindInProgress, KindNotReady, KindSuccessorDied, KindTimeout, KindAborted, KindRolledBack, KindPeerRefused,
+		KindVersion, KindProtocol, KindTransfer, KindCommitted, KindClosed, KindUnsupported, KindNoSpace,
+	}
+}
