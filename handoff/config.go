@@ -92,7 +92,8 @@ type Config struct {
 
 	// Allow decides about peers of the control socket that have neither the
 	// uid of this process nor root's, and about a predecessor that has neither.
-	// nil allows none. It is called from the goroutine that serves the peer.
+	// Whom it lets in may ask for all that package control does, but may not
+	// choose the program of an upgrade. nil allows none. It is called from the goroutine that serves the peer.
 	Allow func(Peer) bool
 
 	// Healthy is asked in probation, before each sign of life that this process
@@ -124,6 +125,7 @@ type Peer struct {
 type config struct {
 	Config
 	dir          string // the working directory that a successor starts in
+	arg0         string // os.Args[0] of a successor: what it starts in its turn
 	pidFile      string
 	listenConfig net.ListenConfig
 }
@@ -162,6 +164,7 @@ func newConfig(c *Config) (*config, error) {
 			return nil, fmt.Errorf("handoff: PID file: %w", err)
 		}
 	}
+	cfg.arg0 = os.Args[0]
 	return cfg, cfg.resolveExecutable()
 }
 

@@ -93,9 +93,13 @@ func (u *Upgrader) answer(conn *fdpass.Conn, patience time.Duration) {
 		return
 	}
 	_ = conn.SetReadDeadline(time.Time{})
+	if r, ok := m.(*wire.Request); ok {
+		u.serveRequest(conn, *r)
+		return
+	}
 	hello, ok := m.(*wire.Hello)
 	if !ok {
-		refuse(wire.CodeUnsupported, "this version answers no requests at its control socket")
+		refuse(wire.CodeUnsupported, "neither a successor nor a request")
 		return
 	}
 	if err := u.offer(session.Arrival{Link: link, Hello: *hello}, conn); err != nil {

@@ -32,6 +32,7 @@ const (
 type Event struct {
 	Time       time.Time `json:"time"`
 	Kind       EventKind `json:"kind"`
+	PID        int       `json:"pid"`        // of this process
 	Generation uint64    `json:"generation"` // of this process; 0 before it is known
 	// Report is the account of the upgrade so far, where there is one.
 	Report *Report `json:"report,omitempty"`

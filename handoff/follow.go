@@ -50,6 +50,7 @@ func (u *Upgrader) follow(f *session.Following, lending *lending) {
 	f.Deliver = func(name string, state []byte, fd int) bool {
 		return u.deliver(f.Predecessor().Generation, name, state, fd)
 	}
+	f.Account = u.learnHistory
 	f.Told = func(m wire.Linger) {
 		u.mu.Lock()
 		w.last = m
@@ -94,6 +95,7 @@ func (u *Upgrader) follow(f *session.Following, lending *lending) {
 		return
 	}
 	p := f.Predecessor()
+	u.finishHistory(p.Generation, bye)
 	u.log.Info("predecessor is done", "pid", p.PID, "generation", p.Generation, "moved", bye.Moved, "cut", bye.Cut, "clean", clean)
 	u.emit(Event{Kind: EventPredecessorDone})
 }

@@ -30,7 +30,7 @@ func (cfg *config) spawn(stderr *os.File) (*child, *net.UnixConn, error) {
 	}
 	defer theirs.Close() // the child has its own
 	cmd := exec.Command(cfg.Executable, cfg.Args...)
-	cmd.Args[0] = os.Args[0]
+	cmd.Args[0] = cfg.arg0
 	cmd.Dir = cfg.dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, stderr
 	cmd.ExtraFiles = []*os.File{theirs}

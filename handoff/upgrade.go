@@ -29,6 +29,8 @@ type upgrade struct {
 	inherit  bool                 // waits for a child of tableflip's
 	drain    *drain               // in mode Drain, else nil
 
+	executable string // to be started; empty means that of the configuration
+
 	report   Report
 	began    time.Time
 	entered  time.Time // the current phase
@@ -90,16 +92,8 @@ func (u *Upgrader) begin() (*upgrade, error) {
 //
 // When ctx ends before the commit, the upgrade is rolled back.
 func (u *Upgrader) Upgrade(ctx context.Context) error {
-	if os.Getpid() == 1 {
-		return fmt.Errorf("%w: this process is PID 1 of its PID namespace: the successor would be killed with it when it ends: start it below an init that stays (`docker run --init`, tini), or start the successor in a container of its own, in mode Takeover, on the same control socket", ErrUnsupported)
-	}
-	up, err := u.begin()
-	if err != nil {
-		return err
-	}
-	u.wg.Go(func() { u.run(ctx, up) }) // ends with the upgrade, which ctx ends
-	<-up.done
-	return up.err
+	_, err := u.upgradeTo(ctx, "")
+	return err
 }
 
 // Rollback takes the sockets back from a successor that is not committed. It
@@ -146,7 +140,7 @@ func (u *Upgrader) startSpawn(up *upgrade, p *session.Predecessor) error {
 	if up.capture, err = newCapture(os.Stderr); err != nil {
 		return err
 	}
-	c, conv, err := u.cfg.spawn(up.capture.w)
+	c, conv, err := u.spawnConfig(up).spawn(up.capture.w)
 	if err != nil {
 		return err
 	}
@@ -397,6 +391,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		})
 	}
 	if l := res.Lingering; l != nil {
+		u.tellHistory(l, up.report)
 		u.wg.Go(l.Run)                  // ends with Bye or the conversation
 		u.wg.Go(func() { u.passOn(l) }) // ends with the last older predecessor
 	}

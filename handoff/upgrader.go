@@ -45,6 +45,7 @@ type Upgrader struct {
 	visits    *visits            // another process's members that are served here
 	redirect  *redirect          // of our standard error, until commit
 	pid       *pidFile
+	ops       *operations // for those who ask at the control socket
 
 	wg      sync.WaitGroup // every goroutine but the ones of Shutdown itself
 	done    chan struct{}  // closed when this process is to end
@@ -102,6 +103,7 @@ func New(c *Config) (*Upgrader, error) {
 		conns:    newConns(),
 		visits:   newVisits(),
 		pid:      newPIDFile(cfg.pidFile),
+		ops:      newOperations(),
 		done:     make(chan struct{}),
 		expired:  make(chan struct{}),
 		closing:  make(chan struct{}),
@@ -452,7 +454,7 @@ func (u *Upgrader) letGo() error {
 
 // emit tells OnEvent.
 func (u *Upgrader) emit(e Event) {
-	e.Time = time.Now()
+	e.Time, e.PID = time.Now(), os.Getpid()
 	u.mu.Lock()
 	e.Generation = u.generation
 	u.mu.Unlock()
@@ -464,4 +466,5 @@ func (u *Upgrader) emit(e Event) {
 		e.Reason = e.Err.Error()
 	}
 	u.events.emit(e)
+	u.note(e)
 }

@@ -1,0 +1,472 @@
+package handoff
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operator"
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+const (
+	// maxRequests bounds the requests that are answered at once, so that some
+	// of maxHandlers are always left for successors.
+	maxRequests = 64
+	// requestPatience bounds how long a tool may read nothing.
+	requestPatience = 2 * time.Second
+	// requestTick is how often a tool hears of open connections.
+	requestTick = 200 * time.Millisecond
+	// socketsPerAnswer keeps an answer within wire.MaxBody.
+	socketsPerAnswer = 512
+)
+
+// request is an operator's request that is being answered.
+type request struct {
+	u       *Upgrader
+	link    *session.WireLink
+	cred    fdx.Cred
+	version uint32
+	asked   wire.Request
+	gone    chan struct{} // closed when the tool has hung up
+	cancel  chan struct{} // closed when it takes its request back
+	stopped *Event        // the last one of this process, once pass has seen it
+}
+
+// errTooManyRequests is an answer, not one of the package's conditions.
+var errTooManyRequests = errors.New("too many requests are being answered: try again")
+
+// serveRequest answers an operator's request, which begins the connection. It
+// takes the connection over.
+func (u *Upgrader) serveRequest(conn *fdpass.Conn, m wire.Request) {
+	r := &request{
+		u: u, link: session.NewWireLink(conn, requestPatience), asked: m,
+		gone: make(chan struct{}), cancel: make(chan struct{}),
+	}
+	refuse := func(code wire.Code, text string) {
+		_ = r.link.Send(&wire.Refuse{Code: code, Reason: text}, nil) // it may be gone
+		_ = r.link.Close()
+	}
+	var ok bool
+	if r.version, ok = wire.Choose(m.MinVersion, m.MaxVersion); !ok {
+		refuse(wire.CodeVersion, fmt.Sprintf("the tool speaks protocol versions %d to %d, the server %d to %d", m.MinVersion, m.MaxVersion, wire.MinVersion, wire.MaxVersion))
+		return
+	}
+	serve := map[string]func() error{
+		operator.OpStatus: r.status, operator.OpUpgrade: r.upgrade, operator.OpRollback: r.rollback,
+		operator.OpDrain: r.drain, operator.OpEvents: r.events,
+	}[m.Op]
+	if serve == nil {
+		refuse(wire.CodeUnsupported, fmt.Sprintf("this server knows no request %q", m.Op))
+		return
+	}
+	cred, err := conn.Peer()
+	if err != nil {
+		refuse(wire.CodePeer, err.Error())
+		return
+	}
+	r.cred = cred
+	u.mu.Lock()
+	full := u.ops.requests >= maxRequests
+	if !full {
+		u.ops.requests++
+	}
+	u.mu.Unlock()
+	if full {
+		refuse(wire.CodeInternal, errTooManyRequests.Error())
+		return
+	}
+	told := u.log.Info
+	if m.Op == operator.OpStatus || m.Op == operator.OpEvents {
+		told = u.log.Debug
+	}
+	told("request", "op", m.Op, "pid", cred.PID, "uid", cred.UID)
+	heard := make(chan struct{})
+	u.handlers.Go(func() { // ends with the connection
+		defer close(heard)
+		r.listen()
+	})
+	if err := serve(); err != nil {
+		r.fail(err)
+	}
+	_ = r.link.Close() // listen ends
+	<-heard
+	u.mu.Lock()
+	u.ops.requests--
+	u.mu.Unlock()
+}
+
+// listen hears what else the tool says.
+func (r *request) listen() {
+	defer close(r.gone)
+	canceled := false
+	for {
+		m, fds, err := r.link.Recv()
+		_ = fdx.Close(fds...) // none belong here
+		if err != nil {
+			return
+		}
+		if more, ok := m.(*wire.Request); ok && more.Op == operator.OpCancel && !canceled {
+			canceled = true
+			close(r.cancel)
+		}
+	}
+}
+
+// body decodes the request's own words.
+func (r *request) body(into any) error {
+	if len(r.asked.Body) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(r.asked.Body, into); err != nil {
+		return fmt.Errorf("%w: body of the request: %w", ErrProtocol, err)
+	}
+	return nil
+}
+
+// send sends an answer. An error says that nobody hears us any more.
+func (r *request) send(a operator.Answer, final bool) error {
+	b, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	code := wire.CodeUnknown
+	if a.Failure != nil {
+		code = wire.CodeFailed
+	}
+	m := &wire.Response{Final: final, Code: code, Body: b, Version: r.version}
+	if err := wire.Check(m); err != nil {
+		return err
+	}
+	return r.link.Send(m, nil)
+}
+
+// fail says why the request came to nothing.
+func (r *request) fail(err error) {
+	_ = r.send(operator.Answer{Failure: failureOf(err)}, true) // it may be gone
+}
+
+// failureOf puts an error into words that cross the wire.
+func failureOf(err error) *operator.Failure {
+	f := &operator.Failure{Kind: kindOfError(err), Text: err.Error()}
+	var ue *UpgradeError
+	if errors.As(err, &ue) {
+		f.PID, f.Text = ue.PID, ue.Err.Error()
+		f.Stderr = append(f.Stderr, ue.Stderr...) // bounded by capture
+	}
+	if len(f.Text) > wire.MaxReason {
+		f.Text = f.Text[:wire.MaxReason]
+	}
+	return f
+}
+
+// kindOfError finds the sentinel that a tool can branch on.
+func kindOfError(err error) operator.Kind {
+	for _, k := range []struct {
+		err  error
+		kind operator.Kind
+	}{
+		{syscall.ENOSPC, operator.KindNoSpace}, // says more than what came of it
+		{ErrInProgress, operator.KindInProgress},
+		{ErrNotReady, operator.KindNotReady},
+		{ErrSuccessorDied, operator.KindSuccessorDied},
+		{ErrTimeout, operator.KindTimeout},
+		{ErrAborted, operator.KindAborted},
+		{ErrRolledBack, operator.KindRolledBack},
+		{ErrPeerRefused, operator.KindPeerRefused},
+		{ErrVersion, operator.KindVersion},
+		{ErrProtocol, operator.KindProtocol},
+		{ErrTransfer, operator.KindTransfer},
+		{ErrCommitted, operator.KindCommitted},
+		{ErrClosed, operator.KindClosed},
+		{ErrUnsupported, operator.KindUnsupported},
+	} {
+		if errors.Is(err, k.err) {
+			return k.kind
+		}
+	}
+	return operator.KindOther
+}
+
+// status answers with the status, and a part of the sockets at a time.
+func (r *request) status() error {
+	s := r.u.Status()
+	sockets := s.Sockets
+	for {
+		n := min(len(sockets), socketsPerAnswer)
+		s.Sockets, sockets = sockets[:n], sockets[n:]
+		b, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		if err := r.send(operator.Answer{Status: b}, len(sockets) == 0); err != nil {
+			return err
+		}
+		if len(sockets) == 0 {
+			return nil
+		}
+		s = Status{} // the rest was said
+	}
+}
+
+// events answers with the last events, and with those to come until this
+// process is at its end.
+func (r *request) events() error {
+	var asked operator.Events
+	if err := r.body(&asked); err != nil {
+		return err
+	}
+	w := r.u.ops.watches.begin(true)
+	defer w.end()
+	for {
+		if err := r.pass(w, func(Event) bool { return true }); err != nil {
+			return err
+		}
+		if r.stopped != nil || !asked.Follow {
+			return r.send(operator.Answer{}, true)
+		}
+		select {
+		case <-w.wake:
+		case <-r.gone:
+			return nil
+		}
+	}
+}
+
+// errLost says that a tool is too slow.
+var errLost = errors.New("events were lost: read them faster")
+
+// pass sends on the events that there are, if wanted says so.
+func (r *request) pass(w *watch, wanted func(Event) bool) error {
+	events, lost := w.take()
+	if lost {
+		return errLost
+	}
+	for _, e := range events {
+		if e.Kind == EventStopped {
+			r.stopped = &e
+		}
+		if !wanted(e) {
+			continue
+		}
+		b, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		if err := r.send(operator.Answer{Event: b}, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// upgrade starts an upgrade, sees it through, and the linger as well if the tool
+// wants that. A tool that hangs up does not end the upgrade: it would not know
+// how that went.
+func (r *request) upgrade() error {
+	var asked operator.Upgrade
+	if err := r.body(&asked); err != nil {
+		return err
+	}
+	if err := r.checkExecutable(asked.Executable); err != nil {
+		return err
+	}
+	w := r.u.ops.watches.begin(false)
+	defer w.end()
+	type end struct {
+		report Report
+		err    error
+	}
+	done := make(chan end, 1)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	r.u.handlers.Go(func() { // ends with the upgrade
+		defer cancel(nil)
+		ctx := ctx
+		if asked.Timeout > 0 {
+			var stop context.CancelFunc
+			ctx, stop = context.WithTimeoutCause(ctx, asked.Timeout, fmt.Errorf("%w: not committed within %v, as the operator has asked", ErrTimeout, asked.Timeout))
+			defer stop()
+		}
+		var e end
+		e.report, e.err = r.u.upgradeTo(ctx, asked.Executable)
+		done <- e
+	})
+	began := false
+	ours := func(e Event) bool {
+		began = began || e.Kind == EventUpgradeStarted // what came before was another upgrade
+		return began
+	}
+	gone, canceled := r.gone, r.cancel
+	for {
+		select {
+		case <-w.wake:
+			_ = r.pass(w, ours) // it may be gone, and does not hear the end either
+			if began && asked.Wait == operator.WaitNone {
+				return r.send(operator.Answer{}, true)
+			}
+		case <-canceled:
+			canceled = nil
+			cancel(errors.New("the operator has taken the request back"))
+		case <-gone:
+			gone = nil
+		case e := <-done:
+			err := r.pass(w, ours) // those came before
+			if e.err != nil {
+				return e.err
+			}
+			if err == nil && asked.Wait == operator.WaitLinger {
+				return r.linger(w)
+			}
+			return r.sendReport(&e.report)
+		}
+	}
+}
+
+func (r *request) sendReport(report *Report) error {
+	b, err := json.Marshal(report)
+	if err != nil {
+		return err
+	}
+	return r.send(operator.Answer{Report: b}, true)
+}
+
+// checkExecutable refuses what must not be started: whom Config.Allow lets in
+// may ask for an upgrade, and not for any program to be run as this user.
+func (r *request) checkExecutable(path string) error {
+	if path == "" {
+		return nil
+	}
+	if r.cred.UID != 0 && r.cred.UID != os.Geteuid() {
+		return fmt.Errorf("%w: uid %d may not choose the program that uid %d runs", ErrPeerRefused, r.cred.UID, os.Geteuid())
+	}
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("%w: executable %q: give its absolute path", ErrProtocol, path)
+	}
+	if r.u.cfg.Mode == Inherit {
+		return fmt.Errorf("%w: in mode inherit tableflip starts %s again: replace that file", ErrUnsupported, r.u.cfg.Executable)
+	}
+	return nil
+}
+
+// linger tells of the open connections until this process is at its end.
+func (r *request) linger(w *watch) error {
+	tick := time.NewTicker(requestTick)
+	defer tick.Stop()
+	tell := func(final bool, report []byte) error {
+		c := r.u.conns.counts()
+		r.u.mu.Lock()
+		end := r.u.lingerEnd
+		r.u.mu.Unlock()
+		l := &operator.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: -1}
+		if !end.IsZero() {
+			l.Remaining = max(0, time.Until(end))
+		}
+		return r.send(operator.Answer{Linger: l, Report: report}, final)
+	}
+	for r.stopped == nil {
+		if err := tell(false, nil); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-w.wake:
+			if err := r.pass(w, func(Event) bool { return true }); err != nil {
+				return err
+			}
+		case <-r.gone:
+			return nil
+		}
+	}
+	var report []byte
+	if r.stopped.Report != nil {
+		var err error
+		if report, err = json.Marshal(r.stopped.Report); err != nil {
+			return err
+		}
+	}
+	return tell(true, report)
+}
+
+// rollback takes the sockets back from a successor that is not committed.
+func (r *request) rollback() error {
+	var asked operator.Rollback
+	if err := r.body(&asked); err != nil {
+		return err
+	}
+	if asked.Reason == "" {
+		asked.Reason = "the operator has asked for it"
+	}
+	r.u.mu.Lock()
+	up := r.u.upgrade
+	r.u.mu.Unlock()
+	if up == nil {
+		return fmt.Errorf("%w: no upgrade is under way", ErrNotReady)
+	}
+	up.giveUp(&session.Error{Code: wire.CodeRollback, Text: asked.Reason})
+	select {
+	case <-up.done:
+	case <-r.gone:
+		return nil
+	}
+	if up.err == nil {
+		return fmt.Errorf("%w: pid %d has the sockets", ErrCommitted, up.report.Successor.PID)
+	}
+	return r.sendReport(&up.report)
+}
+
+// drain begins a graceful end without a successor.
+func (r *request) drain() error {
+	var asked operator.Drain
+	if err := r.body(&asked); err != nil {
+		return err
+	}
+	if asked.Reason == "" {
+		asked.Reason = "the operator has asked for it"
+	}
+	w := r.u.ops.watches.begin(false)
+	defer w.end()
+	r.u.stop(asked.Reason)
+	if asked.Wait == operator.WaitNone {
+		return r.send(operator.Answer{}, true)
+	}
+	return r.linger(w)
+}
+
+// upgradeTo is Upgrade with another program than the one that Config names; ""
+// is that.
+func (u *Upgrader) upgradeTo(ctx context.Context, executable string) (Report, error) {
+	if os.Getpid() == 1 {
+		return Report{}, errPID1
+	}
+	up, err := u.begin()
+	if err != nil {
+		return Report{}, err
+	}
+	up.executable = executable
+	u.wg.Go(func() { u.run(ctx, up) }) // ends with the upgrade, which ctx ends
+	<-up.done
+	u.mu.Lock() // Shutdown completes the report of a commit
+	defer u.mu.Unlock()
+	return up.report, up.err
+}
+
+// errPID1 says that an upgrade must not begin.
+var errPID1 = fmt.Errorf("%w: this process is PID 1 of its PID namespace: the successor would be killed with it when it ends: start it below an init that stays (`docker run --init`, tini), or start the successor in a container of its own, in mode Takeover, on the same control socket", ErrUnsupported)
+
+// spawnConfig is the configuration by which the successor is started.
+func (u *Upgrader) spawnConfig(up *upgrade) *config {
+	if up.executable == "" {
+		return u.cfg
+	}
+	cfg := *u.cfg
+	cfg.Executable, cfg.arg0 = up.executable, up.executable
+	return &cfg
+}

@@ -1,0 +1,193 @@
+package handoff
+
+import (
+	"net"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/reuseport"
+)
+
+// State is where a process stands.
+type State string
+
+// The states.
+const (
+	StateStarting  State = "starting"  // Ready was not called yet
+	StateServing   State = "serving"   // accepts connections
+	StateLingering State = "lingering" // a successor is committed; open connections go on
+	StateStopping  State = "stopping"  // ends without a successor; open connections go on
+	StateClosed    State = "closed"    // Shutdown has returned
+)
+
+// Status is what a process says of itself and of its predecessors.
+type Status struct {
+	Name       string    `json:"name,omitempty"` // Config.Name
+	PID        int       `json:"pid"`
+	UID        int       `json:"uid"`
+	Generation uint64    `json:"generation"`
+	Version    string    `json:"version,omitempty"` // Config.Version
+	Build      BuildInfo `json:"build"`
+	Executable string    `json:"executable"` // what an upgrade starts
+	Mode       Mode      `json:"mode"`       // of the next upgrade
+	State      State     `json:"state"`
+
+	Started time.Time     `json:"started"` // when New was called
+	Uptime  time.Duration `json:"uptime"`
+
+	// Open, Moved and Cut count the connections that are tracked or held: open
+	// now, passed to a successor, closed by force. Remaining is the time until
+	// the linger limit: negative if there is none, or no linger.
+	Open      uint64        `json:"open"`
+	Moved     uint64        `json:"moved"`
+	Cut       uint64        `json:"cut"`
+	Remaining time.Duration `json:"remaining"`
+
+	Accepted uint64         `json:"accepted"` // by all listeners, in this process
+	Sockets  []SocketStatus `json:"sockets"`
+
+	Lingering []Predecessor `json:"lingering"` // oldest first
+
+	// Upgrade is the last event of the upgrade that is under way; nil if none is.
+	Upgrade *Event `json:"upgrade,omitempty"`
+	// Upgrades are the accounts of the last upgrades, oldest first: of this
+	// process, failed ones included, and of its predecessors, as far as those
+	// have told. The linger of a predecessor is in its account when it is over.
+	Upgrades []Report `json:"upgrades"`
+}
+
+// BuildInfo says what the program of a process was built from, as far as the Go
+// command has noted it ([runtime/debug.BuildInfo]).
+type BuildInfo struct {
+	Path     string `json:"path,omitempty"`     // of the main package
+	Version  string `json:"version,omitempty"`  // of the main module
+	Revision string `json:"revision,omitempty"` // of the sources
+	Modified bool   `json:"modified,omitempty"` // there were changes that are not in Revision
+	Go       string `json:"go,omitempty"`       // version of Go
+}
+
+// SocketStatus tells of one socket.
+type SocketStatus struct {
+	Name    string `json:"name,omitempty"` // of a named socket or a file
+	Kind    string `json:"kind"`           // "listener", "packet" or "file"
+	Network string `json:"network,omitempty"`
+	Address string `json:"address,omitempty"` // the one it is bound to
+	// Queue is how many connections wait in the accept queue, Backlog the limit
+	// of that queue, HalfOpen how many handshakes are under way on the address
+	// (members of a SO_REUSEPORT group share that number). -1 where it is not
+	// known: for sockets that have none, and for all but the first of very many.
+	Queue    int    `json:"queue"`
+	Backlog  int    `json:"backlog"`
+	HalfOpen int    `json:"half_open"`
+	Accepted uint64 `json:"accepted"` // by this process
+}
+
+// Status describes the process as it is now. It asks the kernel about each
+// listener; -1 stands where that fails. After Shutdown it has no sockets.
+func (u *Upgrader) Status() Status {
+	c := u.conns.counts()
+	s := Status{
+		Name: u.cfg.Name, PID: os.Getpid(), UID: os.Geteuid(),
+		Version: u.cfg.Version, Build: readBuild(), Executable: u.cfg.Executable, Mode: u.cfg.Mode,
+		Started: u.ops.started, Uptime: time.Since(u.ops.started),
+		Open: c.open, Moved: c.moved, Cut: c.cut,
+		Sockets:   u.table.status(),
+		Lingering: append([]Predecessor{}, u.Lingering()...),
+	}
+	for _, socket := range s.Sockets {
+		s.Accepted += socket.Accepted
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s.Generation = u.generation
+	s.State = u.phase.state()
+	s.Remaining = -1
+	if (s.State == StateLingering || s.State == StateStopping) && !u.lingerEnd.IsZero() {
+		s.Remaining = max(0, time.Until(u.lingerEnd))
+	}
+	if u.upgrade != nil {
+		s.Upgrade = u.ops.step
+	}
+	s.Upgrades = append(append([]Report{}, u.ops.history...), u.reports...)
+	s.Upgrades = s.Upgrades[max(0, len(s.Upgrades)-maxReports):]
+	return s
+}
+
+func (p phase) state() State {
+	switch p {
+	case phaseStarting:
+		return StateStarting
+	case phaseServing:
+		return StateServing
+	case phaseLingering:
+		return StateLingering
+	case phaseStopping:
+		return StateStopping
+	}
+	return StateClosed
+}
+
+// readBuild returns what the Go command has noted in this program.
+func readBuild() BuildInfo {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return BuildInfo{}
+	}
+	b := BuildInfo{Path: info.Path, Version: info.Main.Version, Go: info.GoVersion}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.Revision = s.Value
+		case "vcs.modified":
+			b.Modified = s.Value == "true"
+		}
+	}
+	return b
+}
+
+// status describes the sockets in use, as table.backlog counts them.
+func (t *table) status() []SocketStatus {
+	all := []SocketStatus{}
+	halfOpen := make(map[string]int)
+	dumps := 0
+	for _, s := range t.snapshot() {
+		st := SocketStatus{
+			Name: s.entry.Name, Kind: kindName(s.entry.Kind), Network: s.entry.Network, Address: s.entry.Bound,
+			Queue: -1, Backlog: -1, HalfOpen: -1,
+		}
+		if s.ln != nil {
+			st.Accepted = s.ln.Accepted()
+			_, tcp := s.ln.Addr().(*net.TCPAddr)
+			if !tcp {
+				dumps++
+			}
+			if tcp || dumps <= maxCounted {
+				if n, backlog, err := reuseport.QueueLen(s.ln); err == nil {
+					st.Queue, st.Backlog = n, backlog
+				}
+			}
+			if n, known := halfOpen[st.Address]; known {
+				st.HalfOpen = n
+			} else if tcp && len(halfOpen) < maxCounted {
+				if n, err := reuseport.HalfOpen(s.ln); err == nil {
+					st.HalfOpen = n
+				}
+				halfOpen[st.Address] = st.HalfOpen
+			}
+		}
+		all = append(all, st)
+	}
+	return all
+}
+
+func kindName(k wire.SocketKind) string {
+	switch k {
+	case wire.KindListener:
+		return "listener"
+	case wire.KindPacket:
+		return "packet"
+	}
+	return "file"
+}
