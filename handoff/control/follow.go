@@ -1,0 +1,69 @@
+package control
+
+import (
+	"context"
+	"sync"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// maxFollowed bounds the processes of a line that are followed at once: those
+// that linger and the one that serves.
+const maxFollowed = 64
+
+// Follow calls each with the events of the process that serves, as Events does,
+// and with those of its successors, and theirs, while predecessors still linger.
+// Events of one process come in order, and one at a time. It returns nil when
+// the last of the line is done, the first error of each, or the error that ended
+// the talk with a process.
+func (c *Client) Follow(ctx context.Context, each func(handoff.Event) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type news struct {
+		event handoff.Event
+		heard chan<- error // the answer of each
+	}
+	all := make(chan news)
+	ends := make(chan error, maxFollowed)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel() // before the wait
+	watch := func() {
+		wg.Go(func() { // ends with the process, or with ctx
+			ends <- c.Events(ctx, true, func(e handoff.Event) error {
+				heard := make(chan error, 1)
+				select {
+				case all <- news{e, heard}:
+					return <-heard
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+		})
+	}
+	watch()
+	seen := map[int]bool{} // processes that we hear
+	for watching := 1; watching > 0; {
+		select {
+		case n := <-all:
+			e := n.event
+			seen[e.PID] = true
+			err := each(e)
+			n.heard <- err
+			if err != nil {
+				return err
+			}
+			if e.Kind == handoff.EventCommitted && e.Report != nil && !seen[e.Report.Successor.PID] && watching < maxFollowed {
+				seen[e.Report.Successor.PID] = true
+				watching++
+				watch() // the successor answers at the socket from now on
+			}
+		case err := <-ends:
+			watching--
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

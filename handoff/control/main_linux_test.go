@@ -1,0 +1,287 @@
+package control_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
+)
+
+func TestMain(m *testing.M) {
+	testmain.RunWith(m, map[string]func([]string){"service": serviceMain, "ask": askMain})
+}
+
+// patience bounds each wait for a process.
+const patience = 20 * time.Second
+
+// settings are what a service process is told, through its environment, which
+// its successors inherit.
+type settings struct {
+	Dir       string
+	Mode      handoff.Mode
+	Probation time.Duration
+	Linger    time.Duration
+}
+
+const envSettings = "BATON_TEST_CONTROL"
+
+// serviceMain is a service that echoes lines. Its first argument is its version.
+// The file "plan" in its folder says how the next process fails: "exit" or
+// "hang", both before Ready.
+func serviceMain([]string) {
+	var set settings
+	check(json.Unmarshal([]byte(os.Getenv(envSettings)), &set))
+	if plan, err := os.ReadFile(filepath.Join(set.Dir, "plan")); err == nil {
+		check(os.Remove(filepath.Join(set.Dir, "plan")))
+		switch string(plan) {
+		case "exit":
+			fmt.Fprintln(os.Stderr, "the disk is full, says the successor")
+			os.Exit(3)
+		case "hang":
+			select {}
+		}
+	}
+	up, err := handoff.New(&handoff.Config{
+		Mode: set.Mode, ControlSocket: filepath.Join(set.Dir, "c", "s"), Version: filepath.Base(os.Args[0]),
+		Probation: set.Probation, LingerTimeout: set.Linger, ReadyTimeout: patience,
+	})
+	check(err)
+	ln, err := up.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	check(err)
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		tracked := ln.Tracked()
+		for {
+			c, err := tracked.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() {
+				_, _ = io.Copy(c, c)
+				_ = c.Close()
+			})
+		}
+	})
+	check(up.Ready())
+	if up.Generation() == 1 {
+		fmt.Println(ln.Addr())
+	}
+	<-up.Done()
+	check(up.Shutdown(context.Background()))
+	conns.Wait()
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// service is a line of processes.
+type service struct {
+	*control.Client
+	tb   testing.TB
+	set  settings
+	addr string
+}
+
+// start starts a service, which ends with the test.
+func start(tb testing.TB, set settings) *service {
+	tb.Helper()
+	set.Dir = shortDir(tb)
+	if set.Probation == 0 {
+		set.Probation = 50 * time.Millisecond
+	}
+	b, err := json.Marshal(set)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cmd := testmain.Command(tb, "service")
+	cmd.Env = append(cmd.Environ(), envSettings+"="+string(b), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(set.Dir, "log"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	s := &service{tb: tb, set: set, Client: client(tb, filepath.Join(set.Dir, "c", "s"))}
+	tb.Cleanup(func() {
+		s.end()
+		_ = cmd.Wait()
+		_ = log.Close()
+		if text, _ := os.ReadFile(log.Name()); tb.Failed() {
+			tb.Logf("log of the service:\n%s", text)
+		}
+	})
+	s.addr, err = bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s.addr = strings.TrimSpace(s.addr)
+	return s
+}
+
+// end ends what is left of the line.
+func (s *service) end() {
+	for _, pid := range s.pids() {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone
+	}
+}
+
+// pids returns the processes of the line: they have its folder in their
+// environment.
+func (s *service) pids() []int {
+	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	var pids []int
+	for _, file := range files {
+		if env, err := os.ReadFile(file); err == nil && strings.Contains(string(env), s.set.Dir+`"`) {
+			var pid int
+			if _, err := fmt.Sscanf(file, "/proc/%d/", &pid); err == nil && pid != os.Getpid() {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// status returns the service's status.
+func (s *service) status() *handoff.Status {
+	s.tb.Helper()
+	st, err := s.Status(within(s.tb))
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return st
+}
+
+// plan says how the next process fails.
+func (s *service) plan(how string) {
+	s.tb.Helper()
+	if err := os.WriteFile(filepath.Join(s.set.Dir, "plan"), []byte(how), 0o600); err != nil {
+		s.tb.Fatal(err)
+	}
+}
+
+// dial opens a connection that has been answered.
+func (s *service) dial() net.Conn {
+	s.tb.Helper()
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	s.tb.Cleanup(func() { _ = c.Close() })
+	if err := echo(c); err != nil {
+		s.tb.Fatal(err)
+	}
+	return c
+}
+
+func echo(c net.Conn) error {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	if _, err := c.Write([]byte("x")); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, make([]byte, 1))
+	return err
+}
+
+// within returns a context that bounds the test's waiting.
+func within(tb testing.TB) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	tb.Cleanup(cancel)
+	return ctx
+}
+
+func client(tb testing.TB, socket string) *control.Client {
+	tb.Helper()
+	c, err := control.New(&control.Config{Socket: socket})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// shortDir returns a folder whose name leaves room for a socket's: unix(7)
+// allows 108 bytes.
+func shortDir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "baton")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// askMain asks the server at the socket args[0] for args[1] and prints what
+// comes of it.
+func askMain(args []string) {
+	c, err := control.New(&control.Config{Socket: args[0]})
+	check(err)
+	switch args[1] {
+	case "status":
+		_, err = c.Status(context.Background())
+	case "exec":
+		_, err = c.Upgrade(context.Background(), &control.UpgradeConfig{Executable: "/bin/true"})
+	case "upgrade":
+		_, err = c.Upgrade(context.Background(), &control.UpgradeConfig{Wait: control.WaitLinger, OnEvent: func(e handoff.Event) {
+			fmt.Println(e.Kind)
+		}})
+	}
+	fmt.Println("refused:", control.IsPeerRefused(err), err)
+}
+
+// askAs runs askMain as another user.
+func askAs(tb testing.TB, uid uint32, args ...string) string {
+	tb.Helper()
+	cmd := testmain.Command(tb, "ask", args...)
+	// The test binary may lie where others can't go.
+	exe, err := os.ReadFile(cmd.Path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cmd.Path = filepath.Join(openDir(tb), "ask")
+	if err := os.WriteFile(cmd.Path, exe, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	cmd.Dir = "/"
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		tb.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+// openDir returns a folder that everybody can enter.
+func openDir(tb testing.TB) string {
+	tb.Helper()
+	dir := shortDir(tb)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	return dir
+}

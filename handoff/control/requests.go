@@ -1,0 +1,242 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operator"
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+)
+
+// Wait says when a call returns.
+type Wait string
+
+// The values of Wait.
+const (
+	WaitCommit Wait = "commit" // when the upgrade is committed, or has failed
+	WaitLinger Wait = "linger" // when the predecessor's open connections are done as well
+	WaitNone   Wait = "none"   // when it has begun
+)
+
+// Status returns what the server says of itself.
+//
+// Errors: [ErrNoServer], [ErrStale], [ErrNoAnswer], [handoff.ErrPeerRefused],
+// [handoff.ErrVersion], [handoff.ErrUnsupported], [handoff.ErrProtocol], or that
+// of ctx; all other calls can return them, too.
+func (c *Client) Status(ctx context.Context) (*handoff.Status, error) {
+	var all *handoff.Status
+	answers := 0
+	err := c.call(ctx, operator.OpStatus, nil, nil, func(a operator.Answer) error {
+		if answers++; answers > maxAnswers {
+			return fmt.Errorf("%w: more than %d answers", handoff.ErrProtocol, maxAnswers)
+		}
+		var s handoff.Status
+		if ok, err := decodeInto(a.Status, &s); err != nil || !ok {
+			return err
+		}
+		if all == nil {
+			all = &s
+		} else {
+			all.Sockets = append(all.Sockets, s.Sockets...)
+		}
+		return nil
+	})
+	if err == nil && all == nil {
+		err = fmt.Errorf("%w: an answer without a status", handoff.ErrProtocol)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// Linger tells how far the open connections of a process have come that has a
+// successor, or ends.
+type Linger struct {
+	Open  uint64 `json:"open"`  // still open
+	Moved uint64 `json:"moved"` // passed to the successor
+	Cut   uint64 `json:"cut"`   // closed by force
+	// Remaining is the time until the linger limit; negative if there is none.
+	Remaining time.Duration `json:"remaining"`
+}
+
+// UpgradeConfig says how an upgrade goes. The zero value of each field gives its
+// default.
+type UpgradeConfig struct {
+	// Executable is the program to upgrade to. Empty means the server's own:
+	// what is at its path now. It is not possible in mode Inherit, nor for whom
+	// only the server's Config.Allow lets in. A relative path is taken from the
+	// caller's working directory.
+	Executable string
+	// Timeout bounds the time up to the commit: when it is over, the upgrade is
+	// rolled back. Zero means that the server's own limits are enough.
+	Timeout time.Duration
+	// Wait says when Upgrade returns. Empty means WaitCommit.
+	Wait Wait
+
+	// OnEvent is told of the server's steps. nil means nobody.
+	OnEvent func(handoff.Event)
+	// OnLinger is told of the predecessor's open connections, several times a
+	// second, with WaitLinger. nil means nobody.
+	OnLinger func(Linger)
+}
+
+// Upgrade has the server replace itself, and returns the account of that when
+// it is committed; with WaitLinger the linger is in it, with WaitNone there is
+// none. A nil config means all defaults.
+//
+// When ctx ends before the commit, Upgrade has the upgrade rolled back and waits
+// for that; when the caller is killed, the upgrade goes on.
+//
+// An upgrade that has failed has left the server as it was. The error is then
+// a *[handoff.UpgradeError] with the successor's last lines, or matches
+// [handoff.ErrInProgress], [handoff.ErrNotReady], [handoff.ErrClosed] or
+// [handoff.ErrUnsupported] where it did not begin; see [handoff.Upgrader.Upgrade].
+func (c *Client) Upgrade(ctx context.Context, cfg *UpgradeConfig) (*handoff.Report, error) {
+	if cfg == nil {
+		cfg = &UpgradeConfig{}
+	}
+	asked := operator.Upgrade{Timeout: cfg.Timeout, Wait: operator.Wait(cfg.Wait)}
+	if err := cfg.Wait.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Timeout < 0 {
+		return nil, fmt.Errorf("control: negative timeout %v", cfg.Timeout)
+	}
+	if cfg.Executable != "" {
+		path, err := filepath.Abs(cfg.Executable)
+		if err != nil {
+			return nil, fmt.Errorf("control: %w", err)
+		}
+		asked.Executable = path
+	}
+	var report *handoff.Report
+	err := c.call(ctx, operator.OpUpgrade, asked, takeBack, func(a operator.Answer) error {
+		if ctx.Err() != nil && a.Linger != nil {
+			return context.Cause(ctx) // committed: nothing to take back
+		}
+		var err error
+		report, err = pass(a, report, cfg.OnEvent, cfg.OnLinger)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return report, nil
+}
+
+func (w Wait) check() error {
+	switch w {
+	case "", WaitCommit, WaitLinger, WaitNone:
+		return nil
+	}
+	return fmt.Errorf("control: wait %q: commit, linger or none", string(w))
+}
+
+// takeBack asks for the end of an upgrade.
+func takeBack(link *session.WireLink) error {
+	m, err := request(operator.OpCancel, nil)
+	if err != nil {
+		return err
+	}
+	return link.Send(m, nil)
+}
+
+// pass hands an answer to the hooks and returns the latest report.
+func pass(a operator.Answer, report *handoff.Report, onEvent func(handoff.Event), onLinger func(Linger)) (*handoff.Report, error) {
+	var e handoff.Event
+	switch ok, err := decodeInto(a.Event, &e); {
+	case err != nil:
+		return nil, err
+	case ok && onEvent != nil:
+		onEvent(e)
+	}
+	if a.Linger != nil && onLinger != nil {
+		onLinger(Linger(*a.Linger))
+	}
+	var r handoff.Report
+	switch ok, err := decodeInto(a.Report, &r); {
+	case err != nil:
+		return nil, err
+	case ok:
+		return &r, nil
+	}
+	return report, nil
+}
+
+// Rollback has the server take its sockets back from a successor that is not
+// committed, and returns the account of that upgrade when it has them. reason
+// goes into the account; it may be empty. [handoff.ErrNotReady] says that no
+// upgrade is under way, [handoff.ErrCommitted] that it was too late.
+func (c *Client) Rollback(ctx context.Context, reason string) (*handoff.Report, error) {
+	var report *handoff.Report
+	err := c.call(ctx, operator.OpRollback, operator.Rollback{Reason: reason}, nil, func(a operator.Answer) error {
+		var err error
+		report, err = pass(a, report, nil, nil)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return report, nil
+}
+
+// DrainConfig says how a server ends. The zero value of each field gives its
+// default.
+type DrainConfig struct {
+	// Reason goes into the server's log. It may be empty.
+	Reason string
+	// Wait says when Drain returns: with WaitNone when the server has stopped
+	// accepting, else when its open connections are done. Empty means WaitLinger.
+	Wait Wait
+
+	// OnEvent and OnLinger are those of UpgradeConfig.
+	OnEvent  func(handoff.Event)
+	OnLinger func(Linger)
+}
+
+// Drain has the server end without a successor: it stops accepting, serves its
+// open connections up to its linger limit, and ends. It returns how the open
+// connections fared; nil with WaitNone. The process ends a moment later, by
+// what its program does after Shutdown. When ctx ends, the server still drains.
+// A nil config means all defaults.
+func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
+	if cfg == nil {
+		cfg = &DrainConfig{}
+	}
+	if err := cfg.Wait.check(); err != nil {
+		return nil, err
+	}
+	asked := operator.Drain{Reason: cfg.Reason, Wait: operator.Wait(cfg.Wait)}
+	var last *Linger
+	err := c.call(ctx, operator.OpDrain, asked, nil, func(a operator.Answer) error {
+		_, err := pass(a, nil, cfg.OnEvent, func(l Linger) {
+			last = &l
+			if cfg.OnLinger != nil {
+				cfg.OnLinger(l)
+			}
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return last, nil
+}
+
+// Events calls each with the last events of the process that serves, oldest
+// first, and with those to come. It returns nil when that process is done, or
+// when it has told the last events and follow is false; or the error of each.
+// The successor has events of its own: [Client.Follow] goes on with them.
+func (c *Client) Events(ctx context.Context, follow bool, each func(handoff.Event) error) error {
+	return c.call(ctx, operator.OpEvents, operator.Events{Follow: follow}, nil, func(a operator.Answer) error {
+		var e handoff.Event
+		if ok, err := decodeInto(a.Event, &e); err != nil || !ok {
+			return err
+		}
+		return each(e)
+	})
+}
