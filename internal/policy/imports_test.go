@@ -14,6 +14,9 @@ var (
 		"github.com/hashicorp/go-hclog":   "logging",
 		"github.com/mdlayher/netlink":     "inet_diag",
 	}
+	commandModules = map[string]string{ // for programs alone
+		"github.com/spf13/cobra": "command line of baton",
+	}
 	testModules = map[string]string{
 		"go.uber.org/goleak":              "leak gate",
 		"github.com/google/go-cmp":        "comparison with a diff",
@@ -33,7 +36,7 @@ func testSide(s *source) bool {
 // here. A line more is a decision, and its reason goes into the commit.
 func dependencies(r *repo) []string {
 	var complaints []string
-	known := func(path string, test bool) bool {
+	known := func(path string, command, test bool) bool {
 		in := func(modules map[string]string) bool {
 			for m := range modules {
 				if path == m || strings.HasPrefix(path, m+"/") {
@@ -42,13 +45,13 @@ func dependencies(r *repo) []string {
 			}
 			return false
 		}
-		return in(libraryModules) || test && in(testModules)
+		return in(libraryModules) || command && in(commandModules) || test && in(testModules)
 	}
 	for _, s := range r.sources {
 		for _, path := range s.imports() {
 			first, _, _ := strings.Cut(path, "/")
 			std := !strings.Contains(first, ".")
-			if !std && path != module && !strings.HasPrefix(path, module+"/") && !known(path, testSide(s)) {
+			if !std && path != module && !strings.HasPrefix(path, module+"/") && !known(path, strings.HasPrefix(s.path, "cmd/"), testSide(s)) {
 				complaints = append(complaints, s.path+": imports "+path+", which is no listed dependency")
 			}
 		}
@@ -63,7 +66,7 @@ func dependencies(r *repo) []string {
 		case line == ")":
 			block = ""
 		case len(words) == 0 || strings.HasSuffix(line, "// indirect"):
-		case words[0] == "require" && len(words) > 1 && !known(words[1], true):
+		case words[0] == "require" && len(words) > 1 && !known(words[1], true, true):
 			complaints = append(complaints, "go.mod: requires "+words[1]+", which is no listed dependency")
 		case words[0] == "replace" || words[0] == "exclude" || words[0] == "tool":
 			complaints = append(complaints, "go.mod: "+words[0]+" has no place here: "+line)

@@ -85,6 +85,8 @@ func TestRules(t *testing.T) {
 		{"dependencies", "a/a.go", "package a\nimport \"example.org/x\"\n", "a/a.go: imports example.org/x"},
 		{"dependencies", "a/a.go", "package a\nimport \"go.uber.org/goleak\"\n", "a/a.go: imports go.uber.org/goleak"},
 		{"dependencies", "a/a_test.go", "package a\nimport \"go.uber.org/goleak\"\n", ""},
+		{"dependencies", "a/a.go", "package a\nimport \"github.com/spf13/cobra\"\n", "a/a.go: imports github.com/spf13/cobra"},
+		{"dependencies", "cmd/a/a.go", "package main\nimport \"github.com/spf13/cobra\"\n", ""},
 		{"dependencies", "go.mod", "module x\nrequire example.org/x v1.0.0\n", "go.mod: requires example.org/x"},
 		{"dependencies", "go.mod", "module x\nrequire example.org/x v1.0.0 // indirect\n", ""},
 		{"dependencies", "go.mod", "module x\nreplace x => y\n", "go.mod: replace"},

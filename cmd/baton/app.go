@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/control"
+)
+
+// app is what all commands share.
+type app struct {
+	out    *output
+	screen *screen
+
+	json    bool
+	plain   bool
+	socket  string
+	sockets string // pattern of the control sockets of this user
+}
+
+func newApp(stdout io.Writer) *app {
+	out := &output{w: stdout}
+	return &app{out: out, screen: newScreen(stdout, out), sockets: handoff.ControlPath("*")}
+}
+
+// command returns the whole tree of commands.
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "baton",
+		Short: "Replace running servers without losing a connection",
+		Long: `Baton asks a running server that uses package handoff how it goes, replaces it
+by its next version, takes that back, or ends it.
+
+NAME is the Name in the server's configuration. Without it, and without --socket,
+it is the only server that this user runs.
+
+The exit status tells scripts what happened:
+  0 done                          8 the upgrade has failed
+  1 none of the others            9 the upgrade was rolled back
+  2 wrong usage                  10 the upgrade took too long
+  3 no server                    11 another upgrade is under way
+  4 no server, but its socket    12 not ready, or no upgrade is under way
+  5 not allowed                  13 too late: the upgrade is committed
+  6 not supported by the server  14 doctor has found a problem
+  7 a disk is full               15 the server broke off, or is about to end
+After 8, 9 and 10 the old version serves on.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%w: unknown command %q: see baton --help", errUsage, args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRun: func(*cobra.Command, []string) {
+			if a.plain || a.json {
+				a.screen.width = 0
+			}
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w: %w: see %s --help", errUsage, err, cmd.CommandPath())
+	})
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
+	root.PersistentFlags().BoolVar(&a.plain, "plain", false, "no colours, no live progress, also on a terminal")
+	root.PersistentFlags().StringVar(&a.socket, "socket", "", "`path` of the control socket, instead of NAME")
+	root.AddCommand(a.statusCommand(), a.upgradeCommand(), a.rollbackCommand(), a.drainCommand(), a.eventsCommand(), a.doctorCommand())
+	return root
+}
+
+// leaf completes a command that asks one server.
+func (a *app) leaf(cmd *cobra.Command, do func(ctx context.Context, c *control.Client) error) *cobra.Command {
+	cmd.Use += " [NAME]"
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return fmt.Errorf("%w: one server at a time, not %q", errUsage, args)
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := a.client(args)
+		if err != nil {
+			return err
+		}
+		return do(cmd.Context(), c)
+	}
+	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return a.names(), cobra.ShellCompDirectiveNoFileComp
+	}
+	return cmd
+}
+
+// names returns the servers of this user, those that were killed included.
+func (a *app) names() []string {
+	found, err := filepath.Glob(a.sockets)
+	if err != nil {
+		return nil // the pattern is ours
+	}
+	var names []string
+	for _, path := range found {
+		names = append(names, filepath.Base(filepath.Dir(path)))
+	}
+	return names
+}
+
+// client returns a client for the server that the arguments name.
+func (a *app) client(args []string) (*control.Client, error) {
+	switch {
+	case a.socket != "" && len(args) > 0:
+		return nil, fmt.Errorf("%w: either --socket or a name, not both", errUsage)
+	case a.socket != "":
+		return control.New(&control.Config{Socket: a.socket})
+	case len(args) > 0:
+		if args[0] == "" || strings.ContainsAny(args[0], "/*?[") {
+			return nil, fmt.Errorf("%w: %q is no name of a server: use --socket for a path", errUsage, args[0])
+		}
+		return control.New(&control.Config{Socket: strings.Replace(a.sockets, "*", args[0], 1)})
+	}
+	switch names := a.names(); len(names) {
+	case 0:
+		return nil, fmt.Errorf("%w: %s", control.ErrNoServer, a.sockets)
+	case 1:
+		return control.New(&control.Config{Socket: strings.Replace(a.sockets, "*", names[0], 1)})
+	default:
+		return nil, fmt.Errorf("%w: which server? %s", errUsage, strings.Join(names, ", "))
+	}
+}
+
+// absolute returns an executable's path, which must exist: the server would say
+// so later.
+func absolute(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	fi, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "", fmt.Errorf("%w: no program at %s", errUsage, path)
+	case err != nil:
+		return "", err
+	case fi.IsDir() || fi.Mode().Perm()&0o111 == 0:
+		return "", fmt.Errorf("%w: %s is no program", errUsage, path)
+	}
+	return path, nil
+}

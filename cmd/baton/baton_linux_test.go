@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/control"
+)
+
+// TestExitStatus has a documented status for each condition.
+func TestExitStatus(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		want exit
+	}{
+		{nil, 0},
+		{errors.New("x"), 1},
+		{errUsage, 2},
+		{control.ErrNoServer, 3},
+		{control.ErrStale, 4},
+		{handoff.ErrPeerRefused, 5},
+		{handoff.ErrVersion, 6},
+		{handoff.ErrUnsupported, 6},
+		{handoff.ErrProtocol, 6},
+		{control.ErrNoSpace, 7},
+		{&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, 7},
+		{&handoff.UpgradeError{Err: handoff.ErrSuccessorDied}, 8},
+		{&handoff.UpgradeError{Err: handoff.ErrAborted}, 8},
+		{&handoff.UpgradeError{Err: handoff.ErrTransfer}, 8},
+		{&handoff.UpgradeError{Err: errors.New("new")}, 8},
+		{&handoff.UpgradeError{Err: handoff.ErrRolledBack}, 9},
+		{&handoff.UpgradeError{Err: fmt.Errorf("%w: %w", handoff.ErrRolledBack, handoff.ErrTimeout)}, 10},
+		{handoff.ErrInProgress, 11},
+		{handoff.ErrNotReady, 12},
+		{handoff.ErrCommitted, 13},
+		{errProblem, 14},
+		{control.ErrNoAnswer, 15},
+		{handoff.ErrClosed, 15},
+	} {
+		if got, _ := statusOf(c.err); got != c.want {
+			t.Errorf("statusOf(%v) = %d, want %d", c.err, got, c.want)
+		}
+	}
+	// The documentation and the help have them all.
+	doc, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	help := newApp(&bytes.Buffer{}).command().Long
+	for _, s := range statuses() {
+		if !strings.Contains(string(doc), fmt.Sprintf("//\t%-4d", s.exit)) || !strings.Contains(help, fmt.Sprintf("%2d ", s.exit)) {
+			t.Errorf("exit status %d (%s) is not documented", s.exit, s.name)
+		}
+	}
+}
+
+// TestStrangers asks servers that refuse.
+func TestStrangers(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		code   byte // of the message Refuse, as the documentation of the protocol has it
+		reason string
+		want   exit
+		line   string
+	}{
+		{1, "the tool speaks 1 to 1, the server 2 to 3", 6, "no common protocol version"},
+		{10, "no requests", 6, "older than this tool"},
+		{2, "pid 1 has uid 5, we have 6", 5, "has uid 5"},
+		{5, "on its way out", 15, "closed"},
+	} {
+		path := filepath.Join(t.TempDir(), "s")
+		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			uc, err := ln.AcceptUnix()
+			if err != nil {
+				return
+			}
+			payload := append([]byte{1, 1, c.code, 2, byte(len(c.reason))}, c.reason...)
+			_, _ = uc.Read(make([]byte, 4096)) // the request
+			_, _ = uc.Write(append([]byte{0, 0, 0, byte(len(payload)), 0, 3, 0, 0}, payload...))
+			_ = uc.Close()
+		}()
+		var out, errs bytes.Buffer
+		got := run([]string{"status", "--socket", path}, &out, &errs)
+		if got != c.want || !strings.Contains(errs.String(), c.line) || strings.Count(errs.String(), "\n") != 1 || out.Len() > 0 {
+			t.Errorf("refused with code %d: exit status %d, stderr %q, stdout %q; want %d, one line with %q", c.code, got, &errs, &out, c.want, c.line)
+		}
+		_ = ln.Close()
+		<-done
+	}
+}
+
+// TestWhichServer has none, one and several to choose from.
+func TestWhichServer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a := newApp(&bytes.Buffer{})
+	a.sockets = filepath.Join(dir, "*", "control.sock")
+	if _, err := a.client(nil); !errors.Is(err, control.ErrNoServer) {
+		t.Errorf("client() of none = %v, want ErrNoServer", err)
+	}
+	for i, name := range []string{"api", "web"} {
+		path := filepath.Join(dir, name, "control.sock")
+		if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := a.client(nil)
+		if i == 0 && (err != nil || c.Socket() != path) {
+			t.Errorf("client() of one = %v, %v, want %s", c, err, path)
+		}
+		if i == 1 && (!errors.Is(err, errUsage) || !strings.Contains(err.Error(), "api, web")) {
+			t.Errorf("client() of two = %v, want a question", err)
+		}
+		if c, err := a.client([]string{name}); err != nil || c.Socket() != path {
+			t.Errorf("client(%s) = %v, %v", name, c, err)
+		}
+	}
+	if got := a.names(); !slices.Equal(got, []string{"api", "web"}) {
+		t.Errorf("names() = %v", got)
+	}
+}
+
+// TestScreen shows colours and live lines on a terminal, and neither elsewhere.
+func TestScreen(t *testing.T) {
+	t.Setenv("NO_COLOR", "")
+	st := &handoff.Status{
+		Name: "api", State: handoff.StateServing, Uptime: time.Hour, Remaining: time.Minute,
+		Lingering: []handoff.Predecessor{{Process: handoff.Process{PID: 7}, Remaining: -1}},
+	}
+	for width, want := range map[int]bool{0: false, 80: true} {
+		var out bytes.Buffer
+		a := newApp(&out)
+		a.screen.width = width
+		a.showStatus(st, true)
+		a.screen.status("%s", strings.Repeat("live ", 50))
+		a.screen.line("stays")
+		text := out.String()
+		if strings.Contains(text, "\x1b[32mserving") != want || strings.Contains(text, eraseAll) != want || strings.Contains(text, "live") != want {
+			t.Errorf("with width %d: %q", width, text)
+		}
+		if !strings.HasSuffix(text, "stays\n") || !strings.Contains(text, "pid 7") || !strings.Contains(text, "when it is done") || !strings.Contains(text, "cut in 1m0s") {
+			t.Errorf("with width %d: %q", width, text)
+		}
+	}
+	if got := bar(1, 4); got != "[#####...............]" {
+		t.Errorf("bar(1, 4) = %s", got)
+	}
+	if got := bar(0, 0); strings.Contains(got, ".") {
+		t.Errorf("bar(0, 0) = %s", got)
+	}
+}
+
+// TestDoctor finds what is wrong.
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	open := filepath.Join(dir, "open")
+	if err := errors.Join(os.Mkdir(open, 0o700), os.Chmod(open, 0o777), os.WriteFile(filepath.Join(dir, "file"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		got  finding
+		want verdict
+	}{
+		"no folder yet":          {checkFolder(filepath.Join(dir, "none")), ok},
+		"a file":                 {checkFolder(filepath.Join(dir, "file")), problem},
+		"everybody's":            {checkFolder(open), problem},
+		"a folder":               {checkFolder(dir), ok},
+		"no server's folder":     {checkSocketFolder(filepath.Join(dir, "none")), problem},
+		"open server's folder":   {checkSocketFolder(open), problem},
+		"full disk":              {roomFor("/proc"), ok}, // no blocks at all
+		"no server":              {checkServer(nil, control.ErrStale), problem},
+		"PID 1":                  {checkServer(&handoff.Status{PID: 1}, nil), problem},
+		"no program":             {checkServer(&handoff.Status{PID: 2, Executable: filepath.Join(dir, "none")}, nil), warning},
+		"a server that is well":  {checkServer(&handoff.Status{PID: 2, Executable: dir}, nil), ok},
+		"many that linger there": {checkServer(&handoff.Status{PID: 2, Executable: dir, Lingering: make([]handoff.Predecessor, 4)}, nil), warning},
+	} {
+		if c.got.Verdict != c.want || c.want != ok && c.got.Advice == "" && name != "no server" {
+			t.Errorf("%s: %+v, want %s with advice", name, c.got, c.want)
+		}
+	}
+	var out bytes.Buffer
+	a := newApp(&out)
+	err := a.examine([]check{{"x", func() finding { return finding{Verdict: problem, Found: "y", Advice: "z"} }}})
+	if !errors.Is(err, errProblem) || out.String() != "problem  x: y\n         z\n" {
+		t.Errorf("examine() = %v, %q", err, &out)
+	}
+}

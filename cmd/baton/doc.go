@@ -1,0 +1,39 @@
+// Baton asks a running server that uses package handoff how it goes, replaces it
+// by its next version, takes that back, or ends it.
+//
+//	baton status            what the server is and how it goes
+//	baton upgrade           replace it, and wait until that is committed
+//	baton rollback          take an upgrade back that is not committed
+//	baton drain             end it when its open connections are done
+//	baton events            what has happened, and with --follow what happens
+//	baton doctor            what this machine allows
+//	baton completion SHELL  completions for bash, zsh, fish or powershell
+//
+// A server is named by the Name of its configuration (baton status api) or by
+// the path of its control socket (--socket). Without either, it is the only one
+// that this user runs.
+//
+// With --json the result is one JSON object on standard output, or one a line
+// for events; an error is an object with the member "error". Otherwise standard
+// output is for people, with colours and live progress on a terminal, and plain
+// lines elsewhere.
+//
+// # Exit status
+//
+//	0   done
+//	1   none of the below
+//	2   wrong usage
+//	3   no server: there is no control socket
+//	4   no server: its control socket is left over from one that was killed
+//	5   not allowed: the server belongs to another user
+//	6   the server is of another version, or its mode can't do that
+//	7   a disk is full
+//	8   the upgrade has failed; the old version serves on
+//	9   the upgrade was rolled back; the old version serves on
+//	10  the upgrade took too long; the old version serves on
+//	11  another upgrade is under way
+//	12  not now: the server is not ready, or no upgrade is under way
+//	13  too late: the upgrade is committed
+//	14  doctor has found a problem
+//	15  the server broke off, or is about to end
+package main

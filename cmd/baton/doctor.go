@@ -1,0 +1,170 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// verdict says how a finding is to be taken.
+type verdict string
+
+const (
+	ok      verdict = "ok"
+	note    verdict = "note"    // something is not there, and nothing needs it
+	warning verdict = "warning" // something is worse than it could be
+	problem verdict = "problem" // something does not work
+)
+
+// finding is what doctor says about one thing.
+type finding struct {
+	Check   string  `json:"check"`
+	Verdict verdict `json:"verdict"`
+	Found   string  `json:"found"`
+	Advice  string  `json:"advice,omitempty"` // what to change, and why
+}
+
+// check looks at one thing.
+type check struct {
+	name string
+	look func() finding
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check what this machine allows, and say what to change",
+		Long: `Check what the kernel, this user's limits and the folders of the control sockets
+allow, and say what to change and why. With a NAME or --socket, check that server
+as well. The exit status is 14 if there is a problem; warnings and notes are none.
+
+It listens on a loopback address for a moment and changes nothing.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("%w: one server at a time, not %q", errUsage, args)
+			}
+			return nil
+		},
+	}
+	cmd.Use += " [NAME]"
+	cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return a.names(), cobra.ShellCompDirectiveNoFileComp
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		checks := machineChecks(cmd.Context())
+		folder := filepath.Dir(filepath.Dir(a.sockets))
+		checks = append(checks, check{"folder of the control sockets", func() finding { return checkFolder(folder) }})
+		if a.socket != "" || len(args) > 0 || len(a.names()) == 1 {
+			c, err := a.client(args)
+			if err != nil {
+				return err
+			}
+			checks = append(checks,
+				check{"folder of the control socket", func() finding { return checkSocketFolder(filepath.Dir(c.Socket())) }},
+				check{"server", func() finding {
+					st, err := c.Status(cmd.Context())
+					return checkServer(st, err)
+				}})
+		}
+		return a.examine(checks)
+	}
+	return cmd
+}
+
+// examine looks at everything and shows what it finds.
+func (a *app) examine(checks []check) error {
+	findings := []finding{}
+	sick := false
+	for _, c := range checks {
+		f := c.look()
+		f.Check = c.name
+		sick = sick || f.Verdict == problem
+		findings = append(findings, f)
+		if a.json {
+			continue
+		}
+		a.screen.line("%s  %s: %s", a.screen.colour(colourOf(f.Verdict), fmt.Sprintf("%-7s", f.Verdict)), f.Check, f.Found)
+		if f.Advice != "" {
+			a.screen.line("         %s", f.Advice)
+		}
+	}
+	if a.json {
+		a.printJSON(map[string]any{"ok": !sick, "findings": findings})
+	}
+	if sick {
+		return errProblem
+	}
+	return nil
+}
+
+func colourOf(v verdict) string {
+	switch v {
+	case ok:
+		return green
+	case problem:
+		return red
+	case warning:
+		return yellow
+	}
+	return bold
+}
+
+// checkFolder looks at the folder that has a folder for each server.
+func checkFolder(path string) finding {
+	fi, err := os.Stat(path)
+	switch {
+	case os.IsNotExist(err):
+		return finding{Verdict: ok, Found: path + " is not there yet: the first server makes it"}
+	case err != nil:
+		return finding{Verdict: problem, Found: err.Error(), Advice: "servers of this user can't make their control sockets there: set Config.ControlSocket, or change the folder"}
+	case !fi.IsDir():
+		return finding{Verdict: problem, Found: path + " is no folder", Advice: "remove it: servers make their folders there"}
+	case fi.Mode().Perm()&0o002 != 0 && fi.Mode()&os.ModeSticky == 0:
+		return finding{Verdict: problem, Found: fmt.Sprintf("%s has mode %#o", path, fi.Mode().Perm()), Advice: "anybody could put a folder of his own in the place of a server's: chmod o-w " + path}
+	}
+	return roomFor(path)
+}
+
+// checkSocketFolder looks at the folder of one control socket.
+func checkSocketFolder(path string) finding {
+	fi, err := os.Stat(path)
+	switch {
+	case os.IsNotExist(err):
+		return finding{Verdict: problem, Found: path + " is not there", Advice: "no server has made its control socket there: check the name, or start the server"}
+	case os.IsPermission(err):
+		return finding{Verdict: problem, Found: err.Error(), Advice: "be the server's user, or root"}
+	case err != nil:
+		return finding{Verdict: problem, Found: err.Error()}
+	case fi.Mode().Perm()&0o077 != 0:
+		return finding{Verdict: problem, Found: fmt.Sprintf("%s has mode %#o", path, fi.Mode().Perm()), Advice: "others could reach the control socket, and the server's next start refuses that: chmod 700 " + path}
+	}
+	return roomFor(path)
+}
+
+// checkServer looks at what a server says.
+func checkServer(st *handoff.Status, err error) finding {
+	if err != nil {
+		return finding{Verdict: problem, Found: oneLine(err)}
+	}
+	f := finding{Verdict: ok, Found: fmt.Sprintf("pid %d, generation %d, mode %v, %s", st.PID, st.Generation, st.Mode, st.State)}
+	_, statErr := os.Stat(st.Executable)
+	switch {
+	case st.PID == 1:
+		f.Verdict = problem
+		f.Advice = "as PID 1 it can't be replaced: its end is the end of its container. Start it below an init that stays (docker run --init, tini)"
+	case os.IsNotExist(statErr):
+		f.Verdict = warning
+		f.Advice = "an upgrade starts " + st.Executable + ", which is not there (as seen from here): install the next version at that path, or use --exec"
+	case len(st.Lingering) > 3:
+		f.Verdict = warning
+		f.Advice = fmt.Sprintf("%d predecessors linger: connections take long to end; see LingerTimeout and MaxLingering", len(st.Lingering))
+	case strings.HasSuffix(st.Executable, " (deleted)"):
+		f.Verdict = warning
+	}
+	return f
+}

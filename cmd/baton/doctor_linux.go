@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/reuseport"
+)
+
+// machineChecks look at the kernel and at this user's limits.
+func machineChecks(ctx context.Context) []check {
+	return []check{
+		{"kernel", checkKernel},
+		{"sockets over a unix socket", checkMemfd},
+		{"reuseport steering", func() finding { return checkSteering(ctx) }},
+		{"tcp_migrate_req", checkMigrate},
+		{"inet_diag", checkDiag},
+		{"open files", checkFiles},
+		{"accept queue", checkSomaxconn},
+		{"PID 1", checkInit},
+		{"systemd", checkSystemd},
+	}
+}
+
+func checkKernel() finding {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return finding{Verdict: warning, Found: os.NewSyscallError("uname", err).Error()}
+	}
+	return finding{Verdict: ok, Found: "Linux " + unix.ByteSliceToString(u.Release[:])}
+}
+
+// checkMemfd makes what state is passed on in.
+func checkMemfd() finding {
+	fd, err := unix.MemfdCreate("baton-doctor", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE)
+		_ = unix.Close(fd) // nothing was written
+	}
+	if err != nil {
+		return finding{Verdict: problem, Found: os.NewSyscallError("memfd_create", err).Error(), Advice: "state can't be passed on: allow memfd_create(2) and F_ADD_SEALS in the seccomp profile"}
+	}
+	return finding{Verdict: ok, Found: "sealed memory files work"}
+}
+
+// checkSteering steers a group of its own.
+func checkSteering(ctx context.Context) finding {
+	const advice = "mode drain and package reuseport then rely on tcp_migrate_req, or can lose connections: allow setsockopt(SO_ATTACH_REUSEPORT_CBPF) in the seccomp profile"
+	g, err := reuseport.ListenGroup(ctx, "tcp4", "127.0.0.1:0", &reuseport.Config{Members: 2})
+	if err == nil {
+		err = errors.Join(g.Steer(ctx, reuseport.CPU()), g.Close())
+	}
+	if err != nil {
+		return finding{Verdict: warning, Found: err.Error(), Advice: advice}
+	}
+	return finding{Verdict: ok, Found: "connections can be steered among sockets, without privilege"}
+}
+
+func checkMigrate() finding {
+	const path = "/proc/sys/net/ipv4/tcp_migrate_req"
+	switch v, err := readNumber(path); {
+	case errors.Is(err, os.ErrNotExist):
+		return finding{Verdict: note, Found: "not in this kernel (5.14 has it)"}
+	case err != nil:
+		return finding{Verdict: warning, Found: err.Error()}
+	case v == 1:
+		return finding{Verdict: ok, Found: "1"}
+	}
+	return finding{Verdict: note, Found: "0", Advice: "where steering works nothing needs it; sysctl -w net.ipv4.tcp_migrate_req=1 makes the kernel save what a closed reuseport listener had queued, for programs that do not drain"}
+}
+
+// checkDiag asks the kernel about listeners of its own.
+func checkDiag() finding {
+	ln, err := net.Listen("unix", "@baton-doctor-"+strconv.Itoa(os.Getpid()))
+	if err != nil {
+		return finding{Verdict: warning, Found: err.Error()}
+	}
+	defer ln.Close() // nobody dials
+	if u, ok := ln.(*net.UnixListener); ok {
+		_, _, err = reuseport.QueueLen(u)
+	}
+	if err == nil {
+		err = tcpDiag()
+	}
+	if err != nil {
+		return finding{Verdict: warning, Found: err.Error(), Advice: "queue lengths are unknown, and a drain can't tell when it is done: load the modules inet_diag, tcp_diag and unix_diag, and allow NETLINK_SOCK_DIAG in the seccomp profile"}
+	}
+	return finding{Verdict: ok, Found: "the kernel tells what waits in a queue, and which handshakes are under way"}
+}
+
+func tcpDiag() error {
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer ln.Close() // nobody dials
+	t, ok := ln.(*net.TCPListener)
+	if !ok {
+		return nil // can't be
+	}
+	_, _, err = reuseport.QueueLen(t)
+	_, herr := reuseport.HalfOpen(t)
+	return errors.Join(err, herr)
+}
+
+func checkFiles() finding {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return finding{Verdict: warning, Found: os.NewSyscallError("getrlimit", err).Error()}
+	}
+	f := finding{Verdict: ok, Found: fmt.Sprintf("%d, may be raised to %d", l.Cur, l.Max)}
+	if l.Max < 4096 {
+		f.Verdict = warning
+		f.Advice = "a server with that many connections can't take over its predecessor's: raise LimitNOFILE= of its unit, or ulimit -Hn"
+	}
+	return f
+}
+
+func checkSomaxconn() finding {
+	n, err := readNumber("/proc/sys/net/core/somaxconn")
+	if err != nil {
+		return finding{Verdict: warning, Found: err.Error()}
+	}
+	f := finding{Verdict: ok, Found: fmt.Sprint("up to ", n, " connections")}
+	if n < 1024 {
+		f.Verdict = warning
+		f.Advice = "what comes while a successor takes over waits there: sysctl -w net.core.somaxconn=4096"
+	}
+	return f
+}
+
+// checkInit looks at the process that is told of orphans.
+func checkInit() finding {
+	b, err := os.ReadFile("/proc/1/comm")
+	if err != nil {
+		return finding{Verdict: note, Found: err.Error()}
+	}
+	name := strings.TrimSpace(string(b))
+	return finding{Verdict: ok, Found: name + ": it has to wait for processes whose predecessor has ended, and to stay"}
+}
+
+func checkSystemd() finding {
+	// sd_booted(3)
+	if _, err := os.Lstat("/run/systemd/system"); err != nil {
+		return finding{Verdict: note, Found: "is not the init of this machine"}
+	}
+	return finding{Verdict: ok, Found: "is the init of this machine"}
+}
+
+func readNumber(path string) (int, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
+}
+
+// roomFor looks whether the disk of a folder is full.
+func roomFor(path string) finding {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return finding{Verdict: warning, Found: os.NewSyscallError("statfs", err).Error()}
+	}
+	if s.Blocks > 0 && s.Bavail == 0 || s.Files > 0 && s.Ffree == 0 {
+		return finding{Verdict: problem, Found: path + ": the disk is full", Advice: "a server that starts can't make its control socket: make room"}
+	}
+	return finding{Verdict: ok, Found: path}
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/control"
+)
+
+func (a *app) eventsCommand() *cobra.Command {
+	var follow bool
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Show what has happened to a server, and what happens",
+		Long: `Show the last events of a server, a line each. With --follow go on with those to
+come, of its successors too, until the last of them is done.`,
+		Example: "  baton events api --follow --json",
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
+	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
+		show := func(e handoff.Event) error {
+			a.showEvent(e)
+			return a.out.err
+		}
+		if !follow {
+			return c.Events(ctx, false, show)
+		}
+		if err := c.Follow(ctx, show); !interrupted(ctx, err) {
+			return err
+		}
+		return nil
+	})
+}
+
+func (a *app) showEvent(e handoff.Event) {
+	if a.json {
+		a.printJSON(e)
+		return
+	}
+	more := ""
+	if r := e.Report; r != nil && r.Successor.PID != 0 && r.Successor.PID != e.PID {
+		more = fmt.Sprintf("  successor %d", r.Successor.PID)
+	}
+	if e.Reason != "" {
+		more += "  " + firstLine(e.Reason)
+	}
+	a.screen.line("%s  pid %-7d generation %-4d %-16s%s", e.Time.Local().Format(time.DateTime+".000"), e.PID, e.Generation, e.Kind, more)
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+func main() { os.Exit(int(run(os.Args[1:], os.Stdout, os.Stderr))) }
+
+// run does what the arguments say.
+func run(args []string, stdout, stderr io.Writer) exit {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := newApp(stdout)
+	root := a.command()
+	root.SetArgs(args)
+	root.SetOut(a.out)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	a.screen.clear()
+	if err == nil {
+		err = a.out.err // what was said did not arrive
+	}
+	status, name := statusOf(err)
+	if status == exitDone || status == exitProblem { // those were shown
+		return status
+	}
+	if a.json {
+		a.printJSON(map[string]any{"error": errorJSON(err, status, name)})
+	}
+	fmt.Fprintln(stderr, "baton:", oneLine(err))
+	var ue *handoff.UpgradeError
+	if errors.As(err, &ue) {
+		for _, line := range ue.Stderr {
+			fmt.Fprintln(stderr, "  |", line)
+		}
+	}
+	return status
+}
+
+// oneLine puts an error into a line.
+func oneLine(err error) string {
+	var ue *handoff.UpgradeError
+	text := err.Error()
+	switch {
+	case errors.As(err, &ue):
+		text = fmt.Sprintf("the upgrade came to nothing, the old version serves on: %v", ue.Err)
+	case errors.Is(err, errUsage):
+		text = strings.TrimPrefix(text, errUsage.Error()+": ")
+	}
+	return strings.Join(strings.Fields(strings.NewReplacer("handoff: ", "", "control: ", "").Replace(text)), " ")
+}
+
+// failure is an error in JSON.
+type failure struct {
+	Kind   string   `json:"kind"`
+	Exit   exit     `json:"exit"`
+	Text   string   `json:"text"`
+	PID    int      `json:"pid,omitempty"`
+	Stderr []string `json:"stderr,omitempty"`
+}
+
+func errorJSON(err error, status exit, name string) failure {
+	f := failure{Kind: name, Exit: status, Text: oneLine(err)}
+	var ue *handoff.UpgradeError
+	if errors.As(err, &ue) {
+		f.PID, f.Stderr = ue.PID, ue.Stderr
+	}
+	return f
+}
+
+// output is standard output, which may fail: a full disk, say.
+type output struct {
+	w   io.Writer
+	err error // the first one
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	if o.err != nil {
+		return 0, o.err
+	}
+	n, err := o.w.Write(p)
+	if err != nil {
+		o.err = fmt.Errorf("write standard output: %w", err)
+		if errors.Is(err, syscall.ENOSPC) {
+			o.err = fmt.Errorf("write standard output: the disk is full: make room: %w", err)
+		}
+	}
+	return n, err
+}
+
+// printJSON prints a value in a line.
+func (a *app) printJSON(v any) {
+	e := json.NewEncoder(a.out)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(v) // a.out keeps the error
+}

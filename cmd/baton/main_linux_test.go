@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
+)
+
+func TestMain(m *testing.M) {
+	testmain.RunWith(m, map[string]func([]string){"baton": batonMain, "service": serviceMain})
+}
+
+// batonMain is the program itself.
+func batonMain(args []string) { os.Exit(int(run(args, os.Stdout, os.Stderr))) }
+
+// serviceMain is a service that echoes. The file "plan" in its working directory
+// says how the next process fails before Ready.
+func serviceMain(args []string) {
+	if plan, err := os.ReadFile("plan"); err == nil {
+		must(os.Remove("plan"))
+		switch strings.TrimSpace(string(plan)) {
+		case "exit":
+			fmt.Fprintln(os.Stderr, "cannot read the settings")
+			fmt.Fprintln(os.Stderr, "no space left on device")
+			os.Exit(3)
+		case "hang":
+			select {}
+		}
+	}
+	cfg := &handoff.Config{
+		ControlSocket: "c/s", Version: "one", Probation: 20 * time.Millisecond, LingerTimeout: time.Minute,
+	}
+	if filepath.Base(os.Args[0]) == "two" {
+		cfg.Version = "two"
+	}
+	must(cfg.Mode.UnmarshalText([]byte(args[0])))
+	var err error
+	cfg.Probation, err = time.ParseDuration(args[1])
+	must(err)
+	up, err := handoff.New(cfg)
+	must(err)
+	ln, err := up.ListenNamed(context.Background(), "echo", "tcp", "127.0.0.1:0")
+	must(err)
+	var loops sync.WaitGroup
+	loops.Go(func() {
+		tracked := ln.Tracked()
+		for {
+			c, err := tracked.Accept()
+			if err != nil {
+				return
+			}
+			loops.Go(func() {
+				_, _ = io.Copy(c, c)
+				_ = c.Close()
+			})
+		}
+	})
+	must(up.Ready())
+	if up.Generation() == 1 {
+		fmt.Println(ln.Addr())
+	}
+	<-up.Done()
+	must(up.Shutdown(context.Background()))
+	loops.Wait()
+}
+
+// TestScripts runs the scripts in testdata. Beside what testscript knows, they
+// have
+//
+//	serve MODE PROBATION   start a service, and wait until it serves
+//	connect                open a connection to it, which has been answered
+//	disconnect             close it
+//	await FILE TEXT        wait until a file has that text
+//	crash                  kill the service
+//	exits STATUS COMMAND…  run a command that ends with that status
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	bin := t.TempDir()
+	for _, name := range []string{"baton", "service"} {
+		cmd := testmain.Command(t, name)
+		marker := ""
+		for _, kv := range cmd.Env {
+			if strings.HasSuffix(kv, "="+name) && strings.HasPrefix(kv, "BATON_TEST_HELPER=") {
+				marker = kv
+			}
+		}
+		script := fmt.Sprintf("#!/bin/sh\n%s GORACE=atexit_sleep_ms=0 exec %q \"$@\"\n", marker, cmd.Path)
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", bin+":"+env.Getenv("PATH"))
+			env.Setenv("SOCKET", filepath.Join(env.WorkDir, "c", "s"))
+			exe, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			return os.Symlink(exe, filepath.Join(env.WorkDir, "two"))
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"serve": serveCmd, "connect": connectCmd, "disconnect": disconnectCmd, "crash": crashCmd, "exits": exitsCmd,
+			"await": awaitCmd,
+		},
+	})
+}
+
+// exitsCmd runs a command and compares its exit status.
+func exitsCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS COMMAND…")
+	}
+	got := "0"
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != args[0] {
+		ts.Fatalf("%q ended with %s, want exit status %s", args[1:], got, args[0])
+	}
+}
+
+// serveCmd starts a service whose address and processes the others find in its
+// working directory.
+func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: serve MODE PROBATION")
+	}
+	dir := ts.MkAbs(".")
+	log, err := os.Create(filepath.Join(dir, "log"))
+	ts.Check(err)
+	r, w, err := os.Pipe()
+	ts.Check(err)
+	p, err := os.StartProcess("/bin/sh", []string{"sh", "-c", `exec service "$@"`, "sh", args[0], args[1]}, &os.ProcAttr{
+		Dir: dir, Env: append(os.Environ(), "PATH="+ts.Getenv("PATH"), "BATON_TEST_SCRIPT="+dir),
+		Files: []*os.File{nil, w, log}, Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+	})
+	ts.Check(err)
+	_, _ = w.Close(), log.Close()
+	ts.Defer(func() {
+		killAll(dir)
+		_, _ = p.Wait()
+		_ = r.Close()
+		if text, err := os.ReadFile(log.Name()); err == nil && len(text) > 0 {
+			ts.Logf("log of the service:\n%s", text)
+		}
+	})
+	addr, err := bufio.NewReader(r).ReadString('\n')
+	ts.Check(err)
+	ts.Setenv("ADDR", strings.TrimSpace(addr))
+}
+
+// killAll kills the processes of a service and waits until they are gone.
+func killAll(dir string) {
+	for found := true; found; {
+		found = false
+		files, _ := filepath.Glob("/proc/[0-9]*/environ")
+		for _, file := range files {
+			var pid int
+			env, err := os.ReadFile(file) // empty once a process has ended
+			if err != nil || !strings.Contains(string(env), "BATON_TEST_SCRIPT="+dir+"\x00") {
+				continue
+			}
+			if _, err := fmt.Sscanf(file, "/proc/%d/", &pid); err == nil {
+				found = true
+				_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone
+			}
+		}
+	}
+}
+
+func crashCmd(ts *testscript.TestScript, _ bool, _ []string) { killAll(ts.MkAbs(".")) }
+
+// opened are the connections of scripts, by their folder.
+var opened sync.Map
+
+func connectCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	c, err := net.Dial("tcp", ts.Getenv("ADDR"))
+	ts.Check(err)
+	ts.Defer(func() { _ = c.Close() })
+	ts.Check(c.SetDeadline(time.Now().Add(patience)))
+	_, err = c.Write([]byte("x"))
+	ts.Check(err)
+	_, err = io.ReadFull(c, make([]byte, 1))
+	ts.Check(err)
+	opened.Store(ts.Getenv("WORK"), c)
+}
+
+func disconnectCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	if c, ok := opened.LoadAndDelete(ts.Getenv("WORK")); ok {
+		_ = c.(net.Conn).Close()
+	}
+}
+
+// patience bounds each wait.
+const patience = 20 * time.Second
+
+// awaitCmd waits until a file has a text; a background command writes there.
+func awaitCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await FILE TEXT")
+	}
+	for end := time.Now().Add(patience); ; {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && strings.Contains(string(text), args[1]) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s has no %q: %q", args[0], args[1], text)
+		}
+		<-time.After(5 * time.Millisecond) // no event tells of it
+	}
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/control"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	var watch bool
+	var interval time.Duration
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what a server is and how it goes",
+		Long: `Show a server's generation, process, version, mode and uptime; its sockets with
+what waits in their queues; predecessors that still linger; and the last upgrades.
+
+"-" stands for what is not known, or what a socket does not have.`,
+		Example: "  baton status api\n  baton status api --watch\n  baton status api --json | jq .generation",
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on until interrupted")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "`time` between two looks with --watch")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if interval <= 0 {
+			return fmt.Errorf("%w: --interval %v: more than 0", errUsage, interval)
+		}
+		return nil
+	}
+	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
+		for {
+			st, err := c.Status(ctx)
+			if watch && ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			a.showStatus(st, watch)
+			if !watch || a.out.err != nil {
+				return nil
+			}
+			t := time.NewTimer(interval)
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				t.Stop()
+				return nil
+			}
+		}
+	})
+}
+
+func (a *app) showStatus(st *handoff.Status, watch bool) {
+	if a.json {
+		a.printJSON(st)
+		return
+	}
+	text := a.statusText(st)
+	if watch {
+		a.screen.restart()
+		if a.screen.width == 0 {
+			text += "\n"
+		}
+	}
+	_, _ = a.out.Write([]byte(text)) // output keeps the error
+}
+
+// statusText is a page for people.
+func (a *app) statusText(st *handoff.Status) string {
+	var b bytes.Buffer
+	name := st.Name
+	if name == "" {
+		name = "server"
+	}
+	state := string(st.State)
+	switch st.State {
+	case handoff.StateServing:
+		state = a.screen.colour(green, state)
+	default:
+		state = a.screen.colour(yellow, state)
+	}
+	fmt.Fprintf(&b, "%s  %s  generation %d  pid %d  up %s\n", a.screen.colour(bold, name), state, st.Generation, st.PID, short(st.Uptime))
+	fmt.Fprintf(&b, "version      %s\n", version(st))
+	fmt.Fprintf(&b, "mode         %v; an upgrade starts %s\n", st.Mode, st.Executable)
+	fmt.Fprintf(&b, "connections  %d accepted, %d open, %d moved, %d cut%s\n", st.Accepted, st.Open, st.Moved, st.Cut, limit(st.Remaining))
+	if u := st.Upgrade; u != nil {
+		fmt.Fprintf(&b, "upgrade      %s", a.screen.colour(yellow, stepWords(u.Kind)))
+		if u.Report != nil {
+			fmt.Fprintf(&b, ", to pid %d", u.Report.Successor.PID)
+		}
+		fmt.Fprintln(&b)
+	}
+	table(&b, "SOCKET\tNETWORK\tADDRESS\tQUEUE\tBACKLOG\tHALF-OPEN\tACCEPTED", len(st.Sockets), func(i int) string {
+		s := st.Sockets[i]
+		accepted := "-"
+		if s.Kind == "listener" {
+			accepted = fmt.Sprint(s.Accepted)
+		}
+		return row(or(s.Name, s.Kind), or(s.Network, "-"), or(s.Address, "-"), count(s.Queue), count(s.Backlog), count(s.HalfOpen), accepted)
+	})
+	table(&b, "LINGERING\tVERSION\tGENERATION\tOPEN\tMOVED\tENDS", len(st.Lingering), func(i int) string {
+		p := st.Lingering[i]
+		ends := "when it is done"
+		if p.Remaining >= 0 {
+			ends = "within " + short(p.Remaining)
+		}
+		return row(fmt.Sprint("pid ", p.PID), or(p.Version, "-"), fmt.Sprint(p.Generation), fmt.Sprint(p.Open), fmt.Sprint(p.Moved), ends)
+	})
+	table(&b, "UPGRADE\tGENERATION\tFROM\tTO\tOUTCOME\tTOOK\tLINGER\tREASON", len(st.Upgrades), func(i int) string {
+		r := st.Upgrades[i]
+		linger := "-"
+		if r.Durations.Linger > 0 {
+			linger = short(r.Durations.Linger)
+		}
+		return row(r.Started.Local().Format(time.DateTime), fmt.Sprint(r.Generation), process(r.Predecessor), process(r.Successor),
+			string(r.Outcome), short(r.Durations.Total), linger, firstLine(r.Reason))
+	})
+	return b.String()
+}
+
+// table writes a table with a head, if it has rows.
+func table(b *bytes.Buffer, head string, rows int, at func(int) string) {
+	if rows == 0 {
+		return
+	}
+	fmt.Fprintln(b)
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, head) // a buffer
+	for i := range rows {
+		_, _ = fmt.Fprintln(w, strings.TrimRight(at(i), "\t "))
+	}
+	_ = w.Flush()
+}
+
+func row(cells ...string) string { return strings.Join(cells, "\t") }
+
+func or(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+func count(n int) string {
+	if n < 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
+
+func process(p handoff.Process) string {
+	if p.PID == 0 {
+		return "-"
+	}
+	return strings.TrimRight(fmt.Sprintf("%d %s", p.PID, p.Version), " ")
+}
+
+// version says what a server is built from.
+func version(st *handoff.Status) string {
+	b := st.Build
+	built := strings.TrimSpace(b.Path + " " + b.Version)
+	if b.Revision != "" {
+		built += " " + b.Revision[:min(12, len(b.Revision))]
+	}
+	if b.Modified {
+		built += " modified"
+	}
+	var parts []string
+	for _, part := range []string{built, b.Go} {
+		if part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return fmt.Sprintf("%s (%s)", or(st.Version, "-"), strings.Join(parts, ", "))
+}
+
+func limit(remaining time.Duration) string {
+	if remaining < 0 {
+		return ""
+	}
+	return "; the rest is cut in " + short(remaining)
+}
+
+// short prints a duration with as much detail as a person needs.
+func short(d time.Duration) string {
+	switch {
+	case d >= time.Hour:
+		return d.Round(time.Minute).String()
+	case d >= time.Minute:
+		return d.Round(time.Second).String()
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	}
+	return d.Round(10 * time.Microsecond).String()
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return strings.TrimPrefix(line, "handoff: ")
+}
+
+// stepWords says what an event means.
+func stepWords(k handoff.EventKind) string {
+	switch k {
+	case handoff.EventUpgradeStarted:
+		return "a successor is on its way"
+	case handoff.EventTransfer:
+		return "sockets and state are passed on"
+	case handoff.EventWarming:
+		return "the successor prepares itself"
+	case handoff.EventPaused:
+		return "probation: the successor accepts, and can still be taken back"
+	case handoff.EventCommitting:
+		return "commits"
+	case handoff.EventCommitted:
+		return "committed"
+	}
+	return string(k)
+}
+
+// interrupted reports whether an error only says that the user has had enough.
+func interrupted(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && errors.Is(err, context.Canceled)
+}

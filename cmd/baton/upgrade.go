@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/control"
+)
+
+func (a *app) upgradeCommand() *cobra.Command {
+	var cfg control.UpgradeConfig
+	var wait string
+	cmd := &cobra.Command{
+		Use:   "upgrade",
+		Short: "Replace a server by its next version",
+		Long: `Have a server start its successor, pass on its sockets and commit, and wait for
+that. Whatever goes wrong before the commit leaves the server as it was; the exit
+status is not 0 then, and the reason and the successor's last lines are shown.
+
+An interrupt (^C) before the commit takes the upgrade back.`,
+		Example: "  baton upgrade api\n  baton upgrade api --wait=linger --timeout=2m\n  baton upgrade api --exec /opt/api/bin/api-2.1",
+	}
+	cmd.Flags().StringVar(&wait, "wait", string(control.WaitCommit), "return when: commit, linger (the old version's open connections are done as well), none (it has begun)")
+	cmd.Flags().DurationVar(&cfg.Timeout, "timeout", 0, "roll back what is not committed after this `time` (0: the server's own limits)")
+	cmd.Flags().StringVar(&cfg.Executable, "exec", "", "upgrade to the program at `path` (modes takeover and drain)")
+	must(cmd.RegisterFlagCompletionFunc("wait", cobra.FixedCompletions(waits(), cobra.ShellCompDirectiveNoFileComp)))
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		cfg.Wait = control.Wait(wait)
+		if err := checkWait(wait, waits()); err != nil {
+			return err
+		}
+		if cfg.Timeout < 0 {
+			return fmt.Errorf("%w: --timeout %v: 0 or more", errUsage, cfg.Timeout)
+		}
+		var err error
+		if cfg.Executable != "" {
+			cfg.Executable, err = absolute(cfg.Executable)
+		}
+		return err
+	}
+	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
+		p := &progress{app: a, began: time.Now()}
+		cfg.OnEvent, cfg.OnLinger = p.event, p.linger
+		report, err := c.Upgrade(ctx, &cfg)
+		if interrupted(ctx, err) {
+			return fmt.Errorf("interrupted: the upgrade is committed, the old version lingers: %w", err)
+		}
+		if err != nil {
+			return err
+		}
+		a.showReport(report, cfg.Wait)
+		return nil
+	})
+}
+
+func waits() []cobra.Completion {
+	return []cobra.Completion{string(control.WaitCommit), string(control.WaitLinger), string(control.WaitNone)}
+}
+
+func checkWait(wait string, allowed []string) error {
+	if slices.Contains(allowed, wait) {
+		return nil
+	}
+	return fmt.Errorf("%w: --wait=%s: one of %s", errUsage, wait, strings.Join(allowed, ", "))
+}
+
+// must is for what can't fail but by a mistake in this program.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// progress shows how an upgrade or a drain goes, as it goes.
+type progress struct {
+	*app
+	began time.Time
+	most  uint64 // connections that were open
+	told  bool   // of the linger
+}
+
+// event shows a step.
+func (p *progress) event(e handoff.Event) {
+	if p.json {
+		return
+	}
+	switch e.Kind {
+	case handoff.EventUpgradeStarted, handoff.EventTransfer, handoff.EventWarming, handoff.EventPaused, handoff.EventCommitting:
+		// Those that come to nothing are shown by the error.
+		p.screen.line("%8s  %s", short(time.Since(p.began)), stepWords(e.Kind))
+	case handoff.EventCommitted:
+		if r := e.Report; r != nil {
+			p.screen.line("%8s  %s", short(time.Since(p.began)), p.screen.colour(green, fmt.Sprintf("committed: pid %d serves as generation %d", r.Successor.PID, r.Generation)))
+		}
+	}
+}
+
+// linger shows open connections: a bar on a terminal, a line at the beginning
+// elsewhere.
+func (p *progress) linger(l control.Linger) {
+	p.most = max(p.most, l.Open)
+	if p.json || l.Open == 0 {
+		return
+	}
+	left := ""
+	if l.Remaining >= 0 {
+		left = ", cut in " + short(l.Remaining.Round(time.Second))
+	}
+	if !p.told {
+		p.told = true
+		are := "connections are"
+		if l.Open == 1 {
+			are = "connection is"
+		}
+		p.screen.line("%8s  %d %s open%s", short(time.Since(p.began)), l.Open, are, left)
+	}
+	p.screen.status("          %s %d of %d connections open%s", bar(p.most-l.Open, p.most), l.Open, p.most, left)
+}
+
+// showReport shows how an upgrade went that is committed.
+func (a *app) showReport(r *handoff.Report, wait control.Wait) {
+	switch {
+	case a.json && r == nil:
+		a.printJSON(map[string]string{"state": "started"})
+	case a.json:
+		a.printJSON(r)
+	case r == nil:
+		a.screen.line("started: baton status shows how it goes")
+	default:
+		a.screen.line("pid %d%s has replaced pid %d%s in %s", r.Successor.PID, versionOf(r.Successor), r.Predecessor.PID, versionOf(r.Predecessor), short(r.Durations.Total))
+		if wait == control.WaitLinger {
+			a.screen.line("the old version is done after %s: %d of its connections were moved, %d cut", short(r.Durations.Linger), r.Moved, r.Cut)
+		}
+	}
+}
+
+func versionOf(p handoff.Process) string {
+	if p.Version == "" {
+		return ""
+	}
+	return " (" + p.Version + ")"
+}
+
+func (a *app) rollbackCommand() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "rollback",
+		Short: "Take back an upgrade that is not committed",
+		Long: `Have a server take its sockets back from a successor that is not committed yet,
+and wait for that. No connection is lost by it.`,
+		Example: "  baton rollback api --reason 'error rate'",
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "`text` for the server's log and its report")
+	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
+		r, err := c.Rollback(ctx, reason)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			a.printJSON(r)
+			return nil
+		}
+		a.screen.line("rolled back: pid %d%s serves on", r.Predecessor.PID, versionOf(r.Predecessor))
+		return nil
+	})
+}
+
+func (a *app) drainCommand() *cobra.Command {
+	var cfg control.DrainConfig
+	var wait string
+	cmd := &cobra.Command{
+		Use:   "drain",
+		Short: "End a server when its open connections are done",
+		Long: `Have a server stop accepting, serve its open connections up to its linger limit,
+and end; wait for that. There is no successor: connections that wait in the queue
+of a socket that nobody else has are lost with it.
+
+An interrupt (^C) ends the waiting, not the drain.`,
+		Example: "  baton drain api\n  baton drain api --wait=none",
+	}
+	cmd.Flags().StringVar(&wait, "wait", string(control.WaitLinger), "return when: linger (its open connections are done), none (it has stopped accepting)")
+	cmd.Flags().StringVar(&cfg.Reason, "reason", "", "`text` for the server's log")
+	must(cmd.RegisterFlagCompletionFunc("wait", cobra.FixedCompletions(waits()[1:], cobra.ShellCompDirectiveNoFileComp)))
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		cfg.Wait = control.Wait(wait)
+		return checkWait(wait, waits()[1:])
+	}
+	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
+		p := &progress{app: a, began: time.Now()}
+		cfg.OnEvent, cfg.OnLinger = p.event, p.linger
+		l, err := c.Drain(ctx, &cfg)
+		if interrupted(ctx, err) {
+			return fmt.Errorf("interrupted: the server drains on: %w", err)
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case a.json && l == nil:
+			a.printJSON(map[string]string{"state": "draining"})
+		case a.json:
+			a.printJSON(l)
+		case l == nil:
+			a.screen.line("the server drains")
+		default:
+			a.screen.line("the server is done: %d of its connections were cut", l.Cut)
+		}
+		return nil
+	})
+}
