@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -15,8 +16,11 @@ import (
 	"time"
 )
 
-// build builds one version of this program for each name, as dir/NAME. each is
-// called with the number of versions that are built, from several goroutines.
+// batonName is the program that upgrades the service.
+const batonName = "baton"
+
+// build builds one version of this program for each name, as dir/NAME, and
+// dir/baton, the command that upgrades it. each is called with the number of versions that are built, from several goroutines.
 func build(ctx context.Context, dir string, names []string, each func(built int)) error {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Path == "" {
@@ -35,6 +39,9 @@ func build(ctx context.Context, dir string, names []string, each func(built int)
 		return err
 	}
 	each(1)
+	if err := buildOne(ctx, root, dir, path.Dir(info.Path)+"/"+batonName, batonName); err != nil {
+		return err
+	}
 	var (
 		wg    sync.WaitGroup
 		errs  = make([]error, len(names))

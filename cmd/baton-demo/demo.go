@@ -164,6 +164,7 @@ func (c *demoConfig) runMode(ctx context.Context, p *printer, mode handoff.Mode,
 
 // drive starts service and clients and upgrades the service.
 func (c *demoConfig) drive(ctx context.Context, p *printer, r *rig, m *modeResult, bin string, versions []string) error {
+	r.baton = filepath.Join(bin, batonName)
 	if err := install(filepath.Join(bin, versions[0]), r.path); err != nil {
 		return err
 	}

@@ -34,6 +34,9 @@ func TestProcesses(t *testing.T) {
 			t.Fatalf("go build: %v\n%s", err, out)
 		}
 	}
+	if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, batonName), "../"+batonName).CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
 	t.Run("demo", func(t *testing.T) { testDemo(t, bin) })
 	t.Run("killed demo", func(t *testing.T) { testKilledDemo(t, bin) })
 	t.Run("interrupted demo", func(t *testing.T) { testInterruptedDemo(t, bin) })
@@ -222,6 +225,7 @@ func startRig(ctx context.Context, t *testing.T, bin string, mode handoff.Mode) 
 			t.Logf("log:\n%s", strings.Join(r.lastLog(50), "\n"))
 		}
 	})
+	r.baton = filepath.Join(bin, batonName)
 	if err := install(filepath.Join(bin, "v1"), r.path); err != nil {
 		t.Fatal(err)
 	}

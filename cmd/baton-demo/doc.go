@@ -13,5 +13,8 @@
 //	/tmp/demo/server load -dir /tmp/demo/run -duration 30s &
 //	go build -ldflags "-X main.version=v2" -o /tmp/demo/new ./cmd/baton-demo
 //	mv /tmp/demo/new /tmp/demo/server
-//	kill -USR2 $(cat /tmp/demo/run/pid)
+//	go run ./cmd/baton upgrade --socket /tmp/demo/run/control/sock
+//
+// Without baton, kill -USR2 $(cat /tmp/demo/run/pid) does the same and says
+// nothing.
 package main

@@ -49,10 +49,6 @@ func reap(pid int) {
 	}
 }
 
-func upgradeSignal(pid int) error {
-	return os.NewSyscallError("kill", syscall.Kill(pid, syscall.SIGUSR2))
-}
-
 func stopSignal(pid int) error {
 	return os.NewSyscallError("kill", syscall.Kill(pid, syscall.SIGTERM))
 }

@@ -25,8 +25,6 @@ func adopt() error { return supported() }
 
 func reap(int) {}
 
-func upgradeSignal(int) error { return supported() }
-
 func stopSignal(int) error { return supported() }
 
 func marked(string) ([]int, error) { return nil, nil }

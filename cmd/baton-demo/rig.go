@@ -28,6 +28,8 @@ type rig struct {
 	path string // its program
 	mark string // in the environment of all processes
 
+	baton string // the program that upgrades it
+
 	service, clients   *exec.Cmd
 	stdin, clientStdin *os.File // both end when these do
 	log                *os.File // standard error of all
@@ -177,7 +179,7 @@ func (r *rig) until(ctx context.Context, what string, ok func() (bool, error)) e
 	}
 }
 
-// upgrade sends the signal and waits until the version to answers all new
+// upgrade calls baton upgrade and waits until the version to answers all new
 // connections. told is called with each step of
 // the service's, and when the clients have news, with the lock held.
 func (r *rig) upgrade(ctx context.Context, from, to string, told func(step handoff.EventKind)) (upgradeInfo, error) {
@@ -190,9 +192,21 @@ func (r *rig) upgrade(ctx context.Context, from, to string, told func(step hando
 	seen := len(r.messages)
 	r.mu.Unlock()
 	began := time.Now()
-	if err := upgradeSignal(pid); err != nil {
-		return info, err
-	}
+	over, failed := false, error(nil)
+	cmd := exec.CommandContext(ctx, r.baton, "upgrade", "--plain", "--socket", filepath.Join(r.dir, controlName))
+	cmd.Env = append(os.Environ(), r.mark)
+	prepare(cmd)
+	var end sync.WaitGroup
+	defer end.Wait()
+	end.Go(func() { // ends with the upgrade, or with ctx
+		out, err := cmd.CombinedOutput()
+		r.tell(func() {
+			over = true
+			if err != nil {
+				failed = fmt.Errorf("baton upgrade: %w: %s", err, out)
+			}
+		})
+	})
 	err = r.until(ctx, "upgrade to "+to, func() (bool, error) {
 		var step handoff.EventKind
 		for _, m := range r.messages[seen:] {
@@ -209,10 +223,13 @@ func (r *rig) upgrade(ctx context.Context, from, to string, told func(step hando
 			}
 		}
 		told(step)
+		if failed != nil {
+			return false, failed
+		}
 		if r.over > 0 {
 			return false, errors.New("a process has ended")
 		}
-		if info.Report == nil {
+		if info.Report == nil || !over {
 			return false, nil
 		}
 		if now, err := r.pid(); err != nil || now == pid {

@@ -27,7 +27,8 @@ func TestMain(m *testing.M) {
 // batonMain is the program itself.
 func batonMain(args []string) { os.Exit(int(run(args, os.Stdout, os.Stderr))) }
 
-// serviceMain is a service that echoes. The file "plan" in its working directory
+// serviceMain is a service that echoes; its arguments are the mode, the time of
+// probation and, if not c/s, the path of the control socket. The file "plan" in its working directory
 // says how the next process fails before Ready.
 func serviceMain(args []string) {
 	if plan, err := os.ReadFile("plan"); err == nil {
@@ -46,6 +47,9 @@ func serviceMain(args []string) {
 	}
 	if filepath.Base(os.Args[0]) == "two" {
 		cfg.Version = "two"
+	}
+	if len(args) > 2 {
+		cfg.Name, cfg.ControlSocket = "api", args[2]
 	}
 	must(cfg.Mode.UnmarshalText([]byte(args[0])))
 	var err error

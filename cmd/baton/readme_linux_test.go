@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
+)
+
+// firstWrite calls cancel when something is written.
+type firstWrite struct {
+	mu     sync.Mutex
+	buf    bytes.Buffer
+	cancel func()
+}
+
+func (w *firstWrite) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cancel != nil {
+		w.cancel()
+	}
+	return w.buf.Write(p)
+}
+
+// TestReadme runs each command line of baton's in the README, in their order.
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	service := testmain.Command(t, "service", "takeover", "20ms", filepath.Join("api", "s"))
+	service.Dir = dir
+	service.Env = append(service.Environ(), "BATON_TEST_SCRIPT="+dir, "GORACE=atexit_sleep_ms=0")
+	service.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	out, err := service.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := service.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		killAll(dir)
+		_ = service.Wait() // killed, or replaced
+	})
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	for line := range strings.Lines(string(readme)) {
+		line, is := strings.CutPrefix(line, "    baton ")
+		if !is {
+			continue
+		}
+		line, _, _ = strings.Cut(line, "#")
+		args := strings.Fields(strings.NewReplacer("'error rate'", "errors").Replace(line))
+		if strings.ContainsAny(line, `"'|&;<>$`) && !strings.Contains(line, "'error rate'") {
+			t.Fatalf("this test is no shell: %s", line)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		w := &firstWrite{}
+		if strings.Contains(line, "--watch") || strings.Contains(line, "--follow") {
+			w.cancel = cancel
+		}
+		a := newApp(w)
+		a.sockets = filepath.Join(dir, "*", "s")
+		root := a.command()
+		root.SetArgs(args)
+		err := root.ExecuteContext(ctx)
+		cancel()
+		if args[0] == "rollback" && errors.Is(err, handoff.ErrNotReady) {
+			err = nil // there is nothing to take back by now
+		}
+		if err != nil {
+			t.Errorf("baton %q: %v", args, err)
+		}
+		if args[0] != "rollback" && w.buf.Len() == 0 {
+			t.Errorf("baton %q printed nothing", args)
+		}
+		ran++
+	}
+	if ran < 6 {
+		t.Errorf("the README has %d command lines, want at least 6", ran)
+	}
+}
