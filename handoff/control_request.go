@@ -198,6 +198,7 @@ func kindOfError(err error) operator.Kind {
 
 // status answers with the status, and a part of the sockets at a time.
 func (r *request) status() error {
+	r.u.awaitHistory()
 	s := r.u.Status()
 	sockets := s.Sockets
 	for {

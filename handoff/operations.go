@@ -14,6 +14,9 @@ type operations struct {
 	started time.Time
 	watches watches
 
+	learned chan struct{} // closed when history is what it will be
+	learn   sync.Once     // closes learned
+
 	// Upgrader.mu guards what follows.
 	step     *Event   // the last one of the upgrade that is under way, or of the last one
 	history  []Report // of the predecessors
@@ -21,7 +24,29 @@ type operations struct {
 }
 
 func newOperations() *operations {
-	return &operations{started: time.Now(), watches: watches{all: make(map[*watch]struct{})}}
+	return &operations{started: time.Now(), watches: watches{all: make(map[*watch]struct{})}, learned: make(chan struct{})}
+}
+
+func (o *operations) endLearning() { o.learn.Do(func() { close(o.learned) }) }
+
+// historyPatience bounds how long a new owner waits for what its predecessor
+// says right behind Commit, when it is asked.
+const historyPatience = 500 * time.Millisecond
+
+// awaitHistory waits until the history is there: whoever has waited for a commit
+// asks at once.
+func (u *Upgrader) awaitHistory() {
+	if u.successor == nil {
+		return
+	}
+	t := time.NewTimer(historyPatience)
+	defer t.Stop()
+	select {
+	case <-u.ops.learned:
+	case <-t.C:
+		u.ops.endLearning() // it says nothing, or is gone
+	case <-u.closing:
+	}
 }
 
 // note keeps an event for those who ask later, and tells those who watch.
@@ -51,6 +76,7 @@ func (u *Upgrader) tellHistory(l *session.Lingering, last Report) {
 
 // learnHistory hears how the last upgrades of our predecessors went.
 func (u *Upgrader) learnHistory(m wire.Account) {
+	defer u.ops.endLearning()
 	var all []Report
 	if err := json.Unmarshal(m.Body, &all); err != nil {
 		u.log.Debug("account of the last upgrades", "error", err) // a mode that we don't know, say
