@@ -207,20 +207,30 @@ func (c *codec) number(tag, v, limit uint64) uint64 {
 	return v
 }
 
-func (c *codec) uint64(tag uint64, v *uint64) { *v = c.number(tag, *v, math.MaxUint64) }
+// Only decoding writes to a message: several goroutines may encode the same one.
+
+func (c *codec) uint64(tag uint64, v *uint64) {
+	if n := c.number(tag, *v, math.MaxUint64); c.mode == decode {
+		*v = n
+	}
+}
 
 func (c *codec) uint32(tag uint64, v *uint32) {
-	*v = uint32(c.number(tag, uint64(*v), math.MaxUint32))
+	if n := c.number(tag, uint64(*v), math.MaxUint32); c.mode == decode {
+		*v = uint32(n)
+	}
 }
 
 func (c *codec) int64(tag uint64, v *int64) {
-	n := c.number(tag, uint64(*v)<<1^uint64(*v>>63), math.MaxUint64)
-	*v = int64(n>>1) ^ -int64(n&1)
+	if n := c.number(tag, uint64(*v)<<1^uint64(*v>>63), math.MaxUint64); c.mode == decode {
+		*v = int64(n>>1) ^ -int64(n&1)
+	}
 }
 
 func (c *codec) int32(tag uint64, v *int32) {
-	n := c.number(tag, uint64(uint32(*v)<<1^uint32(*v>>31)), math.MaxUint32)
-	*v = int32(uint32(n)>>1) ^ -int32(n&1)
+	if n := c.number(tag, uint64(uint32(*v)<<1^uint32(*v>>31)), math.MaxUint32); c.mode == decode {
+		*v = int32(uint32(n)>>1) ^ -int32(n&1)
+	}
 }
 
 func (c *codec) bool(tag uint64, v *bool) {
@@ -228,7 +238,9 @@ func (c *codec) bool(tag uint64, v *bool) {
 	if *v {
 		n = 1
 	}
-	*v = c.number(tag, n, 1) == 1
+	if n = c.number(tag, n, 1); c.mode == decode {
+		*v = n == 1
+	}
 }
 
 func (c *codec) string(tag uint64, v *string, limit int) {
