@@ -23,6 +23,9 @@ type Service struct {
 	Ending <-chan struct{}
 	// Patience bounds the wait for a client's next line. Zero means no limit.
 	Patience time.Duration
+	// Served is called with the token of each question before it is answered,
+	// from the goroutine that answers. nil means nobody wants to know.
+	Served func(token string)
 }
 
 // ServeConn serves one connection until it is over, and returns nil if client
@@ -57,9 +60,16 @@ func (s *Service) ServeConn(c net.Conn) error {
 		default:
 			return fmt.Errorf("load: unknown verb %q", verb)
 		}
+		s.served(token)
 		if err := l.write(a.String()); err != nil || a.last {
 			return err
 		}
+	}
+}
+
+func (s *Service) served(token string) {
+	if s.Served != nil {
+		s.Served(token)
 	}
 }
 
@@ -81,6 +91,7 @@ func (s *Service) ServePackets(pc net.PacketConn) error {
 		if err != nil {
 			return err
 		}
+		s.served(string(buf[:n]))
 		_, _ = pc.WriteTo(append([]byte(s.Version+" "), buf[:n]...), addr)
 	}
 }
@@ -96,6 +107,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), status)
 		return
 	}
+	s.served(string(token))
 	// The peer notices an answer that did not get through.
 	_, _ = fmt.Fprintf(w, "%s %s", s.Version, token)
 }

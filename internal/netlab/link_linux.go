@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +25,7 @@ type Link struct {
 
 // NewLink returns a link whose ends have the addresses [ClientAddrs] and
 // [ServerAddrs]. It ends with the test.
-func NewLink(t testing.TB, delay time.Duration) *Link {
+func NewLink(t TB, delay time.Duration) *Link {
 	t.Helper()
 	l := &Link{Client: NewNamespace(t), Server: NewNamespace(t), Delay: delay}
 	client := l.Client.tun(t, ClientAddrs)
@@ -70,7 +69,7 @@ func (l *Link) carry(from, to *os.File) {
 }
 
 // tun returns a TUN device in n, up and with addresses.
-func (n *Namespace) tun(t testing.TB, addrs []netip.Addr) *os.File {
+func (n *Namespace) tun(t TB, addrs []netip.Addr) *os.File {
 	t.Helper()
 	const name = "lab0"
 	var f *os.File

@@ -9,12 +9,20 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"testing"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
+
+// TB is who a namespace or link is made for: a test or benchmark, or a program
+// that calls what it gave to Cleanup at its end, last first. Fatalf must not
+// return.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	Fatalf(format string, args ...any)
+}
 
 // Namespace is a network namespace.
 type Namespace struct {
@@ -23,7 +31,7 @@ type Namespace struct {
 
 // NewNamespace returns a namespace whose loopback interface is up, with IPv4 and
 // IPv6. It ends with the test and what was opened in it.
-func NewNamespace(t testing.TB) *Namespace {
+func NewNamespace(t TB) *Namespace {
 	t.Helper()
 	n := new(Namespace)
 	var err error
@@ -76,7 +84,7 @@ func (n *Namespace) DoAs(uid int, f func()) {
 }
 
 // Sysctl sets net.ipv4.tcp_syncookies and the like.
-func (n *Namespace) Sysctl(t testing.TB, name, value string) {
+func (n *Namespace) Sysctl(t TB, name, value string) {
 	t.Helper()
 	var err error
 	n.Do(func() {

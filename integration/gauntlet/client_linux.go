@@ -1,0 +1,522 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/websocket"
+
+	"github.com/seed-11c92bf9/baton/internal/load"
+)
+
+// clientSettings are what a client process is told.
+type clientSettings struct {
+	Process uint32 // numbers it; in the upper half of its workers' numbers
+	Far     bool
+	Dir     string // for its ledger and its sockets
+	Addrs   map[string]string
+}
+
+const (
+	// clientTimeout bounds each request.
+	clientTimeout = 30 * time.Second
+	// bigAnswer is the size of the answer to a slow reader.
+	bigAnswer = 1 << 20
+)
+
+// clientMain is a client process. It does what its standard input says: "hold"
+// has all workers end what they do and close their connections, "go" lets them go
+// on, "count" has it tell the number of requests so far, and it ends with it.
+func clientMain(args []string) error {
+	var set clientSettings
+	if err := json.Unmarshal([]byte(args[0]), &set); err != nil {
+		return err
+	}
+	l, err := openLedger(filepath.Join(set.Dir, fmt.Sprintf("client-%d", set.Process)))
+	if err != nil {
+		return err
+	}
+	c := &clients{clientSettings: set, ledger: l}
+	say := func(m clientMessage) {
+		m.Requests, m.Failed = c.requests.Load(), c.failed.Load()
+		b, err := json.Marshal(m)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Printf("%s\n", b)
+	}
+	stop := c.start()
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		switch in.Text() {
+		case "hold":
+			stop()
+			say(clientMessage{Kind: "held"})
+		case "go":
+			stop = c.start()
+		case "count":
+			say(clientMessage{Kind: "count"})
+		}
+	}
+	stop()
+	return in.Err()
+}
+
+// clientMessage is a line that a client process writes.
+type clientMessage struct {
+	Kind     string
+	Requests uint64
+	Failed   uint64
+}
+
+type clients struct {
+	clientSettings
+	*ledger
+	requests, failed atomic.Uint64
+	samples          atomic.Int64 // failures that were told
+	seqs             [1 << 10]uint32
+}
+
+// start starts all workers. The function that it returns has them come to their
+// end and waits for it.
+func (c *clients) start() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	n := uint32(0)
+	for i, k := range kinds() {
+		workers := k.near
+		if c.Far {
+			workers = k.far
+		}
+		for range workers {
+			id := n
+			n++
+			wg.Go(func() {
+				w := &worker{
+					clients: c, kind: uint8(i), id: c.Process<<16 | id, seq: &c.seqs[id],
+					rng: rand.New(rand.NewPCG(uint64(c.Process), uint64(id))), addr: c.Addrs[k.listener],
+				}
+				w.run(ctx, behaviours()[k.name])
+			})
+		}
+	}
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+// A worker is one client. It has one connection at a time.
+type worker struct {
+	*clients
+	kind uint8
+	id   uint32
+	seq  *uint32
+	rng  *rand.Rand
+	addr string
+
+	conn   connID // the connection that is open, or the last one
+	opened int64  // not later than it was
+	nc     net.Conn
+	in     *bufio.Reader
+
+	library bool       // a library has the connections
+	mu      sync.Mutex // guards what a library's goroutines write
+	dialled connID
+}
+
+// behaviour does one exchange on a connection that is open or a new one; it
+// returns a request's error, after which the connection is given up.
+type behaviour func(w *worker, ctx context.Context) error
+
+func behaviours() map[kindName]behaviour {
+	return map[kindName]behaviour{
+		"tcp, short":            func(w *worker, ctx context.Context) error { return w.lines(ctx, "tcp", 0, 1) },
+		"tcp, long":             func(w *worker, ctx context.Context) error { return w.lines(ctx, "tcp", 0, 20) },
+		"tcp, silent at first":  func(w *worker, ctx context.Context) error { return w.lines(ctx, "tcp", 200*time.Millisecond, 1) },
+		"tcp, deferred accept":  func(w *worker, ctx context.Context) error { return w.lines(ctx, "tcp", 200*time.Millisecond, 1) },
+		"unix, short":           func(w *worker, ctx context.Context) error { return w.lines(ctx, "unix", 0, 1) },
+		"unix, long":            func(w *worker, ctx context.Context) error { return w.lines(ctx, "unix", 0, 20) },
+		"unixpacket":            func(w *worker, ctx context.Context) error { return w.lines(ctx, "unixpacket", 0, 3) },
+		"udp":                   func(w *worker, _ context.Context) error { return w.datagram("udp") },
+		"unixgram":              func(w *worker, _ context.Context) error { return w.datagram("unixgram") },
+		"http get, keep-alive":  func(w *worker, _ context.Context) error { return w.http(request{method: "GET"}) },
+		"http post, keep-alive": func(w *worker, _ context.Context) error { return w.http(request{method: "POST"}) },
+		"http post, short":      func(w *worker, _ context.Context) error { return w.http(request{method: "POST", short: true}) },
+		"http, slow reader":     func(w *worker, _ context.Context) error { return w.http(request{method: "GET", big: true}) },
+		"http, slow writer":     func(w *worker, _ context.Context) error { return w.http(request{method: "POST", slow: true}) },
+		"websocket":             (*worker).websocket,
+		"tls post, keep-alive":  func(w *worker, _ context.Context) error { return w.http(request{method: "POST", tls: true}) },
+		"h2 post":               (*worker).h2,
+		"grpc, unary":           (*worker).grpcUnary,
+		"grpc, stream":          (*worker).grpcStream,
+	}
+}
+
+// run does one exchange after the other until ctx ends.
+func (w *worker) run(ctx context.Context, b behaviour) {
+	defer w.hangUp()
+	for ctx.Err() == nil {
+		pause := time.Duration(w.rng.Int64N(int64(8 * time.Millisecond)))
+		if err := b(w, ctx); err != nil {
+			w.hangUp()
+			pause += 20 * time.Millisecond // a service that is gone is not hammered
+		}
+		sleep(ctx, pause)
+	}
+}
+
+// hangUp closes the connection.
+func (w *worker) hangUp() {
+	if w.nc != nil {
+		_ = w.nc.Close()
+		w.nc, w.in = nil, nil
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// request sends one request, once: f gets its number, connects where it has to,
+// and returns the process that has answered.
+func (w *worker) request(f func(token string) (pid uint32, err error)) error {
+	o := outcome{kind: w.kind, number: number{w.id, *w.seq}, start: now()}
+	if w.conn != 0 && (w.nc != nil || w.library) {
+		o.conn = w.conn
+	}
+	*w.seq++
+	pid, err := f(o.number.String())
+	o.end, o.pid = now(), pid
+	if o.after = w.conn; o.conn == 0 {
+		o.conn = w.conn
+	}
+	o.opened = w.opened
+	class := load.Classify(err)
+	if errors.Is(err, errWrong) {
+		class = load.Wrong
+	}
+	for i, c := range classes() {
+		if c == class {
+			o.class = uint8(i)
+		}
+	}
+	w.requests.Add(1)
+	if err != nil {
+		w.failed.Add(1)
+		if w.samples.Add(1) <= 2000 {
+			fmt.Fprintf(os.Stderr, "%.6f request %v (%s) from %s: %v\n", seconds(o.end), o.number, kinds()[w.kind].name, w.local(), err)
+		}
+	}
+	w.add(o.append(nil))
+	return err
+}
+
+func (w *worker) local() string {
+	if w.nc == nil {
+		return "?"
+	}
+	return w.nc.LocalAddr().String()
+}
+
+// errWrong marks an answer that is not the one to the request.
+var errWrong = errors.New("wrong answer")
+
+// answered parses "PID TOKEN".
+func answered(text, token string) (uint32, error) {
+	first, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
+	pid, err := strconv.ParseUint(first, 10, 32)
+	if err != nil || rest != token {
+		return 0, fmt.Errorf("%w %.100q to %s", errWrong, text, token)
+	}
+	return uint32(pid), nil
+}
+
+// dial opens a connection with a deadline.
+func (w *worker) dial(network string) error {
+	w.conn, w.opened = 0, now()
+	d := net.Dialer{Timeout: clientTimeout}
+	if strings.HasPrefix(network, "unix") {
+		// A name of its own, by which the service can tell whom it serves.
+		d.LocalAddr = &net.UnixAddr{Net: network, Name: fmt.Sprintf("@gauntlet-%d-%d-%d", os.Getpid(), w.id, *w.seq)}
+	}
+	nc, err := d.Dial(network, w.addr)
+	if err != nil {
+		return err
+	}
+	w.nc, w.in = nc, bufio.NewReader(nc)
+	w.conn = connOf(network, nc.LocalAddr().String())
+	return nc.SetDeadline(time.Now().Add(clientTimeout))
+}
+
+// lines opens a connection, keeps silent for up to silent, and asks n questions
+// in the protocol of package load.
+func (w *worker) lines(ctx context.Context, network string, silent time.Duration, n int) error {
+	defer w.hangUp()
+	for i := range n {
+		verb := "keep"
+		if i == n-1 || ctx.Err() != nil {
+			verb = "bye"
+		}
+		err := w.request(func(token string) (uint32, error) {
+			if i == 0 {
+				if err := w.dial(network); err != nil {
+					return 0, err
+				}
+				if silent > 0 {
+					sleep(ctx, time.Duration(w.rng.Int64N(int64(silent))))
+				}
+			}
+			if err := w.nc.SetDeadline(time.Now().Add(clientTimeout)); err != nil {
+				return 0, err
+			}
+			if _, err := fmt.Fprintf(w.nc, "%s %s\n", verb, token); err != nil {
+				return 0, err
+			}
+			if i == 0 { // it says who it is
+				line, err := w.in.ReadString('\n')
+				if err != nil {
+					return 0, err
+				}
+				if !strings.HasPrefix(line, "baton ") {
+					return 0, fmt.Errorf("%w: greeting %q", errWrong, line)
+				}
+			}
+			line, err := w.in.ReadString('\n')
+			if err != nil {
+				return 0, err
+			}
+			end := " more\n"
+			if verb == "bye" {
+				end = " last\n"
+			}
+			text, ok := strings.CutSuffix(line, end)
+			if !ok {
+				return 0, fmt.Errorf("%w %q, want%q", errWrong, line, end)
+			}
+			pid, err := answered(text, token)
+			if err == nil && verb == "bye" {
+				if b, err := w.in.ReadByte(); err != io.EOF {
+					return pid, fmt.Errorf("%w: after the last answer: %q, %w", errWrong, b, err)
+				}
+			}
+			return pid, err
+		})
+		if err != nil || verb == "bye" {
+			return err
+		}
+		sleep(ctx, 10*time.Millisecond)
+	}
+	return nil
+}
+
+// datagram sends a datagram and waits for its answer.
+func (w *worker) datagram(network string) error {
+	return w.request(func(token string) (uint32, error) {
+		if w.nc == nil {
+			w.opened = now()
+			d := net.Dialer{Timeout: clientTimeout}
+			if network == "unixgram" {
+				d.LocalAddr = &net.UnixAddr{Net: network, Name: fmt.Sprintf("@gauntlet-%d-%d-%d", os.Getpid(), w.id, *w.seq)}
+			}
+			nc, err := d.Dial(network, w.addr)
+			if err != nil {
+				return 0, err
+			}
+			w.nc = nc
+		}
+		if err := w.nc.SetDeadline(time.Now().Add(clientTimeout)); err != nil {
+			return 0, err
+		}
+		if _, err := io.WriteString(w.nc, token); err != nil {
+			return 0, err
+		}
+		buf := make([]byte, 512)
+		n, err := w.nc.Read(buf)
+		if err != nil {
+			return 0, err
+		}
+		return answered(string(buf[:n]), token)
+	})
+}
+
+// request is an HTTP/1 request.
+type request struct {
+	method     string
+	tls, short bool
+	big        bool // the answer is long, and read slowly
+	slow       bool // it is sent bit by bit
+}
+
+// http sends a request on the open connection, or a new one.
+func (w *worker) http(r request) error {
+	return w.request(func(token string) (uint32, error) {
+		if w.nc == nil {
+			if err := w.dialHTTP(r.tls); err != nil {
+				return 0, err
+			}
+		}
+		if err := w.nc.SetDeadline(time.Now().Add(clientTimeout)); err != nil {
+			return 0, err
+		}
+		if err := w.send(r, token); err != nil {
+			return 0, err
+		}
+		return w.receive(r, token)
+	})
+}
+
+func (w *worker) dialHTTP(secure bool) error {
+	if err := w.dial("tcp"); err != nil || !secure {
+		return err
+	}
+	tc := tls.Client(w.nc, &tls.Config{InsecureSkipVerify: true, ServerName: "gauntlet"})
+	w.nc, w.in = tc, bufio.NewReader(tc)
+	return tc.Handshake()
+}
+
+// send writes a request; a slow one bit by bit.
+func (w *worker) send(r request, token string) error {
+	var b bytes.Buffer
+	path, body := "/", token
+	switch {
+	case r.big:
+		path = "/big?" + token
+	case r.method == "GET":
+		path = "/?" + token
+	}
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: gauntlet\r\n", r.method, path)
+	if r.short {
+		b.WriteString("Connection: close\r\n")
+	}
+	if r.method == "POST" {
+		fmt.Fprintf(&b, "Content-Length: %d\r\n", len(body))
+	}
+	b.WriteString("\r\n")
+	if r.method == "POST" {
+		b.WriteString(body)
+	}
+	if !r.slow {
+		_, err := w.nc.Write(b.Bytes())
+		return err
+	}
+	for b.Len() > 0 {
+		if _, err := w.nc.Write(b.Next(1 + w.rng.IntN(12))); err != nil {
+			return err
+		}
+		sleep(context.Background(), time.Duration(w.rng.Int64N(int64(20*time.Millisecond))))
+	}
+	return nil
+}
+
+// receive reads a response; a big one slowly.
+func (w *worker) receive(r request, token string) (uint32, error) {
+	resp, err := http.ReadResponse(w.in, &http.Request{Method: r.method})
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("%w: %s", errWrong, resp.Status)
+	}
+	var pid uint32
+	if r.big {
+		pid, err = w.readSlowly(resp.Body, token)
+	} else {
+		var text []byte
+		if text, err = io.ReadAll(io.LimitReader(resp.Body, 512)); err == nil {
+			pid, err = answered(string(text), token)
+		}
+	}
+	if resp.Close || r.short {
+		w.hangUp()
+	}
+	return pid, err
+}
+
+func (w *worker) readSlowly(body io.Reader, token string) (uint32, error) {
+	br := bufio.NewReader(body)
+	line, err := br.ReadString('\n')
+	if err != nil {
+		return 0, err
+	}
+	pid, err := answered(line, token)
+	if err != nil {
+		return 0, err
+	}
+	buf := make([]byte, bigAnswer/16)
+	for at := 0; at < bigAnswer; at += len(buf) {
+		if _, err := io.ReadFull(br, buf); err != nil {
+			return pid, err
+		}
+		if i := bytes.IndexFunc(buf, func(r rune) bool { return r != 'x' }); i >= 0 {
+			return pid, fmt.Errorf("%w: byte %d is %q", errWrong, at+i, buf[i])
+		}
+		sleep(context.Background(), time.Duration(w.rng.Int64N(int64(20*time.Millisecond))))
+	}
+	if n, err := io.Copy(io.Discard, br); n != 0 || err != nil {
+		return pid, fmt.Errorf("%w: %d bytes more, %w", errWrong, n, err)
+	}
+	return pid, nil
+}
+
+// websocket sends messages on a connection until the service says that the last
+// one has come, or for 50 of them.
+func (w *worker) websocket(ctx context.Context) error {
+	defer w.hangUp()
+	var ws *websocket.Conn
+	for i := 0; ; i++ {
+		last := false
+		err := w.request(func(token string) (pid uint32, err error) {
+			if ws == nil {
+				if err := w.dial("tcp"); err != nil {
+					return 0, err
+				}
+				cfg, err := websocket.NewConfig("ws://gauntlet/ws", "http://gauntlet/")
+				if err != nil {
+					return 0, err
+				}
+				if ws, err = websocket.NewClient(cfg, w.nc); err != nil {
+					return 0, err
+				}
+			}
+			if err := w.nc.SetDeadline(time.Now().Add(clientTimeout)); err != nil {
+				return 0, err
+			}
+			if err := websocket.Message.Send(ws, token); err != nil {
+				return 0, err
+			}
+			var text string
+			if err := websocket.Message.Receive(ws, &text); err != nil {
+				return 0, err
+			}
+			text, last = strings.CutSuffix(text, " last")
+			return answered(text, token)
+		})
+		if err != nil || last || i >= 50 || ctx.Err() != nil {
+			return err
+		}
+		sleep(ctx, time.Duration(w.rng.Int64N(int64(10*time.Millisecond))))
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
+)
+
+// short are the options of a run of a few seconds.
+func short(t *testing.T, mode handoff.Mode) options {
+	return options{
+		restarts: 3, seed: 1, modes: []handoff.Mode{mode}, quick: true, faulty: 0.5,
+		artifacts: t.TempDir(), progress: func(s string) { t.Log(s) },
+	}
+}
+
+const patience = 5 * time.Minute
+
+// drives does a run and wants nothing to be lost.
+func drives(t *testing.T, o options) *result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	res, err := drive(ctx, o, commandOf(t))
+	if err != nil {
+		t.Errorf("seed %d: %v", o.seed, err)
+	}
+	for _, m := range res.Modes {
+		for _, f := range m.Findings {
+			t.Error(f)
+		}
+		if m.Account != "" {
+			for _, name := range []string{"story", "log"} {
+				b, err := os.ReadFile(filepath.Join(m.Account, name))
+				t.Logf("%s: %v\n%s", name, err, b)
+			}
+		}
+	}
+	t.Log(res.line())
+	if res.Upgrades < o.restarts || res.Lost != 0 {
+		t.Errorf("%d upgrades, %d requests lost, want %d upgrades and nothing lost", res.Upgrades, res.Lost, o.restarts)
+	}
+	for _, k := range kinds() {
+		if k.near > 0 && res.Modes[0].Kinds[k.name][served] == 0 {
+			t.Errorf("no request of kind %q was served", k.name)
+		}
+	}
+	return res
+}
+
+// TestGauntlet is a short form of what make gauntlet does.
+func TestGauntlet(t *testing.T) {
+	for _, mode := range modes() {
+		t.Run(mode.String(), func(t *testing.T) { drives(t, short(t, mode)) })
+	}
+}
+
+// TestFarClients has clients behind a link with a delay as well, where a
+// handshake takes as long as in the world.
+func TestFarClients(t *testing.T) {
+	testenv.Need(t, "netns")
+	o := short(t, handoff.Takeover)
+	o.restarts, o.faulty, o.link = 2, 0, 50*time.Millisecond
+	drives(t, o)
+}
+
+// TestControl has the service do what http.Server.Shutdown does: the same clients
+// and the same ledgers have to find that requests are lost.
+func TestControl(t *testing.T) {
+	o := short(t, handoff.Takeover)
+	o.restarts, o.faulty, o.shutdown = 10, 0, true
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	res, err := drive(ctx, o, commandOf(t))
+	if !errors.Is(err, errFound) || res.Lost == 0 {
+		t.Errorf("http.Server.Shutdown: %d of %d requests lost, %v: the gauntlet proves nothing", res.Lost, res.Requests, err)
+	}
+	for name, k := range res.Modes[0].Kinds {
+		if k[lost] > 0 {
+			t.Logf("%s: %d lost", name, k[lost])
+		}
+	}
+	if m := res.Modes[0]; m.Account == "" {
+		t.Error("no account of the failure")
+	} else {
+		for _, name := range []string{"story", "log", "sockets"} {
+			if fi, err := os.Stat(filepath.Join(m.Account, name)); err != nil || fi.Size() == 0 {
+				t.Errorf("account: %s: %v", name, err)
+			}
+		}
+	}
+}

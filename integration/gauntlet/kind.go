@@ -1,0 +1,54 @@
+package main
+
+// The listeners of the service.
+const (
+	lnLines      = "lines"    // the protocol of package load on TCP
+	lnDeferred   = "deferred" // the same with TCP_DEFER_ACCEPT
+	lnUnix       = "unix"
+	lnUnixpacket = "unixpacket"
+	lnHTTP       = "http"
+	lnTLS        = "tls" // HTTP/1 and HTTP/2
+	lnGRPC       = "grpc"
+	lnUDP        = "udp"
+	lnUnixgram   = "unixgram"
+)
+
+// listeners are all of them, in the order in which they are opened.
+func listeners() []string {
+	return []string{lnLines, lnDeferred, lnUnix, lnUnixpacket, lnHTTP, lnTLS, lnGRPC, lnUDP, lnUnixgram}
+}
+
+// A kind is a way to be a client.
+type kind struct {
+	name     kindName
+	listener string
+	near     int // clients on the same host
+	far      int // clients behind the link with a delay
+}
+
+type kindName string
+
+// kinds are all of them. A ledger has their indexes.
+func kinds() []kind {
+	return []kind{
+		{"tcp, short", lnLines, 3, 6},
+		{"tcp, long", lnLines, 2, 2},
+		{"tcp, silent at first", lnLines, 2, 0},
+		{"tcp, deferred accept", lnDeferred, 3, 4},
+		{"unix, short", lnUnix, 2, 0},
+		{"unix, long", lnUnix, 1, 0},
+		{"unixpacket", lnUnixpacket, 1, 0},
+		{"udp", lnUDP, 2, 2},
+		{"unixgram", lnUnixgram, 1, 0},
+		{"http get, keep-alive", lnHTTP, 4, 6},
+		{"http post, keep-alive", lnHTTP, 4, 6},
+		{"http post, short", lnHTTP, 1, 2},
+		{"http, slow reader", lnHTTP, 2, 0},
+		{"http, slow writer", lnHTTP, 2, 0},
+		{"websocket", lnHTTP, 2, 2},
+		{"tls post, keep-alive", lnTLS, 2, 2},
+		{"h2 post", lnTLS, 2, 2},
+		{"grpc, unary", lnGRPC, 2, 1},
+		{"grpc, stream", lnGRPC, 2, 1},
+	}
+}

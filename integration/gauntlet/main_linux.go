@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// envRole makes this program one of the processes that take part.
+const envRole = "BATON_GAUNTLET_ROLE"
+
+func main() {
+	if ran, err := takePart(os.Getenv(envRole), os.Args[1:]); ran {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "gauntlet:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(driverMain(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// takePart runs the role of a process other than the driver.
+func takePart(role string, args []string) (ran bool, err error) {
+	switch role {
+	case "service":
+		return true, serviceMain()
+	case "clients":
+		return true, clientMain(args)
+	}
+	return false, nil
+}
+
+// driverMain is the driver. It returns the exit status.
+func driverMain(args []string, stdout, stderr io.Writer) int {
+	var o options
+	var asJSON bool
+	modes := modeNames()
+	fs := flag.NewFlagSet("gauntlet", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.IntVar(&o.restarts, "restarts", 0, "committed upgrades, over the modes together (default 200, or as many as fit into -duration)")
+	fs.DurationVar(&o.duration, "duration", 0, "time, over the modes together (default no limit)")
+	fs.Uint64Var(&o.seed, "seed", 0, "seed of the faults (default a random one)")
+	fs.StringVar(&modes, "modes", modes, "modes, in order")
+	fs.BoolVar(&o.quick, "quick", false, "leave out faults that take seconds")
+	fs.Float64Var(&o.faulty, "faults", 0.5, "part of the upgrades that a fault befalls")
+	fs.StringVar(&o.only, "only", "", "only faults whose name contains this `text`")
+	fs.StringVar(&o.without, "without", "", "no faults whose name contains this `text`")
+	fs.DurationVar(&o.link, "link", 50*time.Millisecond, "round trip of the far clients' link; 0 means none; needs root")
+	fs.StringVar(&o.artifacts, "artifacts", os.TempDir(), "`folder` for the account of a failure")
+	fs.BoolVar(&o.shutdown, "control", false, "end HTTP servers by http.Server.Shutdown, which loses requests")
+	fs.BoolVar(&asJSON, "json", false, "print the result as JSON; progress goes to standard error")
+	if err := fs.Parse(args); err != nil || fs.NArg() > 0 {
+		return 2
+	}
+	for name := range strings.SplitSeq(modes, ",") {
+		var m handoff.Mode
+		if err := m.UnmarshalText([]byte(name)); err != nil {
+			fmt.Fprintln(stderr, "gauntlet:", err)
+			return 2
+		}
+		o.modes = append(o.modes, m)
+	}
+	if o.restarts == 0 && o.duration == 0 {
+		o.restarts = 200
+	}
+	if o.seed == 0 {
+		o.seed = rand.Uint64N(1e9) + 1
+	}
+	if os.Geteuid() != 0 {
+		if o.link > 0 {
+			fmt.Fprintln(stderr, "gauntlet: not root: no clients behind a link with a delay, no full disk, no strangers")
+		}
+		o.link = 0
+	} else if os.Getenv(envMounts) == "" {
+		return inMounts(args, o.seed, stderr)
+	} else {
+		var err error
+		if o.state, err = mountState(); err != nil {
+			fmt.Fprintln(stderr, "gauntlet:", err)
+			return 1
+		}
+		defer os.Remove(o.state) // its mount is gone with the driver
+		defer unix.Unmount(o.state, unix.MNT_DETACH)
+	}
+	told := stdout
+	if asJSON {
+		told = stderr
+	}
+	fmt.Fprintf(told, "gauntlet: seed %d\n", o.seed)
+	live := terminal(told)
+	o.progress = func(s string) {
+		if live {
+			fmt.Fprintf(told, "\r%s\x1b[K", s)
+		} else {
+			fmt.Fprintln(told, s)
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	self, err := os.Executable()
+	if err != nil {
+		fmt.Fprintln(stderr, "gauntlet:", err)
+		return 1
+	}
+	res, err := drive(ctx, o, func(role string, args ...string) *exec.Cmd {
+		cmd := exec.Command(self, args...)
+		cmd.Env = append(os.Environ(), envRole+"="+role)
+		return cmd
+	})
+	if live {
+		fmt.Fprintln(told)
+	}
+	return report(res, err, asJSON, stdout, told)
+}
+
+// report writes the result and returns the exit status.
+func report(res *result, err error, asJSON bool, stdout, told io.Writer) int {
+	status := 0
+	if err != nil {
+		res.Error = err.Error()
+		status = 1
+	}
+	if asJSON {
+		if err := res.writeJSON(stdout); err != nil {
+			return 1
+		}
+	} else if err := res.writeTable(stdout); err != nil {
+		return 1
+	}
+	for _, m := range res.Modes {
+		for _, f := range m.Findings {
+			fmt.Fprintf(told, "%v: %s\n", m.Mode, f)
+		}
+		if m.Account != "" {
+			fmt.Fprintf(told, "%v: logs, goroutines and sockets are in %s\n", m.Mode, m.Account)
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(told, "FAILED with seed %d: %v\n", res.Seed, err)
+	}
+	fmt.Fprintln(told, res.line())
+	return status
+}
+
+// envMounts says that this process has a mount namespace of its own.
+const envMounts = "BATON_GAUNTLET_MOUNTS"
+
+// inMounts runs the driver once more, in a mount namespace of its own, so that
+// its small file system is nobody else's, and goes with it.
+func inMounts(args []string, seed uint64, stderr io.Writer) int {
+	self, err := os.Executable()
+	if err != nil {
+		fmt.Fprintln(stderr, "gauntlet:", err)
+		return 1
+	}
+	cmd := exec.Command(self, append(args, fmt.Sprintf("-seed=%d", seed))...)
+	cmd.Env = append(os.Environ(), envMounts+"=own")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	// The other one gets the terminal's signals as well, and those that come by
+	// kill(1) are passed on.
+	ch := make(chan os.Signal, 8)
+	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(ch)
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(stderr, "gauntlet:", err)
+		return 1
+	}
+	over := make(chan struct{})
+	defer close(over)
+	go func() { // ends with the other one
+		for {
+			select {
+			case s := <-ch:
+				if s == syscall.SIGTERM {
+					_ = cmd.Process.Signal(s) // ended is as good
+				}
+			case <-over:
+				return
+			}
+		}
+	}()
+	err = cmd.Wait()
+	if ee := (*exec.ExitError)(nil); errors.As(err, &ee) {
+		return max(ee.ExitCode(), 1)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "gauntlet:", err)
+		return 1
+	}
+	return 0
+}
+
+// mountState mounts a file system of a few pages.
+func mountState() (string, error) {
+	dir, err := os.MkdirTemp("", "gauntlet-state")
+	if err != nil {
+		return "", err
+	}
+	if err := unix.Mount("gauntlet", dir, "tmpfs", 0, "size=64k,mode=700"); err != nil {
+		return "", errors.Join(os.NewSyscallError("mount", err), os.Remove(dir))
+	}
+	return filepath.Clean(dir), nil
+}
+
+// terminal reports whether w is a terminal.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	fi, err := f.Stat()
+	return err == nil && fi.Mode()&os.ModeCharDevice != 0
+}

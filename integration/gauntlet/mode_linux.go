@@ -1,0 +1,21 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// modes are the modes in which a run upgrades, in order.
+func modes() []handoff.Mode { return []handoff.Mode{handoff.Inherit, handoff.Takeover} }
+
+func modeNames() string {
+	var names []string
+	for _, m := range modes() {
+		names = append(names, m.String())
+	}
+	return strings.Join(names, ",")
+}
+
+// byHand reports whether a successor of a mode may be started by anybody.
+func byHand(m handoff.Mode) bool { return m == handoff.Takeover }

@@ -1,0 +1,407 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/internal/netlab"
+)
+
+// command returns the command of a process of this program in a role: "service"
+// or "clients".
+type command func(role string, args ...string) *exec.Cmd
+
+// A rig is a service, the line of its processes, and its clients.
+type rig struct {
+	command
+	set   serviceSettings
+	link  *netlab.Link // nil without
+	log   *os.File     // standard error of all
+	stdin []*os.File   // of the service's first processes; closed at the end
+	mark  string       // an entry of the environment of all processes of the service
+
+	clients []*clientProcess
+	readers sync.WaitGroup
+
+	mu       sync.Mutex
+	news     chan struct{} // closed and replaced with each message
+	messages []message
+	pids     map[int]bool      // of the service, of which we have heard
+	actual   map[string]string // where it listens
+}
+
+// newRig prepares a rig in dir.
+func newRig(dir string, cmd command, set serviceSettings, link *netlab.Link) (*rig, error) {
+	r := &rig{
+		command: cmd, set: set, link: link, news: make(chan struct{}), pids: make(map[int]bool),
+		mark: "BATON_GAUNTLET_RIG=" + dir,
+	}
+	r.set.Dir, r.set.Notes = filepath.Join(dir, "run"), filepath.Join(dir, "notes")
+	if r.set.State == "" {
+		r.set.State = r.set.Dir
+	}
+	for _, d := range []string{r.set.Dir, r.set.Notes} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	host := "127.0.0.1"
+	if link != nil {
+		host = netlab.ServerAddrs[0].String()
+	}
+	r.set.Addrs = make(map[string]string)
+	for _, name := range listeners() {
+		r.set.Addrs[name] = host + ":0"
+		if strings.HasPrefix(name, "unix") {
+			r.set.Addrs[name] = filepath.Join(r.set.Dir, name)
+		}
+	}
+	if err := writeCert(r.set.Notes); err != nil {
+		return nil, err
+	}
+	var err error
+	r.log, err = os.Create(filepath.Join(r.set.Notes, "log"))
+	return r, err
+}
+
+// begin starts cmd on the service's side of the link, or the clients'.
+func (r *rig) begin(cmd *exec.Cmd, far bool) (err error) {
+	// The signal that package testmain asks for comes with the end of the thread
+	// that starts a process (prctl(2)), and here that ends at once. All processes
+	// end with their standard input.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // not for the terminal's signals
+	switch {
+	case r.link == nil:
+		return cmd.Start()
+	case far:
+		r.link.Client.Do(func() { err = cmd.Start() })
+	default:
+		r.link.Server.Do(func() { err = cmd.Start() })
+	}
+	return err
+}
+
+// start starts a process of the service that no predecessor has started, and
+// returns its process ID.
+func (r *rig) start() (int, error) {
+	out, w, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer w.Close()
+	in, stdin, err := os.Pipe()
+	if err != nil {
+		_ = out.Close()
+		return 0, err
+	}
+	defer in.Close()
+	set, err := json.Marshal(r.set)
+	if err != nil {
+		return 0, err
+	}
+	cmd := r.command("service")
+	cmd.Env = append(cmd.Environ(), envService+"="+string(set), r.mark, "GOTRACEBACK=all", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, w, r.log
+	if err := r.begin(cmd, false); err != nil {
+		_, _ = out.Close(), stdin.Close()
+		return 0, err
+	}
+	pid := cmd.Process.Pid
+	_ = cmd.Process.Release() // reap waits for it
+	r.stdin = append(r.stdin, stdin)
+	r.mu.Lock()
+	r.pids[pid] = true
+	r.mu.Unlock()
+	r.readers.Go(func() { // ends with the last process that has the other end
+		r.read(out)
+		_ = out.Close()
+	})
+	return pid, nil
+}
+
+func (r *rig) read(out io.Reader) {
+	sc := bufio.NewScanner(out)
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		var m message
+		if json.Unmarshal(sc.Bytes(), &m) != nil {
+			continue // a test framework's words
+		}
+		r.mu.Lock()
+		if m.Kind == "serving" {
+			r.actual = m.Addrs
+		}
+		r.messages = append(r.messages, m)
+		r.pids[m.PID] = true
+		close(r.news)
+		r.news = make(chan struct{})
+		r.mu.Unlock()
+	}
+}
+
+// heard returns the messages from the n-th on.
+func (r *rig) heard(n int) []message {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.messages[n:])
+}
+
+func (r *rig) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.messages)
+}
+
+// addrs returns the addresses at which the service listens.
+func (r *rig) addrs() map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.actual
+}
+
+// until waits until ok says so about the messages from the n-th on. It asks
+// again when there is another one, and from time to time.
+func (r *rig) until(ctx context.Context, n int, ok func([]message) bool) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		r.mu.Lock()
+		heard, news := slices.Clone(r.messages[n:]), r.news
+		r.mu.Unlock()
+		if ok(heard) {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// owner returns the process that serves, by the PID file; 0 if there is none.
+func (r *rig) owner() int {
+	b, err := os.ReadFile(filepath.Join(r.set.State, "pid"))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+// processes returns the processes of the service that have not ended.
+func (r *rig) processes() []int {
+	r.reap()
+	files, _ := filepath.Glob("/proc/[0-9]*/environ") // the pattern is good
+	var pids []int
+	for _, file := range files {
+		env, err := os.ReadFile(file)
+		if err != nil || !slices.Contains(strings.Split(string(env), "\x00"), r.mark) {
+			continue // gone, ended, or another's
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && stateOf(pid) != 'Z' {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// known returns the number of processes of which we have heard and that have not
+// ended.
+func (r *rig) known() (n int) {
+	r.reap()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for pid := range r.pids {
+		if running(pid) {
+			n++
+		}
+	}
+	return n
+}
+
+// reap waits for processes that have ended and whose parent we are, by birth or
+// because their own has ended.
+func (r *rig) reap() {
+	r.mu.Lock()
+	pids := make([]int, 0, len(r.pids))
+	for pid := range r.pids {
+		pids = append(pids, pid)
+	}
+	r.mu.Unlock()
+	for _, pid := range pids {
+		if got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); got == pid || stateOf(pid) == 0 && errors.Is(err, syscall.ECHILD) {
+			r.mu.Lock()
+			delete(r.pids, pid)
+			r.mu.Unlock()
+		}
+	}
+}
+
+// stateOf returns the state of a process as proc_pid_stat(5) names it, or 0 if
+// there is none.
+func stateOf(pid int) byte {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, ok := strings.Cut(string(b), ") ") // a name with ") " is not ours
+	if !ok || rest == "" {
+		return 0
+	}
+	return rest[0]
+}
+
+func running(pid int) bool {
+	s := stateOf(pid)
+	return s != 0 && s != 'Z' && s != 'X'
+}
+
+// adopt makes this process the parent of those whose own has ended, and keeps
+// from them what somebody has left open for us.
+func adopt() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd) // or it is closed already
+		}
+	}
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+}
+
+// close ends all processes, by force, and removes nothing.
+func (r *rig) close() {
+	for _, c := range r.clients {
+		c.kill()
+	}
+	r.clients = nil
+	for {
+		pids := r.processes()
+		if len(pids) == 0 {
+			break
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // gone is as good
+		}
+		<-time.After(time.Millisecond)
+	}
+	for _, f := range r.stdin {
+		_ = f.Close()
+	}
+	r.readers.Wait()
+	r.reap()
+	_ = r.log.Close()
+}
+
+// clientProcess is a process of clients.
+type clientProcess struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+// startClients starts a process of clients.
+func (r *rig) startClients(far bool) error {
+	set := clientSettings{Process: uint32(len(r.clients) + 1), Far: far, Dir: r.set.Notes, Addrs: r.addrs()}
+	b, err := json.Marshal(set)
+	if err != nil {
+		return err
+	}
+	cmd := r.command("clients", string(b))
+	cmd.Stderr = r.log
+	c := &clientProcess{cmd: cmd}
+	if c.in, err = cmd.StdinPipe(); err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	c.out = bufio.NewReader(out)
+	if err := r.begin(cmd, far); err != nil {
+		return err
+	}
+	r.clients = append(r.clients, c)
+	return nil
+}
+
+// tell has all client processes do something and returns their answers together.
+func (r *rig) tell(word string, answers bool) (sum clientMessage, err error) {
+	for _, c := range r.clients {
+		if _, err := io.WriteString(c.in, word+"\n"); err != nil {
+			return sum, fmt.Errorf("clients: %w", err)
+		}
+	}
+	for _, c := range r.clients {
+		if !answers {
+			break
+		}
+		line, err := c.out.ReadBytes('\n')
+		if err != nil {
+			return sum, fmt.Errorf("clients: %w", err)
+		}
+		var m clientMessage
+		if err := json.Unmarshal(line, &m); err != nil {
+			return sum, fmt.Errorf("clients: %w", err)
+		}
+		sum.Requests, sum.Failed = sum.Requests+m.Requests, sum.Failed+m.Failed
+	}
+	return sum, nil
+}
+
+func (c *clientProcess) kill() {
+	_ = c.in.Close()
+	_ = c.cmd.Process.Kill() // ended is as good
+	_ = c.cmd.Wait()
+}
+
+// firstStart starts the service and waits until it serves.
+func (r *rig) firstStart(ctx context.Context) (int, error) {
+	n := r.count()
+	if at := r.addrs(); at != nil { // the clients know these
+		r.set.Addrs = at
+	}
+	pid, err := r.start()
+	if err != nil {
+		return 0, err
+	}
+	err = r.until(ctx, n, func(ms []message) bool {
+		return slices.ContainsFunc(ms, func(m message) bool { return m.PID == pid && m.Kind == "serving" }) && r.owner() == pid || !running(pid)
+	})
+	if err == nil && !running(pid) {
+		err = fmt.Errorf("the service has not started:\n%s", r.lastLog(20))
+	}
+	return pid, err
+}
+
+// lastLog returns the last lines of the log of all processes.
+func (r *rig) lastLog(n int) string {
+	b, err := os.ReadFile(r.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

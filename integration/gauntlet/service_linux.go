@@ -1,0 +1,426 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/net/websocket"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
+	"github.com/seed-11c92bf9/baton/internal/load"
+)
+
+// serviceSettings are what the processes of a service are told, in their
+// environment, which successors inherit.
+type serviceSettings struct {
+	Mode  handoff.Mode
+	Dir   string            // for the service's files
+	State string            // for the PID file; may be a small file system
+	Notes string            // for the ledger, the certificate and plans
+	Addrs map[string]string // to listen at, by listener
+	Ready time.Duration
+	Until time.Duration // the linger limit
+	// Shutdown has the HTTP server end as http.Server.Shutdown does, which loses
+	// requests: the control.
+	Shutdown bool
+}
+
+const envService = "BATON_GAUNTLET"
+
+// message is a line that a process of the service writes.
+type message struct {
+	PID   int
+	Kind  string // "started", "serving", "exit", "failed", "plan", or an EventKind
+	Gen   uint64 `json:",omitempty"`
+	At    int64
+	Addrs map[string]string `json:",omitempty"`
+	Err   string            `json:",omitempty"`
+	Busy  bool              `json:",omitempty"` // Err is handoff.ErrInProgress
+	Cut   map[string]uint64 `json:",omitempty"` // connections that were cut at the linger limit
+}
+
+// process is a process of the service.
+type process struct {
+	serviceSettings
+	plan  plan
+	up    *handoff.Upgrader
+	notes *ledger
+	lines *load.Service
+	out   sync.Mutex
+}
+
+// serviceMain is a process of the service.
+func serviceMain() error {
+	p := &process{}
+	p.say(message{Kind: "started"})
+	err := p.run()
+	m := message{Kind: "exit"}
+	if err != nil {
+		m = message{Kind: "failed", Err: err.Error(), Busy: errors.Is(err, handoff.ErrInProgress)}
+	}
+	p.say(m)
+	return err
+}
+
+// say writes a line, by one write(2).
+func (p *process) say(m message) {
+	m.PID, m.At = os.Getpid(), now()
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	p.out.Lock()
+	defer p.out.Unlock()
+	_, _ = os.Stdout.Write(append(b, '\n')) // the driver may be gone
+}
+
+func (p *process) run() error {
+	if err := json.Unmarshal([]byte(os.Getenv(envService)), &p.serviceSettings); err != nil {
+		return err
+	}
+	p.plan = readPlan(p.Notes)
+	p.act(atStart)
+	cfg := &handoff.Config{
+		Mode: p.Mode, ControlSocket: filepath.Join(p.Dir, "ctl", "s"), PIDFile: filepath.Join(p.State, "pid"),
+		ReadyTimeout: p.Ready, LingerTimeout: p.Until, Probation: p.plan.probation(),
+		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Name: strconv.Itoa(os.Getpid())}),
+		OnEvent: func(e handoff.Event) {
+			m := message{Kind: string(e.Kind), Gen: e.Generation, Err: e.Reason}
+			if e.Report != nil {
+				m.Cut = e.Report.CutBy
+			}
+			p.say(m)
+		},
+		Healthy: func(context.Context) error {
+			if p.plan.How == howUnhealthy {
+				p.say(message{Kind: "plan"})
+				return errors.New("told to be unhealthy")
+			}
+			return nil
+		},
+	}
+	var err error
+	if p.up, err = handoff.New(cfg); err != nil {
+		return err
+	}
+	p.act(atJoined)
+	s := &servers{process: p}
+	if err := s.listen(); err != nil {
+		return errors.Join(err, p.up.Close())
+	}
+	p.act(atListening)
+	return s.serve()
+}
+
+// note adds to the ledger.
+func (p *process) note(e entry) {
+	e.pid, e.at = uint32(os.Getpid()), now()
+	p.notes.add(e.append(nil))
+}
+
+// served notes that a request is being answered.
+func (p *process) served(token string) {
+	n, err := parseNumber(token)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "service:", err)
+		return // a client finds that its answer is not the right one
+	}
+	p.note(entry{kind: entryServed, number: n})
+}
+
+// held notes that this process has got a connection.
+func (p *process) held(nc net.Conn) {
+	p.note(entry{kind: entryHeld, conn: connOf(nc.RemoteAddr().Network(), nc.RemoteAddr().String())})
+}
+
+// notingListener notes connections as they are accepted.
+type notingListener struct {
+	net.Listener
+	p *process
+}
+
+func (l notingListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err == nil {
+		l.p.held(nc)
+	}
+	return nc, err
+}
+
+// servers are the servers of a process.
+type servers struct {
+	*process
+	lns   map[string]*handoff.Listener
+	pcs   map[string]*handoff.PacketConn
+	addrs map[string]string
+}
+
+// listen gets the predecessor's sockets, or binds new ones, and opens the ledger.
+func (s *servers) listen() error {
+	var err error
+	if s.notes, err = openLedger(filepath.Join(s.Notes, "served")); err != nil {
+		return err
+	}
+	ctx := context.Background()
+	s.lns, s.pcs, s.addrs = make(map[string]*handoff.Listener), make(map[string]*handoff.PacketConn), make(map[string]string)
+	for _, name := range listeners() {
+		switch name {
+		case lnUDP, lnUnixgram:
+			pc, err := s.up.ListenPacketNamed(ctx, name, name, s.Addrs[name])
+			if err != nil {
+				return err
+			}
+			s.pcs[name], s.addrs[name] = pc, pc.LocalAddr().String()
+		default:
+			network := "tcp"
+			if name == lnUnix || name == lnUnixpacket {
+				network = name
+			}
+			ln, err := s.up.ListenNamed(ctx, name, network, s.Addrs[name])
+			if err != nil {
+				return err
+			}
+			s.lns[name], s.addrs[name] = ln, ln.Addr().String()
+		}
+	}
+	return deferAccept(s.lns[lnDeferred])
+}
+
+// deferAccept has the kernel keep connections half-open until data has come
+// (TCP_DEFER_ACCEPT, tcp(7)).
+func deferAccept(ln *handoff.Listener) error {
+	rc, err := ln.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var serr error
+	if err := rc.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30) }); err != nil {
+		return err
+	}
+	return os.NewSyscallError("setsockopt(TCP_DEFER_ACCEPT)", serr)
+}
+
+// serve serves all sockets until the process is to end, and lingers.
+func (s *servers) serve() error {
+	ctx := context.Background()
+	s.lines = &load.Service{
+		Version: strconv.Itoa(os.Getpid()), Generation: s.up.Generation, Patience: time.Minute, Served: s.served,
+	}
+	var accepting, conns sync.WaitGroup
+	for _, name := range []string{lnLines, lnDeferred, lnUnix, lnUnixpacket} {
+		ln := notingListener{s.lns[name].Tracked(), s.process}
+		accepting.Go(func() { // ends with Done
+			for {
+				nc, err := ln.Accept()
+				if errors.Is(err, net.ErrClosed) {
+					return
+				}
+				if err != nil { // short of descriptors
+					<-time.After(5 * time.Millisecond)
+					continue
+				}
+				conns.Go(func() {
+					defer nc.Close()
+					_ = s.lines.ServeConn(nc) // the client tells
+				})
+			}
+		})
+	}
+	for _, pc := range s.pcs {
+		accepting.Go(func() { _ = s.lines.ServePackets(pc) }) // the error is the end
+	}
+
+	note := func(ctx context.Context, nc net.Conn) context.Context {
+		s.held(nc)
+		return ctx
+	}
+	web := &http.Server{Handler: s.handler(), ConnContext: note}
+	secure := &http.Server{Handler: web.Handler, ConnContext: note}
+	cert, err := tls.LoadX509KeyPair(filepath.Join(s.Notes, "cert.pem"), filepath.Join(s.Notes, "key.pem"))
+	if err != nil {
+		return err
+	}
+	secure.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
+	gs := grpc.NewServer()
+	gs.RegisterService(echoDesc(), &echoServer{s.process})
+	calls := notingListener{s.lns[lnGRPC].Tracked(), s.process}
+	accepting.Go(func() { _ = gs.Serve(calls) }) // the error is the end
+
+	var linger func()
+	if s.Shutdown {
+		linger = s.shutdown(&accepting, web, secure)
+	} else {
+		linger = s.handoff(&accepting, web, secure)
+	}
+	if err := s.up.Ready(); err != nil {
+		err = errors.Join(err, s.up.Close())
+		gs.Stop()
+		linger()
+		accepting.Wait()
+		return err
+	}
+	s.say(message{Kind: "serving", Addrs: s.addrs, Gen: s.up.Generation()})
+	s.act(atProbation)
+	select {
+	case <-s.up.Done():
+	case <-driverGone():
+		return errors.Join(errors.New("the driver is gone"), s.up.Close())
+	}
+	var ends sync.WaitGroup
+	ends.Go(linger)
+	ends.Go(func() {
+		stop := context.AfterFunc(s.expired(), gs.Stop)
+		defer stop()
+		gs.GracefulStop()
+	})
+	ends.Wait()
+	accepting.Wait()
+	err = errors.Join(s.up.Err(), s.up.Shutdown(ctx))
+	conns.Wait()
+	return err
+}
+
+// expired returns a context that ends with the linger limit.
+func (s *servers) expired() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { // ends with the limit, or the process
+		<-s.up.LingerExpired()
+		cancel()
+	}()
+	return ctx
+}
+
+// handoff serves the HTTP servers by package handoffhttp.
+func (s *servers) handoff(accepting *sync.WaitGroup, web, secure *http.Server) (linger func()) {
+	hs, hts := handoffhttp.New(s.up, web, nil), handoffhttp.New(s.up, secure, nil)
+	plain := hs.Wrap(s.lns[lnHTTP])
+	accepting.Go(func() { _ = web.Serve(plain) }) // the error is the end
+	accepting.Go(func() { _ = hts.ServeTLS(s.lns[lnTLS], "", "") })
+	return func() {
+		var both sync.WaitGroup
+		both.Go(func() { hs.Linger(context.Background()) })
+		both.Go(func() { hts.Linger(context.Background()) })
+		both.Wait()
+	}
+}
+
+// shutdown serves them as package net/http's documentation shows it.
+func (s *servers) shutdown(accepting *sync.WaitGroup, web, secure *http.Server) (linger func()) {
+	accepting.Go(func() { _ = web.Serve(s.lns[lnHTTP]) })
+	accepting.Go(func() { _ = secure.ServeTLS(s.lns[lnTLS], "", "") })
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), s.Until)
+		defer cancel()
+		_ = web.Shutdown(ctx)
+		_ = secure.Shutdown(ctx)
+	}
+}
+
+// driverGone returns a channel that is closed when standard input has ended,
+// which the driver holds open.
+func driverGone() <-chan struct{} {
+	gone := make(chan struct{})
+	go func() { // ends with the process
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(gone)
+	}()
+	return gone
+}
+
+// handler answers HTTP.
+func (s *servers) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /", s.lines.ServeHTTP)
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+		s.served(r.URL.RawQuery)
+		_, _ = fmt.Fprintf(w, "%s %s", s.lines.Version, r.URL.RawQuery) // the client tells
+	})
+	mux.HandleFunc("GET /big", func(w http.ResponseWriter, r *http.Request) {
+		s.served(r.URL.RawQuery)
+		_, _ = fmt.Fprintf(w, "%s %s\n", s.lines.Version, r.URL.RawQuery)
+		_, _ = io.WriteString(w, strings.Repeat("x", bigAnswer))
+	})
+	ws := websocket.Server{Handler: func(ws *websocket.Conn) {
+		lingering := handoffhttp.Lingering(ws.Request().Context())
+		for {
+			var token string
+			if err := websocket.Message.Receive(ws, &token); err != nil {
+				return
+			}
+			s.served(token)
+			answer := s.lines.Version + " " + token
+			select {
+			case <-lingering:
+				_ = websocket.Message.Send(ws, answer+" last") // the client tells
+				return
+			default:
+			}
+			if err := websocket.Message.Send(ws, answer); err != nil {
+				return
+			}
+		}
+	}}
+	mux.Handle("GET /ws", ws)
+	return mux
+}
+
+// echoServer answers gRPC. Its service is written by hand, so that no generated
+// code is needed.
+type echoServer struct{ p *process }
+
+type echoer interface{}
+
+func (s *echoServer) answer(in *wrapperspb.StringValue) *wrapperspb.StringValue {
+	s.p.served(in.Value)
+	return wrapperspb.String(s.p.lines.Version + " " + in.Value)
+}
+
+func echoDesc() *grpc.ServiceDesc {
+	return &grpc.ServiceDesc{
+		ServiceName: "Echo",
+		HandlerType: (*echoer)(nil),
+		Methods: []grpc.MethodDesc{{
+			MethodName: "Unary",
+			Handler: func(srv any, _ context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+				in := new(wrapperspb.StringValue)
+				if err := dec(in); err != nil {
+					return nil, err
+				}
+				return srv.(*echoServer).answer(in), nil
+			},
+		}},
+		Streams: []grpc.StreamDesc{{
+			StreamName: "Stream", ClientStreams: true, ServerStreams: true,
+			Handler: func(srv any, st grpc.ServerStream) error {
+				for {
+					in := new(wrapperspb.StringValue)
+					if err := st.RecvMsg(in); err == io.EOF {
+						return nil
+					} else if err != nil {
+						return err
+					}
+					if err := st.SendMsg(srv.(*echoServer).answer(in)); err != nil {
+						return err
+					}
+				}
+			},
+		}},
+	}
+}
