@@ -18,6 +18,13 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
+// giveUp has a library begin with no connection.
+func (w *worker) giveUp() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.library, w.dialled, w.opened = true, 0, now()
+}
+
 // dialer is dial for a library that has connections of its own.
 func (w *worker) dialer(ctx context.Context, network, addr string) (net.Conn, error) {
 	nc, err := (&net.Dialer{Timeout: clientTimeout}).DialContext(ctx, network, addr)
@@ -26,7 +33,7 @@ func (w *worker) dialer(ctx context.Context, network, addr string) (net.Conn, er
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.dialled = connOf(network, nc.LocalAddr().String())
+	w.dialled = connOf(nc.LocalAddr(), nc.RemoteAddr())
 	return nc, nil
 }
 
@@ -43,13 +50,12 @@ func (w *worker) current() connID {
 // either, for it has closed the body by then; nobody has seen that, and it is
 // sent then.
 func (w *worker) h2(ctx context.Context) error {
-	w.library, w.opened = true, now()
+	w.giveUp()
 	tr := &http.Transport{Protocols: new(http.Protocols), TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DialContext: w.dialer}
 	tr.Protocols.SetHTTP2(true)
 	defer tr.CloseIdleConnections()
 	for ctx.Err() == nil {
 		err := w.request(func(token string) (pid uint32, err error) {
-			defer func() { w.conn = w.current() }()
 			for {
 				body := &onceBody{Reader: bytes.NewReader([]byte(token))}
 				pid, err := w.post2(tr, body, token)
@@ -111,7 +117,7 @@ func (b *onceBody) Close() error { return nil }
 // dialGRPC returns a client that retries nothing but what a server has told not
 // to have seen, which is no retry.
 func (w *worker) dialGRPC() (*grpc.ClientConn, error) {
-	w.library, w.opened = true, now()
+	w.giveUp()
 	return grpc.NewClient("passthrough:///"+w.addr,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry(),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return w.dialer(ctx, "tcp", addr) }),
@@ -129,7 +135,6 @@ func (w *worker) grpcUnary(ctx context.Context) error {
 	defer cc.Close()
 	for ctx.Err() == nil {
 		err := w.request(func(token string) (uint32, error) {
-			defer func() { w.conn = w.current() }()
 			bound, cancel := context.WithTimeout(context.Background(), clientTimeout)
 			defer cancel()
 			out := new(wrapperspb.StringValue)
@@ -170,7 +175,6 @@ func (w *worker) stream(ctx context.Context, cc *grpc.ClientConn) error {
 	for i := range messages {
 		last := i == messages-1 || ctx.Err() != nil
 		err := w.request(func(token string) (pid uint32, err error) {
-			defer func() { w.conn = w.current() }()
 			if st == nil {
 				if st, err = cc.NewStream(bound, &echoDesc().Streams[0], "/Echo/Stream"); err != nil {
 					return 0, err
@@ -192,10 +196,14 @@ func (w *worker) stream(ctx context.Context, cc *grpc.ClientConn) error {
 			if err := st.CloseSend(); err != nil {
 				return pid, err
 			}
-			if err := st.RecvMsg(out); err != io.EOF {
-				return pid, fmt.Errorf("%w: end of the stream: %w", errWrong, err)
+			switch err := st.RecvMsg(out); err {
+			case nil:
+				return pid, fmt.Errorf("%w: %q after the last answer", errWrong, out.Value)
+			case io.EOF:
+				return pid, nil
+			default:
+				return pid, err
 			}
-			return pid, nil
 		})
 		if err != nil || last {
 			return err

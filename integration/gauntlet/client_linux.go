@@ -203,12 +203,18 @@ func sleep(ctx context.Context, d time.Duration) {
 // and returns the process that has answered.
 func (w *worker) request(f func(token string) (pid uint32, err error)) error {
 	o := outcome{kind: w.kind, number: number{w.id, *w.seq}, start: now()}
+	if w.library { // it may have connected anew since the last request
+		w.conn = w.current()
+	}
 	if w.conn != 0 && (w.nc != nil || w.library) {
 		o.conn = w.conn
 	}
 	*w.seq++
 	pid, err := f(o.number.String())
 	o.end, o.pid = now(), pid
+	if w.library {
+		w.conn = w.current()
+	}
 	if o.after = w.conn; o.conn == 0 {
 		o.conn = w.conn
 	}
@@ -266,7 +272,7 @@ func (w *worker) dial(network string) error {
 		return err
 	}
 	w.nc, w.in = nc, bufio.NewReader(nc)
-	w.conn = connOf(network, nc.LocalAddr().String())
+	w.conn = connOf(nc.LocalAddr(), nc.RemoteAddr())
 	return nc.SetDeadline(time.Now().Add(clientTimeout))
 }
 
@@ -317,8 +323,10 @@ func (w *worker) lines(ctx context.Context, network string, silent time.Duration
 			}
 			pid, err := answered(text, token)
 			if err == nil && verb == "bye" {
-				if b, err := w.in.ReadByte(); err != io.EOF {
-					return pid, fmt.Errorf("%w: after the last answer: %q, %w", errWrong, b, err)
+				if b, err := w.in.ReadByte(); err == nil {
+					return pid, fmt.Errorf("%w: %q after the last answer", errWrong, b)
+				} else if err != io.EOF {
+					return pid, err
 				}
 			}
 			return pid, err
@@ -475,10 +483,11 @@ func (w *worker) readSlowly(body io.Reader, token string) (uint32, error) {
 		}
 		sleep(context.Background(), time.Duration(w.rng.Int64N(int64(20*time.Millisecond))))
 	}
-	if n, err := io.Copy(io.Discard, br); n != 0 || err != nil {
-		return pid, fmt.Errorf("%w: %d bytes more, %w", errWrong, n, err)
+	n, err := io.Copy(io.Discard, br)
+	if n != 0 {
+		return pid, fmt.Errorf("%w: %d bytes more", errWrong, n)
 	}
-	return pid, nil
+	return pid, err
 }
 
 // websocket sends messages on a connection until the service says that the last

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -13,11 +14,13 @@ import (
 // failed is the index of a class.
 func failed(c load.Class) uint8 { return uint8(slices.Index(classes(), c)) }
 
+func tcpAddr(port int) net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port} }
+
 func TestJudge(t *testing.T) {
 	t.Parallel()
 	n := number{1, 1}
 	const a, b = 100, 200 // processes
-	conn := connOf("tcp", "127.0.0.1:1")
+	conn := connOf(tcpAddr(1), tcpAddr(2))
 	answer := func(pid uint32) entry { return entry{kind: entryServed, pid: pid, number: n, at: 15} }
 	held := func(pid uint32, at int64) entry { return entry{kind: entryHeld, pid: pid, conn: conn, at: at} }
 	good := func(pid uint32) outcome { return outcome{number: n, pid: pid, conn: conn, start: 10, end: 20} }
@@ -87,7 +90,7 @@ func TestLedger(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	entries := []entry{
-		{kind: entryHeld, pid: 1, conn: connOf("unix", "@a"), at: 2},
+		{kind: entryHeld, pid: 1, conn: connOf(tcpAddr(1), tcpAddr(2)), at: 2},
 		{kind: entryServed, pid: 1 << 31, number: number{1<<32 - 1, 7}, at: 1 << 60},
 	}
 	outcomes := []outcome{
@@ -117,6 +120,9 @@ func TestLedger(t *testing.T) {
 	got2, err := readRecords(filepath.Join(dir, "o"), outcomeSize, parseOutcome)
 	if err != nil || !slices.Equal(got2, outcomes) {
 		t.Errorf("outcomes: %+v, %v, want %+v", got2, err, outcomes)
+	}
+	if connOf(tcpAddr(1), tcpAddr(2)) == connOf(tcpAddr(1), tcpAddr(3)) {
+		t.Error("connections of one port to two servers are taken for the same")
 	}
 	l.add([]byte{1})
 	if _, err := readRecords(filepath.Join(dir, "e"), entrySize, parseEntry); err == nil {

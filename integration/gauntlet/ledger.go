@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/fnv"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -30,12 +31,13 @@ func parseNumber(s string) (number, error) {
 	return number{uint32(w), uint32(q)}, nil
 }
 
-// connID names a connection by the address of its client.
+// connID names a connection by the addresses of its client and its server: one
+// port can have connections to several.
 type connID uint64
 
-func connOf(network, client string) connID {
+func connOf(client, server net.Addr) connID {
 	h := fnv.New64a()
-	_, _ = io.WriteString(h, network+" "+client) // never fails
+	_, _ = io.WriteString(h, client.Network()+" "+client.String()+" "+server.String()) // never fails
 	return connID(h.Sum64())
 }
 

@@ -147,7 +147,7 @@ func (p *process) served(token string) {
 
 // held notes that this process has got a connection.
 func (p *process) held(nc net.Conn) {
-	p.note(entry{kind: entryHeld, conn: connOf(nc.RemoteAddr().Network(), nc.RemoteAddr().String())})
+	p.note(entry{kind: entryHeld, conn: connOf(nc.RemoteAddr(), nc.LocalAddr())})
 }
 
 // notingListener notes connections as they are accepted.
