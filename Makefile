@@ -13,12 +13,16 @@ MODULES := reuseport/ebpf integration
 # Packages that a target works on.
 PKG ?= ./...
 # Time for each fuzz target, rounds of a benchmark, of a soak test, members to drain,
-# upgrades in each mode.
+# upgrades in each mode. Upgrades of the gauntlet in all modes together, its time
+# and the seed of its faults.
 FUZZTIME ?= 10s
 COUNT ?= 1
 SOAK ?= 20
 DRAINS ?= 2000
 UPGRADES ?= 200
+RESTARTS ?= 200
+DURATION ?= 0
+SEED ?= 0
 
 .PHONY: help
 help: ## list the targets
@@ -26,7 +30,7 @@ help: ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES)"
+	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES) RESTARTS=$(RESTARTS) DURATION=$(DURATION) SEED=$(SEED)"
 
 .PHONY: demo
 demo: ## upgrade a small service under load, in every mode
@@ -124,6 +128,12 @@ soak-reuseport: ## drain DRAINS members of reuseport groups under load
 .PHONY: integration
 integration: ## run all of module integration's tests (wrk, ab and h2load, if installed)
 	cd integration && $(GO) test -shuffle=on -count=1 -timeout=20m ./...
+
+.PHONY: gauntlet
+gauntlet: ## RESTARTS upgrades, or as many as fit into DURATION, under clients and faults (ARGS=-h: flags)
+	@mkdir -p bin
+	cd integration && $(GO) build -o ../bin/gauntlet ./gauntlet
+	bin/gauntlet -restarts $(if $(filter 0,$(DURATION)),$(RESTARTS),$(if $(filter file,$(origin RESTARTS)),0,$(RESTARTS))) -duration $(DURATION) -seed $(SEED) $(ARGS)
 
 .PHONY: hooks
 hooks: ## have git check staged Go files before each commit

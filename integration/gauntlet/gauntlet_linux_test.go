@@ -14,8 +14,12 @@ import (
 
 // short are the options of a run of a few seconds.
 func short(t *testing.T, mode handoff.Mode) options {
+	restarts := 4
+	if testing.Short() {
+		restarts = 2
+	}
 	return options{
-		restarts: 3, seed: 1, modes: []handoff.Mode{mode}, quick: true, faulty: 0.5,
+		restarts: restarts, seed: 1, modes: []handoff.Mode{mode}, quick: true, faulty: 0.5,
 		artifacts: t.TempDir(), progress: func(s string) { t.Log(s) },
 	}
 }
@@ -64,6 +68,9 @@ func TestGauntlet(t *testing.T) {
 // TestFarClients has clients behind a link with a delay as well, where a
 // handshake takes as long as in the world.
 func TestFarClients(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a long way, and not a short test")
+	}
 	testenv.Need(t, "netns")
 	o := short(t, handoff.Takeover)
 	o.restarts, o.faulty, o.link = 2, 0, 50*time.Millisecond

@@ -7,7 +7,7 @@ import (
 )
 
 // modes are the modes in which a run upgrades, in order.
-func modes() []handoff.Mode { return []handoff.Mode{handoff.Inherit, handoff.Takeover} }
+func modes() []handoff.Mode { return []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} }
 
 func modeNames() string {
 	var names []string
@@ -18,4 +18,4 @@ func modeNames() string {
 }
 
 // byHand reports whether a successor of a mode may be started by anybody.
-func byHand(m handoff.Mode) bool { return m == handoff.Takeover }
+func byHand(m handoff.Mode) bool { return m != handoff.Inherit }

@@ -385,7 +385,7 @@ func (s *servers) handler() http.Handler {
 // code is needed.
 type echoServer struct{ p *process }
 
-type echoer interface{}
+type echoer any
 
 func (s *echoServer) answer(in *wrapperspb.StringValue) *wrapperspb.StringValue {
 	s.p.served(in.Value)

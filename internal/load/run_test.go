@@ -1,12 +1,16 @@
 package load_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -361,5 +365,60 @@ func TestServiceRefuses(t *testing.T) {
 			}
 			_ = client.Close()
 		})
+	}
+}
+
+// A service tells of each question, before it answers.
+func TestServiceServed(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var tokens []string
+	svc := &load.Service{Version: "v1", Served: func(token string) {
+		mu.Lock()
+		defer mu.Unlock()
+		tokens = append(tokens, token)
+	}}
+	client, server := net.Pipe()
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends with the last answer
+		defer server.Close()
+		if err := svc.ServeConn(server); err != nil {
+			t.Error(err)
+		}
+	})
+	in := bufio.NewReader(client)
+	for _, line := range []string{"", "keep a", "bye b"} {
+		if line != "" {
+			if _, err := io.WriteString(client, line+"\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := in.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+	_ = client.Close() // a pipe
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wg.Go(func() { _ = svc.ServePackets(pc) }) // ends with pc
+	c, err := net.Dial("udp", pc.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "c"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	_ = pc.Close() // a socket
+	wg.Wait()
+	svc.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", strings.NewReader("d")))
+	if want := []string{"a", "b", "c", "d"}; !slices.Equal(tokens, want) {
+		t.Errorf("Served was called with %q, want %q", tokens, want)
 	}
 }
