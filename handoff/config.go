@@ -84,6 +84,14 @@ type Config struct {
 	// that, removed when the service ends. Empty means none.
 	PIDFile string
 
+	// NoSystemd keeps this process from telling systemd how it goes. Otherwise,
+	// where NOTIFY_SOCKET is set, systemd hears when the service is ready, of
+	// each upgrade as of a reload, of the new main process before the old one
+	// ends, of the stop, for which it is asked for more time while connections
+	// are open, and, if it wants that, that the process is alive (sd_notify(3);
+	// Type=notify or notify-reload).
+	NoSystemd bool
+
 	// UpgradeSignals start an upgrade. nil means SIGUSR2, empty but not nil none.
 	UpgradeSignals []os.Signal
 	// StopSignals end the service gracefully: Done is closed. A second one ends

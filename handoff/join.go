@@ -384,5 +384,6 @@ func (u *Upgrader) succeed() {
 		u.follow(t.Following, u.lending)
 		return
 	}
+	u.introduce()
 	u.lending.ended()
 }

@@ -41,6 +41,7 @@ func (u *Upgrader) watchLinger(l *session.Lingering) {
 			if l != nil {
 				u.tellLinger(l, end)
 			}
+			u.tellStop("")
 		case <-u.closing:
 			return
 		}

@@ -57,6 +57,7 @@ func (u *Upgrader) note(e Event) {
 		u.mu.Unlock()
 	}
 	u.ops.watches.tell(e)
+	u.tellSystemd(e)
 }
 
 // tellHistory tells our successor how the last upgrades went.

@@ -15,6 +15,10 @@ import (
 // supported reports why a mode can't work here; on Linux all can.
 func supported() error { return nil }
 
+// spawned reports whether a predecessor has started this process. It must be
+// asked before join has taken that out of the environment.
+func spawned() bool { return os.Getenv(envConversation) != "" || os.Getenv(envTableflip) != "" }
+
 // unixConn makes a connection of fd, which it takes.
 func unixConn(fd int) (*net.UnixConn, error) {
 	c, err := fdx.Conn(fd, "conversation")

@@ -15,6 +15,8 @@ func unsupported() error {
 
 func supported() error { return unsupported() }
 
+func spawned() bool { return false }
+
 func unixConn(int) (*net.UnixConn, error) { return nil, unsupported() }
 
 func findChild(string) int { return 0 }

@@ -46,6 +46,7 @@ type Upgrader struct {
 	redirect  *redirect          // of our standard error, until commit
 	pid       *pidFile
 	ops       *operations // for those who ask at the control socket
+	systemd   *systemd
 
 	wg      sync.WaitGroup // every goroutine but the ones of Shutdown itself
 	done    chan struct{}  // closed when this process is to end
@@ -109,6 +110,7 @@ func New(c *Config) (*Upgrader, error) {
 		closing:  make(chan struct{}),
 		shutDone: make(chan struct{}),
 	}
+	u.systemd = newSystemd(cfg, spawned())
 	if err := u.join(); err != nil {
 		u.discard(err)
 		return nil, err
@@ -139,6 +141,9 @@ func (u *Upgrader) start() {
 	u.wg.Go(u.events.run)             // ends with events.close
 	u.wg.Go(func() { u.signals(ch) }) // ends with closing
 	u.wg.Go(u.serveControl)
+	if u.systemd.watchdog > 0 {
+		u.wg.Go(u.feedWatchdog) // ends with closing
+	}
 	if u.successor != nil {
 		u.wg.Go(u.succeed) // ends with the conversation
 	}
@@ -327,6 +332,7 @@ func (u *Upgrader) stop(reason string) {
 		return
 	}
 	u.log.Info("stopping", "reason", reason)
+	u.tellStop(reason)
 	u.table.shut()
 	u.wg.Go(func() { u.watchLinger(nil) }) // ends with closing
 }

@@ -1,0 +1,71 @@
+package sdnotify_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/sdnotify"
+)
+
+// env is an environment.
+type env map[string]string
+
+func (e env) get(name string) string { return e[name] }
+
+func TestListen(t *testing.T) {
+	t.Parallel()
+	two := []sdnotify.Inherited{{FD: 3, Name: "web"}, {FD: 4}}
+	for name, c := range map[string]struct {
+		env  env
+		want []sdnotify.Inherited
+		bad  bool
+	}{
+		"nothing":         {env{}, nil, false},
+		"ours":            {env{"LISTEN_PID": "7", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:"}, two, false},
+		"ours, by pidfd":  {env{"LISTEN_PID": "7", "LISTEN_PIDFDID": "99", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:"}, two, false},
+		"an older one's":  {env{"LISTEN_PID": "7", "LISTEN_PIDFDID": "98", "LISTEN_FDS": "2"}, nil, false},
+		"another's":       {env{"LISTEN_PID": "8", "LISTEN_FDS": "2"}, nil, false},
+		"without names":   {env{"LISTEN_PID": "7", "LISTEN_FDS": "1"}, []sdnotify.Inherited{{FD: 3}}, false},
+		"none":            {env{"LISTEN_PID": "7", "LISTEN_FDS": "0"}, []sdnotify.Inherited{}, false},
+		"no number":       {env{"LISTEN_PID": "7", "LISTEN_FDS": "x"}, nil, true},
+		"negative":        {env{"LISTEN_PID": "7", "LISTEN_FDS": "-1"}, nil, true},
+		"very many":       {env{"LISTEN_PID": "7", "LISTEN_FDS": "99999999"}, nil, true},
+		"too few names":   {env{"LISTEN_PID": "7", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web"}, nil, true},
+		"for nobody else": {env{"LISTEN_FDS": "2"}, nil, false},
+	} {
+		got, err := sdnotify.Listen(c.env.get, 7, 99)
+		if (err != nil) != c.bad || c.bad && !errors.Is(err, sdnotify.ErrEnvironment) {
+			t.Errorf("Listen(%s): %v, want an error: %t", name, err, c.bad)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("Listen(%s) (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestWatchdogInterval(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		env       env
+		successor bool
+		want      time.Duration
+		bad       bool
+	}{
+		"none":              {env{}, false, 0, false},
+		"for all":           {env{"WATCHDOG_USEC": "1500000"}, false, 1500 * time.Millisecond, false},
+		"ours":              {env{"WATCHDOG_USEC": "1", "WATCHDOG_PID": "7"}, false, time.Microsecond, false},
+		"another's":         {env{"WATCHDOG_USEC": "1", "WATCHDOG_PID": "8"}, false, 0, false},
+		"our predecessor's": {env{"WATCHDOG_USEC": "1", "WATCHDOG_PID": "8"}, true, time.Microsecond, false},
+		"no number":         {env{"WATCHDOG_USEC": "soon"}, false, 0, true},
+		"zero":              {env{"WATCHDOG_USEC": "0"}, false, 0, true},
+		"overflow":          {env{"WATCHDOG_USEC": "9223372036854775807"}, false, 0, true},
+	} {
+		got, err := sdnotify.WatchdogInterval(c.env.get, 7, c.successor)
+		if got != c.want || (err != nil) != c.bad {
+			t.Errorf("WatchdogInterval(%s) = %v, %v, want %v, an error: %t", name, got, err, c.want, c.bad)
+		}
+	}
+}

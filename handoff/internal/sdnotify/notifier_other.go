@@ -1,0 +1,26 @@
+//go:build !linux
+
+package sdnotify
+
+import (
+	"context"
+	"time"
+)
+
+// Notifier is nothing here.
+type Notifier struct{}
+
+// New returns nil: there is no systemd.
+func New(func(string) string) (*Notifier, error) { return nil, nil }
+
+// Send does nothing.
+func (*Notifier) Send(Message, ...int) error { return nil }
+
+// Barrier does nothing.
+func (*Notifier) Barrier(context.Context) error { return nil }
+
+// Monotonic returns 0.
+func Monotonic() time.Duration { return 0 }
+
+// PIDFDID returns 0.
+func PIDFDID(int) uint64 { return 0 }

@@ -1,0 +1,168 @@
+package handoff
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/sdnotify"
+)
+
+const (
+	// barrierTimeout bounds how long a process that was replaced waits for
+	// systemd to hear of its successor.
+	barrierTimeout = 5 * time.Second
+	// stopExtension is what a stopping process asks for with each lingerTick.
+	stopExtension = 10 * lingerTick
+)
+
+// systemd is what the service manager is told (sd_notify(3)). The main process
+// tells it, so that NotifyAccess=main is enough; only where that has died does
+// its successor introduce itself, which takes NotifyAccess=all.
+type systemd struct {
+	notifier *sdnotify.Notifier // nil: nobody wants to hear
+	watchdog time.Duration      // 0: likewise
+	spawned  bool               // by a predecessor, and so in its unit
+	ours     bool               // the upgrade under way is to a process of our unit; Upgrader.mu guards it
+}
+
+// newSystemd looks into the environment. spawned says that a predecessor has
+// started this process.
+func newSystemd(cfg *config, spawned bool) *systemd {
+	s := &systemd{spawned: spawned}
+	if cfg.NoSystemd {
+		return s
+	}
+	var err error
+	if s.notifier, err = sdnotify.New(os.Getenv); err != nil {
+		cfg.Logger.Warn("systemd will hear nothing", "error", err)
+	}
+	if s.watchdog, err = sdnotify.WatchdogInterval(os.Getenv, os.Getpid(), spawned); err != nil {
+		cfg.Logger.Warn("systemd's watchdog will hear nothing", "error", err)
+	}
+	if s.notifier == nil {
+		s.watchdog = 0
+	}
+	return s
+}
+
+// tellSystemd tells systemd what an event means to it.
+func (u *Upgrader) tellSystemd(e Event) {
+	if u.systemd.notifier == nil {
+		return
+	}
+	switch e.Kind {
+	case EventOwner:
+		switch {
+		case !u.systemd.spawned:
+			u.sendSystemd(sdnotify.Ready, u.serving())
+		case u.successor == nil: // the predecessor speaks tableflip alone
+			u.introduce()
+		}
+	case EventUpgradeStarted:
+		u.mu.Lock()
+		// A successor that somebody else has started is of another unit.
+		u.systemd.ours = e.Report.Successor.PID == 0
+		ours := u.systemd.ours
+		u.mu.Unlock()
+		if !ours {
+			return
+		}
+		m := append(sdnotify.Reloading(sdnotify.Monotonic()), sdnotify.Status(fmt.Sprintf("generation %d: upgrade under way", e.Generation)))
+		if u.cfg.ReadyTimeout > 0 {
+			m = append(m, sdnotify.ExtendTimeout(u.cfg.ReadyTimeout+max(u.cfg.Probation, 0)+4*hangTimeout))
+		}
+		u.sendSystemd(m...)
+	case EventUpgradeFailed:
+		u.sendSystemd(sdnotify.Ready, u.serving()+"; upgrade failed: "+e.Report.Reason)
+	case EventCommitted:
+		u.replaced(e.Report)
+	}
+}
+
+// replaced tells systemd who the main process is from now on, or that we end.
+func (u *Upgrader) replaced(r *Report) {
+	u.mu.Lock()
+	ours := u.systemd.ours
+	u.mu.Unlock()
+	if !ours {
+		u.sendSystemd(sdnotify.Stopping, sdnotify.Status(fmt.Sprintf("replaced by pid %d", r.Successor.PID)))
+		return
+	}
+	pid := r.Successor.PID
+	m := []string{sdnotify.MainPID(pid)}
+	if id := sdnotify.PIDFDID(pid); id != 0 {
+		m = append(m, sdnotify.MainPIDFDID(id))
+	}
+	u.sendSystemd(append(m, sdnotify.Ready, sdnotify.Watchdog, servingStatus(r.Generation, r.Successor.Version))...)
+	u.wg.Go(func() { // ends with systemd's answer, or in time
+		// If we ended before systemd has read that, it would take our end for
+		// the service's.
+		ctx, cancel := context.WithTimeout(context.Background(), barrierTimeout)
+		defer cancel()
+		if err := u.systemd.notifier.Barrier(ctx); err != nil {
+			u.log.Warn("systemd", "error", err)
+		}
+	})
+}
+
+// introduce tells systemd that this process is the main one, where no
+// predecessor could.
+func (u *Upgrader) introduce() {
+	if u.systemd.notifier == nil || !u.systemd.spawned {
+		return
+	}
+	u.sendSystemd(sdnotify.MainPID(os.Getpid()), sdnotify.Ready, sdnotify.Watchdog, u.serving())
+}
+
+// tellStop tells systemd that this process ends without a successor, and that
+// its open connections need their time.
+func (u *Upgrader) tellStop(reason string) {
+	u.mu.Lock()
+	mine := (u.owner || u.successor == nil) && u.phase == phaseStopping
+	u.mu.Unlock()
+	switch {
+	case !mine || u.systemd.notifier == nil:
+	case reason != "":
+		u.sendSystemd(sdnotify.Stopping, sdnotify.Status("stopping: "+reason), sdnotify.ExtendTimeout(stopExtension))
+	default:
+		u.sendSystemd(sdnotify.ExtendTimeout(stopExtension))
+	}
+}
+
+func (u *Upgrader) serving() string { return servingStatus(u.Generation(), u.cfg.Version) }
+
+func servingStatus(generation uint64, version string) string {
+	text := fmt.Sprintf("generation %d", generation)
+	if version != "" {
+		text += ", version " + version
+	}
+	return sdnotify.Status(text)
+}
+
+func (u *Upgrader) sendSystemd(m ...string) {
+	if err := u.systemd.notifier.Send(m); err != nil {
+		u.log.Warn("systemd", "error", err)
+	}
+}
+
+// feedWatchdog tells systemd that this process is alive, while it is the one
+// that serves.
+func (u *Upgrader) feedWatchdog() {
+	tick := time.NewTicker(u.systemd.watchdog / 2) // as sd_watchdog_enabled(3) advises
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			u.mu.Lock()
+			serves := u.owner && u.phase == phaseServing
+			u.mu.Unlock()
+			if serves {
+				u.sendSystemd(sdnotify.Watchdog)
+			}
+		case <-u.closing:
+			return
+		}
+	}
+}
