@@ -158,7 +158,9 @@ func TestSystemdHears(t *testing.T) {
 func TestSystemdBarrier(t *testing.T) {
 	t.Parallel()
 	m := newManager(t)
+	m.mu.Lock()
 	m.hold = true
+	m.mu.Unlock()
 	s := startUnder(m, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}})
 	report := s.upgrade().Report
 	m.await(0, "\nBARRIER=1\n")
