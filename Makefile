@@ -14,12 +14,13 @@ MODULES := reuseport/ebpf integration
 PKG ?= ./...
 # Time for each fuzz target, rounds of a benchmark, of a soak test, members to drain,
 # upgrades in each mode. Upgrades of the gauntlet in all modes together, its time
-# and the seed of its faults.
+# and the seed of its faults. Benchmarks to run.
 FUZZTIME ?= 10s
 COUNT ?= 1
 SOAK ?= 20
 DRAINS ?= 2000
 UPGRADES ?= 200
+BENCH ?= .
 RESTARTS ?= 200
 DURATION ?= 0
 SEED ?= 0
@@ -99,8 +100,10 @@ fuzz: ## fuzz each target for FUZZTIME
 	done; exit $$status; }
 
 .PHONY: bench
-bench: ## run the benchmarks, COUNT times
-	$(GO) test -run='^$$' -bench=. -benchmem -count=$(COUNT) -timeout=60m $(PKG)
+bench: ## run the benchmarks, COUNT times, into bin/bench.txt (for benchstat), with a table of ratios at the end
+	@mkdir -p bin
+	cd integration && $(GO) build -o ../bin/ratios ./ratios
+	$(GO) test -run='^$$' -bench='$(BENCH)' -benchmem -count=$(COUNT) -p=1 -timeout=120m $(PKG) 2>&1 | tee bin/bench.txt | bin/ratios
 
 .PHONY: cover
 cover: ## run the tests, write cover.out, print what they reach of each package

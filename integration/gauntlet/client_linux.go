@@ -89,7 +89,7 @@ type clients struct {
 	clientSettings
 	*ledger
 	requests, failed atomic.Uint64
-	samples          atomic.Int64 // failures that were told
+	samples          atomic.Int64 // refused connections that were told
 	seqs             [1 << 10]uint32
 }
 
@@ -231,7 +231,7 @@ func (w *worker) request(f func(token string) (pid uint32, err error)) error {
 	w.requests.Add(1)
 	if err != nil {
 		w.failed.Add(1)
-		if w.samples.Add(1) <= 2000 {
+		if class != load.Refused || w.samples.Add(1) <= 100 { // nobody there: the others are like these
 			fmt.Fprintf(os.Stderr, "%.6f request %v (%s) from %s: %v\n", seconds(o.end), o.number, kinds()[w.kind].name, w.local(), err)
 		}
 	}

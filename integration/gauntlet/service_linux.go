@@ -238,7 +238,10 @@ func (s *servers) serve() error {
 				}
 				conns.Go(func() {
 					defer nc.Close()
-					_ = s.lines.ServeConn(nc) // the client tells
+					// The client tells; it ends a connection that it has given up.
+					if err := s.lines.ServeConn(nc); err != nil && !errors.Is(err, io.EOF) {
+						fmt.Fprintf(os.Stderr, "%.6f %d, %s, connection of %v: %v\n", seconds(now()), os.Getpid(), name, nc.RemoteAddr(), err)
+					}
 				})
 			}
 		})
