@@ -54,7 +54,8 @@ type hand struct {
 type finding struct {
 	outcome
 	verdict
-	holder uint32 // the process that had it, as far as is known
+	holder uint32   // the process that had it, as far as is known
+	by     []uint32 // the processes that note that they answered it
 }
 
 func (f finding) String() string {
@@ -66,8 +67,8 @@ func (f finding) String() string {
 	if !f.ok() {
 		class = classes()[f.class]
 	}
-	return fmt.Sprintf("%s: request %v, %s: %s, from %.3f s to %.3f s; the process that had it: %d, that answered: %d",
-		f.verdict, f.number, kind, class, seconds(f.start), seconds(f.end), f.holder, f.pid)
+	return fmt.Sprintf("%s: request %v, %s: %s, from %.3f s to %.3f s; opened at %.3f s, had by process %d, answered by %v, which it says is %d",
+		f.verdict, f.number, kind, class, seconds(f.start), seconds(f.end), seconds(f.opened), f.holder, f.by, f.pid)
 }
 
 func seconds(at int64) float64 { return float64(at) / 1e9 }
@@ -97,7 +98,11 @@ func (j *judge) settle(entries []entry, outcomes []outcome) (map[uint8]map[verdi
 		}
 		tally[o.kind][v]++
 		if v != served {
-			findings = append(findings, finding{o, v, holder})
+			f := finding{outcome: o, verdict: v, holder: holder}
+			for _, e := range answers[o.number] {
+				f.by = append(f.by, e.pid)
+			}
+			findings = append(findings, f)
 		}
 	}
 	for _, o := range outcomes {
