@@ -84,8 +84,15 @@ type Config struct {
 	// that, removed when the service ends. Empty means none.
 	PIDFile string
 
-	// NoSystemd keeps this process from telling systemd how it goes. Otherwise,
-	// where NOTIFY_SOCKET is set, systemd hears when the service is ready, of
+	// NoSystemd keeps this process from taking sockets from systemd, and from
+	// telling it how it goes. Otherwise the sockets that systemd has passed on
+	// (LISTEN_FDS, sd_listen_fds(3)) come from Listen and its like: by their
+	// FileDescriptorName where a name is asked for, or else by their address.
+	// What nobody has asked for when this process becomes the owner is closed.
+	// New returns ErrUnsupported where a mode can't hand them on: in Drain none
+	// of them, in Inherit no unix socket with a path.
+	//
+	// Where NOTIFY_SOCKET is set, systemd hears when the service is ready, of
 	// each upgrade as of a reload, of the new main process before the old one
 	// ends, of the stop, for which it is asked for more time while connections
 	// are open, and, if it wants that, that the process is alive (sd_notify(3);

@@ -23,7 +23,8 @@ import (
 // asked for by the same network and address, the next call the next one
 // (several sockets can share an address with SO_REUSEPORT, set by
 // Config.ListenConfig's Control). Failing that, a socket that is bound to the
-// address is taken. Port 0 keeps the port that it came to mean.
+// address is taken; failing that, one of systemd's (see Config.NoSystemd). Port 0
+// keeps the port that it came to mean.
 //
 // In mode Drain a TCP or UDP socket is always a new one, on the address of the
 // predecessor's. It joins the running ones at Ready; an error that matches
@@ -280,6 +281,9 @@ func (u *Upgrader) mayListen() error {
 func (u *Upgrader) claimListener(k key) (net.Listener, *wire.Socket, error) {
 	it, from := u.claim(k)
 	if from == nil {
+		if s, ok := u.activation.claim(k); ok {
+			return s.ln, u.activatedEntry(k, sockStream), nil
+		}
 		return nil, nil, nil
 	}
 	if it.FD >= 0 {
@@ -296,6 +300,9 @@ func (u *Upgrader) claimListener(k key) (net.Listener, *wire.Socket, error) {
 func (u *Upgrader) claimPacketConn(k key) (net.PacketConn, *wire.Socket, error) {
 	it, from := u.claim(k)
 	if from == nil {
+		if s, ok := u.activation.claim(k); ok {
+			return s.pc, u.activatedEntry(k, sockDgram), nil
+		}
 		return nil, nil, nil
 	}
 	if it.FD >= 0 {

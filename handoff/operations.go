@@ -58,6 +58,9 @@ func (u *Upgrader) note(e Event) {
 	}
 	u.ops.watches.tell(e)
 	u.tellSystemd(e)
+	if e.Kind == EventOwner {
+		u.dropRest()
+	}
 }
 
 // tellHistory tells our successor how the last upgrades went.

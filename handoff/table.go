@@ -45,7 +45,7 @@ func (t *table) add(s *socket, from *wire.Socket, forget func() error) error {
 	k := keyOf(&s.entry)
 	if from != nil {
 		s.entry.Shard = from.Shard
-		if from.PathIno != 0 {
+		if from.SockType != 0 { // there is a manifest, or the path is systemd's
 			s.entry.PathDev, s.entry.PathIno = from.PathDev, from.PathIno
 		}
 	} else {

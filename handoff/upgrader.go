@@ -48,6 +48,8 @@ type Upgrader struct {
 	ops       *operations // for those who ask at the control socket
 	systemd   *systemd
 
+	activation *activation // sockets of systemd's
+
 	wg      sync.WaitGroup // every goroutine but the ones of Shutdown itself
 	done    chan struct{}  // closed when this process is to end
 	expired chan struct{}  // closed when the linger is over
@@ -111,6 +113,9 @@ func New(c *Config) (*Upgrader, error) {
 		shutDone: make(chan struct{}),
 	}
 	u.systemd = newSystemd(cfg, spawned())
+	if u.activation, err = newActivation(cfg); err != nil {
+		return nil, err
+	}
 	if err := u.join(); err != nil {
 		u.discard(err)
 		return nil, err
@@ -125,6 +130,7 @@ func (u *Upgrader) discard(err error) {
 		u.successor.Refuse(err.Error())
 	}
 	_ = u.table.close() // nothing of it was served
+	u.activation.close()
 	u.states.close()
 	if u.control != nil {
 		_ = u.control.release()
@@ -439,6 +445,7 @@ func (u *Upgrader) letGo() error {
 	u.mu.Unlock()
 	u.control.gate.shut()
 	errs := []error{u.table.close()}
+	u.activation.close()
 	if u.control.drop() {
 		errs = append(errs, u.control.release())
 		if ours {
