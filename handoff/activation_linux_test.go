@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -118,6 +119,7 @@ func TestActivation(t *testing.T) {
 			// A crash: systemd starts it again, and who came meanwhile is served.
 			s.killAll()
 			s.gone(report.Successor.PID)
+			closed(t, controlOf(s))
 			crash, err := net.Dial("tcp", byAddress.Addr().String())
 			if err != nil {
 				t.Fatal(err)
@@ -143,6 +145,21 @@ func TestActivation(t *testing.T) {
 			}
 		})
 	}
+}
+
+// closed waits until nobody has the unix socket at path: a process that was
+// killed closes its descriptors a moment after it has ended for all others.
+func closed(tb testing.TB, path string) {
+	tb.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			return
+		}
+		_ = c.Close()
+		<-time.After(time.Millisecond) // no event tells of it
+	}
+	tb.Fatalf("somebody still has %s", path)
 }
 
 // TestActivationRefused has modes that can't hand systemd's sockets on.

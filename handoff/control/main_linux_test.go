@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -258,15 +259,14 @@ func askMain(args []string) {
 func askAs(tb testing.TB, uid uint32, args ...string) string {
 	tb.Helper()
 	cmd := testmain.Command(tb, "ask", args...)
-	// The test binary may lie where others can't go.
-	exe, err := os.ReadFile(cmd.Path)
-	if err != nil {
-		tb.Fatal(err)
+	// The test binary may lie where others can't go. Another process copies it: a
+	// child that is forked here meanwhile would keep it open for writing, and
+	// execve would give ETXTBSY (Go issue 22315).
+	path := filepath.Join(openDir(tb), "ask")
+	if out, err := exec.Command("cp", cmd.Path, path).CombinedOutput(); err != nil {
+		tb.Fatalf("cp: %v: %s", err, out)
 	}
-	cmd.Path = filepath.Join(openDir(tb), "ask")
-	if err := os.WriteFile(cmd.Path, exe, 0o755); err != nil {
-		tb.Fatal(err)
-	}
+	cmd.Path = path
 	cmd.Dir = "/"
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
 	out, err := cmd.CombinedOutput()
