@@ -83,7 +83,7 @@ func (o *options) soak(ctx context.Context, w io.Writer) int {
 		if !slices.Contains(strings.Split(o.modes, ","), mode.String()) {
 			continue
 		}
-		for _, how := range strings.Split(o.hows, ",") {
+		for how := range strings.SplitSeq(o.hows, ",") {
 			if how == rig.Tableflip && mode != handoff.Inherit {
 				continue // it knows one mode
 			}
