@@ -180,11 +180,15 @@ func TestAllocations(t *testing.T) {
 			_ = a.nc.Close()
 		})
 	}
-	if plain, baton := requests(false), requests(true); baton > plain {
+	// The least of a few rounds: what the process does beside allocates as well.
+	least := func(f func(bool) float64, wrapped bool) float64 {
+		return min(f(wrapped), f(wrapped), f(wrapped))
+	}
+	if plain, baton := least(requests, false), least(requests, true); baton > plain {
 		t.Errorf("%v allocations for a request, want %v as without a Server", baton, plain)
 	}
 	// Pools that the collector empties make the number vary a little.
-	if plain, baton := conns(false), conns(true); baton > plain+2.5 {
+	if plain, baton := least(conns, false), least(conns, true); baton > plain+2.5 {
 		t.Errorf("%v allocations for a connection, want at most 2 more than %v", baton, plain)
 	} else {
 		t.Logf("%v allocations for a connection, %v without a Server", baton, plain)

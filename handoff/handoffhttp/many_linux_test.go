@@ -168,7 +168,7 @@ func BenchmarkMoveIdle(b *testing.B) {
 		b.Fatal(err)
 	}
 	n = min(n, int(limit.Cur)-200)
-	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
+	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
 		for _, n := range []int{100, n} {
 			b.Run(fmt.Sprintf("%s/%d", mode, n), func(b *testing.B) {
 				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)

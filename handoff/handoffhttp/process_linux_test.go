@@ -20,7 +20,7 @@ func serviceMain(args []string) { rig.ServerMain(args) }
 
 // eachMode runs a test in each mode.
 func eachMode(t *testing.T, f func(t *testing.T, mode handoff.Mode)) {
-	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
+	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
 		t.Run(mode.String(), func(t *testing.T) {
 			t.Parallel()
 			f(t, mode)
@@ -214,7 +214,7 @@ func TestDelayedLink(t *testing.T) {
 		}
 		t.Logf("control: %d requests, %d failed: %v", o.OK, o.Failed, o.Errors)
 	}
-	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
+	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
 		t.Run(mode.String(), func(t *testing.T) { delayed(t, mode) })
 	}
 }

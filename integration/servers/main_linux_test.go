@@ -213,7 +213,7 @@ func (s *service) upgrade() handoff.Report {
 
 // eachMode runs a test in each mode.
 func eachMode(t *testing.T, f func(t *testing.T, mode handoff.Mode)) {
-	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
+	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
 		t.Run(mode.String(), func(t *testing.T) { f(t, mode) })
 	}
 }

@@ -62,7 +62,7 @@ func main() {
 	flag.Uint64Var(&o.posts, "posts", 0, "POSTs in each run of Baton's; 0 means 10,000 for each upgrade")
 	flag.IntVar(&o.clients, "clients", 64, "keep-alive clients, none of which sends a request again")
 	flag.IntVar(&o.body, "body", 64, "bytes of each request")
-	flag.StringVar(&o.modes, "modes", "inherit,takeover", "modes to run in")
+	flag.StringVar(&o.modes, "modes", "inherit,takeover,drain", "modes to run in")
 	flag.StringVar(&o.hows, "how", "baton,shutdown,tableflip", "what to run: baton, shutdown (http.Server.Shutdown on package handoff), tableflip (the same on plain tableflip)")
 	flag.DurationVar(&o.limit, "limit", 2*time.Hour, "the program's own limit")
 	flag.Parse()
@@ -79,7 +79,7 @@ func main() {
 // soak does all runs and returns the exit status.
 func (o *options) soak(ctx context.Context, w io.Writer) int {
 	var runs []*run
-	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
+	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
 		if !slices.Contains(strings.Split(o.modes, ","), mode.String()) {
 			continue
 		}
