@@ -129,10 +129,10 @@ func TestLent(t *testing.T) {
 			t.Parallel()
 			a, b := wirePair(t, hang)
 			o := newOldSide(t, session.Timeouts{Ready: hang, Probation: hang, Hang: hang})
-			var got []int
+			got := make(chan []int, 1)
 			if c.take {
 				o.Lent = func(entries []wire.Socket, fds []int) error {
-					got = fds
+					got <- fds
 					if c.err != nil {
 						_ = fdx.Close(fds...) // ours
 						return c.err
@@ -159,7 +159,7 @@ func TestLent(t *testing.T) {
 				if m := heed[*wire.Ack](s); m.Seq != 1 || m.Taken != 2 {
 					t.Errorf("Ack = %+v", m)
 				}
-				closeAll(t, got)
+				closeAll(t, <-got)
 			} else {
 				heed[*wire.Rollback](s)
 			}
