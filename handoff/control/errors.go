@@ -61,7 +61,11 @@ func (e *told) Unwrap() error { return e.is }
 
 // failureError makes an error of what the server says.
 func failureError(f *operator.Failure) error {
-	err := &told{f.Text, sentinel(f.Kind)}
+	text := f.Text
+	if text == "" {
+		text = "control: the server gives no reason"
+	}
+	err := &told{text, sentinel(f.Kind)}
 	if f.PID == 0 && len(f.Stderr) == 0 {
 		return err
 	}
