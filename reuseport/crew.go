@@ -18,6 +18,12 @@ type socket struct {
 	conn  syscall.Conn
 	shut  func() error // closes the member for good
 	count *atomic.Int64
+	// answering reports whether what was read last may not be answered yet; nil
+	// where answers don't need the socket.
+	answering func() bool
+	// shared reports whether another process may have a duplicate of the
+	// descriptor; nil where nobody asks.
+	shared func() bool
 
 	inode uint32 // set before the socket is in crew.socks
 }

@@ -28,6 +28,7 @@ type leave struct {
 	start   time.Time
 	counted map[*socket]int64   // accepted at the start
 	busy    time.Time           // when something was seen to be left
+	emptied time.Time           // when no datagram was unread for the first time; zero while one is
 	under   map[diag.Tuple]bool // handshakes that were under way; only without refs
 	errs    []error             // of closing
 }
@@ -297,6 +298,9 @@ func (l *leave) steered(ctx context.Context, left []*socket, inodes []uint32, ot
 	if now, _, err := l.group(); err != nil || !slices.Equal(now, want) {
 		return errors.Join(errChanged, err)
 	}
+	if err := l.hide(ctx, victims); err != nil {
+		return l.abandon(victims, err)
+	}
 	l.shut(victims)
 	want = slices.DeleteFunc(slices.Clone(want), func(inode uint32) bool {
 		return slices.ContainsFunc(victims, func(s *socket) bool { return s.inode == inode })
@@ -308,6 +312,35 @@ func (l *leave) steered(ctx context.Context, left []*socket, inodes []uint32, ot
 		l.afterwards(now, want, victims)
 	}
 	return nil
+}
+
+// nowhere is the index of an interface that no machine has.
+const nowhere = 1<<31 - 1
+
+// hide keeps UDP sockets from being found while they close. The kernel takes a
+// socket out of its group first and off its hash list afterwards
+// (net/ipv4/udp.c, udp_lib_unhash); a lookup that comes by in between finds a
+// socket without a group, and gives it the datagram. One that is bound to
+// another interface is passed over, also by sock_diag. That is possible once without privilege
+// (Linux 5.7), and would harm whoever has a duplicate of the socket.
+func (l *leave) hide(ctx context.Context, sockets []*socket) error {
+	if !l.c.udp {
+		return nil
+	}
+	hidden := false
+	for _, s := range sockets {
+		if s.shared() {
+			continue
+		}
+		err := control(s.conn, func(fd int) error {
+			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, nowhere)
+		})
+		hidden = hidden || err == nil // an older kernel, or a socket with an interface: as without
+	}
+	if !hidden {
+		return nil
+	}
+	return awaitGrace(ctx)
 }
 
 // byOther is steered with another way of steering.
@@ -478,16 +511,7 @@ func (l *leave) snapshot(sockets []*socket) {
 // left counts what the sockets still hold.
 func (l *leave) left(sockets []*socket, early bool) (n int, err error) {
 	if l.c.udp {
-		for _, s := range sockets {
-			unread, err := hasUnread(s.conn)
-			if err != nil {
-				return 0, err
-			}
-			if unread {
-				n++
-			}
-		}
-		return n, nil
+		return l.unread(sockets)
 	}
 	if l.refs != nil && !early {
 		for _, s := range sockets {
@@ -529,6 +553,40 @@ func (l *leave) left(sockets []*socket, early bool) (n int, err error) {
 		n += queued
 	}
 	return n, nil
+}
+
+// answerTime is how long readers may take to answer what they have read last.
+const answerTime = time.Second
+
+// unread counts the sockets with a datagram that nobody has read, or that a
+// reader may be about to answer.
+func (l *leave) unread(sockets []*socket) (n int, err error) {
+	answering := 0
+	for _, s := range sockets {
+		unread, err := hasUnread(s.conn)
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case unread:
+			n++
+		case s.answering != nil && s.answering():
+			answering++
+		}
+	}
+	if n > 0 {
+		l.emptied = time.Time{}
+		return n, nil
+	}
+	first := l.emptied.IsZero()
+	if first {
+		l.emptied = time.Now()
+	}
+	// A reader is counted as such a moment after the queue is empty: look twice.
+	if first || answering > 0 && time.Since(l.emptied) < answerTime {
+		return len(sockets), nil
+	}
+	return 0, nil
 }
 
 // shut closes the sockets in this order.

@@ -125,7 +125,8 @@ func startMembers(t testing.TB, network, address string, n int, more ...string) 
 		_ = p.cmd.Wait()         // likewise
 	})
 	if got := p.line(); got != "serving" {
-		t.Fatalf("helper says %q, want serving", got)
+		err := cmd.Wait() // a helper that has said nothing has ended, and told why on stderr
+		t.Fatalf("helper says %q, want serving: %v", got, err)
 	}
 	return p
 }

@@ -18,6 +18,10 @@ type PacketConn struct {
 	sock  *socket
 	udp   *net.UDPConn
 	read  atomic.Int64
+
+	reading atomic.Int64 // calls under way
+	readers atomic.Int64 // the most that there were at once
+	shared  atomic.Bool  // somebody may have a duplicate of the descriptor
 }
 
 // ListenPacket returns a UDP socket on address that is in the SO_REUSEPORT group
@@ -35,8 +39,22 @@ func ListenPacket(ctx context.Context, network, address string, cfg *Config) (*P
 	return g.Add(ctx)
 }
 
+// enter notes that a read begins, done that it ends.
+func (p *PacketConn) enter() {
+	n := p.reading.Add(1)
+	for most := p.readers.Load(); n > most && !p.readers.CompareAndSwap(most, n); {
+		most = p.readers.Load()
+	}
+	p.group.crew.signal()
+}
+
+// answering reports whether a reader has not come back for the next datagram: it
+// may be about to answer the last one, from this socket.
+func (p *PacketConn) answering() bool { return p.reading.Load() < p.readers.Load() }
+
 // done counts a read and turns the error of a closed socket into [ErrClosed].
 func (p *PacketConn) done(err error) error {
+	p.reading.Add(-1)
 	switch {
 	case err == nil:
 		p.read.Add(1)
@@ -51,18 +69,21 @@ func (p *PacketConn) done(err error) error {
 // or drained; until then somebody has to go on reading, for Drain waits for
 // what is unread.
 func (p *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	p.enter()
 	n, addr, err := p.udp.ReadFrom(b)
 	return n, addr, p.done(err)
 }
 
 // ReadFromUDPAddrPort is ReadFrom without an allocation.
 func (p *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+	p.enter()
 	n, addr, err := p.udp.ReadFromUDPAddrPort(b)
 	return n, addr, p.done(err)
 }
 
 // ReadMsgUDPAddrPort is that of [net.UDPConn].
 func (p *PacketConn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
+	p.enter()
 	n, oobn, flags, addr, err = p.udp.ReadMsgUDPAddrPort(b, oob)
 	return n, oobn, flags, addr, p.done(err)
 }
@@ -82,7 +103,10 @@ func (p *PacketConn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n,
 
 // UDPConn returns the socket itself, for what this type has no method for. It is
 // borrowed. Reads that go past p are not counted in a [Report].
-func (p *PacketConn) UDPConn() *net.UDPConn { return p.udp }
+func (p *PacketConn) UDPConn() *net.UDPConn {
+	p.shared.Store(true)
+	return p.udp
+}
 
 // Close leaves the group at once; unread datagrams are lost. Close unblocks
 // reads. A second Close returns nil.
@@ -104,7 +128,8 @@ func (p *PacketConn) shutLeft() error {
 
 // Drain leaves the group without losing a datagram: new ones go to the other
 // members, flows of this member included; what is in the queue is read, and
-// then the socket closes. A lone member closes when its queue is empty, and what
+// then the socket closes. Readers that are not back in a read get a second for
+// their answers; answers that come later have to go out from another member. A lone member closes when its queue is empty, and what
 // arrives in that moment is lost.
 //
 // When ctx ends first, the socket is closed with what it still has, and the
@@ -130,6 +155,9 @@ func (p *PacketConn) SetReadDeadline(t time.Time) error { return p.udp.SetReadDe
 func (p *PacketConn) SetWriteDeadline(t time.Time) error { return p.udp.SetWriteDeadline(t) }
 
 // SyscallConn returns access to the descriptor, which stays p's own.
-func (p *PacketConn) SyscallConn() (syscall.RawConn, error) { return p.udp.SyscallConn() }
+func (p *PacketConn) SyscallConn() (syscall.RawConn, error) {
+	p.shared.Store(true)
+	return p.udp.SyscallConn()
+}
 
 func (p *PacketConn) member() *socket { return p.sock }

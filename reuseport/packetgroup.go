@@ -87,13 +87,17 @@ func (g *PacketGroup) Adopt(c syscall.Conn) (*PacketConn, error) {
 	if n > 0 && address != uc.LocalAddr().String() {
 		return nil, errors.Join(fmt.Errorf("adopt a socket on %v into a group on %s: %w", uc.LocalAddr(), address, ErrForeign), uc.Close())
 	}
-	return g.adopt(uc)
+	p, err := g.adopt(uc)
+	if err == nil {
+		p.shared.Store(true)
+	}
+	return p, err
 }
 
 // adopt takes ownership of uc.
 func (g *PacketGroup) adopt(uc *net.UDPConn) (*PacketConn, error) {
 	p := &PacketConn{group: g, udp: uc}
-	p.sock = &socket{conn: uc, shut: p.shutLeft, count: &p.read}
+	p.sock = &socket{conn: uc, shut: p.shutLeft, count: &p.read, answering: p.answering, shared: p.shared.Load}
 	err := g.insert(p)
 	if err != nil {
 		return nil, errors.Join(err, uc.Close())
