@@ -39,8 +39,9 @@ func (u *Upgrader) Listen(ctx context.Context, network, address string) (*Listen
 
 // ListenNamed is Listen for a socket that the predecessor knows by name, so
 // that its address can change between versions: the old socket is kept while
-// the name is, whatever address says. Without a predecessor that has it, a new
-// one is bound to address.
+// the name and network are, whatever address says. Without a predecessor that
+// has it, a new one is bound to address. In mode Drain, where each process has
+// sockets of its own, a TCP or UDP socket is always bound to address.
 func (u *Upgrader) ListenNamed(ctx context.Context, name, network, address string) (*Listener, error) {
 	if name == "" {
 		return nil, errors.New("handoff: listen: empty name")

@@ -63,6 +63,29 @@ func TestChangedSockets(t *testing.T) {
 	})
 }
 
+// TestNamedSocket upgrades a service to a version that has another address for a
+// name: the socket is kept, with its address, and by the version after that too.
+func TestNamedSocket(t *testing.T) {
+	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, settings{Mode: mode, Sockets: []string{"api=tcp 127.0.0.1:0"}})
+			s.start()
+			addr := s.wait("addrs").Addrs["0 api=tcp 127.0.0.1:0"]
+			for i, sockets := range [][]string{{"api=tcp 127.0.0.2:0"}, {"api=tcp " + addr}, nil} {
+				s.plan(plan{Sockets: sockets})
+				s.upgrade()
+				want := uint64(i + 2)
+				s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == want-1 })
+				if gen, err := ask("tcp", addr); err != nil || gen != want {
+					t.Errorf("the named socket: generation %d, %v, want %d", gen, err, want)
+				}
+			}
+			s.stop()
+		})
+	}
+}
+
 // TestShards upgrades a service with several sockets on one address: each keeps
 // its queue.
 func TestShards(t *testing.T) {

@@ -114,7 +114,10 @@ func (t *table) claim(k key) (*session.Item, bool) {
 			return it, true
 		}
 	}
-	if k.name != "" || len(t.arrived) == 0 {
+	if k.name != "" {
+		return t.named(k)
+	}
+	if len(t.arrived) == 0 {
 		return nil, false
 	}
 	// The same socket by another name: ":8080" was asked for then, and
@@ -128,6 +131,20 @@ func (t *table) claim(k key) (*session.Item, bool) {
 			continue
 		}
 		if e := &it.Socket; e.Kind == k.kind && e.Name == "" && e.Network == k.network && e.Bound == bound {
+			t.arrived[i] = nil
+			return it, true
+		}
+	}
+	return nil, false
+}
+
+// named is claim by the name alone: the address may have changed. t.mu is held.
+func (t *table) named(k key) (*session.Item, bool) {
+	for i, it := range t.arrived {
+		if it == nil {
+			continue
+		}
+		if e := &it.Socket; e.Kind == k.kind && e.Name == k.name && e.Network == k.network {
 			t.arrived[i] = nil
 			return it, true
 		}
