@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/seed-11c92bf9/baton/handoff"
@@ -28,9 +29,9 @@ func (c *Client) Follow(ctx context.Context, each func(handoff.Event) error) err
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel() // before the wait
-	watch := func() {
+	watch := func(first bool) {
 		wg.Go(func() { // ends with the process, or with ctx
-			ends <- c.Events(ctx, true, func(e handoff.Event) error {
+			err := c.Events(ctx, true, func(e handoff.Event) error {
 				heard := make(chan error, 1)
 				select {
 				case all <- news{e, heard}:
@@ -39,9 +40,13 @@ func (c *Client) Follow(ctx context.Context, each func(handoff.Event) error) err
 					return ctx.Err()
 				}
 			})
+			if !first && (errors.Is(err, ErrNoServer) || errors.Is(err, ErrStale)) {
+				err = nil // the successor was done before we came to it
+			}
+			ends <- err
 		})
 	}
-	watch()
+	watch(true)
 	seen := map[int]bool{} // processes that we hear
 	for watching := 1; watching > 0; {
 		select {
@@ -56,7 +61,7 @@ func (c *Client) Follow(ctx context.Context, each func(handoff.Event) error) err
 			if e.Kind == handoff.EventCommitted && e.Report != nil && !seen[e.Report.Successor.PID] && watching < maxFollowed {
 				seen[e.Report.Successor.PID] = true
 				watching++
-				watch() // the successor answers at the socket from now on
+				watch(false) // the successor answers at the socket from now on
 			}
 		case err := <-ends:
 			watching--

@@ -294,13 +294,16 @@ func TestFollow(t *testing.T) {
 	t.Parallel()
 	s := start(t, settings{Mode: handoff.Takeover})
 	kinds := map[uint64][]handoff.EventKind{}
-	begun, done := make(chan struct{}), make(chan error, 1)
+	begun, last, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
 		done <- s.Follow(within(t), func(e handoff.Event) error {
 			if len(kinds) == 0 {
 				close(begun)
 			}
 			kinds[e.Generation] = append(kinds[e.Generation], e.Kind)
+			if e.Generation == 3 && len(kinds[3]) == 1 {
+				close(last)
+			}
 			return nil
 		})
 	}()
@@ -310,6 +313,7 @@ func TestFollow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	<-last // or it would have nothing to hear of it
 	if _, err := s.Drain(within(t), nil); err != nil {
 		t.Fatal(err)
 	}
