@@ -77,15 +77,33 @@ func TestStop(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var closed []string
+	idled := 0
 	l := newLine(t, &handoffhttp.Config{Spread: 50 * time.Millisecond}, func(g *generation) {
 		g.srv.ConnState = func(nc net.Conn, st http.ConnState) {
-			if st == http.StateClosed {
-				mu.Lock()
-				defer mu.Unlock()
+			mu.Lock()
+			defer mu.Unlock()
+			switch st {
+			case http.StateIdle:
+				idled++
+			case http.StateClosed:
 				closed = append(closed, nc.RemoteAddr().String())
 			}
 		}
 	})
+	// ask returns when the server takes the connection for idle as well.
+	ask := func(c *client) {
+		t.Helper()
+		mu.Lock()
+		before := idled
+		mu.Unlock()
+		c.send(post)
+		c.want(1, "POST", "/b")
+		eventually(t, "the connection is idle", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return idled > before
+		})
+	}
 	l.block("/a")
 	busy := l.dial()
 	busy.send(get)
@@ -93,18 +111,15 @@ func TestStop(t *testing.T) {
 	var idle []*client
 	for range 4 {
 		c := l.dial()
-		c.send(post)
-		c.want(1, "POST", "/b")
+		ask(c)
 		idle = append(idle, c)
 	}
 	// The last one is idle for the longest time, after this.
 	for _, c := range idle[:3] {
-		c.send(post)
-		c.want(1, "POST", "/b")
+		ask(c)
 	}
 	asks := l.dial()
-	asks.send(post)
-	asks.want(1, "POST", "/b")
+	ask(asks)
 	g := l.now
 	g.end()
 	// The linger begins a moment later than net/http stops.
