@@ -548,10 +548,19 @@ func (s *service) startCommand(cmd *exec.Cmd) {
 	})
 	done := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(done) }()
+	ended := make(chan struct{}) // nobody has the pipes any more
+	go func() { wg.Wait(); close(ended) }()
 	s.tb.Cleanup(func() {
-		s.killAll()
+		// A process of the line may say only now who it is.
+		for over := false; !over; {
+			s.killAll()
+			select {
+			case <-ended:
+				over = true
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
 		<-done
-		wg.Wait()
 		if s.tb.Failed() {
 			s.tb.Logf("log of the service:\n%s", s.log)
 		}
