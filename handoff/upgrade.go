@@ -396,8 +396,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		u.wg.Go(func() { u.passOn(l) }) // ends with the last older predecessor
 	}
 	u.wg.Go(func() { u.watchLinger(res.Lingering) }) // ends with closing
-	u.emit(Event{Kind: EventLingering, Report: &up.report})
-	u.finish(up, nil)
+	u.finish(up, nil, Event{Kind: EventLingering, Report: &up.report})
 }
 
 // failed goes on as if nothing had been.
@@ -419,17 +418,18 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	up.report.Reason = err.Err.Error()
 	u.states.settle(err)
 	u.log.Error("upgrade failed", "error", err)
-	u.emit(Event{Kind: EventUpgradeFailed, Report: &up.report, Err: err})
-	u.finish(up, err)
+	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: &up.report, Err: err})
 }
 
-// finish ends the upgrade for those who wait for it.
-func (u *Upgrader) finish(up *upgrade, err error) {
+// finish ends the upgrade for those who wait for it. Who hears of last can begin
+// the next one.
+func (u *Upgrader) finish(up *upgrade, err error, last Event) {
 	u.mu.Lock()
 	u.upgrade = nil
 	u.reports = append(u.reports, up.report)
 	u.reports = u.reports[max(0, len(u.reports)-maxReports):]
 	u.mu.Unlock()
+	u.emit(last)
 	up.err = err
 	close(up.done)
 	up.dismiss()
