@@ -1,0 +1,5 @@
+//go:build race
+
+package handoffhttp_test
+
+const underRace = true
