@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
 // demoConfig is what the demo is told.
@@ -50,24 +51,24 @@ func demoCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	if c.json {
 		told = stderr
 	}
-	p := newPrinter(told)
+	p := terminal.New(told, told)
 	res := c.run(ctx, p)
-	p.clear()
+	p.Clear()
 	if c.json {
 		if err := res.writeJSON(stdout); err != nil {
 			return err
 		}
 	} else if len(res.Modes) > 0 {
-		p.line("")
+		p.Line("")
 		if err := res.writeTable(stdout); err != nil {
 			return err
 		}
 	}
-	p.line("")
+	p.Line("")
 	for _, problem := range res.Problems {
-		p.line("PROBLEM %s", problem)
+		p.Line("PROBLEM %s", problem)
 	}
-	p.line("%s", res.line())
+	p.Line("%s", res.line())
 	if !res.OK {
 		return errTold
 	}
@@ -75,7 +76,7 @@ func demoCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 }
 
 // run does it all.
-func (c *demoConfig) run(ctx context.Context, p *printer) *result {
+func (c *demoConfig) run(ctx context.Context, p *terminal.Screen) *result {
 	began := time.Now()
 	res := &result{Modes: []modeResult{}, Problems: []string{}}
 	if err := c.runModes(ctx, p, res); err != nil {
@@ -86,7 +87,7 @@ func (c *demoConfig) run(ctx context.Context, p *printer) *result {
 	return res
 }
 
-func (c *demoConfig) runModes(ctx context.Context, p *printer, res *result) (err error) {
+func (c *demoConfig) runModes(ctx context.Context, p *terminal.Screen, res *result) (err error) {
 	if err := adopt(); err != nil {
 		return err
 	}
@@ -104,15 +105,15 @@ func (c *demoConfig) runModes(ctx context.Context, p *printer, res *result) (err
 	if c.upgrades > 1 {
 		times = fmt.Sprintf("%d times", c.upgrades)
 	}
-	p.line("A service is replaced by its next version, %s in each mode, while clients use it.", times)
-	p.line("building %d versions ...", len(versions))
+	p.Line("A service is replaced by its next version, %s in each mode, while clients use it.", times)
+	p.Line("building %d versions ...", len(versions))
 	began := time.Now()
 	bin := filepath.Join(dir, "bin")
-	err = build(ctx, bin, versions, func(n int) { p.status("built %d of %d ...", n, len(versions)) })
+	err = build(ctx, bin, versions, func(n int) { p.Status("built %d of %d ...", n, len(versions)) })
 	if err != nil {
 		return err
 	}
-	p.line("built %s to %s in %.1f s", versions[0], versions[len(versions)-1], time.Since(began).Seconds())
+	p.Line("built %s to %s in %.1f s", versions[0], versions[len(versions)-1], time.Since(began).Seconds())
 	for _, mode := range modes() {
 		m, err := c.runMode(ctx, p, mode, filepath.Join(dir, mode.String()), bin, versions)
 		res.add(m)
@@ -124,7 +125,7 @@ func (c *demoConfig) runModes(ctx context.Context, p *printer, res *result) (err
 }
 
 // runMode upgrades a service under load, from version to version.
-func (c *demoConfig) runMode(ctx context.Context, p *printer, mode handoff.Mode, dir, bin string, versions []string) (m modeResult, err error) {
+func (c *demoConfig) runMode(ctx context.Context, p *terminal.Screen, mode handoff.Mode, dir, bin string, versions []string) (m modeResult, err error) {
 	m = modeResult{Mode: mode, Each: []upgradeInfo{}, Problems: []string{}}
 	r, err := newRig(dir)
 	if err != nil {
@@ -132,7 +133,7 @@ func (c *demoConfig) runMode(ctx context.Context, p *printer, mode handoff.Mode,
 	}
 	var failure error // of the service; the clients' count comes all the same
 	defer func() {
-		p.clear()
+		p.Clear()
 		log := r.lastLog(20)
 		left, closeErr := r.close()
 		err = errors.Join(err, closeErr)
@@ -140,7 +141,7 @@ func (c *demoConfig) runMode(ctx context.Context, p *printer, mode handoff.Mode,
 			m.problem("%v", failure)
 			if ctx.Err() == nil {
 				for _, line := range log {
-					p.line("    | %s", line)
+					p.Line("    | %s", line)
 				}
 			}
 			return // what was left was no wonder
@@ -163,7 +164,7 @@ func (c *demoConfig) runMode(ctx context.Context, p *printer, mode handoff.Mode,
 }
 
 // drive starts service and clients and upgrades the service.
-func (c *demoConfig) drive(ctx context.Context, p *printer, r *rig, m *modeResult, bin string, versions []string) error {
+func (c *demoConfig) drive(ctx context.Context, p *terminal.Screen, r *rig, m *modeResult, bin string, versions []string) error {
 	r.baton = filepath.Join(bin, batonName)
 	if err := install(filepath.Join(bin, versions[0]), r.path); err != nil {
 		return err
@@ -179,14 +180,14 @@ func (c *demoConfig) drive(ctx context.Context, p *printer, r *rig, m *modeResul
 	if err != nil {
 		return err
 	}
-	p.line("%-10s %s serves as process %d, clients are connected", m.Mode, versions[0], pid)
+	p.Line("%-10s %s serves as process %d, clients are connected", m.Mode, versions[0], pid)
 	for i, to := range versions[1:] {
 		from := versions[i]
 		if err := install(filepath.Join(bin, to), r.path); err != nil {
 			return err
 		}
 		info, err := r.upgrade(ctx, from, to, func(step handoff.EventKind) {
-			p.status("%-10s %s -> %s  %-22s %s", m.Mode, from, to, words(step), progress(r))
+			p.Status("%-10s %s -> %s  %-22s %s", m.Mode, from, to, words(step), progress(r))
 		})
 		if err != nil {
 			return err
@@ -196,8 +197,8 @@ func (c *demoConfig) drive(ctx context.Context, p *printer, r *rig, m *modeResul
 		r.mu.Lock()
 		done := progress(r)
 		r.mu.Unlock()
-		p.line("%-10s %s -> %s  %-22s %s", m.Mode, from, to, fmt.Sprintf("committed in %.0f ms", info.Seconds*1000), done)
-		lingers := func() { p.status("%-10s %s lingers until its connections have ended", m.Mode, from) }
+		p.Line("%-10s %s -> %s  %-22s %s", m.Mode, from, to, fmt.Sprintf("committed in %.0f ms", info.Seconds*1000), done)
+		lingers := func() { p.Status("%-10s %s lingers until its connections have ended", m.Mode, from) }
 		switch {
 		case to == versions[len(versions)-1]:
 			lingers()

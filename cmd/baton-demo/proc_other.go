@@ -30,5 +30,3 @@ func stopSignal(int) error { return supported() }
 func marked(string) ([]int, error) { return nil, nil }
 
 func killAll([]int) error { return nil }
-
-func terminalWidth(*os.File) int { return 0 }

@@ -13,12 +13,13 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
 // app is what all commands share.
 type app struct {
 	out    *output
-	screen *screen
+	screen *terminal.Screen
 
 	json    bool
 	plain   bool
@@ -28,7 +29,7 @@ type app struct {
 
 func newApp(stdout io.Writer) *app {
 	out := &output{w: stdout}
-	return &app{out: out, screen: newScreen(stdout, out), sockets: handoff.ControlPath("*")}
+	return &app{out: out, screen: terminal.New(stdout, out), sockets: handoff.ControlPath("*")}
 }
 
 // command returns the whole tree of commands.
@@ -63,7 +64,7 @@ After 8, 9 and 10 the old version serves on.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRun: func(*cobra.Command, []string) {
 			if a.plain || a.json {
-				a.screen.width = 0
+				a.screen = terminal.Sized(a.out, 0)
 			}
 		},
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
 // TestExitStatus has a documented status for each condition.
@@ -146,12 +147,12 @@ func TestScreen(t *testing.T) {
 	for width, want := range map[int]bool{0: false, 80: true} {
 		var out bytes.Buffer
 		a := newApp(&out)
-		a.screen.width = width
+		a.screen = terminal.Sized(a.out, width)
 		a.showStatus(st, true)
-		a.screen.status("%s", strings.Repeat("live ", 50))
-		a.screen.line("stays")
+		a.screen.Status("%s", strings.Repeat("live ", 50))
+		a.screen.Line("stays")
 		text := out.String()
-		if strings.Contains(text, "\x1b[32mserving") != want || strings.Contains(text, eraseAll) != want || strings.Contains(text, "live") != want {
+		if strings.Contains(text, "\x1b[32mserving") != want || strings.Contains(text, "\x1b[2J") != want || strings.Contains(text, "live") != want {
 			t.Errorf("with width %d: %q", width, text)
 		}
 		if !strings.HasSuffix(text, "stays\n") || !strings.Contains(text, "pid 7") || !strings.Contains(text, "when it is done") || !strings.Contains(text, "cut in 1m0s") {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
 // verdict says how a finding is to be taken.
@@ -88,9 +89,9 @@ func (a *app) examine(checks []check) error {
 		if a.json {
 			continue
 		}
-		a.screen.line("%s  %s: %s", a.screen.colour(colourOf(f.Verdict), fmt.Sprintf("%-7s", f.Verdict)), f.Check, f.Found)
+		a.screen.Line("%s  %s: %s", a.screen.Colour(colourOf(f.Verdict), fmt.Sprintf("%-7s", f.Verdict)), f.Check, f.Found)
 		if f.Advice != "" {
-			a.screen.line("         %s", f.Advice)
+			a.screen.Line("         %s", f.Advice)
 		}
 	}
 	if a.json {
@@ -102,16 +103,16 @@ func (a *app) examine(checks []check) error {
 	return nil
 }
 
-func colourOf(v verdict) string {
+func colourOf(v verdict) terminal.Colour {
 	switch v {
 	case ok:
-		return green
+		return terminal.Green
 	case problem:
-		return red
+		return terminal.Red
 	case warning:
-		return yellow
+		return terminal.Yellow
 	}
-	return bold
+	return terminal.Bold
 }
 
 // checkFolder looks at the folder that has a folder for each server.

@@ -48,5 +48,5 @@ func (a *app) showEvent(e handoff.Event) {
 	if e.Reason != "" {
 		more += "  " + firstLine(e.Reason)
 	}
-	a.screen.line("%s  pid %-7d generation %-4d %-16s%s", e.Time.Local().Format(time.DateTime+".000"), e.PID, e.Generation, e.Kind, more)
+	a.screen.Line("%s  pid %-7d generation %-4d %-16s%s", e.Time.Local().Format(time.DateTime+".000"), e.PID, e.Generation, e.Kind, more)
 }

@@ -26,7 +26,7 @@ func run(args []string, stdout, stderr io.Writer) exit {
 	root.SetOut(a.out)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	a.screen.clear()
+	a.screen.Clear()
 	if err == nil {
 		err = a.out.err // what was said did not arrive
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -66,8 +67,8 @@ func (a *app) showStatus(st *handoff.Status, watch bool) {
 	}
 	text := a.statusText(st)
 	if watch {
-		a.screen.restart()
-		if a.screen.width == 0 {
+		a.screen.Restart()
+		if !a.screen.Live() {
 			text += "\n"
 		}
 	}
@@ -84,16 +85,16 @@ func (a *app) statusText(st *handoff.Status) string {
 	state := string(st.State)
 	switch st.State {
 	case handoff.StateServing:
-		state = a.screen.colour(green, state)
+		state = a.screen.Colour(terminal.Green, state)
 	default:
-		state = a.screen.colour(yellow, state)
+		state = a.screen.Colour(terminal.Yellow, state)
 	}
-	fmt.Fprintf(&b, "%s  %s  generation %d  pid %d  up %s\n", a.screen.colour(bold, name), state, st.Generation, st.PID, short(st.Uptime))
+	fmt.Fprintf(&b, "%s  %s  generation %d  pid %d  up %s\n", a.screen.Colour(terminal.Bold, name), state, st.Generation, st.PID, short(st.Uptime))
 	fmt.Fprintf(&b, "version      %s\n", version(st))
 	fmt.Fprintf(&b, "mode         %v; an upgrade starts %s\n", st.Mode, st.Executable)
 	fmt.Fprintf(&b, "connections  %d accepted, %d open, %d moved, %d cut%s\n", st.Accepted, st.Open, st.Moved, st.Cut, limit(st.Remaining))
 	if u := st.Upgrade; u != nil {
-		fmt.Fprintf(&b, "upgrade      %s", a.screen.colour(yellow, stepWords(u.Kind)))
+		fmt.Fprintf(&b, "upgrade      %s", a.screen.Colour(terminal.Yellow, stepWords(u.Kind)))
 		if u.Report != nil {
 			fmt.Fprintf(&b, ", to pid %d", u.Report.Successor.PID)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
 func (a *app) upgradeCommand() *cobra.Command {
@@ -93,10 +94,10 @@ func (p *progress) event(e handoff.Event) {
 	switch e.Kind {
 	case handoff.EventUpgradeStarted, handoff.EventTransfer, handoff.EventWarming, handoff.EventPaused, handoff.EventCommitting:
 		// Those that come to nothing are shown by the error.
-		p.screen.line("%8s  %s", short(time.Since(p.began)), stepWords(e.Kind))
+		p.screen.Line("%8s  %s", short(time.Since(p.began)), stepWords(e.Kind))
 	case handoff.EventCommitted:
 		if r := e.Report; r != nil {
-			p.screen.line("%8s  %s", short(time.Since(p.began)), p.screen.colour(green, fmt.Sprintf("committed: pid %d serves as generation %d", r.Successor.PID, r.Generation)))
+			p.screen.Line("%8s  %s", short(time.Since(p.began)), p.screen.Colour(terminal.Green, fmt.Sprintf("committed: pid %d serves as generation %d", r.Successor.PID, r.Generation)))
 		}
 	}
 }
@@ -118,9 +119,9 @@ func (p *progress) linger(l control.Linger) {
 		if l.Open == 1 {
 			are = "connection is"
 		}
-		p.screen.line("%8s  %d %s open%s", short(time.Since(p.began)), l.Open, are, left)
+		p.screen.Line("%8s  %d %s open%s", short(time.Since(p.began)), l.Open, are, left)
 	}
-	p.screen.status("          %s %d of %d connections open%s", bar(p.most-l.Open, p.most), l.Open, p.most, left)
+	p.screen.Status("          %s %d of %d connections open%s", bar(p.most-l.Open, p.most), l.Open, p.most, left)
 }
 
 // showReport shows how an upgrade went that is committed.
@@ -131,11 +132,11 @@ func (a *app) showReport(r *handoff.Report, wait control.Wait) {
 	case a.json:
 		a.printJSON(r)
 	case r == nil:
-		a.screen.line("started: baton status shows how it goes")
+		a.screen.Line("started: baton status shows how it goes")
 	default:
-		a.screen.line("pid %d%s has replaced pid %d%s in %s", r.Successor.PID, versionOf(r.Successor), r.Predecessor.PID, versionOf(r.Predecessor), short(r.Durations.Total))
+		a.screen.Line("pid %d%s has replaced pid %d%s in %s", r.Successor.PID, versionOf(r.Successor), r.Predecessor.PID, versionOf(r.Predecessor), short(r.Durations.Total))
 		if wait == control.WaitLinger {
-			a.screen.line("the old version is done after %s: %d of its connections were moved, %d cut", short(r.Durations.Linger), r.Moved, r.Cut)
+			a.screen.Line("the old version is done after %s: %d of its connections were moved, %d cut", short(r.Durations.Linger), r.Moved, r.Cut)
 		}
 	}
 }
@@ -166,7 +167,7 @@ and wait for that. No connection is lost by it.`,
 			a.printJSON(r)
 			return nil
 		}
-		a.screen.line("rolled back: pid %d%s serves on", r.Predecessor.PID, versionOf(r.Predecessor))
+		a.screen.Line("rolled back: pid %d%s serves on", r.Predecessor.PID, versionOf(r.Predecessor))
 		return nil
 	})
 }
@@ -207,10 +208,20 @@ An interrupt (^C) ends the waiting, not the drain.`,
 		case a.json:
 			a.printJSON(l)
 		case l == nil:
-			a.screen.line("the server drains")
+			a.screen.Line("the server drains")
 		default:
-			a.screen.line("the server is done: %d of its connections were cut", l.Cut)
+			a.screen.Line("the server is done: %d of its connections were cut", l.Cut)
 		}
 		return nil
 	})
+}
+
+// bar shows how much of a whole is done.
+func bar(done, whole uint64) string {
+	const cells = 20
+	n := cells
+	if whole > 0 {
+		n = int(min(done, whole) * cells / whole)
+	}
+	return "[" + strings.Repeat("#", n) + strings.Repeat(".", cells-n) + "]"
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
 // envRole makes this program one of the processes that take part.
@@ -102,12 +103,12 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 		told = stderr
 	}
 	fmt.Fprintf(told, "gauntlet: seed %d\n", o.seed)
-	live := terminal(told)
+	screen := terminal.New(told, told)
 	o.progress = func(s string) {
-		if live {
-			fmt.Fprintf(told, "\r%s\x1b[K", s)
+		if screen.Live() {
+			screen.Status("%s", s)
 		} else {
-			fmt.Fprintln(told, s)
+			screen.Line("%s", s)
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -122,9 +123,7 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 		cmd.Env = append(os.Environ(), envRole+"="+role)
 		return cmd
 	})
-	if live {
-		fmt.Fprintln(told)
-	}
+	screen.Clear()
 	return report(res, err, asJSON, stdout, told)
 }
 
@@ -216,14 +215,4 @@ func mountState() (string, error) {
 		return "", errors.Join(os.NewSyscallError("mount", err), os.Remove(dir))
 	}
 	return filepath.Clean(dir), nil
-}
-
-// terminal reports whether w is a terminal.
-func terminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	fi, err := f.Stat()
-	return err == nil && fi.Mode()&os.ModeCharDevice != 0
 }

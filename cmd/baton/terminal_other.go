@@ -1,7 +1,0 @@
-//go:build !linux
-
-package main
-
-import "os"
-
-func terminalWidth(*os.File) int { return 0 }

@@ -1,0 +1,73 @@
+package terminal_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/seed-11c92bf9/baton/internal/terminal"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
+)
+
+func TestMain(m *testing.M) { testmain.Run(m) }
+
+func TestScreen(t *testing.T) {
+	t.Parallel()
+	show := func(columns int) string {
+		var out strings.Builder
+		s := terminal.Sized(&out, columns)
+		s.Status("a long status line")
+		s.Status("a long status line") // the same: not again
+		s.Line("one  ")
+		s.Line("two")
+		s.Status("b")
+		s.Clear()
+		s.Clear()
+		s.Status("c")
+		s.Restart()
+		s.Line("three")
+		return out.String()
+	}
+	if got, want := show(0), "one\ntwo\nthree\n"; got != want {
+		t.Errorf("in a pipe: %q, want %q", got, want)
+	}
+	const el = "\r\x1b[K"
+	if got, want := show(7), el+"a long"+el+"one\ntwo\n"+el+"b"+el+el+"c\x1b[H\x1b[2Jthree\n"; got != want {
+		t.Errorf("on a terminal: %q, want %q", got, want)
+	}
+}
+
+func TestColour(t *testing.T) {
+	for _, c := range []struct {
+		columns int
+		noColor string
+		want    string
+	}{{80, "", "\x1b[32mx\x1b[0m"}, {80, "1", "x"}, {0, "", "x"}} {
+		t.Setenv("NO_COLOR", c.noColor)
+		if got := terminal.Sized(nil, c.columns).Colour(terminal.Green, "x"); got != c.want {
+			t.Errorf("%d columns, NO_COLOR=%q: %q, want %q", c.columns, c.noColor, got, c.want)
+		}
+	}
+}
+
+// What is no file, or no terminal, has no width.
+func TestNew(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	s := terminal.New(&out, &out)
+	if s.Live() {
+		t.Error("a buffer is taken for a terminal")
+	}
+}
+
+func TestClip(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		s    string
+		n    int
+		want string
+	}{{"abc", 3, "abc"}, {"abcd", 3, "abc"}, {"äöü", 2, "äö"}, {"abc", 0, ""}, {"abc", -1, ""}} {
+		if got := terminal.Clip(c.s, c.n); got != c.want {
+			t.Errorf("clip(%q, %d) = %q, want %q", c.s, c.n, got, c.want)
+		}
+	}
+}
