@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // unit is systemd's part: sockets that it has bound, by name.
@@ -70,7 +71,7 @@ func TestActivation(t *testing.T) {
 			}
 			named, api := "web=tcp 127.0.0.1:1", "tcp "+byAddress.Addr().String()
 			set := settings{Mode: mode, Sockets: []string{named, api, "udp " + udp.LocalAddr().String()}}
-			path := filepath.Join(shortDir(t), "u")
+			path := filepath.Join(testenv.ShortDir(t), "u")
 			if mode == handoff.Takeover {
 				ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 				u.add("local", ln, err)
@@ -165,7 +166,7 @@ func closed(tb testing.TB, path string) {
 // TestActivationRefused has modes that can't hand systemd's sockets on.
 func TestActivationRefused(t *testing.T) {
 	t.Parallel()
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(shortDir(t), "u"), Net: "unix"})
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(testenv.ShortDir(t), "u"), Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}

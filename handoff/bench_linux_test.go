@@ -21,6 +21,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -39,7 +40,7 @@ func BenchmarkAccept(b *testing.B) {
 		b.Run(network, func(b *testing.B) {
 			address := func(name string) string {
 				if network == "unix" {
-					return filepath.Join(shortDir(b), name)
+					return filepath.Join(testenv.ShortDir(b), name)
 				}
 				return "127.0.0.1:0"
 			}
@@ -206,7 +207,7 @@ func emptyMain(args []string) {
 // first connection; for "exec" the time from fork until main runs.
 func firstAccept(tb testing.TB, kind string) time.Duration {
 	tb.Helper()
-	dir := shortDir(tb)
+	dir := testenv.ShortDir(tb)
 	cmd := testmain.Command(tb, "varied", kind, dir)
 	cmd.Env = append(cmd.Env, envRole+"=empty")
 	r, w, err := os.Pipe()

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -598,14 +597,12 @@ func greeting(addr string) (int, error) {
 
 // greeted is a load that knows when a connection was accepted.
 type greeted struct {
-	asked, accepted, lost atomic.Int64
-	tb                    testing.TB
-	quit                  chan struct{}
-	wg                    sync.WaitGroup
+	askers
+	accepted, lost atomic.Int64
 }
 
 func newGreeted(tb testing.TB, addr string, clients int) *greeted {
-	g := &greeted{tb: tb, quit: make(chan struct{})}
+	g := &greeted{askers: newAskers(tb)}
 	for range clients {
 		g.wg.Go(func() { // ends with stop
 			for {
@@ -650,19 +647,4 @@ func (g *greeted) once(addr string) {
 	if err != nil {
 		g.accepted.Add(1)
 	}
-}
-
-func (g *greeted) run(n int64) {
-	g.tb.Helper()
-	want := g.asked.Load() + n
-	eventually(g.tb, "questions are answered", func() bool { return g.asked.Load() >= want })
-}
-
-func (g *greeted) stop() {
-	select {
-	case <-g.quit:
-	default:
-		close(g.quit)
-	}
-	g.wg.Wait()
 }

@@ -259,7 +259,7 @@ func copyBinary(tb testing.TB, path string) {
 // it open to write once it can be run.
 func writeScript(tb testing.TB, text string) string {
 	tb.Helper()
-	path := filepath.Join(shortDir(tb), "script")
+	path := filepath.Join(testenv.ShortDir(tb), "script")
 	if err := os.WriteFile(path+".txt", []byte("#!/bin/sh\n"+text), 0o600); err != nil {
 		tb.Fatal(err)
 	}
@@ -545,7 +545,7 @@ type installed struct {
 
 func install(tb testing.TB, mode handoff.Mode) *installed {
 	tb.Helper()
-	bin := shortDir(tb)
+	bin := testenv.ShortDir(tb)
 	i := &installed{newService(tb, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}}), bin, filepath.Join(bin, "app")}
 	copyBinary(tb, i.app)
 	return i
@@ -725,7 +725,7 @@ func TestPath(t *testing.T) {
 func TestWorkingDirectory(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		i := install(t, mode)
-		dir := shortDir(t)
+		dir := testenv.ShortDir(t)
 		i.run(variation{}, dir, i.app)
 		if err := os.Remove(dir); err != nil {
 			t.Fatal(err)

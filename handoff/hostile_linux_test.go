@@ -537,7 +537,7 @@ func TestControlPath(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			err := join(c.prepare(t, shortDir(t)))
+			err := join(c.prepare(t, testenv.ShortDir(t)))
 			for _, want := range c.want {
 				if err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("New: %v, want %q in it", err, want)
@@ -547,14 +547,14 @@ func TestControlPath(t *testing.T) {
 	}
 	t.Run("longest path", func(t *testing.T) {
 		t.Parallel()
-		dir := shortDir(t)
+		dir := testenv.ShortDir(t)
 		if err := join(filepath.Join(dir, strings.Repeat("x", 107-len(dir)-1))); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Run("no folder yet", func(t *testing.T) {
 		t.Parallel()
-		if err := join(filepath.Join(shortDir(t), "a", "b", "s")); err != nil {
+		if err := join(filepath.Join(testenv.ShortDir(t), "a", "b", "s")); err != nil {
 			t.Error(err)
 		}
 	})
@@ -699,7 +699,7 @@ func as(cmd *exec.Cmd, path string, uid uint32) *exec.Cmd {
 // publicBinary returns a path of this binary that anybody can run.
 func publicBinary(tb testing.TB) string {
 	tb.Helper()
-	dir := shortDir(tb)
+	dir := testenv.ShortDir(tb)
 	if err := os.Chmod(dir, 0o711); err != nil {
 		tb.Fatal(err)
 	}
@@ -841,7 +841,7 @@ func TestHostilePredecessor(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			path := filepath.Join(shortDir(t), "s")
+			path := filepath.Join(testenv.ShortDir(t), "s")
 			ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 			if err != nil {
 				t.Fatal(err)

@@ -19,17 +19,6 @@ func hex16(n int) string { return fmt.Sprintf("%04x", n) }
 
 func sortStrings(s []string) { sort.Strings(s) }
 
-// shortDir is t.TempDir with a name that leaves room in a sockaddr_un.
-func shortDir(tb testing.TB) string {
-	tb.Helper()
-	dir, err := os.MkdirTemp("", "baton")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 // keepAliveOf returns the server's keep-alive timer of the connection from
 // client, in seconds, from /proc/net/tcp.
 func keepAliveOf(tb testing.TB, client string) (seconds int, on bool) {

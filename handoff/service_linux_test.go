@@ -24,6 +24,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
@@ -471,12 +472,7 @@ func (l *logBuffer) String() string {
 func newService(tb testing.TB, set settings) *service {
 	tb.Helper()
 	if set.Dir == "" {
-		dir, err := os.MkdirTemp("", "baton") // short: unix(7) allows 108 bytes
-		if err != nil {
-			tb.Fatal(err)
-		}
-		tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-		set.Dir = dir
+		set.Dir = testenv.ShortDir(tb)
 	}
 	if set.Probation == 0 {
 		set.Probation = 100 * time.Millisecond

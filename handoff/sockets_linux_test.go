@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // TestChangedSockets upgrades to versions that ask for other sockets.
@@ -166,7 +167,7 @@ func listeners(tb testing.TB, addr string) []string {
 // any more, and the next version can have the address again.
 func TestClosedForGood(t *testing.T) {
 	t.Parallel()
-	up, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, ControlSocket: shortDir(t) + "/c/s", UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{}})
+	up, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, ControlSocket: testenv.ShortDir(t) + "/c/s", UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +175,7 @@ func TestClosedForGood(t *testing.T) {
 	if err := up.Ready(); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(shortDir(t), "u")
+	path := filepath.Join(testenv.ShortDir(t), "u")
 	for range 2 {
 		ln, err := up.Listen(t.Context(), "unix", path)
 		if err != nil {
@@ -203,13 +204,13 @@ func TestClosedForGood(t *testing.T) {
 func TestStaleUnixSocket(t *testing.T) {
 	t.Parallel()
 	for _, network := range []string{"unix", "unixpacket"} {
-		path := filepath.Join(shortDir(t), network)
+		path := filepath.Join(testenv.ShortDir(t), network)
 		dead, err := net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
 		if err != nil {
 			t.Fatal(err)
 		}
 		dead.SetUnlinkOnClose(false)
-		live, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, ControlSocket: shortDir(t) + "/c/s", UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{}})
+		live, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, ControlSocket: testenv.ShortDir(t) + "/c/s", UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // manager is systemd's end of the notify socket.
@@ -30,7 +31,7 @@ type manager struct {
 
 func newManager(tb testing.TB) *manager {
 	tb.Helper()
-	m := &manager{tb: tb, path: filepath.Join(shortDir(tb), "notify"), news: make(chan struct{})}
+	m := &manager{tb: tb, path: filepath.Join(testenv.ShortDir(tb), "notify"), news: make(chan struct{})}
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.path, Net: "unixgram"})
 	if err != nil {
 		tb.Fatal(err)

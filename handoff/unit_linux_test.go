@@ -19,6 +19,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 func TestSentinels(t *testing.T) {
@@ -103,7 +104,7 @@ func newUpgrader(tb testing.TB, cfg handoff.Config) *handoff.Upgrader {
 	tb.Helper()
 	cfg.Mode = handoff.Takeover
 	if cfg.ControlSocket == "" {
-		cfg.ControlSocket = filepath.Join(shortDir(tb), "c", "s")
+		cfg.ControlSocket = filepath.Join(testenv.ShortDir(tb), "c", "s")
 	}
 	cfg.UpgradeSignals, cfg.StopSignals = []os.Signal{}, []os.Signal{}
 	up, err := handoff.New(&cfg)
@@ -281,7 +282,7 @@ func TestNoProbation(t *testing.T) {
 // holds up no Shutdown.
 func TestShutdownSilentPeer(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(shortDir(t), "c", "s")
+	path := filepath.Join(testenv.ShortDir(t), "c", "s")
 	up := newUpgrader(t, handoff.Config{ControlSocket: path})
 	if err := up.Ready(); err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -87,17 +86,15 @@ func TestUpgradeAllNetworks(t *testing.T) {
 
 // load asks questions at all addresses of a service, without pause.
 type load struct {
-	tb            testing.TB
-	dir           string
-	asked, failed atomic.Int64
-	forgive       atomic.Int64 // failures that are no fault: what a dead process had accepted
-	last          atomic.Uint64
-	quit          chan struct{}
-	wg            sync.WaitGroup
+	askers
+	dir     string
+	failed  atomic.Int64
+	forgive atomic.Int64 // failures that are no fault: what a dead process had accepted
+	last    atomic.Uint64
 }
 
 func newLoad(tb testing.TB, dir string, addrs map[string]string) *load {
-	l := &load{tb: tb, dir: dir, quit: make(chan struct{})}
+	l := &load{askers: newAskers(tb), dir: dir}
 	for id, addr := range addrs {
 		network := strings.Fields(id)[1]
 		if _, n, ok := strings.Cut(network, "="); ok {
@@ -149,22 +146,6 @@ func (l *load) loop(network, addr string) {
 			}
 		}
 	}
-}
-
-// run waits until n more questions have been answered.
-func (l *load) run(n int64) {
-	l.tb.Helper()
-	want := l.asked.Load() + n
-	eventually(l.tb, "questions are answered", func() bool { return l.asked.Load() >= want })
-}
-
-func (l *load) stop() {
-	select {
-	case <-l.quit:
-	default:
-		close(l.quit)
-	}
-	l.wg.Wait()
 }
 
 // TestUpgradeOpenConnections leaves connections open over upgrades: they are

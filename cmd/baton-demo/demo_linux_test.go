@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/load"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // patience bounds each wait for processes.
@@ -57,18 +58,6 @@ func demoCmd(t *testing.T, bin, dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// shortDir returns an empty folder for temporary files whose path leaves room
-// for a unix socket's (unix(7): 108 bytes).
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "bd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 func wantEmpty(t *testing.T, dir string) {
 	t.Helper()
 	left, err := filepath.Glob(filepath.Join(dir, "*"))
@@ -79,7 +68,7 @@ func wantEmpty(t *testing.T, dir string) {
 
 // testDemo runs all of it, in a short form.
 func testDemo(t *testing.T, bin string) {
-	dir := shortDir(t)
+	dir := testenv.ShortDir(t)
 	cmd := demoCmd(t, bin, dir, "-json")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -126,7 +115,7 @@ func testDemo(t *testing.T, bin string) {
 
 // testKilledDemo kills the demo: its processes end with it.
 func testKilledDemo(t *testing.T, bin string) {
-	cmd := demoCmd(t, bin, shortDir(t), "-upgrades", "3")
+	cmd := demoCmd(t, bin, testenv.ShortDir(t), "-upgrades", "3")
 	mark := "BATON_DEMO_TEST=" + t.TempDir()
 	cmd.Env = append(cmd.Env, mark)
 	awaitLine(t, cmd, "v1 -> v2", func() {
@@ -162,7 +151,7 @@ func testKilledDemo(t *testing.T, bin string) {
 // testInterruptedDemo stops the demo with Ctrl-C: it cleans up, and says that
 // it is not done.
 func testInterruptedDemo(t *testing.T, bin string) {
-	dir := shortDir(t)
+	dir := testenv.ShortDir(t)
 	cmd := demoCmd(t, bin, dir, "-upgrades", "3")
 	mark := "BATON_DEMO_TEST=" + t.TempDir()
 	cmd.Env = append(cmd.Env, mark)
@@ -216,7 +205,7 @@ func startRig(ctx context.Context, t *testing.T, bin string, mode handoff.Mode) 
 	if err := adopt(); err != nil {
 		t.Fatal(err)
 	}
-	r, err := newRig(shortDir(t))
+	r, err := newRig(testenv.ShortDir(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +278,7 @@ func testKilledService(t *testing.T, bin string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r, a := startRig(ctx, t, bin, handoff.Inherit)
-	next, err := newRig(shortDir(t))
+	next, err := newRig(testenv.ShortDir(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func serve(tb testing.TB, cfg handoff.Config) (*handoff.Upgrader, *control.Clien
 	tb.Helper()
 	cfg.Mode = handoff.Takeover
 	if cfg.ControlSocket == "" {
-		cfg.ControlSocket = filepath.Join(shortDir(tb), "c", "s")
+		cfg.ControlSocket = filepath.Join(testenv.ShortDir(tb), "c", "s")
 	}
 	cfg.UpgradeSignals, cfg.StopSignals = []os.Signal{}, []os.Signal{}
 	up, err := handoff.New(&cfg)
@@ -40,7 +40,7 @@ func serve(tb testing.TB, cfg handoff.Config) (*handoff.Upgrader, *control.Clien
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	up, c := serve(t, handoff.Config{Version: "1.2.3", Name: "api"})
-	dir := shortDir(t)
+	dir := testenv.ShortDir(t)
 	tcp, err := up.Listen(t.Context(), "tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func TestStatus(t *testing.T) {
 
 func TestNoServer(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := testenv.ShortDir(t)
 	stale := filepath.Join(dir, "stale")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
 	if err != nil {
@@ -129,7 +129,7 @@ func TestNoServer(t *testing.T) {
 // fake is a server that answers as it likes.
 func fake(tb testing.TB, answer func(conn *fdpass.Conn)) *control.Client {
 	tb.Helper()
-	path := filepath.Join(shortDir(tb), "s")
+	path := filepath.Join(testenv.ShortDir(tb), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		tb.Fatal(err)

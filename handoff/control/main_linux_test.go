@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -103,7 +104,7 @@ type service struct {
 // start starts a service, which ends with the test.
 func start(tb testing.TB, set settings) *service {
 	tb.Helper()
-	set.Dir = shortDir(tb)
+	set.Dir = testenv.ShortDir(tb)
 	if set.Probation == 0 {
 		set.Probation = 50 * time.Millisecond
 	}
@@ -225,18 +226,6 @@ func client(tb testing.TB, socket string) *control.Client {
 	return c
 }
 
-// shortDir returns a folder whose name leaves room for a socket's: unix(7)
-// allows 108 bytes.
-func shortDir(tb testing.TB) string {
-	tb.Helper()
-	dir, err := os.MkdirTemp("", "baton")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 // askMain asks the server at the socket args[0] for args[1] and prints what
 // comes of it.
 func askMain(args []string) {
@@ -279,7 +268,7 @@ func askAs(tb testing.TB, uid uint32, args ...string) string {
 // openDir returns a folder that everybody can enter.
 func openDir(tb testing.TB) string {
 	tb.Helper()
-	dir := shortDir(tb)
+	dir := testenv.ShortDir(tb)
 	if err := os.Chmod(dir, 0o755); err != nil {
 		tb.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp/internal/rig"
 	"github.com/seed-11c92bf9/baton/internal/netlab"
+	"github.com/seed-11c92bf9/baton/internal/selfsigned"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
@@ -46,12 +46,9 @@ func here(f func()) { f() }
 
 func startServiceIn(tb testing.TB, in func(func()), set rig.Settings) *rig.Service {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "baton") // short: unix(7) allows 108 bytes
-	if err != nil {
-		tb.Fatal(err)
-	}
-	set.Dir = dir
-	if set.Cert, set.Key, err = rig.WriteCert(dir); err != nil {
+	set.Dir = testenv.ShortDir(tb)
+	var err error
+	if set.Cert, set.Key, err = selfsigned.Write(set.Dir, "h"); err != nil {
 		tb.Fatal(err)
 	}
 	if set.Probation == 0 {
@@ -65,7 +62,6 @@ func startServiceIn(tb testing.TB, in func(func()), set rig.Settings) *rig.Servi
 	}
 	tb.Cleanup(func() {
 		s.Kill()
-		_ = os.RemoveAll(dir)
 		if tb.Failed() {
 			tb.Logf("service:\n%s", s.Log())
 			for _, m := range s.Heard() {

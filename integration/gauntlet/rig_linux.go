@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/internal/netlab"
+	"github.com/seed-11c92bf9/baton/internal/selfsigned"
 )
 
 // command returns the command of a process of this program in a role: "service"
@@ -71,7 +72,7 @@ func newRig(dir string, cmd command, set serviceSettings, link *netlab.Link) (*r
 			r.set.Addrs[name] = filepath.Join(r.set.Dir, name)
 		}
 	}
-	if err := writeCert(r.set.Notes); err != nil {
+	if _, _, err := selfsigned.Write(r.set.Notes, "gauntlet"); err != nil {
 		return nil, err
 	}
 	var err error

@@ -20,10 +20,10 @@ import (
 	"golang.org/x/net/websocket"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
+	"github.com/seed-11c92bf9/baton/integration/internal/grpcecho"
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
@@ -262,7 +262,10 @@ func (s *servers) serve() error {
 	}
 	secure.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
 	gs := grpc.NewServer()
-	gs.RegisterService(echoDesc(), &echoServer{s.process})
+	grpcecho.Register(gs, func(token string) string {
+		s.served(token)
+		return s.lines.Version + " " + token
+	})
 	calls := notingListener{s.lns[lnGRPC].Tracked(), s.process}
 	accepting.Go(func() { _ = gs.Serve(calls) }) // the error is the end
 
@@ -382,48 +385,4 @@ func (s *servers) handler() http.Handler {
 	}}
 	mux.Handle("GET /ws", ws)
 	return mux
-}
-
-// echoServer answers gRPC. Its service is written by hand, so that no generated
-// code is needed.
-type echoServer struct{ p *process }
-
-type echoer any
-
-func (s *echoServer) answer(in *wrapperspb.StringValue) *wrapperspb.StringValue {
-	s.p.served(in.Value)
-	return wrapperspb.String(s.p.lines.Version + " " + in.Value)
-}
-
-func echoDesc() *grpc.ServiceDesc {
-	return &grpc.ServiceDesc{
-		ServiceName: "Echo",
-		HandlerType: (*echoer)(nil),
-		Methods: []grpc.MethodDesc{{
-			MethodName: "Unary",
-			Handler: func(srv any, _ context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-				in := new(wrapperspb.StringValue)
-				if err := dec(in); err != nil {
-					return nil, err
-				}
-				return srv.(*echoServer).answer(in), nil
-			},
-		}},
-		Streams: []grpc.StreamDesc{{
-			StreamName: "Stream", ClientStreams: true, ServerStreams: true,
-			Handler: func(srv any, st grpc.ServerStream) error {
-				for {
-					in := new(wrapperspb.StringValue)
-					if err := st.RecvMsg(in); err == io.EOF {
-						return nil
-					} else if err != nil {
-						return err
-					}
-					if err := st.SendMsg(srv.(*echoServer).answer(in)); err != nil {
-						return err
-					}
-				}
-			},
-		}},
-	}
 }

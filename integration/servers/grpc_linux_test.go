@@ -12,49 +12,13 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/integration/internal/grpcecho"
 )
-
-// echoServer answers with the generation. Its service is written by hand, so
-// that no generated code is needed.
-type echoServer struct{ gen string }
-
-type echoer any
-
-var echoDesc = grpc.ServiceDesc{
-	ServiceName: "Echo",
-	HandlerType: (*echoer)(nil),
-	Methods: []grpc.MethodDesc{{
-		MethodName: "Unary",
-		Handler: func(srv any, _ context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			in := new(wrapperspb.StringValue)
-			if err := dec(in); err != nil {
-				return nil, err
-			}
-			return wrapperspb.String(srv.(*echoServer).gen + " " + in.Value), nil
-		},
-	}},
-	Streams: []grpc.StreamDesc{{
-		StreamName: "Stream", ClientStreams: true, ServerStreams: true,
-		Handler: func(srv any, st grpc.ServerStream) error {
-			for {
-				in := new(wrapperspb.StringValue)
-				if err := st.RecvMsg(in); err != nil {
-					if err == io.EOF {
-						return nil
-					}
-					return err
-				}
-				if err := st.SendMsg(wrapperspb.String(srv.(*echoServer).gen + " " + in.Value)); err != nil {
-					return err
-				}
-			}
-		},
-	}},
-}
 
 func serveGRPC(ctx context.Context, _ settings, up *handoff.Upgrader, ln *handoff.Listener) error {
 	gs := grpc.NewServer()
-	gs.RegisterService(&echoDesc, &echoServer{generation(up)})
+	gen := generation(up)
+	grpcecho.Register(gs, func(in string) string { return gen + " " + in })
 	served := make(chan error, 1)
 	lis := ln.Tracked()
 	go func() { served <- gs.Serve(lis) }()
@@ -97,7 +61,7 @@ func TestGRPC(t *testing.T) {
 				wg.Go(func() {
 					for !closed(stop) {
 						out := new(wrapperspb.StringValue)
-						if err := cc.Invoke(ctx, "/Echo/Unary", wrapperspb.String("a"), out); err != nil {
+						if err := cc.Invoke(ctx, grpcecho.Unary, wrapperspb.String("a"), out); err != nil {
 							t.Errorf("call %d: %v", calls.Load(), err)
 							return
 						}
@@ -107,7 +71,7 @@ func TestGRPC(t *testing.T) {
 			}
 			wg.Go(func() {
 				for !closed(stop) {
-					st, err := cc.NewStream(ctx, &echoDesc.Streams[0], "/Echo/Stream")
+					st, err := cc.NewStream(ctx, grpcecho.StreamDesc(), grpcecho.Stream)
 					for i := 0; err == nil && i < 100; i++ {
 						if err = st.SendMsg(wrapperspb.String("b")); err == nil {
 							err = st.RecvMsg(new(wrapperspb.StringValue))

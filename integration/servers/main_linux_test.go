@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -102,11 +103,7 @@ type service struct {
 
 func start(tb testing.TB, helper string, set settings) *service {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "baton")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	set.Dir = dir
+	set.Dir = testenv.ShortDir(tb)
 	b, err := json.Marshal(set)
 	if err != nil {
 		tb.Fatal(err)
@@ -132,7 +129,6 @@ func start(tb testing.TB, helper string, set settings) *service {
 			}
 		}
 		s.done.Wait()
-		_ = os.RemoveAll(dir)
 	})
 	s.addr = s.wait("listening").Addr
 	s.wait("owner")

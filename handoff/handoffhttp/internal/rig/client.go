@@ -18,6 +18,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
 // Load is what a client process does. Each of its clients sends one POST after
@@ -241,7 +243,7 @@ func (r *runner) client2(ctx context.Context, l Load, tr *http.Transport, begun 
 	for ctx.Err() == nil {
 		began := time.Now()
 		bound, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		once := &onceBody{Reader: bytes.NewReader(body)}
+		once := load.NewBody(body)
 		req, err := http.NewRequestWithContext(bound, http.MethodPost, url, once)
 		if err != nil {
 			panic(err)
@@ -257,7 +259,7 @@ func (r *runner) client2(ctx context.Context, l Load, tr *http.Transport, begun 
 			}
 		}
 		cancel()
-		if err != nil && !once.read.Load() && strings.Contains(err.Error(), "cannot rewind body") {
+		if err != nil && !once.Sent() && strings.Contains(err.Error(), "cannot rewind body") {
 			r.mu.Lock()
 			r.o.Unsent++
 			r.mu.Unlock()
@@ -366,22 +368,3 @@ func (h *histogram) at(part float64) time.Duration {
 	}
 	return limit
 }
-
-// onceBody is a body that knows whether it was read.
-type onceBody struct {
-	*bytes.Reader
-	read atomic.Bool
-}
-
-func (b *onceBody) Read(p []byte) (int, error) {
-	b.read.Store(true)
-	return b.Reader.Read(p)
-}
-
-// WriteTo is noted as Read is.
-func (b *onceBody) WriteTo(w io.Writer) (int64, error) {
-	b.read.Store(true)
-	return b.Reader.WriteTo(w)
-}
-
-func (b *onceBody) Close() error { return nil }

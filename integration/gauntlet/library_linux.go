@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -9,13 +8,15 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/seed-11c92bf9/baton/integration/internal/grpcecho"
+	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
 // giveUp has a library begin with no connection.
@@ -57,9 +58,9 @@ func (w *worker) h2(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := w.request(func(token string) (pid uint32, err error) {
 			for {
-				body := &onceBody{Reader: bytes.NewReader([]byte(token))}
+				body := load.NewBody([]byte(token))
 				pid, err := w.post2(tr, body, token)
-				if err == nil || body.read.Load() || !strings.Contains(err.Error(), "cannot rewind body") {
+				if err == nil || body.Sent() || !strings.Contains(err.Error(), "cannot rewind body") {
 					return pid, err
 				}
 			}
@@ -72,7 +73,7 @@ func (w *worker) h2(ctx context.Context) error {
 	return nil
 }
 
-func (w *worker) post2(tr *http.Transport, body *onceBody, token string) (uint32, error) {
+func (w *worker) post2(tr *http.Transport, body *load.Body, token string) (uint32, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+w.addr+"/", body)
@@ -94,25 +95,6 @@ func (w *worker) post2(tr *http.Transport, body *onceBody, token string) (uint32
 	}
 	return answered(string(text), token)
 }
-
-// onceBody is a body that knows whether it was read.
-type onceBody struct {
-	*bytes.Reader
-	read atomic.Bool
-}
-
-func (b *onceBody) Read(p []byte) (int, error) {
-	b.read.Store(true)
-	return b.Reader.Read(p)
-}
-
-// WriteTo is noted as Read is.
-func (b *onceBody) WriteTo(w io.Writer) (int64, error) {
-	b.read.Store(true)
-	return b.Reader.WriteTo(w)
-}
-
-func (b *onceBody) Close() error { return nil }
 
 // dialGRPC returns a client that retries nothing but what a server has told not
 // to have seen, which is no retry.
@@ -138,7 +120,7 @@ func (w *worker) grpcUnary(ctx context.Context) error {
 			bound, cancel := context.WithTimeout(context.Background(), clientTimeout)
 			defer cancel()
 			out := new(wrapperspb.StringValue)
-			if err := cc.Invoke(bound, "/Echo/Unary", wrapperspb.String(token), out); err != nil {
+			if err := cc.Invoke(bound, grpcecho.Unary, wrapperspb.String(token), out); err != nil {
 				return 0, err
 			}
 			return answered(out.Value, token)
@@ -176,7 +158,7 @@ func (w *worker) stream(ctx context.Context, cc *grpc.ClientConn) error {
 		last := i == messages-1 || ctx.Err() != nil
 		err := w.request(func(token string) (pid uint32, err error) {
 			if st == nil {
-				if st, err = cc.NewStream(bound, &echoDesc().Streams[0], "/Echo/Stream"); err != nil {
+				if st, err = cc.NewStream(bound, grpcecho.StreamDesc(), grpcecho.Stream); err != nil {
 					return 0, err
 				}
 			}

@@ -1,4 +1,4 @@
-package rig
+package selfsigned
 
 import (
 	"crypto/ed25519"
@@ -13,16 +13,16 @@ import (
 	"time"
 )
 
-// WriteCert writes a certificate for the name "h" and its key into dir, and
-// returns their paths.
-func WriteCert(dir string) (cert, key string, err error) {
+// Write writes a certificate for a host name and its key into dir, and returns
+// their paths. It is good for a year, the longest of soaks included.
+func Write(dir, host string) (cert, key string, err error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return "", "", err
 	}
 	t := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "h"}, DNSNames: []string{"h"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, public, private)
 	if err != nil {
