@@ -648,3 +648,46 @@ func (g *greeted) once(addr string) {
 		g.accepted.Add(1)
 	}
 }
+
+// TestDrainLatePacket asks for a UDP socket between Ready and commit: it is bound
+// at once, and usable.
+func TestDrainLatePacket(t *testing.T) {
+	t.Parallel()
+	cfg := handoff.Config{
+		Mode: handoff.Drain, ControlSocket: filepath.Join(testenv.ShortDir(t), "c", "s"), Probation: time.Minute,
+		UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{},
+	}
+	generation := func() *handoff.Upgrader {
+		up, err := handoff.New(&cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = up.Close() })
+		return up
+	}
+	first := generation()
+	old, err := first.ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	second := generation()
+	if err := second.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	late, err := second.ListenPacket(t.Context(), "udp4", old.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if late.LocalAddr().String() != old.LocalAddr().String() {
+		t.Errorf("late socket has %v, want %v", late.LocalAddr(), old.LocalAddr())
+	}
+	if _, err := late.WriteTo([]byte("x"), old.LocalAddr()); err != nil {
+		t.Errorf("WriteTo() = %v", err)
+	}
+	if err := second.Abort(errors.New("enough")); err != nil {
+		t.Error(err)
+	}
+}

@@ -74,9 +74,6 @@ func (u *Upgrader) listen(ctx context.Context, k key) (*Listener, error) {
 	if err := u.add(s, from); err != nil {
 		return nil, fmt.Errorf("handoff: listen %v: %w", k, err)
 	}
-	if err := u.joinNow(s); err != nil {
-		return nil, fmt.Errorf("handoff: listen %v: %w", k, errors.Join(err, u.table.drop(s)))
-	}
 	return s.ln, nil
 }
 
@@ -212,17 +209,6 @@ func (u *Upgrader) bindPacketLate(ctx context.Context, k key) (*socket, *wire.So
 		return nil
 	}
 	return s, from, nil
-}
-
-// joinNow has a socket that was made late join its group at once.
-func (u *Upgrader) joinNow(s *socket) error {
-	u.mu.Lock()
-	starting := u.phase == phaseStarting
-	u.mu.Unlock()
-	if starting {
-		return nil
-	}
-	return s.join()
 }
 
 func (u *Upgrader) listenPacket(ctx context.Context, k key) (*PacketConn, error) {
@@ -391,7 +377,8 @@ func removeStale(k key, err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) && os.Remove(k.address) == nil
 }
 
-// add puts a socket into the table and has a child of tableflip's inherit it.
+// add puts a socket into the table and has a child of tableflip's inherit it. One
+// that was made late, after Ready, joins its group at once.
 func (u *Upgrader) add(s *socket, from *wire.Socket) error {
 	var forget func() error
 	if u.engine != nil && u.cfg.Mode == Inherit {
@@ -400,11 +387,19 @@ func (u *Upgrader) add(s *socket, from *wire.Socket) error {
 	if err := u.table.add(s, from, forget); err != nil {
 		return err
 	}
-	if forget == nil {
+	if forget != nil {
+		if err := u.engine.add(s); err != nil {
+			return errors.Join(err, u.table.drop(s))
+		}
+	}
+	u.mu.Lock()
+	starting := u.phase == phaseStarting
+	u.mu.Unlock()
+	if starting {
 		return nil
 	}
-	if err := u.engine.add(s); err != nil {
-		return errors.Join(err, u.table.drop(s))
+	if err := s.join(); err != nil {
+		return errors.Join(explainForeign(err), u.table.drop(s))
 	}
 	return nil
 }
