@@ -1,8 +1,12 @@
 package handoff_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -212,4 +216,64 @@ func TestSystemdOutsider(t *testing.T) {
 	m.await(n, "\nSTOPPING=1\n")
 	s.waitFor("exit", func(msg message) bool { return msg.Kind == "exit" && msg.Generation == 1 })
 	second.stop()
+}
+
+// TestSystemdSlow has systemd read nothing while an upgrade fails: who hears of
+// that by the hook can begin the next one in the same moment.
+func TestSystemdSlow(t *testing.T) {
+	dir := testenv.ShortDir(t)
+	addr := &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"}
+	c, err := net.ListenUnixgram("unixgram", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	t.Setenv("NOTIFY_SOCKET", addr.Name)
+	second := make(chan error, 2)
+	var up *handoff.Upgrader
+	made := make(chan struct{})
+	up = newUpgrader(t, handoff.Config{
+		Executable: "/bin/sh", Args: []string{"-c", "until test -e " + filepath.Join(dir, "go") + "; do sleep 0.01; done; exit 1"},
+		OnEvent: func(e handoff.Event) {
+			<-made
+			if e.Kind != handoff.EventUpgradeFailed || len(second) > 0 {
+				return
+			}
+			// systemd comes to itself: after the answer, if that is an error.
+			time.AfterFunc(50*time.Millisecond, func() { _, _ = io.Copy(io.Discard, c) })
+			second <- up.Upgrade(context.Background())
+		},
+	})
+	close(made)
+	if err := up.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	first := make(chan error, 1)
+	go func() { first <- up.Upgrade(context.Background()) }()
+	eventually(t, "the successor is started", func() bool {
+		st := up.Status()
+		return st.Upgrade != nil && st.Upgrade.Kind == handoff.EventUpgradeStarted
+	})
+	w, err := net.DialUnix("unixgram", nil, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	// The first one that does not fit ends it: nobody reads.
+	for err == nil {
+		if err = w.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)); err == nil {
+			_, err = w.Write([]byte("X=1"))
+		}
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]chan error{"first": first, "second": second} {
+		if err := <-c; !errors.Is(err, handoff.ErrSuccessorDied) {
+			t.Errorf("%s Upgrade() = %v, want ErrSuccessorDied", name, err)
+		}
+	}
 }
