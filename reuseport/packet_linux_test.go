@@ -1,6 +1,7 @@
 package reuseport_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -122,6 +123,83 @@ func TestDrainUDP(t *testing.T) {
 			}
 			if lost := end(); lost > 0 {
 				t.Errorf("%d of %d datagrams got no answer", lost, sent.Load())
+			}
+		})
+	}
+}
+
+// A reader that has not come back may be about to answer from the socket: Drain
+// gives it time, but not for ever, and not longer than its caller has.
+func TestDrainUDPAnswers(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		returns bool // the reader does
+		limit   time.Duration
+	}{
+		{"returns", true, 30 * time.Second},
+		{"never returns", false, 30 * time.Second},
+		{"limit", false, 300 * time.Millisecond},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			g, err := reuseport.ListenPacketGroup(testContext(t), "udp4", "127.66.37.1:0", &reuseport.Config{Members: 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer g.Close()
+			client, err := net.Dial("udp4", g.Members()[0].LocalAddr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			// Whichever member it comes to leaves.
+			type read struct {
+				p    *reuseport.PacketConn
+				from netip.AddrPort
+			}
+			first, back := make(chan read, 2), make(chan struct{})
+			for _, p := range g.Members() {
+				go func() { // ends with p
+					b := make([]byte, 100)
+					_, from, err := p.ReadFromUDPAddrPort(b)
+					if err != nil {
+						return
+					}
+					first <- read{p, from}
+					<-back
+					_, _, _ = p.ReadFromUDPAddrPort(b)
+				}()
+			}
+			if _, err := client.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			r := <-first
+			ctx, cancel := context.WithTimeout(t.Context(), tt.limit)
+			defer cancel()
+			if tt.returns {
+				// Later than a drain that doesn't wait would close it.
+				time.AfterFunc(300*time.Millisecond, func() {
+					if _, err := r.p.WriteToUDPAddrPort([]byte("y"), r.from); err != nil {
+						t.Errorf("the answer: %v", err)
+					}
+					close(back)
+				})
+			} else {
+				defer close(back)
+			}
+			report, err := r.p.Drain(ctx)
+			if err != nil || report.Left != 0 || report.LossPossible {
+				t.Errorf("Drain = %+v, %v, want nothing left", report, err)
+			}
+			if least := min(time.Second, tt.limit); !tt.returns && report.Duration < least {
+				t.Errorf("Drain took %v, want at least %v", report.Duration, least)
+			}
+			if tt.returns {
+				_ = client.SetReadDeadline(time.Now().Add(10 * time.Second))
+				if _, err := client.Read(make([]byte, 1)); err != nil {
+					t.Errorf("no answer: %v", err)
+				}
 			}
 		})
 	}

@@ -1,0 +1,197 @@
+package reuseport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/reuseport/internal/diag"
+)
+
+// lookAgain is how long a wait goes on before it looks for changes of the group.
+const lookAgain = 20 * time.Millisecond
+
+// wait returns when the sockets have nothing left: no handshake under way and
+// nothing queued, or with early only nothing queued. Connections that nobody
+// accepts stop it until ctx ends. If group isn't nil, errChanged tells that the
+// group is another one by now, for then the sockets may get traffic again.
+func (l *leave) wait(ctx context.Context, sockets []*socket, early bool, group []uint32) error {
+	l.snapshot(sockets)
+	l.busy, l.emptied = time.Now(), time.Time{}
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	pause := 100 * time.Microsecond
+	looked := time.Now()
+	for {
+		if group != nil && time.Since(looked) > lookAgain {
+			if now, _, err := l.group(); err == nil && !slices.Equal(now, group) {
+				return errChanged
+			}
+			looked = time.Now()
+		}
+		n, err := l.left(sockets, early)
+		if err != nil {
+			return err
+		}
+		if n == 0 && !l.answering(sockets) {
+			return nil
+		}
+		if n > 0 {
+			l.busy, l.emptied = time.Now(), time.Time{}
+		}
+		tick.Reset(pause)
+		select {
+		case <-l.c.moved:
+			pause = 100 * time.Microsecond
+		case <-tick.C:
+			pause = min(2*pause, 4*time.Millisecond)
+		case <-ctx.Done():
+			if n == 0 {
+				return nil // it was to give them time, no more
+			}
+			for _, s := range sockets {
+				n -= l.c.probes.inQueue(s)
+			}
+			l.report.Left += max(0, n)
+			return fmt.Errorf("%w: %w", ErrIncomplete, context.Cause(ctx))
+		}
+	}
+}
+
+// snapshot takes the handshakes that are under way. It comes after the grace, so
+// that none is missing.
+func (l *leave) snapshot(sockets []*socket) {
+	n := 0
+	switch {
+	case l.c.udp:
+		l.report.WaitedFor = "no datagram unread, and readers back"
+		return
+	case l.refs != nil:
+		l.report.WaitedFor = "no handshake or queued connection of the member"
+		for _, s := range sockets {
+			if pending, err := l.refs.pending(s.inode); err == nil {
+				n += pending
+			}
+			if queued, _, err := queueLen(s.conn); err == nil {
+				n = max(0, n-queued)
+			}
+		}
+	default:
+		l.report.WaitedFor = "no queued connection, and none of the port's handshakes"
+		tuples, err := l.dc.HalfOpen(l.site.query)
+		l.under = make(map[diag.Tuple]bool, len(tuples))
+		if err != nil {
+			l.lossy(err.Error())
+			break
+		}
+		for _, t := range tuples {
+			l.under[t] = true
+		}
+		n = len(tuples)
+	}
+	l.report.HalfOpen += n
+}
+
+// left counts what the sockets still hold.
+func (l *leave) left(sockets []*socket, early bool) (n int, err error) {
+	if l.c.udp {
+		return unread(sockets)
+	}
+	if l.refs != nil && !early {
+		for _, s := range sockets {
+			if !slices.Contains(l.c.members(), s) {
+				continue // closed meanwhile by its user
+			}
+			pending, err := l.refs.pending(s.inode)
+			switch {
+			case errors.Is(err, os.ErrNotExist):
+				n++ // a listener went while the table was read: look again
+			case err != nil:
+				return 0, err
+			default:
+				n += pending
+			}
+		}
+		return n, nil
+	}
+	if !early && len(l.under) > 0 {
+		// Before the queues: see diag.Conn.HalfOpen.
+		tuples, err := l.dc.HalfOpen(l.site.query)
+		if err != nil {
+			return 0, err
+		}
+		still := make(map[diag.Tuple]bool)
+		for _, t := range tuples {
+			if l.under[t] {
+				still[t] = true
+			}
+		}
+		l.under = still
+		n = len(still)
+	}
+	for _, s := range sockets {
+		queued, _, err := queueLen(s.conn)
+		if err != nil {
+			return 0, err
+		}
+		n += queued
+	}
+	return n, nil
+}
+
+// unread counts the sockets with a datagram that nobody has read.
+func unread(sockets []*socket) (n int, err error) {
+	for _, s := range sockets {
+		has, err := hasUnread(s.conn)
+		if err != nil {
+			return 0, err
+		}
+		if has {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// answerTime is how long readers may take to answer what they have read last.
+const answerTime = time.Second
+
+// answering reports, where nothing is unread any more, whether a reader may be
+// about to answer from one of the sockets.
+func (l *leave) answering(sockets []*socket) bool {
+	if !l.c.udp {
+		return false
+	}
+	if l.emptied.IsZero() {
+		// A reader is counted as such a moment after the queue is empty: look twice.
+		l.emptied = time.Now()
+		return true
+	}
+	return time.Since(l.emptied) < answerTime && slices.ContainsFunc(sockets, func(s *socket) bool { return s.answering() })
+}
+
+// hasUnread reports whether a datagram waits in c.
+func hasUnread(c syscall.Conn) (unread bool, err error) {
+	err = control(c, func(fd int) error {
+		var b [1]byte
+		_, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err == nil:
+			unread = true
+			return nil
+		}
+		// An ICMP error that waits is reported once; the next look sees the
+		// queue.
+		unread = true
+		return nil
+	})
+	return unread, err
+}
