@@ -108,7 +108,8 @@ type Config struct {
 	// Allow decides about peers of the control socket that have neither the
 	// uid of this process nor root's, and about a predecessor that has neither.
 	// Whom it lets in may ask for all that package control does, but may not
-	// choose the program of an upgrade. nil allows none. It is called from the goroutine that serves the peer.
+	// choose the program of an upgrade. nil allows none. It is called from the
+	// goroutine that serves the peer.
 	Allow func(Peer) bool
 
 	// Healthy is asked in probation, before each sign of life that this process
@@ -231,4 +232,14 @@ func orDefault[T comparable](v, def T) T {
 		return def
 	}
 	return v
+}
+
+// spawnConfig is the configuration by which the successor is started.
+func (u *Upgrader) spawnConfig(up *upgrade) *config {
+	if up.executable == "" {
+		return u.cfg
+	}
+	cfg := *u.cfg
+	cfg.Executable, cfg.arg0 = up.executable, up.executable
+	return &cfg
 }

@@ -405,13 +405,10 @@ func (r *request) rollback() error {
 	if asked.Reason == "" {
 		asked.Reason = "the operator has asked for it"
 	}
-	r.u.mu.Lock()
-	up := r.u.upgrade
-	r.u.mu.Unlock()
-	if up == nil {
-		return fmt.Errorf("%w: no upgrade is under way", ErrNotReady)
+	up, err := r.u.rollback(asked.Reason)
+	if err != nil {
+		return err
 	}
-	up.giveUp(&session.Error{Code: wire.CodeRollback, Text: asked.Reason})
 	select {
 	case <-up.done:
 	case <-r.gone:
@@ -439,35 +436,4 @@ func (r *request) drain() error {
 		return r.send(operator.Answer{}, true)
 	}
 	return r.linger(w)
-}
-
-// upgradeTo is Upgrade with another program than the one that Config names; ""
-// is that.
-func (u *Upgrader) upgradeTo(ctx context.Context, executable string) (Report, error) {
-	if os.Getpid() == 1 {
-		return Report{}, errPID1
-	}
-	up, err := u.begin()
-	if err != nil {
-		return Report{}, err
-	}
-	up.executable = executable
-	u.wg.Go(func() { u.run(ctx, up) }) // ends with the upgrade, which ctx ends
-	<-up.done
-	u.mu.Lock() // Shutdown completes the report of a commit
-	defer u.mu.Unlock()
-	return up.report, up.err
-}
-
-// errPID1 says that an upgrade must not begin.
-var errPID1 = fmt.Errorf("%w: this process is PID 1 of its PID namespace: the successor would be killed with it when it ends: start it below an init that stays (`docker run --init`, tini), or start the successor in a container of its own, in mode Takeover, on the same control socket", ErrUnsupported)
-
-// spawnConfig is the configuration by which the successor is started.
-func (u *Upgrader) spawnConfig(up *upgrade) *config {
-	if up.executable == "" {
-		return u.cfg
-	}
-	cfg := *u.cfg
-	cfg.Executable, cfg.arg0 = up.executable, up.executable
-	return &cfg
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"strings"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 )
 
 // The conditions that a caller may want to branch on, by [errors.Is].
@@ -89,3 +91,28 @@ func (e *UpgradeError) Error() string {
 
 // Unwrap returns the reason.
 func (e *UpgradeError) Unwrap() error { return e.Err }
+
+// upgradeError adds the sentinel to the end of a conversation.
+func upgradeError(err error) error {
+	var e *session.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Reason {
+	case session.ReasonDied:
+		return fmt.Errorf("%w: %w", ErrSuccessorDied, e)
+	case session.ReasonTimeout, session.ReasonHung:
+		return fmt.Errorf("%w: %w", ErrTimeout, e)
+	case session.ReasonAborted:
+		return fmt.Errorf("%w: %w", ErrAborted, e)
+	case session.ReasonRolledBack, session.ReasonCanceled:
+		return fmt.Errorf("%w: %w", ErrRolledBack, e)
+	case session.ReasonVersion:
+		return fmt.Errorf("%w: %w", ErrVersion, e)
+	case session.ReasonProtocol:
+		return fmt.Errorf("%w: %w", ErrProtocol, e)
+	case session.ReasonTransfer:
+		return fmt.Errorf("%w: %w", ErrTransfer, e)
+	}
+	return err
+}

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
-	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // Listen returns the predecessor's listener for network and address, or binds
@@ -28,7 +26,7 @@ import (
 //
 // In mode Drain a TCP or UDP socket is always a new one, on the address of the
 // predecessor's. It joins the running ones at Ready; an error that matches
-// [ErrUnsupported] and [reuseport.ErrForeign] says that it can't: they belong to
+// [ErrUnsupported] and reuseport's ErrForeign says that it can't: they belong to
 // another user, or were made without SO_REUSEPORT.
 //
 // The errors of binding are those of package net; a unix socket whose owner
@@ -103,110 +101,6 @@ func (u *Upgrader) listenerSocket(ctx context.Context, k key) (*socket, *wire.So
 	s, err := newListenerSocket(k, ln, inherited, &u.cfg.listenConfig)
 	if err != nil {
 		return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, err)
-	}
-	return s, from, nil
-}
-
-// drains reports whether a socket for k that is made here is a member of a
-// SO_REUSEPORT group, which joins when this process is ready.
-func (u *Upgrader) drains(k key) bool {
-	if !inet(&wire.Socket{Kind: k.kind, Network: k.network}) {
-		return false
-	}
-	return u.lending != nil || u.cfg.Mode == Drain
-}
-
-// claimLoan returns the predecessor's member for k, with FD -1 if it has none.
-// The table keeps it.
-func (u *Upgrader) claimLoan(k key) (session.Item, *wire.Socket, error) {
-	none := session.Item{FD: -1}
-	if u.lending == nil {
-		return none, nil, nil
-	}
-	it, ok := u.table.claim(k)
-	if !ok {
-		return none, nil, nil
-	}
-	u.table.keep(*it)
-	return *it, &it.Socket, checkMember(it.FD)
-}
-
-// bindLate binds a TCP listener that listens when this process is ready.
-func (u *Upgrader) bindLate(ctx context.Context, k key) (*socket, *wire.Socket, error) {
-	loan, from, err := u.claimLoan(k)
-	if err != nil {
-		return nil, nil, err
-	}
-	address := k.address
-	if from != nil {
-		address = loan.Socket.Bound
-	}
-	m, err := reuseport.Bind(ctx, k.network, address, &reuseport.Config{Control: u.cfg.listenConfig.Control})
-	if err != nil {
-		return nil, nil, err
-	}
-	fd, err := fdx.Dup(m)
-	if err != nil {
-		return nil, nil, errors.Join(err, m.Close())
-	}
-	ln, err := fdx.Listener(fd, k.String())
-	if err != nil {
-		return nil, nil, errors.Join(err, m.Close())
-	}
-	s, err := newListenerSocket(k, ln, true, &u.cfg.listenConfig)
-	if err != nil {
-		return nil, nil, errors.Join(err, m.Close())
-	}
-	s.unused = func() { _ = m.Close() } // it has nothing yet
-	s.late = func() error {
-		defer m.Close() // ln is the same socket
-		if err := m.Listen(); err != nil {
-			return err
-		}
-		s.entry.Listening = true
-		return nil
-	}
-	return s, from, nil
-}
-
-// bindPacketLate makes a datagram socket that is bound when this process is
-// ready, if there is a running one to take the address from, or a bound one.
-func (u *Upgrader) bindPacketLate(ctx context.Context, k key) (*socket, *wire.Socket, error) {
-	loan, from, err := u.claimLoan(k)
-	if err != nil {
-		return nil, nil, err
-	}
-	lc := u.cfg.listenConfig
-	if from == nil {
-		lc.Control = reuseport.Control(lc.Control)
-		pc, err := lc.ListenPacket(ctx, k.network, k.address)
-		if err != nil {
-			return nil, nil, err
-		}
-		s, err := newPacketSocket(k, pc)
-		return s, nil, err
-	}
-	pc, bind, err := openLate(k, loan, &lc)
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err := newPacketSocket(k, pc)
-	if err != nil {
-		return nil, nil, err
-	}
-	address, err := netip.ParseAddrPort(loan.Socket.Bound)
-	if err != nil {
-		return nil, nil, errors.Join(err, s.release())
-	}
-	s.pc.local = net.UDPAddrFromAddrPort(address)
-	s.pc.unbound.Store(true)
-	s.entry.Bound, s.entry.Sockname = loan.Socket.Bound, loan.Socket.Sockname
-	s.late = func() error {
-		if err := bind(); err != nil {
-			return err
-		}
-		s.pc.unbound.Store(false)
-		return nil
 	}
 	return s, from, nil
 }
@@ -402,66 +296,4 @@ func (u *Upgrader) add(s *socket, from *wire.Socket) error {
 		return errors.Join(explainForeign(err), u.table.drop(s))
 	}
 	return nil
-}
-
-// AddFile hands f to each successor, under a name. The Upgrader takes ownership
-// of f in any case. A socket among the files stays as it is: nobody pauses it.
-func (u *Upgrader) AddFile(name string, f *os.File) error {
-	if err := u.mayListen(); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	s, err := newFileSocket(name, f)
-	if err != nil {
-		return fmt.Errorf("handoff: file %q: %w", name, err)
-	}
-	if err := u.add(s, nil); err != nil {
-		return fmt.Errorf("handoff: file %q: %w", name, err)
-	}
-	return nil
-}
-
-// File returns a copy of the file that AddFile was given under name, here or
-// in the predecessor; the caller closes it. What came from the predecessor is
-// handed on to the next successor as well. It returns an error that matches
-// [os.ErrNotExist] if there is none.
-func (u *Upgrader) File(name string) (*os.File, error) {
-	s := u.table.file(name)
-	if s == nil {
-		if err := u.mayListen(); err != nil {
-			return nil, err
-		}
-		var err error
-		if s, err = u.claimFile(name); err != nil {
-			return nil, fmt.Errorf("handoff: file %q: %w", name, err)
-		}
-	}
-	fd, err := fdx.Dup(s.file)
-	if err != nil {
-		return nil, fmt.Errorf("handoff: file %q: %w", name, err)
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
-func (u *Upgrader) claimFile(name string) (*socket, error) {
-	it, from := u.claim(key{kind: wire.KindFile, name: name})
-	if from == nil {
-		return nil, os.ErrNotExist
-	}
-	f := (*os.File)(nil)
-	if it.FD >= 0 {
-		f = os.NewFile(uintptr(it.FD), name)
-	} else {
-		var err error
-		if f, err = u.engine.inheritedFile(from); err != nil {
-			return nil, err
-		}
-	}
-	if f == nil {
-		return nil, os.ErrNotExist
-	}
-	s, err := newFileSocket(name, f)
-	if err != nil {
-		return nil, err
-	}
-	return s, u.add(s, from)
 }

@@ -2,11 +2,9 @@ package handoff
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,18 +94,45 @@ func (u *Upgrader) Upgrade(ctx context.Context) error {
 	return err
 }
 
+// upgradeTo is Upgrade with another program than the one that Config names; ""
+// is that.
+func (u *Upgrader) upgradeTo(ctx context.Context, executable string) (Report, error) {
+	if os.Getpid() == 1 {
+		return Report{}, errPID1
+	}
+	up, err := u.begin()
+	if err != nil {
+		return Report{}, err
+	}
+	up.executable = executable
+	u.wg.Go(func() { u.run(ctx, up) }) // ends with the upgrade, which ctx ends
+	<-up.done
+	u.mu.Lock() // Shutdown completes the report of a commit
+	defer u.mu.Unlock()
+	return up.report, up.err
+}
+
+// errPID1 says that an upgrade must not begin.
+var errPID1 = fmt.Errorf("%w: this process is PID 1 of its PID namespace: the successor would be killed with it when it ends: start it below an init that stays (`docker run --init`, tini), or start the successor in a container of its own, in mode Takeover, on the same control socket", ErrUnsupported)
+
 // Rollback takes the sockets back from a successor that is not committed. It
 // returns [ErrNotReady] where there is no upgrade under way. What came of it is
 // what Upgrade returns.
 func (u *Upgrader) Rollback(reason string) error {
+	_, err := u.rollback(reason)
+	return err
+}
+
+// rollback is Rollback with the upgrade that it ends.
+func (u *Upgrader) rollback(reason string) (*upgrade, error) {
 	u.mu.Lock()
 	up := u.upgrade
 	u.mu.Unlock()
 	if up == nil {
-		return fmt.Errorf("%w: no upgrade is under way", ErrNotReady)
+		return nil, fmt.Errorf("%w: no upgrade is under way", ErrNotReady)
 	}
 	up.giveUp(&session.Error{Code: wire.CodeRollback, Text: reason})
-	return nil
+	return up, nil
 }
 
 // run starts the successor and sees the upgrade through.
@@ -233,21 +258,6 @@ func (u *Upgrader) startInherit(ctx context.Context, up *upgrade, p *session.Pre
 	p.Kill = c.kill
 	p.Stderr = up.capture.fds
 	return nil
-}
-
-// killInherited kills the child that tableflip has started, which does not
-// tell who it is.
-func (u *Upgrader) killInherited(up *upgrade) {
-	pid := int(up.peer.Load())
-	if pid == 0 {
-		pid = findChild(envTableflip)
-	}
-	if pid <= 0 {
-		return // it is gone, or tableflip's own timeout gets it
-	}
-	if p, err := os.FindProcess(pid); err == nil {
-		_ = p.Kill() // gone is as good
-	}
 }
 
 // converse runs our side of the conversation.
@@ -433,69 +443,4 @@ func (u *Upgrader) finish(up *upgrade, err error, last Event) {
 	up.err = err
 	close(up.done)
 	up.dismiss()
-}
-
-// finishChild sees to it that a successor that has failed leaves no process:
-// one that has accepted connections gets the linger limit for them, any other
-// is killed by now. Its standard error goes on until then.
-func (u *Upgrader) finishChild(up *upgrade) {
-	c, capture := up.child, up.capture
-	if c == nil {
-		if capture != nil {
-			capture.close() // it was not started
-		}
-		return
-	}
-	// What it wrote belongs into the error: give it a moment to end.
-	t := time.NewTimer(time.Second)
-	select {
-	case <-c.done:
-	case <-t.C:
-	}
-	t.Stop()
-	u.wg.Go(func() { // ends with the process, which the timer or closing ends
-		var limit <-chan time.Time
-		if u.cfg.LingerTimeout > 0 {
-			t := time.NewTimer(u.cfg.LingerTimeout)
-			defer t.Stop()
-			limit = t.C
-		}
-		select {
-		case <-c.done:
-		case <-limit:
-			c.kill()
-		case <-u.closing:
-			c.kill()
-		}
-		<-c.done
-		capture.close()
-		if up.inherit {
-			runtime.GC() // tableflip leaves its ends of two pipes to the collector
-		}
-	})
-}
-
-// upgradeError adds the sentinel to the end of a conversation.
-func upgradeError(err error) error {
-	var e *session.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	switch e.Reason {
-	case session.ReasonDied:
-		return fmt.Errorf("%w: %w", ErrSuccessorDied, e)
-	case session.ReasonTimeout, session.ReasonHung:
-		return fmt.Errorf("%w: %w", ErrTimeout, e)
-	case session.ReasonAborted:
-		return fmt.Errorf("%w: %w", ErrAborted, e)
-	case session.ReasonRolledBack, session.ReasonCanceled:
-		return fmt.Errorf("%w: %w", ErrRolledBack, e)
-	case session.ReasonVersion:
-		return fmt.Errorf("%w: %w", ErrVersion, e)
-	case session.ReasonProtocol:
-		return fmt.Errorf("%w: %w", ErrProtocol, e)
-	case session.ReasonTransfer:
-		return fmt.Errorf("%w: %w", ErrTransfer, e)
-	}
-	return err
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -321,5 +322,34 @@ func TestManyRequests(t *testing.T) {
 		if err := <-ends; err != nil {
 			t.Errorf("Events() = %v", err)
 		}
+	}
+}
+
+// TestFollowEnded follows a line whose successor is done before anybody can hear
+// it: that is the end of the line, and no error. A server that was never there
+// is one.
+func TestFollowEnded(t *testing.T) {
+	t.Parallel()
+	var c *control.Client
+	made := make(chan struct{})
+	c = fake(t, func(conn *fdpass.Conn) {
+		<-made
+		if err := os.Remove(c.Socket()); err != nil {
+			t.Error(err)
+		}
+		send(conn, &wire.Response{Version: 1, Body: []byte(`{"event":{"kind":"committed","pid":7,"report":{"mode":"takeover","successor":{"pid":8}}}}`)})
+		send(conn, &wire.Response{Version: 1, Final: true, Body: []byte(`{}`)})
+	})
+	close(made)
+	var heard []handoff.EventKind
+	each := func(e handoff.Event) error {
+		heard = append(heard, e.Kind)
+		return nil
+	}
+	if err := c.Follow(within(t), each); err != nil || !slices.Equal(heard, []handoff.EventKind{handoff.EventCommitted}) {
+		t.Errorf("Follow() = %v after %v, want nil after committed", err, heard)
+	}
+	if err := c.Follow(within(t), each); !errors.Is(err, control.ErrNoServer) {
+		t.Errorf("Follow() of nobody = %v, want ErrNoServer", err)
 	}
 }

@@ -1,0 +1,80 @@
+package handoff
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+)
+
+// lending is the successor's side: what it knows of a predecessor in mode Drain.
+type lending struct {
+	predecessor int                               // its process ID, 0 if it isn't known
+	told        map[wire.SocketKind]chan struct{} // closed when it says that it has closed its members
+	over        chan struct{}                     // closed when the conversation is
+	mu          sync.Mutex
+}
+
+func newLending(pid int) *lending {
+	return &lending{
+		predecessor: pid,
+		told:        map[wire.SocketKind]chan struct{}{wire.KindListener: make(chan struct{}), wire.KindPacket: make(chan struct{})},
+		over:        make(chan struct{}),
+	}
+}
+
+func (l *lending) note(c chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-c:
+	default:
+		close(c)
+	}
+}
+
+// linger notes what a lingering predecessor says.
+func (l *lending) linger(m wire.Linger) {
+	if l == nil {
+		return
+	}
+	l.note(l.told[wire.KindListener])
+	if !m.Holds {
+		l.note(l.told[wire.KindPacket])
+	}
+}
+
+// ended notes that the predecessor says nothing more.
+func (l *lending) ended() {
+	if l != nil {
+		l.note(l.over)
+	}
+}
+
+// lend borrows the members that the predecessor has to have before they join.
+func (u *Upgrader) lend() ([]session.Item, func()) {
+	var items []session.Item
+	var held []*socket
+	for _, s := range u.table.snapshot() {
+		if s.joins() && s.hold() {
+			held = append(held, s)
+			items = append(items, session.Item{Socket: s.entry, FD: s.fd})
+		}
+	}
+	return items, func() {
+		for _, s := range held {
+			_ = s.release() // an error belongs to whoever closed it
+		}
+	}
+}
+
+// joinGroups has the kernel give our members their share.
+func (u *Upgrader) joinGroups() error {
+	for _, s := range u.table.snapshot() {
+		if err := s.join(); err != nil {
+			return fmt.Errorf("handoff: join %s %s: %w", s.entry.Network, s.entry.Bound, explainForeign(err))
+		}
+	}
+	return nil
+}
