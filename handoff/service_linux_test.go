@@ -131,6 +131,7 @@ func serviceMain([]string) {
 	if p.Mode != nil {
 		mode = *p.Mode
 	}
+	planned := make(chan struct{})
 	cfg := &handoff.Config{
 		Mode: mode, Version: "v" + strconv.Itoa(os.Getpid()),
 		ControlSocket: filepath.Join(set.Dir, "ctl", "s"),
@@ -140,9 +141,16 @@ func serviceMain([]string) {
 		OnEvent: func(e handoff.Event) {
 			say(message{Kind: string(e.Kind), Generation: e.Generation, Report: e.Report, Err: e.Reason, Is: sentinelsOf(e.Err)})
 		},
-		Healthy: func(context.Context) error {
+		Healthy: func(ctx context.Context) error {
 			if p.How == "unhealthy" {
 				return errors.New("told to be unhealthy")
+			}
+			if p.At == "probation" && p.How != "wait" {
+				// No commit before the plan is carried out, however busy the machine is.
+				select {
+				case <-planned:
+				case <-ctx.Done():
+				}
 			}
 			return nil
 		},
@@ -205,6 +213,7 @@ func serviceMain([]string) {
 	}
 	say(message{Kind: "addrs", Addrs: addrs, Generation: up.Generation()})
 	p.fail(set.Dir, "probation", up)
+	close(planned)
 	<-up.Done()
 	moved.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
