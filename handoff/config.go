@@ -81,7 +81,8 @@ type Config struct {
 
 	// PIDFile is a file that holds the process ID of the process that serves:
 	// replaced atomically at commit, put back at a rollback that comes after
-	// that, removed when the service ends. Empty means none.
+	// that, removed when the service ends. Ready writes it aside, under the name
+	// .NAME.next, so that a full disk ends an upgrade in time. Empty means none.
 	PIDFile string
 
 	// NoSystemd keeps this process from taking sockets from systemd, and from

@@ -422,6 +422,9 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	up.report.Durations.Total = time.Since(up.began)
 	err := &UpgradeError{PID: up.report.Successor.PID, Err: upgradeError(cause)}
 	u.finishChild(up)
+	if err := u.pid.clean(); err != nil {
+		u.log.Warn("what a successor has left", "error", err)
+	}
 	if up.capture != nil {
 		err.Stderr = up.capture.lines()
 	}

@@ -1,10 +1,12 @@
 package handoff_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -257,6 +259,9 @@ func TestFailedUpgrade(t *testing.T) {
 				eventually(t, "the predecessor's descriptors are as before", func() bool {
 					return len(openFiles(t, pid)) <= len(before)
 				})
+				if _, err := os.Lstat(filepath.Join(s.set.Dir, ".pid.next")); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("a successor's PID file has been left: %v", err)
+				}
 				// The next one is as good as ever.
 				s.upgrade()
 				l = newLoad(t, s.set.Dir, map[string]string{"0 tcp 127.0.0.1:0": addr})
@@ -268,6 +273,31 @@ func TestFailedUpgrade(t *testing.T) {
 				s.stop()
 			})
 		}
+	})
+}
+
+// TestPIDFileRefused has the successor unable to write its PID file, as on a
+// full disk: the upgrade fails while it still can.
+func TestPIDFileRefused(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}}).start()
+		s.wait("addrs")
+		pid := s.pid()
+		obstacle := filepath.Join(s.set.Dir, ".pid.next")
+		if err := os.MkdirAll(filepath.Join(obstacle, "full"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if m := s.mustFail("PID file"); !slices.Contains(m.Is, "ErrAborted") {
+			t.Errorf("upgrade: %v %s, want ErrAborted", m.Is, m.Err)
+		}
+		if got := s.pid(); got != pid || !alive(got) {
+			t.Errorf("PID file: %d, want %d, which serves", got, pid)
+		}
+		if err := os.RemoveAll(obstacle); err != nil {
+			t.Fatal(err)
+		}
+		s.upgrade()
+		s.stop()
 	})
 }
 

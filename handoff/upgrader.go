@@ -162,7 +162,7 @@ func (u *Upgrader) start() {
 // by then; those of the predecessor that were not are closed at commit.
 //
 // Ready may be called again, to no effect. It returns an error if the upgrade
-// has failed meanwhile, or if the PID file can't be written.
+// has failed meanwhile, or if the PID file can't be written, which aborts it.
 func (u *Upgrader) Ready() error {
 	u.mu.Lock()
 	ph, err := u.phase, u.err
@@ -174,6 +174,10 @@ func (u *Upgrader) Ready() error {
 		return errors.Join(ErrClosed, err)
 	}
 	if u.successor != nil {
+		if err := u.pid.stage(); err != nil {
+			_ = u.Abort(err) // or the predecessor has ended it already
+			return err
+		}
 		if !u.successor.Ready() {
 			<-u.done
 			return errors.Join(ErrClosed, u.Err())
@@ -455,6 +459,7 @@ func (u *Upgrader) letGo() error {
 	if ours {
 		errs = append(errs, u.pid.remove())
 	}
+	errs = append(errs, u.pid.unstage())
 	u.mu.Lock()
 	spent := u.engine != nil && u.engine.spent
 	u.mu.Unlock()

@@ -114,7 +114,7 @@ func faults() []fault {
 	return append(all,
 		fault{name: "successor: unhealthy", plan: plan{How: howUnhealthy}, fate: mustFail},
 		fault{name: "predecessor: no descriptors", do: noFile, triggers: true},
-		fault{name: "full disk", needs: needDisk, do: fullDisk, triggers: true},
+		fault{name: "full disk", needs: needDisk, do: fullDisk, triggers: true, fate: mustFail},
 	)
 }
 
