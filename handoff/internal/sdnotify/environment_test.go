@@ -2,6 +2,7 @@ package sdnotify_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,4 +69,36 @@ func TestWatchdogInterval(t *testing.T) {
 			t.Errorf("WatchdogInterval(%s) = %v, %v, want %v, an error: %t", name, got, err, c.want, c.bad)
 		}
 	}
+}
+
+// FuzzEnvironment reads what another program may have put into the environment.
+func FuzzEnvironment(f *testing.F) {
+	f.Add("7", "99", "2", "web:", "1500000", "7")
+	f.Add("7", "", "99999999", "", "-1", "")
+	f.Add("8", "", "1", "a:b", "9223372036854775807", "x")
+	f.Add("7", "98", "", ":", "0", "8")
+	f.Fuzz(func(t *testing.T, pid, id, fds, names, usec, watchdogPID string) {
+		e := env{
+			"LISTEN_PID": pid, "LISTEN_PIDFDID": id, "LISTEN_FDS": fds, "LISTEN_FDNAMES": names,
+			"WATCHDOG_USEC": usec, "WATCHDOG_PID": watchdogPID,
+		}
+		all, err := sdnotify.Listen(e.get, 7, 99)
+		if err != nil && (all != nil || !errors.Is(err, sdnotify.ErrEnvironment)) {
+			t.Errorf("Listen(%v) = %v, %v", e, all, err)
+		}
+		if len(all) > 1<<16 {
+			t.Fatalf("Listen(%v): %d descriptors", e, len(all))
+		}
+		for i, in := range all {
+			if in.FD != 3+i || strings.Contains(in.Name, ":") {
+				t.Errorf("Listen(%v): descriptor %d is %+v", e, i, in)
+			}
+		}
+		for _, successor := range []bool{false, true} {
+			d, err := sdnotify.WatchdogInterval(e.get, 7, successor)
+			if d < 0 || err != nil && (d != 0 || !errors.Is(err, sdnotify.ErrEnvironment)) {
+				t.Errorf("WatchdogInterval(%v, %t) = %v, %v", e, successor, d, err)
+			}
+		}
+	})
 }
