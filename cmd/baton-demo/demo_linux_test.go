@@ -93,8 +93,8 @@ func testDemo(t *testing.T, bin string) {
 	var names []handoff.Mode
 	for _, m := range res.Modes {
 		names = append(names, m.Mode)
-		if m.AnsweredLast != "v2" || m.Crossed == 0 || m.LongestGapMS <= 0 {
-			t.Errorf("%s: %q answered last, %d crossed, longest gap %v ms", m.Mode, m.AnsweredLast, m.Crossed, m.LongestGapMS)
+		if m.AnsweredLast != "v2" || m.Crossed == 0 || m.Moved == 0 || m.LongestGapMS <= 0 {
+			t.Errorf("%s: %q answered last, %d crossed, %d moved, longest gap %v ms", m.Mode, m.AnsweredLast, m.Crossed, m.Moved, m.LongestGapMS)
 		}
 		for name, target := range m.Load.Targets {
 			if target.Versions["v1"] == 0 || target.Versions["v2"] == 0 {

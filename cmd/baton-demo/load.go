@@ -90,7 +90,7 @@ func loadCommand(ctx context.Context, args []string, stdin io.Reader, stdout, st
 }
 
 // targets returns what the clients do: new connections everywhere, and
-// connections that stay open on the raw protocol.
+// connections that stay open, on the raw protocol and for POST requests.
 func targets(a addresses, workers int) []load.Target {
 	var ts []load.Target
 	add := func(name string, kind load.Kind, network, address string) {
@@ -102,6 +102,7 @@ func targets(a addresses, workers int) []load.Target {
 	add("unix", load.Once, "unix", a.Unix)
 	add("udp", load.Datagram, "udp", a.UDP)
 	add("http", load.HTTP, "tcp", a.HTTP)
+	add("http-keep", load.Post, "tcp", a.HTTP)
 	add("tcp-open", load.Keep, "tcp", a.TCP)
 	add("unix-open", load.Keep, "unix", a.Unix)
 	add("tcp-marked", load.Marked, "tcp", a.TCP)

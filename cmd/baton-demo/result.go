@@ -33,6 +33,7 @@ type modeResult struct {
 	StallMS      float64       `json:"stall_ms"` // the clients themselves did not get to run for that long
 	AnsweredLast string        `json:"answered_last"`
 	Crossed      uint64        `json:"crossed"` // connections that were open across an upgrade and served to their end
+	Moved        uint64        `json:"moved"`   // HTTP connections that went on in the successor
 	Each         []upgradeInfo `json:"each"`
 	Load         load.Stats    `json:"load"`
 	Problems     []string      `json:"problems"`
@@ -49,7 +50,7 @@ type upgradeInfo struct {
 // count takes over what the clients counted. What failed is a problem.
 func (m *modeResult) count(s load.Stats) {
 	m.Load = s
-	m.Connections, m.Failed, m.Crossed = s.Connections, s.Failed, s.Crossed
+	m.Connections, m.Failed, m.Crossed, m.Moved = s.Connections, s.Failed, s.Crossed, s.Moved
 	m.LongestGapMS, m.StallMS, m.AnsweredLast = s.LongestGapMS, s.StallMS, s.AnsweredLast
 	if s.Failed > 0 {
 		m.problem("%d of %d connections failed: %s", s.Failed, s.Connections, classes(s.Failures))
@@ -78,6 +79,9 @@ func (m *modeResult) judge(want int, newest string) {
 	}
 	if want > 0 && m.Crossed == 0 {
 		m.problem("no connection was open across an upgrade")
+	}
+	if want > 0 && m.Moved == 0 {
+		m.problem("no HTTP connection moved to a successor")
 	}
 }
 
@@ -120,13 +124,13 @@ func (r *result) writeTable(w io.Writer) error {
 	for _, name := range names {
 		driven[0] = append(driven[0], strings.ToUpper(name))
 	}
-	driven[0] = append(driven[0], "OPEN ACROSS AN UPGRADE")
+	driven[0] = append(driven[0], "OPEN ACROSS AN UPGRADE", "MOVED")
 	for _, m := range r.Modes {
 		row := []string{m.Mode.String()}
 		for _, name := range names {
 			row = append(row, thousands(m.Load.Targets[name].Connections))
 		}
-		driven = append(driven, append(row, thousands(m.Crossed)))
+		driven = append(driven, append(row, thousands(m.Crossed), thousands(m.Moved)))
 	}
 	text := table(main) + "\n" + table(driven) + "\n" +
 		"Gaps are as the clients see them, which at times did not get to run themselves: for up to " + strings.Join(stalls, ", ") + ".\n"

@@ -14,7 +14,7 @@ import (
 // counted is what clients count where all goes well.
 func counted() load.Stats {
 	s := load.Stats{
-		Connections: 12345, LongestGapMS: 12.34, StallMS: 3.21, AnsweredLast: "v3", Crossed: 18,
+		Connections: 12345, LongestGapMS: 12.34, StallMS: 3.21, AnsweredLast: "v3", Crossed: 18, Moved: 15,
 		Failures: map[load.Class]uint64{}, Targets: map[string]load.TargetStats{},
 	}
 	for i, t := range targets(addresses{"a", "b", "c", "d"}, 1) {
@@ -42,9 +42,10 @@ func TestJudge(t *testing.T) {
 			s.Targets["udp"] = load.TargetStats{AnsweredLast: "v2"}
 		}, []string{`"v2" answered last on udp, the newest version is v3`}},
 		{"nothing crossed", 2, func(s *load.Stats) { s.Crossed = 0 }, []string{"no connection was open across an upgrade"}},
+		{"nothing moved", 2, func(s *load.Stats) { s.Moved = 0 }, []string{"no HTTP connection moved to a successor"}},
 		{"nothing at all", 0, func(s *load.Stats) { *s = load.Stats{} }, []string{
 			"0 of 2 upgrades happened", "no connection was made", `"" answered last, the newest version is v3`,
-			"no connection was open across an upgrade",
+			"no connection was open across an upgrade", "no HTTP connection moved to a successor",
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -80,10 +81,10 @@ inherit           2        12,345        0       12.3 ms              v3
 takeover         12        12,345        0       12.3 ms              v3
 drain            22        12,345        0       12.3 ms              v3
 
-OF THESE   TCP    UNIX     UDP    HTTP   TCP-OPEN   UNIX-OPEN   TCP-MARKED   OPEN ACROSS AN UPGRADE
-inherit      0   1,000   2,000   3,000      4,000       5,000        6,000                       18
-takeover     0   1,000   2,000   3,000      4,000       5,000        6,000                       18
-drain        0   1,000   2,000   3,000      4,000       5,000        6,000                       18
+OF THESE   TCP    UNIX     UDP    HTTP   HTTP-KEEP   TCP-OPEN   UNIX-OPEN   TCP-MARKED   OPEN ACROSS AN UPGRADE   MOVED
+inherit      0   1,000   2,000   3,000       4,000      5,000       6,000        7,000                       18      15
+takeover     0   1,000   2,000   3,000       4,000      5,000       6,000        7,000                       18      15
+drain        0   1,000   2,000   3,000       4,000      5,000       6,000        7,000                       18      15
 
 Gaps are as the clients see them, which at times did not get to run themselves: for up to 3.2 ms (inherit), 3.2 ms (takeover), 3.2 ms (drain).
 `, "\n")

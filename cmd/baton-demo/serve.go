@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
@@ -126,6 +127,7 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	if err != nil {
 		err = errors.Join(err, up.Close())
 		s.wait()
+		s.web.Linger(ctx)
 		return err
 	}
 	out.say(message{Kind: kindServing, Generation: up.Generation(), Addresses: &s.addresses})
@@ -139,7 +141,9 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	// Every connection that was accepted must be tracked before Shutdown looks
 	// at them: wait until nobody is between Accept and Track.
 	s.wait()
-	err = errors.Join(err, up.Shutdown(ctx), s.web.Close())
+	s.loops.Go(func() { s.web.Linger(ctx) }) // ends with the last HTTP connection; Shutdown waits for it
+	err = errors.Join(err, up.Shutdown(ctx))
+	s.wait()
 	if owner { // the last of its line
 		if rmErr := os.Remove(filepath.Join(c.dir, addressesName)); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
 			err = errors.Join(err, rmErr)
@@ -172,9 +176,10 @@ type sockets struct {
 	up        *handoff.Upgrader
 	tcp, unix *handoff.Listener
 	udp       *handoff.PacketConn
-	http      *handoff.Listener
+	http      net.Listener
 	service   *load.Service
-	web       *http.Server
+	server    *http.Server
+	web       *handoffhttp.Server // looks after the server's connections
 	addresses addresses
 	loops     sync.WaitGroup
 }
@@ -188,23 +193,23 @@ func listen(ctx context.Context, up *handoff.Upgrader, a addresses) (*sockets, e
 	s.udp, errs[2] = up.ListenPacket(ctx, "udp", a.UDP)
 	// By name: it has the same address as the TCP one when both are given as
 	// port 0.
-	s.http, errs[3] = up.ListenNamed(ctx, "http", "tcp", a.HTTP)
+	web, err := up.ListenNamed(ctx, "http", "tcp", a.HTTP)
+	errs[3] = err
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 	s.addresses = addresses{
 		TCP: s.tcp.Addr().String(), Unix: s.unix.Addr().String(),
-		UDP: s.udp.LocalAddr().String(), HTTP: s.http.Addr().String(),
+		UDP: s.udp.LocalAddr().String(), HTTP: web.Addr().String(),
 	}
 	s.service = &load.Service{
 		Version: version, Generation: up.Generation,
 		Ending:   up.Done(), // of connections that the service may end
 		Patience: time.Minute,
 	}
-	s.web = &http.Server{Handler: s.service, ReadHeaderTimeout: 10 * time.Second}
-	// Each request has a connection of its own here; package handoffhttp is for
-	// clients that keep theirs.
-	s.web.SetKeepAlivesEnabled(false)
+	s.server = &http.Server{Handler: s.service, ReadHeaderTimeout: 10 * time.Second}
+	s.web = handoffhttp.New(up, s.server, nil)
+	s.http = s.web.Wrap(web)
 	return s, nil
 }
 
@@ -214,13 +219,11 @@ func (s *sockets) start() {
 		s.loops.Go(func() { s.acceptAll(ln) })
 	}
 	s.loops.Go(func() { _ = s.service.ServePackets(s.udp) }) // the error is the end
-	// http.Server tracks its connections by itself, but its Shutdown drops
-	// requests that it has read already (Go issue 75591). So the Upgrader waits
-	// for the connections, and the server is closed when they are gone.
-	s.loops.Go(func() { _ = s.web.Serve(trackingListener{s.http, s.up}) })
+	s.loops.Go(func() { _ = s.server.Serve(s.http) })        // likewise
 }
 
-// wait waits for the end of the loops, which Done brings.
+// wait waits for the end of the loops, which Done brings, and of the linger once
+// that has begun.
 func (s *sockets) wait() { s.loops.Wait() }
 
 // acceptAll serves the connections of one listener. They end by themselves:
@@ -237,20 +240,6 @@ func (s *sockets) acceptAll(ln *handoff.Listener) {
 			_ = s.service.ServeConn(c) // the client counts what fails
 		}()
 	}
-}
-
-// trackingListener tracks the connections of a server that accepts by itself.
-type trackingListener struct {
-	*handoff.Listener
-	up *handoff.Upgrader
-}
-
-func (l trackingListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return l.up.Track(c), nil
 }
 
 // announcer writes messages, a line each.

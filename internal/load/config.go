@@ -33,6 +33,9 @@ const (
 	Datagram Kind = "datagram"
 	// HTTP sends a POST request on a connection of its own.
 	HTTP Kind = "http"
+	// Post sends POST requests on a connection that it keeps, until the service
+	// says in a response that it was the last.
+	Post Kind = "post"
 )
 
 // Short reports whether an exchange of this kind is over with one answer, so
@@ -58,8 +61,8 @@ type Config struct {
 	// Timeout bounds each step of an exchange: dial, question and answer. Zero
 	// means DefaultTimeout.
 	Timeout time.Duration
-	// Pause is a client's pause between two connections of the kinds Once,
-	// Datagram and HTTP. Zero means DefaultPause, negative none.
+	// Pause is a client's pause between two connections of the kinds Once and
+	// HTTP, two datagrams, or two requests of kind Post. Zero means DefaultPause, negative none.
 	Pause time.Duration
 	// Questions is their number on a connection of kind Keep. Zero means
 	// DefaultQuestions.
@@ -81,7 +84,7 @@ func (c Config) withDefaults() (Config, error) {
 	seen := make(map[string]bool)
 	for _, t := range c.Targets {
 		switch t.Kind {
-		case Once, Keep, Marked, Datagram, HTTP:
+		case Once, Keep, Marked, Datagram, HTTP, Post:
 		default:
 			return c, fmt.Errorf("load: target %q: unknown kind %q", t.Name, t.Kind)
 		}

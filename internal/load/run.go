@@ -86,10 +86,12 @@ func (r *runner) watchStalls(over <-chan struct{}) {
 // work is one client.
 func (r *runner) work(ctx context.Context, t Target) {
 	var udp net.Conn // of kind Datagram, as long as nothing fails
+	var post *poster // of kind Post, likewise
 	defer func() {
 		if udp != nil {
 			_ = udp.Close()
 		}
+		post.close()
 	}()
 	transport := &http.Transport{DisableKeepAlives: true, DisableCompression: true}
 	defer transport.CloseIdleConnections()
@@ -105,6 +107,8 @@ func (r *runner) work(ctx context.Context, t Target) {
 			udp, err = e.datagram(udp)
 		case HTTP:
 			err = e.http(transport)
+		case Post:
+			post, err = e.post(post)
 		}
 		r.done(t.Name, e.version, e.questions, e.step, err)
 		pause := r.Pause
@@ -329,8 +333,13 @@ func (e *exchange) http(transport *http.Transport) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
 	e.step = "read response"
+	return e.response(resp, token)
+}
+
+// response checks a response, which it reads to its end.
+func (e *exchange) response(resp *http.Response, token string) error {
+	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxLine))
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,6 +100,7 @@ func TestRun(t *testing.T) {
 		{Name: "keep", Kind: load.Keep, Network: "tcp", Address: tcp.Addr().String(), Workers: 2},
 		{Name: "marked", Kind: load.Marked, Network: "tcp", Address: tcp.Addr().String(), Workers: 2},
 		{Name: "http", Kind: load.HTTP, Network: "tcp", Address: web.Addr().String(), Workers: 2},
+		{Name: "post", Kind: load.Post, Network: "tcp", Address: web.Addr().String(), Workers: 2},
 	}
 	if runtime.GOOS != "windows" {
 		unix := listen(t, "unix")
@@ -188,6 +191,77 @@ func TestMarked(t *testing.T) {
 	}
 }
 
+// TestPost counts requests on connections that stay when another version
+// answers, and that are made anew when the service has ended them.
+func TestPost(t *testing.T) {
+	t.Parallel()
+	var conns, newer, closing atomic.Int64
+	ln := listen(t, "tcp")
+	v1, v2 := &load.Service{Version: "v1"}, &load.Service{Version: "v2"}
+	srv := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if closing.Add(-1) >= 0 {
+				w.Header().Set("Connection", "close")
+			}
+			if newer.Load() == 0 {
+				v1.ServeHTTP(w, r)
+			} else {
+				v2.ServeHTTP(w, r)
+			}
+		}),
+		ConnState: func(_ net.Conn, st http.ConnState) {
+			if st == http.StateNew {
+				conns.Add(1)
+			}
+		},
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(ln) }) // ends with srv
+	t.Cleanup(func() {
+		_ = srv.Close()
+		wg.Wait()
+	})
+	s := runUntil(t, load.Config{Targets: []load.Target{
+		{Name: "post", Kind: load.Post, Network: "tcp", Address: ln.Addr().String(), Workers: 2},
+	}}, func(s load.Stats) bool {
+		n := s.Targets["post"].Connections
+		if n >= 20 && newer.Swap(1) == 0 {
+			closing.Store(1)
+		}
+		return s.Moved >= 1 && closing.Load() < 0 && n >= 40
+	})
+	if s.Failed != 0 {
+		t.Errorf("%d failed: %+v", s.Failed, s.Samples)
+	}
+	if got := conns.Load(); got != 3 {
+		t.Errorf("%d connections, want 3: one of two was ended", got)
+	}
+	if post := s.Targets["post"]; post.AnsweredLast != "v2" || post.Versions["v1"] == 0 || post.Questions != post.Connections {
+		t.Errorf("requests: %+v, want the last of v2", post)
+	}
+}
+
+// TestPostIdle has a service close connections between two requests, as
+// http.Server.Shutdown does: the request that follows is lost, and counts.
+func TestPostIdle(t *testing.T) {
+	t.Parallel()
+	ln := listen(t, "tcp")
+	serve(t, ln, func(_ int, c net.Conn) {
+		req, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		token, _ := io.ReadAll(req.Body)
+		_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nv1 %s", len(token)+3, token)
+	})
+	s := runUntil(t, load.Config{Targets: []load.Target{
+		{Name: "post", Kind: load.Post, Network: "tcp", Address: ln.Addr().String(), Workers: 1},
+	}}, func(s load.Stats) bool { return s.Connections >= 10 })
+	if d := int64(s.Failed) - int64(s.Connections/2); d < -1 || d > 1 {
+		t.Errorf("%d failed of %d, want every second one", s.Failed, s.Connections)
+	}
+}
+
 // TestFailures has each thing go wrong that can, and the clients count it, in
 // its class.
 func TestFailures(t *testing.T) {
@@ -244,6 +318,9 @@ func TestFailures(t *testing.T) {
 		{name: "talks on", kind: load.Once, want: load.Wrong, serve: say(greet + "v1 q1 last\nv1 q2 last\n")},
 		{name: "status", kind: load.HTTP, want: load.Wrong, serve: respond("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")},
 		{name: "wrong body", kind: load.HTTP, want: load.Wrong, serve: respond("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno")},
+		{name: "nobody listens, post", kind: load.Post, want: load.Refused},
+		{name: "closed at once, post", kind: load.Post, want: load.EOF, serve: func(_ int, c net.Conn) { _, _ = c.Read(make([]byte, 512)) }},
+		{name: "silent, post", kind: load.Post, want: load.Timeout, serve: say("")},
 		{name: "half a body", kind: load.HTTP, want: load.EOF, serve: func(_ int, c net.Conn) {
 			_, _ = c.Read(make([]byte, 512))
 			_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nv1 "))

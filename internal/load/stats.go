@@ -32,6 +32,9 @@ type Stats struct {
 	// Crossed counts the connections of the kinds Keep and Marked under which
 	// the service was replaced, and that it served to their end.
 	Crossed uint64 `json:"crossed"`
+	// Moved counts how often the next answer on a connection of kind Post came
+	// from another version than the one before.
+	Moved uint64 `json:"moved"`
 	// Open is the number of connections of the kinds Keep and Marked now.
 	Open int `json:"open"`
 	// Targets has the same for each target.
@@ -126,6 +129,13 @@ func (r *recorder) closed(generation uint64, err error) {
 	if err == nil && generation < r.generation {
 		r.stats.Crossed++
 	}
+}
+
+// moved notes that another version goes on with a connection.
+func (r *recorder) moved() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stats.Moved++
 }
 
 // done notes the end of an exchange.
