@@ -96,7 +96,7 @@ func TestNoRequestLost(t *testing.T) {
 		{Clients: 64, Body: 5, Close: true},
 		{Clients: 64, Body: 3000, Think: 50 * time.Millisecond},
 		{Clients: 1, Body: 0},
-		{Clients: 500, Body: 5, Think: 20 * time.Millisecond},
+		{Clients: 1000, Body: 5, Think: 20 * time.Millisecond},
 	}
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		for _, load := range loads {
