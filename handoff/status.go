@@ -56,6 +56,7 @@ type Status struct {
 	// process, failed ones included, and of its predecessors, as far as those
 	// have told. The linger of a predecessor is in its account when it is over.
 	Upgrades []Report `json:"upgrades"`
+	Totals   Totals   `json:"totals"` // of the line, what Upgrades no longer has included
 }
 
 // BuildInfo says what the program of a process was built from, as far as the Go
@@ -110,6 +111,9 @@ func (u *Upgrader) Status() Status {
 	if u.upgrade != nil {
 		s.Upgrade = u.ops.step
 	}
+	s.Totals = u.ops.totals
+	s.Totals.Moved += c.moved
+	s.Totals.Cut += c.cut
 	s.Upgrades = append(append([]Report{}, u.ops.history...), u.reports...)
 	s.Upgrades = s.Upgrades[max(0, len(s.Upgrades)-maxReports):]
 	return s

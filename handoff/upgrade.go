@@ -376,8 +376,9 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	}
 	up.report.Outcome = OutcomeCommitted
 	up.report.Open = u.conns.open()
-	u.log.Info("committed", "successor", up.report.Successor.PID, "generation", up.report.Generation, "took", up.report.Durations.Total)
+	u.log.Info("upgrade committed", up.report.fields()...)
 	u.mu.Lock()
+	u.ops.totals.upgraded(up.report.Outcome)
 	u.lingering, u.report = res.Lingering, &up.report
 	u.mu.Unlock()
 	if !u.end(phaseLingering, nil) { // a stop came in between: too late for it
@@ -430,7 +431,14 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	}
 	up.report.Reason = err.Err.Error()
 	u.states.settle(err)
-	u.log.Error("upgrade failed", "error", err)
+	u.mu.Lock()
+	u.ops.totals.upgraded(up.report.Outcome)
+	u.mu.Unlock()
+	fields := up.report.fields()
+	if len(err.Stderr) > 0 {
+		fields = append(fields, "stderr", err.Stderr)
+	}
+	u.log.Error("upgrade failed", fields...)
 	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: &up.report, Err: err})
 }
 
