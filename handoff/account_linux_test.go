@@ -85,11 +85,14 @@ func TestAccount(t *testing.T) {
 					t.Fatalf("Upgrade() = %v, want ErrSuccessorDied", err)
 				}
 			}
-			if got, want := first.Status().Totals, (handoff.Totals{Failed: 2}); got != want {
+			if got, want := first.Status().Totals, (handoff.Totals{Failed: 2}); got == nil || *got != want {
 				t.Errorf("totals of the first = %+v, want %+v", got, want)
 			}
 			cfg.Version, cfg.Logger = "2.0", nil
 			second := newUpgrader(t, cfg)
+			if got := second.Status().Totals; got != nil {
+				t.Errorf("totals of the second before its commit = %+v, want nil", got)
+			}
 			if err := second.Ready(); err != nil {
 				t.Fatal(err)
 			}
@@ -137,12 +140,12 @@ func TestAccount(t *testing.T) {
 			deadline := time.After(10 * time.Second)
 			for { // the account comes right behind the commit
 				st := second.Status()
-				if st.Totals == want && len(st.Upgrades) == 3 {
+				if st.Totals != nil && *st.Totals == want && len(st.Upgrades) == 3 {
 					break
 				}
 				select {
 				case <-deadline:
-					t.Fatalf("the successor has %+v and %d upgrades, want %+v and 3", st.Totals, len(st.Upgrades), want)
+					t.Fatalf("the successor has totals %+v and %d upgrades, want %+v and 3", st.Totals, len(st.Upgrades), want)
 				case <-time.After(5 * time.Millisecond):
 				}
 			}

@@ -28,6 +28,19 @@ func newOperations() *operations {
 	return &operations{started: time.Now(), watches: watches{all: make(map[*watch]struct{})}, learned: make(chan struct{})}
 }
 
+// knows reports whether history and totals are what they will be.
+func (o *operations) knows(successor bool) bool {
+	if !successor {
+		return true
+	}
+	select {
+	case <-o.learned:
+		return true
+	default:
+		return false
+	}
+}
+
 func (o *operations) endLearning() { o.learn.Do(func() { close(o.learned) }) }
 
 // historyPatience bounds how long a new owner waits for what its predecessor
