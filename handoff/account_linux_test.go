@@ -126,6 +126,9 @@ func TestAccount(t *testing.T) {
 					t.Errorf("line %d has took=%v, want nanoseconds", i, lines[i]["took"])
 				}
 			}
+			if lines[0]["commit"] != 0.0 || lines[0]["start"] == 0.0 {
+				t.Errorf("an upgrade that has failed at its start took commit=%v, start=%v, want 0 and more", lines[0]["commit"], lines[0]["start"])
+			}
 			if words, _ := lines[0]["stderr"].([]any); len(words) != 2 || words[1] != "two" {
 				t.Errorf("line of the failure has stderr=%v, want both lines", lines[0]["stderr"])
 			}
@@ -150,5 +153,61 @@ func TestAccount(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAccountRolledBack takes an upgrade back in probation.
+func TestAccountRolledBack(t *testing.T) {
+	t.Parallel()
+	var log jsonLog
+	paused := make(chan struct{})
+	cfg := handoff.Config{
+		ControlSocket: filepath.Join(testenv.ShortDir(t), "c", "s"), Probation: time.Hour,
+		Logger: handoff.SlogLogger(slog.New(slog.NewJSONHandler(&log, nil))),
+		OnEvent: func(e handoff.Event) {
+			if e.Kind == handoff.EventPaused {
+				close(paused)
+			}
+		},
+	}
+	first := newUpgrader(t, cfg)
+	if err := first.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Logger, cfg.OnEvent = nil, nil
+	second := newUpgrader(t, cfg)
+	if err := second.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	<-paused
+	if err := first.Rollback("it looks bad\nand worse"); err != nil {
+		t.Fatal(err)
+	}
+	<-second.Done()
+	if err := second.Err(); !errors.Is(err, handoff.ErrRolledBack) {
+		t.Errorf("Err() of the successor = %v, want ErrRolledBack", err)
+	}
+	deadline := time.After(10 * time.Second)
+	for len(first.Status().Upgrades) == 0 {
+		select {
+		case <-deadline:
+			t.Fatal("the upgrade does not end")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	st := first.Status()
+	r := st.Upgrades[0]
+	if d := r.Durations; r.Outcome != handoff.OutcomeRolledBack || d.Warming <= 0 || d.Probation <= 0 || d.Commit != 0 || d.Total < d.Probation {
+		t.Errorf("account: %+v, want one that was rolled back in probation", r)
+	}
+	if want := (handoff.Totals{RolledBack: 1}); *st.Totals != want {
+		t.Errorf("totals = %+v, want %+v", *st.Totals, want)
+	}
+	lines := log.lines(t, "outcome")
+	if len(lines) != 1 || lines[0]["outcome"] != "rolled-back" {
+		t.Fatalf("lines: %v, want one that tells of the rollback", lines)
+	}
+	if reason, _ := lines[0]["reason"].(string); !strings.Contains(reason, "it looks bad | and worse") {
+		t.Errorf("reason=%q, want the operator's, in one line", reason)
 	}
 }

@@ -25,8 +25,8 @@ type Process struct {
 	Version string `json:"version,omitempty"` // its Config.Version
 }
 
-// Durations are the times that the phases of an upgrade took. A phase that was
-// not reached is zero.
+// Durations are the times that the phases of an upgrade took, the one in which it
+// has failed included. A phase that was not reached is zero.
 type Durations struct {
 	Start     time.Duration `json:"start"`     // from the trigger until the successor said Hello
 	Transfer  time.Duration `json:"transfer"`  // sockets and state
