@@ -10,6 +10,7 @@ import (
 
 // A Source is asked by each scrape. A [handoff.Upgrader] is one.
 type Source interface {
+	// Status is called once by each scrape.
 	Status() handoff.Status
 }
 

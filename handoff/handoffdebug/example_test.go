@@ -1,0 +1,20 @@
+package handoffdebug_test
+
+import (
+	"log"
+	"net/http"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/handoffdebug"
+)
+
+func Example() {
+	up, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, Name: "api"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(handoffdebug.Path, handoffdebug.Handler(up))
+	// Serve mux where only operators get, and http://localhost:6060/debug/baton/
+	// is the page.
+}
