@@ -138,6 +138,11 @@ gauntlet: ## RESTARTS upgrades, or as many as fit into DURATION, under clients a
 	cd integration && $(GO) build -o ../bin/gauntlet ./gauntlet
 	bin/gauntlet -restarts $(if $(filter 0,$(DURATION)),$(RESTARTS),$(if $(filter file,$(origin RESTARTS)),0,$(RESTARTS))) -duration $(DURATION) -seed $(SEED) $(ARGS)
 
+.PHONY: man
+man: ## write the manual pages of the command into man/
+	rm -f man/*.1
+	$(GO) run ./cmd/baton man man
+
 .PHONY: hooks
 hooks: ## have git check staged Go files before each commit
 	git config core.hooksPath .githooks
