@@ -14,7 +14,6 @@ func Example() {
 		log.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(handoffdebug.Path, handoffdebug.Handler(up))
-	// Serve mux where only operators get, and http://localhost:6060/debug/baton/
-	// is the page.
+	mux.Handle(handoffdebug.Path, handoffdebug.Handler(up)) // at /debug/baton/
+	// Serve mux where only operators get.
 }
