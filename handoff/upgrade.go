@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -447,7 +448,7 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	u.mu.Unlock()
 	fields := up.report.fields()
 	if len(err.Stderr) > 0 {
-		fields = append(fields, "stderr", err.Stderr)
+		fields = append(fields, "stderr", strings.Join(err.Stderr, " | "))
 	}
 	u.log.Error("upgrade failed", fields...)
 	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: &up.report, Err: err})
