@@ -121,7 +121,7 @@ func TestUnderWay(t *testing.T) {
 	s.Upgrade = &handoff.Event{Kind: handoff.EventWarming, Report: &handoff.Report{Successor: handoff.Process{PID: 5000, Version: "1.5"}}}
 	_, body := ask(t, handoffdebug.Handler(s), http.MethodGet, handoffdebug.Path+"?refresh=7")
 	for _, want := range []string{
-		`<meta http-equiv="refresh" content="7">`, `href="?"`, "An upgrade is under way", "warming, to 1.5 (pid 5000)", "is cut in 30s", "None yet.",
+		`<meta http-equiv="refresh" content="7">`, `href="?"`, "An upgrade is under way", "the successor prepares itself, to 1.5 (pid 5000)", "is cut in 30s", "None yet.",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page has no %q", want)

@@ -80,7 +80,7 @@ func newView(s *handoff.Status, now time.Time, refresh int) *view {
 		v.Ends = short(s.Remaining)
 	}
 	if u := s.Upgrade; u != nil {
-		v.Step = &step{What: string(u.Kind)}
+		v.Step = &step{What: words(u.Kind)}
 		if u.Report != nil {
 			v.Step.To = process(u.Report.Successor)
 		}
@@ -178,6 +178,23 @@ func built(b handoff.BuildInfo) string {
 		text += " modified"
 	}
 	return strings.TrimSpace(text + " " + b.Go)
+}
+
+// words says what an event means for an upgrade that is under way.
+func words(k handoff.EventKind) string {
+	switch k {
+	case handoff.EventUpgradeStarted:
+		return "a successor is on its way"
+	case handoff.EventTransfer:
+		return "sockets and state are passed on"
+	case handoff.EventWarming:
+		return "the successor prepares itself"
+	case handoff.EventPaused:
+		return "probation, the successor accepts and can still be taken back"
+	case handoff.EventCommitting:
+		return "it commits"
+	}
+	return string(k)
 }
 
 // short is a duration with as much detail as a person needs.

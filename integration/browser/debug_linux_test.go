@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/handoffdebug"
@@ -28,7 +29,7 @@ func upgraded(t *testing.T) string {
 	next := func(version string) *handoff.Upgrader {
 		up, err := handoff.New(&handoff.Config{
 			Name: "shop", Mode: handoff.Takeover, ControlSocket: filepath.Join(dir, "c", "s"), Version: version,
-			Executable: program, Probation: -1, UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{},
+			Executable: program, Probation: -1, LingerTimeout: time.Hour, UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{},
 		})
 		if err != nil {
 			t.Fatal(err)
