@@ -9,7 +9,7 @@ TOOL := $(GO) tool -modfile=internal/tools/go.mod
 # Platforms that `make cross` compiles for, next to the one it runs on.
 CROSS ?= darwin/arm64 freebsd/amd64 windows/amd64 linux/arm linux/386 js/wasm
 # Modules beside the one at the root, with dependencies of their own.
-MODULES := reuseport/ebpf integration
+MODULES := reuseport/ebpf handoff/handoffprom integration
 # Packages that a target works on.
 PKG ?= ./...
 # Time for each fuzz target, rounds of a benchmark, of a soak test, members to drain,
@@ -137,6 +137,11 @@ gauntlet: ## RESTARTS upgrades, or as many as fit into DURATION, under clients a
 	@mkdir -p bin
 	cd integration && $(GO) build -o ../bin/gauntlet ./gauntlet
 	bin/gauntlet -restarts $(if $(filter 0,$(DURATION)),$(RESTARTS),$(if $(filter file,$(origin RESTARTS)),0,$(RESTARTS))) -duration $(DURATION) -seed $(SEED) $(ARGS)
+
+.PHONY: man
+man: ## write the manual pages of the command into man/
+	rm -f man/*.1
+	$(GO) run ./cmd/baton man man
 
 .PHONY: hooks
 hooks: ## have git check staged Go files before each commit

@@ -380,6 +380,7 @@ func (u *Upgrader) succeed() {
 		}
 		return
 	}
+	defer u.ops.endLearning() // nobody else tells
 	if t.Following != nil {
 		u.follow(t.Following, u.lending)
 		return

@@ -67,5 +67,9 @@ func (u *Upgrader) finishReport(r *Report) {
 	if n := len(u.reports); n > 0 {
 		u.reports[n-1] = *r
 	}
-	u.log.Info("linger ended", "took", r.Durations.Linger, "moved", c.moved, "cut", c.cut)
+	fields := []any{"generation", r.Generation, "successor", r.Successor.PID, "took", r.Durations.Linger, "open", r.Open, "moved", r.Moved, "cut", r.Cut}
+	if len(r.CutBy) > 0 {
+		fields = append(fields, "cut_by", r.CutBy)
+	}
+	u.log.Info("linger ended", fields...)
 }

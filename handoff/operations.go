@@ -20,11 +20,25 @@ type operations struct {
 	// Upgrader.mu guards what follows.
 	step     *Event   // the last one of the upgrade that is under way, or of the last one
 	history  []Report // of the predecessors
+	totals   Totals   // of the line, without what became of this process' connections
 	requests int      // that are being answered
 }
 
 func newOperations() *operations {
 	return &operations{started: time.Now(), watches: watches{all: make(map[*watch]struct{})}, learned: make(chan struct{})}
+}
+
+// knows reports whether history and totals are what they will be.
+func (o *operations) knows(successor bool) bool {
+	if !successor {
+		return true
+	}
+	select {
+	case <-o.learned:
+		return true
+	default:
+		return false
+	}
 }
 
 func (o *operations) endLearning() { o.learn.Do(func() { close(o.learned) }) }
@@ -67,12 +81,13 @@ func (u *Upgrader) note(e Event) {
 func (u *Upgrader) tellHistory(l *session.Lingering, last Report) {
 	u.mu.Lock()
 	all := append(append(append([]Report{}, u.ops.history...), u.reports...), last)
+	totals := u.ops.totals
 	u.mu.Unlock()
 	all = all[max(0, len(all)-maxReports):]
 	for ; len(all) > 0; all = all[1:] {
 		b, err := json.Marshal(all)
 		if err == nil && len(b) <= wire.MaxBody {
-			l.Account(wire.Account{Body: b})
+			l.Account(totals.account(b))
 			return
 		}
 	}
@@ -81,6 +96,9 @@ func (u *Upgrader) tellHistory(l *session.Lingering, last Report) {
 // learnHistory hears how the last upgrades of our predecessors went.
 func (u *Upgrader) learnHistory(m wire.Account) {
 	defer u.ops.endLearning()
+	u.mu.Lock()
+	u.ops.totals.learn(m)
+	u.mu.Unlock()
 	var all []Report
 	if err := json.Unmarshal(m.Body, &all); err != nil {
 		u.log.Debug("account of the last upgrades", "error", err) // a mode that we don't know, say
@@ -95,6 +113,8 @@ func (u *Upgrader) learnHistory(m wire.Account) {
 func (u *Upgrader) finishHistory(generation uint64, bye wire.Bye) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.ops.totals.Moved += bye.Moved
+	u.ops.totals.Cut += bye.Cut
 	for i := range u.ops.history {
 		r := &u.ops.history[i]
 		if r.Generation == generation+1 && r.Outcome == OutcomeCommitted {

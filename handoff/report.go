@@ -1,6 +1,8 @@
 package handoff
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/reuseport"
@@ -23,8 +25,8 @@ type Process struct {
 	Version string `json:"version,omitempty"` // its Config.Version
 }
 
-// Durations are the times that the phases of an upgrade took. A phase that was
-// not reached is zero.
+// Durations are the times that the phases of an upgrade took, the one in which it
+// has failed included. A phase that was not reached is zero.
 type Durations struct {
 	Start     time.Duration `json:"start"`     // from the trigger until the successor said Hello
 	Transfer  time.Duration `json:"transfer"`  // sockets and state
@@ -85,6 +87,36 @@ type GroupReport struct {
 	Address string           `json:"address"`
 	Report  reuseport.Report `json:"report"`
 	Error   string           `json:"error,omitempty"`
+}
+
+// fields are the account as the log has it, but for the linger, which is not
+// over when the line is written.
+func (r *Report) fields() []any {
+	d := &r.Durations
+	fields := []any{
+		"outcome", r.Outcome, "mode", r.Mode, "generation", r.Generation,
+		"predecessor", r.Predecessor.PID, "from", r.Predecessor.Version,
+		"successor", r.Successor.PID, "to", r.Successor.Version,
+		"took", d.Total, "start", d.Start, "transfer", d.Transfer, "warming", d.Warming, "probation", d.Probation, "commit", d.Commit,
+		"sockets", r.Sockets, "states", r.States, "queue", r.Queue, "half_open", r.HalfOpen,
+		"accepted_before", r.AcceptedBefore, "accepted_after", r.AcceptedAfter, "open", r.Open,
+	}
+	groups := make([]string, len(r.Groups))
+	for i, g := range r.Groups {
+		groups[i] = strings.TrimSpace(fmt.Sprint(g.Network, " ", g.Address, " ", g.Report.Strategy, " ", oneLine(g.Error)))
+	}
+	if len(groups) > 0 {
+		fields = append(fields, "groups", groups)
+	}
+	if r.Reason != "" {
+		fields = append(fields, "reason", oneLine(r.Reason))
+	}
+	return fields
+}
+
+// oneLine keeps a text from being several lines of a log.
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(c rune) bool { return c == '\n' || c == '\r' }), " | ")
 }
 
 // reports keeps the last few.

@@ -56,6 +56,9 @@ type Status struct {
 	// process, failed ones included, and of its predecessors, as far as those
 	// have told. The linger of a predecessor is in its account when it is over.
 	Upgrades []Report `json:"upgrades"`
+	// Totals are those of the line. nil as long as this process does not know
+	// them: a successor hears them right after its commit.
+	Totals *Totals `json:"totals,omitempty"`
 }
 
 // BuildInfo says what the program of a process was built from, as far as the Go
@@ -109,6 +112,12 @@ func (u *Upgrader) Status() Status {
 	}
 	if u.upgrade != nil {
 		s.Upgrade = u.ops.step
+	}
+	if u.ops.knows(u.successor != nil) {
+		totals := u.ops.totals
+		totals.Moved += c.moved
+		totals.Cut += c.cut
+		s.Totals = &totals
 	}
 	s.Upgrades = append(append([]Report{}, u.ops.history...), u.reports...)
 	s.Upgrades = s.Upgrades[max(0, len(s.Upgrades)-maxReports):]

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +33,9 @@ type upgrade struct {
 	report   Report
 	began    time.Time
 	entered  time.Time // the current phase
-	accepted uint64    // when it began
+	phase    session.Phase
+	paused   bool   // the successor was ready
+	accepted uint64 // when it began
 	child    *child
 	capture  *capture
 	peer     atomic.Int64 // the successor's pid as the kernel names it; 0 before it is known
@@ -336,25 +339,34 @@ func (u *Upgrader) entered(up *upgrade, ph session.Phase) {
 	took := now.Sub(up.entered)
 	up.entered = now
 	d := &up.report.Durations
+	switch up.phase { // which is over: it may be the one in which the upgrade has failed
+	case session.PhaseWaiting:
+		d.Start += took // the wait begins after the start
+	case session.PhaseTransfer:
+		d.Transfer = took
+	case session.PhaseWarming:
+		d.Warming = took
+	case session.PhaseProbation:
+		d.Probation = took
+	case session.PhaseCommitting:
+		d.Commit = took
+	}
+	up.phase = ph
 	switch ph {
 	case session.PhaseTransfer:
-		d.Start = took
 		u.emit(Event{Kind: EventTransfer, Report: &up.report})
 	case session.PhaseWarming:
-		d.Transfer = took
 		if up.capture != nil {
 			up.capture.passed()
 		}
 		u.emit(Event{Kind: EventWarming, Report: &up.report})
 	case session.PhaseProbation:
-		d.Warming = took
+		up.paused = true
 		u.emit(Event{Kind: EventPaused, Report: &up.report})
 	case session.PhaseCommitting:
-		d.Probation = took
 		u.control.gate.pause() // the successor answers there from now on
 		u.emit(Event{Kind: EventCommitting, Report: &up.report})
 	case session.PhaseDone:
-		d.Commit = took
 		d.Total = now.Sub(up.began)
 	}
 }
@@ -376,8 +388,9 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	}
 	up.report.Outcome = OutcomeCommitted
 	up.report.Open = u.conns.open()
-	u.log.Info("committed", "successor", up.report.Successor.PID, "generation", up.report.Generation, "took", up.report.Durations.Total)
+	u.log.Info("upgrade committed", up.report.fields()...)
 	u.mu.Lock()
+	u.ops.totals.upgraded(up.report.Outcome)
 	u.lingering, u.report = res.Lingering, &up.report
 	u.mu.Unlock()
 	if !u.end(phaseLingering, nil) { // a stop came in between: too late for it
@@ -416,7 +429,7 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 		up.drain.failed(res.Parted)
 	}
 	up.report.Outcome = OutcomeFailed
-	if up.report.Durations.Warming > 0 {
+	if up.paused {
 		up.report.Outcome = OutcomeRolledBack
 	}
 	up.report.Durations.Total = time.Since(up.began)
@@ -430,7 +443,14 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	}
 	up.report.Reason = err.Err.Error()
 	u.states.settle(err)
-	u.log.Error("upgrade failed", "error", err)
+	u.mu.Lock()
+	u.ops.totals.upgraded(up.report.Outcome)
+	u.mu.Unlock()
+	fields := up.report.fields()
+	if len(err.Stderr) > 0 {
+		fields = append(fields, "stderr", strings.Join(err.Stderr, " | "))
+	}
+	u.log.Error("upgrade failed", fields...)
 	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: &up.report, Err: err})
 }
 

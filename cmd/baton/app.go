@@ -32,27 +32,19 @@ func newApp(stdout io.Writer) *app {
 	return &app{out: out, screen: terminal.New(stdout, out), sockets: handoff.ControlPath("*")}
 }
 
-// command returns the whole tree of commands.
-func (a *app) command() *cobra.Command {
-	root := &cobra.Command{
-		Use:   "baton",
-		Short: "Replace running servers without losing a connection",
-		Long: `Baton asks a running server that uses package handoff how it goes, replaces it
+// about says what the command is for.
+const about = `Baton asks a running server that uses package handoff how it goes, replaces it
 by its next version, takes that back, or ends it.
 
 NAME is the Name in the server's configuration. Without it, and without --socket,
-it is the only server that this user runs.
+it is the only server that this user runs.`
 
-The exit status tells scripts what happened:
-  0 done                          8 the upgrade has failed
-  1 none of the others            9 the upgrade was rolled back
-  2 wrong usage                  10 the upgrade took too long
-  3 no server                    11 another upgrade is under way
-  4 no server, but its socket    12 not ready, or no upgrade is under way
-  5 not allowed                  13 too late: the upgrade is committed
-  6 not supported by the server  14 doctor has found a problem
-  7 a disk is full               15 the server broke off, or is about to end
-After 8, 9 and 10 the old version serves on.`,
+// command returns the whole tree of commands.
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "baton",
+		Short:         "Replace running servers without losing a connection",
+		Long:          about + "\n\n" + exitText(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -74,7 +66,7 @@ After 8, 9 and 10 the old version serves on.`,
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.PersistentFlags().BoolVar(&a.plain, "plain", false, "no colours, no live progress, also on a terminal")
 	root.PersistentFlags().StringVar(&a.socket, "socket", "", "`path` of the control socket, instead of NAME")
-	root.AddCommand(a.statusCommand(), a.upgradeCommand(), a.rollbackCommand(), a.drainCommand(), a.eventsCommand(), a.doctorCommand())
+	root.AddCommand(a.statusCommand(), a.upgradeCommand(), a.rollbackCommand(), a.drainCommand(), a.eventsCommand(), a.doctorCommand(), a.manCommand())
 	return root
 }
 

@@ -8,6 +8,7 @@
 //	baton events            what has happened, and with --follow what happens
 //	baton doctor            what this machine allows
 //	baton completion SHELL  completions for bash, zsh, fish or powershell
+//	baton man DIR           manual pages, for packages
 //
 // A server is named by the Name of its configuration (baton status api) or by
 // the path of its control socket (--socket). Without either, it is the only one

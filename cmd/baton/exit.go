@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff"
@@ -30,6 +32,45 @@ const (
 	exitProblem     exit = 14
 	exitBrokeOff    exit = 15
 )
+
+// exitTexts says what each exit status means: in the help, in the manual, and, as
+// a test wants it, in doc.go.
+func exitTexts() []struct {
+	exit exit
+	text string
+} {
+	return []struct {
+		exit exit
+		text string
+	}{
+		{exitDone, "done"},
+		{exitOther, "none of the below"},
+		{exitUsage, "wrong usage"},
+		{exitNoServer, "no server: there is no control socket"},
+		{exitStale, "no server: its control socket is left over from one that was killed"},
+		{exitNotAllowed, "not allowed: the server belongs to another user"},
+		{exitUnsupported, "the server is of another version, or its mode can't do that"},
+		{exitNoSpace, "a disk is full"},
+		{exitFailed, "the upgrade has failed; the old version serves on"},
+		{exitRolledBack, "the upgrade was rolled back; the old version serves on"},
+		{exitTimeout, "the upgrade took too long; the old version serves on"},
+		{exitInProgress, "another upgrade is under way"},
+		{exitNotNow, "not now: the server is not ready, or no upgrade is under way"},
+		{exitTooLate, "too late: the upgrade is committed"},
+		{exitProblem, "doctor has found a problem"},
+		{exitBrokeOff, "the server broke off, or is about to end"},
+	}
+}
+
+// exitText is the part of the help that lists them.
+func exitText() string {
+	var b strings.Builder
+	b.WriteString("The exit status tells scripts what happened:")
+	for _, s := range exitTexts() {
+		fmt.Fprintf(&b, "\n  %-3d %s", s.exit, s.text)
+	}
+	return b.String()
+}
 
 // The program's own conditions.
 var (

@@ -27,10 +27,16 @@ func TestMain(m *testing.M) {
 // batonMain is the program itself.
 func batonMain(args []string) { os.Exit(int(run(args, os.Stdout, os.Stderr))) }
 
+// envService has the arguments of a service that was started without any.
+const envService = "BATON_TEST_SERVICE"
+
 // serviceMain is a service that echoes; its arguments are the mode, the time of
 // probation and, if not c/s, the path of the control socket. The file "plan" in its working directory
 // says how the next process fails before Ready.
 func serviceMain(args []string) {
+	if len(args) == 0 {
+		args = strings.Fields(os.Getenv(envService))
+	}
 	if plan, err := os.ReadFile("plan"); err == nil {
 		must(os.Remove("plan"))
 		switch strings.TrimSpace(string(plan)) {

@@ -93,6 +93,9 @@ func (a *app) statusText(st *handoff.Status) string {
 	fmt.Fprintf(&b, "version      %s\n", version(st))
 	fmt.Fprintf(&b, "mode         %v; an upgrade starts %s\n", st.Mode, st.Executable)
 	fmt.Fprintf(&b, "connections  %d accepted, %d open, %d moved, %d cut%s\n", st.Accepted, st.Open, st.Moved, st.Cut, limit(st.Remaining))
+	if t := st.Totals; t != nil {
+		fmt.Fprintf(&b, "upgrades     %d committed, %d rolled back, %d failed, since generation 1\n", t.Committed, t.RolledBack, t.Failed)
+	}
 	if u := st.Upgrade; u != nil {
 		fmt.Fprintf(&b, "upgrade      %s", a.screen.Colour(terminal.Yellow, stepWords(u.Kind)))
 		if u.Report != nil {

@@ -45,6 +45,7 @@ var status = handoff.Status{
 		Process: handoff.Process{PID: 9, Version: "0.9"}, Generation: 1, Open: 4, Moved: 5, Remaining: time.Second,
 	}},
 	Upgrade: &event, Upgrades: []handoff.Report{report},
+	Totals: &handoff.Totals{Committed: 20, RolledBack: 2, Failed: 1, Moved: 50, Cut: 3},
 }
 
 // bodies has one of each body. The golden ones are made of them.

@@ -16,6 +16,7 @@ var (
 	}
 	commandModules = map[string]string{ // for programs alone
 		"github.com/spf13/cobra": "command line of baton",
+		"github.com/spf13/pflag": "the flags of cobra's commands, for the manual",
 	}
 	testModules = map[string]string{
 		"go.uber.org/goleak":              "leak gate",

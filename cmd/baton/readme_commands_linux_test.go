@@ -1,0 +1,116 @@
+package main
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// readmeCommands returns the README's command lines that begin with a word, in
+// blocks and within the text.
+func readmeCommands(t *testing.T, word string) []string {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A span of code may go over the end of a line; a block of Go does not match.
+	found := regexp.MustCompile("(?m)^    ("+word+" .*)$|`("+word+" [^`]*)`").FindAllStringSubmatch(string(readme), -1)
+	var lines []string
+	for _, m := range found {
+		line, _, _ := strings.Cut(m[1]+m[2], " #")
+		lines = append(lines, strings.Join(strings.Fields(line), " "))
+	}
+	return lines
+}
+
+// inRoot runs a program in the folder of the README.
+func inRoot(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir = "../.."
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%q: %v\n%s", cmd.Args, err, out)
+	}
+	return string(out)
+}
+
+// TestReadmeMake has make say what it would do for each of the README's targets,
+// which run by themselves in CI or take their time, and wants it to know the
+// variables.
+func TestReadmeMake(t *testing.T) {
+	t.Parallel()
+	lines := readmeCommands(t, "make")
+	if len(lines) < 3 {
+		t.Fatalf("the README has %q, want more", lines)
+	}
+	for _, line := range lines {
+		const number = "4711" // no default
+		args := strings.Fields(regexp.MustCompile(`=\d+`).ReplaceAllString(line, "="+number))[1:]
+		out := inRoot(t, "make", append([]string{"-n"}, args...)...)
+		if strings.Contains(line, "=") && !strings.Contains(out, number) {
+			t.Errorf("%s: a variable changes nothing:\n%s", line, out)
+		}
+	}
+}
+
+// TestReadmeGo runs the README's go commands: programs with small numbers in the
+// place of theirs, and what is to be installed is only looked at.
+func TestReadmeGo(t *testing.T) {
+	t.Parallel()
+	lines := readmeCommands(t, "go")
+	if len(lines) < 3 {
+		t.Fatalf("the README has %q, want more", lines)
+	}
+	for _, line := range lines {
+		switch args := strings.Fields(line)[1:]; args[0] {
+		case "run":
+			out := inRoot(t, "go", strings.Fields(regexp.MustCompile(` \d+`).ReplaceAllString(strings.Join(args, " "), " 2"))...)
+			if !strings.Contains(out, "result: ") {
+				t.Errorf("%s has no result:\n%s", line, out)
+			}
+		case "install":
+			path, _, latest := strings.Cut(args[1], "@")
+			if name := inRoot(t, "go", "list", "-f", "{{.Name}}", path); name != "main\n" || !latest {
+				t.Errorf("%s: package %q, want main, at a version", line, name)
+			}
+		case "doc":
+			if out := inRoot(t, "go", args...); len(out) < 1000 {
+				t.Errorf("%s printed %q", line, out)
+			}
+		default:
+			t.Errorf("%s: this test does not know how to run it", line)
+		}
+	}
+}
+
+// TestReadmeWords wants what the README's text says of baton to be what baton
+// understands; its blocks are run by TestReadme.
+func TestReadmeWords(t *testing.T) {
+	t.Parallel()
+	lines := readmeCommands(t, "baton")
+	if len(lines) < 8 {
+		t.Fatalf("the README has %q, want more", lines)
+	}
+	for _, line := range lines {
+		root := newApp(io.Discard).command()
+		root.InitDefaultCompletionCmd()
+		root.InitDefaultHelpCmd()
+		root.InitDefaultHelpFlag()
+		cmd, rest, err := root.Find(strings.Fields(line)[1:])
+		if err == nil && cmd == root && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+			t.Errorf("%s: no such command", line)
+		}
+		if err == nil {
+			cmd.InitDefaultHelpFlag()
+			err = cmd.ParseFlags(rest)
+		}
+		if err != nil && !strings.Contains(err.Error(), "help requested") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}

@@ -1,0 +1,22 @@
+// Package handoffdebug shows what [handoff.Upgrader.Status] knows over HTTP: as a
+// page to read, and as the JSON of `baton status --json`.
+//
+//	mux.Handle(handoffdebug.Path, handoffdebug.Handler(up))
+//
+//	/debug/baton/                    the page
+//	/debug/baton/?refresh=5          the page, which loads itself anew every 5 seconds
+//	/debug/baton/status.json         JSON
+//
+// At another path it stands behind [net/http.StripPrefix]:
+//
+//	mux.Handle("/admin/", http.StripPrefix("/admin", handoffdebug.Handler(up)))
+//
+// Nothing can be changed there: it answers GET and HEAD alone. But it tells
+// addresses, versions and paths of programs to whoever asks, and each answer has
+// the Upgrader ask the kernel about its listeners. As with package
+// net/http/pprof, whoever has the server on a public address decides who gets
+// there. The page has no scripts, loads nothing, and follows the light or dark
+// scheme of the reader.
+//
+// Importing the package registers nothing.
+package handoffdebug
