@@ -139,9 +139,9 @@ gauntlet: ## RESTARTS upgrades, or as many as fit into DURATION, under clients a
 	bin/gauntlet -restarts $(if $(filter 0,$(DURATION)),$(RESTARTS),$(if $(filter file,$(origin RESTARTS)),0,$(RESTARTS))) -duration $(DURATION) -seed $(SEED) $(ARGS)
 
 .PHONY: man
-man: ## write the manual pages of the command into man/
-	rm -f man/*.1
-	$(GO) run ./cmd/baton man man
+man: ## write the manual pages of the command into cmd/baton/man/
+	rm -f cmd/baton/man/*.1
+	$(GO) run ./cmd/baton man cmd/baton/man
 
 .PHONY: hooks
 hooks: ## have git check staged Go files before each commit

@@ -18,7 +18,7 @@ import (
 var update = flag.Bool("update", false, "write the manual pages")
 
 // manualDir has the pages for those who don't build them.
-const manualDir = "../../man"
+const manualDir = "man"
 
 // TestManual wants the pages in the repository to be what the command says now.
 func TestManual(t *testing.T) {
