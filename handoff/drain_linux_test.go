@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -406,6 +407,22 @@ func TestDrainForeign(t *testing.T) {
 			s.stop()
 		}
 	})
+	t.Run("another user's sockets", func(t *testing.T) {
+		t.Parallel()
+		testenv.Need(t, "root")
+		up, err := handoff.New(&handoff.Config{Mode: handoff.Drain, ControlSocket: filepath.Join(testenv.ShortDir(t), "c", "s"), UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer up.Close()
+		tcp, udp := socketsOf(t, 65534)
+		if ln, err := up.Listen(t.Context(), "tcp", tcp); !errors.Is(err, handoff.ErrUnsupported) || !errors.Is(err, reuseport.ErrForeign) {
+			t.Errorf("Listen(%s) = %v, %v, want ErrUnsupported and ErrForeign", tcp, ln, err)
+		}
+		if pc, err := up.ListenPacket(t.Context(), "udp", udp); !errors.Is(err, handoff.ErrUnsupported) || !errors.Is(err, reuseport.ErrForeign) {
+			t.Errorf("ListenPacket(%s) = %v, %v, want ErrUnsupported and ErrForeign", udp, pc, err)
+		}
+	})
 	t.Run("another user", func(t *testing.T) {
 		t.Parallel()
 		testenv.Need(t, "root")
@@ -434,6 +451,39 @@ func TestDrainForeign(t *testing.T) {
 		}
 		s.stop()
 	})
+}
+
+// socketsOf makes sockets that others could join, were they the user with this
+// uid.
+func socketsOf(tb testing.TB, uid int) (tcp, udp string) {
+	tb.Helper()
+	lc := net.ListenConfig{Control: reuseport.Control(nil)}
+	lc.SetMultipathTCP(false)
+	done := make(chan error)
+	var ln net.Listener
+	var pc net.PacketConn
+	go func() { // ends with its work
+		runtime.LockOSThread() // for good: the thread is changed, and ends with the goroutine
+		err := unix.Setfsuid(uid)
+		if err == nil {
+			ln, err = lc.Listen(tb.Context(), "tcp", "127.0.0.1:0")
+		}
+		if err == nil {
+			pc, err = lc.ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
+		}
+		done <- err
+	}()
+	err := <-done
+	if ln != nil {
+		tb.Cleanup(func() { _ = ln.Close() })
+	}
+	if pc != nil {
+		tb.Cleanup(func() { _ = pc.Close() })
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ln.Addr().String(), pc.LocalAddr().String()
 }
 
 // addr returns the address of the service's only socket.
@@ -646,48 +696,5 @@ func (g *greeted) once(addr string) {
 	}
 	if err != nil {
 		g.accepted.Add(1)
-	}
-}
-
-// TestDrainLatePacket asks for a UDP socket between Ready and commit: it is bound
-// at once, and usable.
-func TestDrainLatePacket(t *testing.T) {
-	t.Parallel()
-	cfg := handoff.Config{
-		Mode: handoff.Drain, ControlSocket: filepath.Join(testenv.ShortDir(t), "c", "s"), Probation: time.Minute,
-		UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{},
-	}
-	generation := func() *handoff.Upgrader {
-		up, err := handoff.New(&cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = up.Close() })
-		return up
-	}
-	first := generation()
-	old, err := first.ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := first.Ready(); err != nil {
-		t.Fatal(err)
-	}
-	second := generation()
-	if err := second.Ready(); err != nil {
-		t.Fatal(err)
-	}
-	late, err := second.ListenPacket(t.Context(), "udp4", old.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if late.LocalAddr().String() != old.LocalAddr().String() {
-		t.Errorf("late socket has %v, want %v", late.LocalAddr(), old.LocalAddr())
-	}
-	if _, err := late.WriteTo([]byte("x"), old.LocalAddr()); err != nil {
-		t.Errorf("WriteTo() = %v", err)
-	}
-	if err := second.Abort(errors.New("enough")); err != nil {
-		t.Error(err)
 	}
 }

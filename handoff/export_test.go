@@ -50,3 +50,19 @@ func NewTestListener(tb testing.TB, network, address string) *Listener {
 func PauseListener(l *Listener)  { l.gate.pause() }
 func ResumeListener(l *Listener) { l.gate.open() }
 func ShutListener(l *Listener)   { l.gate.shut() }
+
+// AfterJoin calls f when the sockets of u have joined their groups, before its
+// predecessor hears that it is ready. It comes before Ready.
+func AfterJoin(u *Upgrader, f func()) {
+	if u.successor == nil {
+		return
+	}
+	join := u.successor.Join
+	u.successor.Join = func() error {
+		if err := join(); err != nil {
+			return err
+		}
+		f()
+		return nil
+	}
+}

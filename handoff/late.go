@@ -3,8 +3,10 @@ package handoff
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
@@ -85,6 +87,9 @@ func (u *Upgrader) bindPacketLate(ctx context.Context, k key) (*socket, *wire.So
 	if from == nil {
 		lc.Control = reuseport.Control(lc.Control)
 		pc, err := lc.ListenPacket(ctx, k.network, k.address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%w: %w", reuseport.ErrForeign, err)
+		}
 		if err != nil {
 			return nil, nil, err
 		}

@@ -57,7 +57,8 @@ const envSettings = "BATON_TEST_SETTINGS"
 // the file "plan" in its folder.
 type plan struct {
 	// At says where it fails: "start" (before New), "joined" (after New),
-	// "probation" (after Ready), or nowhere.
+	// "listening" (before Ready), "listened" (in Ready, when its sockets have
+	// joined their groups), "probation" (after Ready), or nowhere.
 	At string
 	// How: "exit0", "exit1", "panic", "hang" (does nothing more), "stop" (stops
 	// itself with SIGSTOP), "abort", "unhealthy", "wait" (goes on when the file
@@ -208,6 +209,9 @@ func serviceMain([]string) {
 	}
 	go onRollback(up)
 	p.fail(set.Dir, "listening", up)
+	if p.At == "listened" {
+		handoff.AfterJoin(up, func() { p.fail(set.Dir, p.At, up) })
+	}
 	if err := up.Ready(); err != nil {
 		fail("ready", err)
 	}
