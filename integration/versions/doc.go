@@ -1,0 +1,2 @@
+// Package versions has this tree and older ones hand over to each other.
+package versions
