@@ -153,6 +153,9 @@ func (p *Predecessor) enter(ph Phase) {
 	}
 }
 
+// hungUp is the reason where nothing says more.
+const hungUp = "it hung up without a word"
+
 // loop turns what happens into events until the machine is at its end.
 func (p *Predecessor) loop(arrivals <-chan Arrival) {
 	for !p.state.phase.terminal() {
@@ -167,7 +170,12 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 				p.greet(a)
 				continue
 			}
-			p.gone(nil, "it hung up without a word")
+			if p.Exited == nil {
+				p.gone(nil, hungUp)
+				continue
+			}
+			// Most likely it has ended, and how says more.
+			p.lastWords = time.After(p.Timeouts.Hang / quietTicks)
 		case in, ok := <-inbox:
 			if !ok {
 				if p.conv.garbled() && !p.garbled {
@@ -219,7 +227,7 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 			p.event(offerProbationOver)
 		case <-p.lastWords:
 			p.lastWords = nil
-			p.gone(nil, "")
+			p.gone(nil, hungUp)
 		case <-p.quiet.ticker.C:
 			p.tick()
 		}

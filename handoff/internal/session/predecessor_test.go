@@ -786,6 +786,38 @@ func TestLastWords(t *testing.T) {
 	})
 }
 
+// TestHangsUp has the successor's end of the conversation close before Hello: if
+// its process ends, how it ended is the reason, whichever is heard of first.
+func TestHangsUp(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		ends  bool
+		want  string
+		after time.Duration
+	}{
+		{"and ends", true, "exit status 3", 0},
+		{"and lives", false, "without a word", hang / session.QuietTicks},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				o := newOldSide(t, session.Timeouts{Ready: time.Minute, Hang: hang})
+				arrivals := make(chan session.Arrival)
+				o.startWith(arrivals)
+				close(arrivals)
+				synctest.Wait()
+				if c.ends {
+					o.exited <- errors.New("exit status 3")
+				}
+				res, took := o.wantFailed(session.ReasonDied)
+				wantTook(t, took, c.after)
+				if !strings.Contains(res.Err.Error(), c.want) {
+					t.Errorf("Run() = %v, want %q", res.Err, c.want)
+				}
+			})
+		})
+	}
+}
+
 // TestEngineReady commits by tableflip's word alone.
 func TestEngineReady(t *testing.T) {
 	t.Run("plain tableflip", func(t *testing.T) {
