@@ -62,7 +62,7 @@ type plan struct {
 	At string
 	// How: "exit0", "exit1", "panic", "hang" (does nothing more), "stop" (stops
 	// itself with SIGSTOP), "abort", "unhealthy", "wait" (goes on when the file
-	// "go" is there).
+	// "go" is there), "hold" (the same, and there is no commit meanwhile).
 	How     string
 	Sockets []string // other sockets than settings say
 	Mode    *handoff.Mode
@@ -269,7 +269,7 @@ func (p plan) fail(dir, at string, up *handoff.Upgrader) {
 		if err := up.Abort(errors.New("told to abort")); err != nil {
 			fail("abort", err)
 		}
-	case "wait":
+	case "wait", "hold":
 		say(message{Kind: "waits"})
 		for {
 			if _, err := os.Stat(filepath.Join(dir, "go")); err == nil {

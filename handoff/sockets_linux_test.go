@@ -29,13 +29,18 @@ func TestChangedSockets(t *testing.T) {
 		addrs := s.wait("addrs").Addrs
 		l := newLoad(t, s.set.Dir, map[string]string{"3 unix " + kept: kept, "0 tcp 127.0.0.1:0": addrs["0 tcp 127.0.0.1:0"]})
 		l.run(5)
-		s.plan(plan{Sockets: []string{"tcp 127.0.0.1:0", "unix " + kept, "unix " + added, "tcp " + addrs["1 tcp localhost:0"]}})
+		s.plan(plan{
+			At: "probation", How: "hold",
+			Sockets: []string{"tcp 127.0.0.1:0", "unix " + kept, "unix " + added, "tcp " + addrs["1 tcp localhost:0"]},
+		})
 		s.signal(syscall.SIGUSR2)
 		s.wait("paused")
+		s.wait("waits")
 		// Until commit nothing is gone: the predecessor may need it again.
 		if _, err := os.Lstat(old); err != nil {
 			t.Errorf("unix socket that the successor does not ask for, before commit: %v", err)
 		}
+		s.let()
 		s.wait("committed")
 		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 1 })
 		if _, err := os.Lstat(old); !errors.Is(err, os.ErrNotExist) {
