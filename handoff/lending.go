@@ -69,10 +69,12 @@ func (u *Upgrader) lend() ([]session.Item, func()) {
 	}
 }
 
-// joinGroups has the kernel give our members their share.
+// joinGroups has the kernel give our members their share. Those that are made
+// from then on join where they are made, see add.
 func (u *Upgrader) joinGroups() error {
-	for _, s := range u.table.snapshot() {
+	for _, s := range u.table.joining() {
 		if err := s.join(); err != nil {
+			u.table.notJoined()
 			return fmt.Errorf("handoff: join %s %s: %w", s.entry.Network, s.entry.Bound, explainForeign(err))
 		}
 	}

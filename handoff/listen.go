@@ -272,13 +272,14 @@ func removeStale(k key, err error) bool {
 }
 
 // add puts a socket into the table and has a child of tableflip's inherit it. One
-// that was made late, after Ready, joins its group at once.
+// that was made late, when the others have joined their groups, joins at once.
 func (u *Upgrader) add(s *socket, from *wire.Socket) error {
 	var forget func() error
 	if u.engine != nil && u.cfg.Mode == Inherit {
 		forget = func() error { return u.engine.forget(s) }
 	}
-	if err := u.table.add(s, from, forget); err != nil {
+	joined, err := u.table.add(s, from, forget)
+	if err != nil {
 		return err
 	}
 	if forget != nil {
@@ -286,10 +287,7 @@ func (u *Upgrader) add(s *socket, from *wire.Socket) error {
 			return errors.Join(err, u.table.drop(s))
 		}
 	}
-	u.mu.Lock()
-	starting := u.phase == phaseStarting
-	u.mu.Unlock()
-	if starting {
+	if !joined {
 		return nil
 	}
 	if err := s.join(); err != nil {

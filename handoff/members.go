@@ -18,6 +18,22 @@ func (t *table) keep(it session.Item) {
 	t.loans = append(t.loans, it)
 }
 
+// joining returns the sockets in use, which are to join their groups. Those that
+// are added later join at once.
+func (t *table) joining() []*socket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.joined = true
+	return slices.Clone(t.sockets)
+}
+
+// notJoined takes joining back.
+func (t *table) notJoined() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.joined = false
+}
+
 // hasPackets reports whether a UDP socket is in use.
 func (t *table) hasPackets() bool {
 	return slices.ContainsFunc(t.snapshot(), func(s *socket) bool { return s.pc != nil && inet(&s.entry) })

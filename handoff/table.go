@@ -23,6 +23,7 @@ type table struct {
 	byKey   map[key][]int   // indexes into arrived
 	lent    bool            // TCP and UDP sockets that arrive are the predecessor's members, to be drained
 	loans   []session.Item  // those that were asked for, or whose address is ours
+	joined  bool            // sockets have joined their groups: new ones do so at once
 	gates   gateState       // of new sockets
 	owner   bool            // paths of unix sockets are ours to remove
 	closed  bool
@@ -34,12 +35,13 @@ func newTable() *table {
 
 // add puts a socket into the table and sets its gate as the others' are. from
 // is the entry under which it came, or nil; forget, if not nil, is called when
-// its user closes it. It takes ownership of s.
-func (t *table) add(s *socket, from *wire.Socket, forget func() error) error {
+// its user closes it. It takes ownership of s, and reports whether the sockets
+// have joined their groups already.
+func (t *table) add(s *socket, from *wire.Socket, forget func() error) (joined bool, err error) {
 	t.mu.Lock()
 	if t.closed {
 		t.mu.Unlock()
-		return errors.Join(ErrClosed, s.release())
+		return false, errors.Join(ErrClosed, s.release())
 	}
 	defer t.mu.Unlock()
 	k := keyOf(&s.entry)
@@ -64,7 +66,7 @@ func (t *table) add(s *socket, from *wire.Socket, forget func() error) error {
 	if s.gate != nil && t.gates != gatePaused {
 		s.gate.set(t.gates)
 	}
-	return nil
+	return t.joined, nil
 }
 
 // nextShard returns the number that the next socket with k gets.

@@ -1,0 +1,120 @@
+package handoff_test
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
+)
+
+// drainLine returns what makes the processes of a service in mode Drain, all of
+// them in this one.
+func drainLine(tb testing.TB) func() *handoff.Upgrader {
+	cfg := handoff.Config{
+		Mode: handoff.Drain, ControlSocket: filepath.Join(testenv.ShortDir(tb), "c", "s"), Probation: time.Minute,
+		UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{},
+	}
+	return func() *handoff.Upgrader {
+		up, err := handoff.New(&cfg)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		tb.Cleanup(func() { _ = up.Close() })
+		return up
+	}
+}
+
+// TestDrainLatePacket asks for a UDP socket between Ready and commit: it is bound
+// at once, and usable.
+func TestDrainLatePacket(t *testing.T) {
+	t.Parallel()
+	generation := drainLine(t)
+	first := generation()
+	old, err := first.ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	second := generation()
+	if err := second.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	late, err := second.ListenPacket(t.Context(), "udp4", old.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if late.LocalAddr().String() != old.LocalAddr().String() {
+		t.Errorf("late socket has %v, want %v", late.LocalAddr(), old.LocalAddr())
+	}
+	if _, err := late.WriteTo([]byte("x"), old.LocalAddr()); err != nil {
+		t.Errorf("WriteTo() = %v", err)
+	}
+	if err := second.Abort(errors.New("enough")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDrainListenWhileReady asks for sockets while Ready is at work: they join
+// their groups like those of before and of after.
+func TestDrainListenWhileReady(t *testing.T) {
+	t.Parallel()
+	generation := drainLine(t)
+	first := generation()
+	oldLn, err := first.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldPC, err := first.ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	second := generation()
+	var own *handoff.Listener // on an address that nobody else has
+	var pc *handoff.PacketConn
+	handoff.AfterJoin(second, func() {
+		if own, err = second.Listen(t.Context(), "tcp4", "127.66.8.9:0"); err != nil {
+			t.Error(err)
+		}
+		if _, err = second.Listen(t.Context(), "tcp4", oldLn.Addr().String()); err != nil {
+			t.Error(err)
+		}
+		if pc, err = second.ListenPacket(t.Context(), "udp4", oldPC.LocalAddr().String()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := second.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+	if got := listeners(t, oldLn.Addr().String()); len(got) != 2 {
+		t.Errorf("%d sockets listen on the old address, want 2", len(got))
+	}
+	if _, err := pc.WriteTo([]byte("x"), oldPC.LocalAddr()); err != nil {
+		t.Errorf("WriteTo() = %v", err)
+	}
+	c, err := net.Dial("tcp4", own.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if a, err := own.Accept(); err != nil {
+		t.Error(err)
+	} else {
+		_ = a.Close() // it has said nothing
+	}
+	if err := second.Abort(errors.New("enough")); err != nil {
+		t.Error(err)
+	}
+}
