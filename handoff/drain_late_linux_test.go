@@ -82,7 +82,7 @@ func TestDrainListenWhileReady(t *testing.T) {
 	var own *handoff.Listener // on an address that nobody else has
 	var pc *handoff.PacketConn
 	handoff.AfterJoin(second, func() {
-		if own, err = second.Listen(t.Context(), "tcp4", "127.0.0.1:0"); err != nil {
+		if own, err = second.Listen(t.Context(), "tcp4", "127.66.8.9:0"); err != nil {
 			t.Error(err)
 		}
 		if _, err = second.Listen(t.Context(), "tcp4", oldLn.Addr().String()); err != nil {

@@ -427,20 +427,7 @@ func TestDrainForeign(t *testing.T) {
 		t.Parallel()
 		testenv.Need(t, "root")
 		s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0"}})
-		if err := os.Chmod(s.set.Dir, 0o777); err != nil {
-			t.Fatal(err)
-		}
-		cmd := s.command()
-		program, err := os.ReadFile(cmd.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd.Path = filepath.Join(s.set.Dir, "program") // where others can reach it
-		if err := os.WriteFile(cmd.Path, program, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		s.startCommand(cmd)
+		s.startCommand(s.commandAs(65534))
 		s.wait("owner")
 		o := s.outsider(handoff.Drain)
 		if m := o.wait("new"); !strings.Contains(m.Err, "uid") {
@@ -654,19 +641,21 @@ type greeted struct {
 func newGreeted(tb testing.TB, addr string, clients int) *greeted {
 	g := &greeted{askers: newAskers(tb)}
 	for range clients {
-		g.wg.Go(func() { // ends with stop
-			for {
-				select {
-				case <-g.quit:
-					return
-				default:
-					g.once(addr)
-				}
-			}
-		})
+		g.wg.Go(func() { g.loop(addr) }) // ends with stop
 	}
 	tb.Cleanup(g.stop)
 	return g
+}
+
+func (g *greeted) loop(addr string) {
+	for {
+		select {
+		case <-g.quit:
+			return
+		default:
+			g.once(addr)
+		}
+	}
 }
 
 func (g *greeted) once(addr string) {

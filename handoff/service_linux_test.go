@@ -24,6 +24,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/netlab"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 	"github.com/seed-11c92bf9/baton/reuseport"
@@ -454,6 +455,7 @@ func echoPackets(up *handoff.Upgrader, pc *handoff.PacketConn) {
 type service struct {
 	tb      testing.TB
 	set     settings
+	netns   *netlab.Namespace // of its processes; nil means the test's
 	cmd     *exec.Cmd
 	log     *logBuffer
 	mu      sync.Mutex
@@ -508,6 +510,26 @@ func (s *service) commandFor(helper string) *exec.Cmd {
 	return cmd
 }
 
+// commandAs is command for another user, whom it gives the folder.
+func (s *service) commandAs(uid uint32) *exec.Cmd {
+	s.tb.Helper()
+	if err := os.Chmod(s.set.Dir, 0o777); err != nil {
+		s.tb.Fatal(err)
+	}
+	cmd := s.command()
+	program, err := os.ReadFile(cmd.Path)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	cmd.Path = filepath.Join(s.set.Dir, "program") // where others can reach it
+	if err := os.WriteFile(cmd.Path, program, 0o755); err != nil {
+		s.tb.Fatal(err)
+	}
+	cmd.Args[0] = cmd.Path // its successors are the same program
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	return cmd
+}
+
 // start starts the first process and waits until it owns its sockets.
 func (s *service) start() *service {
 	s.tb.Helper()
@@ -530,7 +552,12 @@ func (s *service) startCommand(cmd *exec.Cmd) {
 		s.tb.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = w, logW
-	if err := cmd.Start(); err != nil {
+	if s.netns != nil {
+		s.netns.Do(func() { err = cmd.Start() })
+	} else {
+		err = cmd.Start()
+	}
+	if err != nil {
 		s.tb.Fatal(err)
 	}
 	_, _ = w.Close(), logW.Close()
