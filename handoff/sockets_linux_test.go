@@ -141,6 +141,21 @@ func freePort(tb testing.TB) string {
 // listeners returns the inodes of the sockets that listen on a loopback address.
 func listeners(tb testing.TB, addr string) []string {
 	tb.Helper()
+	// The kernel's table is read in pieces, and may change between two of them.
+	last := readListeners(tb, addr)
+	for range 100 {
+		now := readListeners(tb, addr)
+		if slices.Equal(now, last) {
+			return now
+		}
+		last = now
+	}
+	tb.Fatalf("the listening sockets at %s change all the time: %v", addr, last)
+	return nil
+}
+
+func readListeners(tb testing.TB, addr string) []string {
+	tb.Helper()
 	a, err := net.ResolveTCPAddr("tcp4", addr)
 	if err != nil {
 		tb.Fatal(err)
