@@ -115,6 +115,13 @@ func onThread(f func()) {
 	go func() { // ends with f
 		defer close(done)
 		runtime.LockOSThread() // never unlocked
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread does not end, and its namespace is that of
+			// /proc/self/net. While it is locked here, f gets another one.
+			onThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
 		f()
 	}()
 	<-done

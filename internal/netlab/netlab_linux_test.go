@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -83,5 +84,23 @@ func TestDoAs(t *testing.T) {
 		if uid := os.Getuid(); uid == 65534 {
 			t.Fatal("another thread has the uid of DoAs")
 		}
+	}
+}
+
+// The test's own namespace stays what it is, also for the main thread.
+func TestMainThread(t *testing.T) {
+	testenv.Need(t, "netns")
+	before, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := netlab.NewNamespace(t)
+	var wg sync.WaitGroup
+	for range 300 { // without the care it takes, most runs come to the main thread
+		wg.Go(func() { n.Do(func() {}) })
+	}
+	wg.Wait()
+	if after, err := os.Readlink("/proc/self/ns/net"); err != nil || after != before {
+		t.Errorf("the main thread is in %s, %v, want %s", after, err, before)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -38,12 +37,11 @@ func mptcp() error {
 }
 
 func netns() error {
-	errs := make(chan error)
-	go func() { // ends after one send, and its thread with it
-		runtime.LockOSThread() // for good: the thread is in another namespace
-		errs <- os.NewSyscallError("unshare(CLONE_NEWNET)", unix.Unshare(unix.CLONE_NEWNET))
-	}()
-	return <-errs
+	// Not by unshare(2) on a thread: that could be the main one, which does not
+	// end, and whose namespace is that of /proc/self/net.
+	cmd := exec.Command("true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	return cmd.Run()
 }
 
 // pidfd takes a duplicate of its own descriptor, as a stranger would: a process
