@@ -446,21 +446,14 @@ func socketsOf(tb testing.TB, uid int) (tcp, udp string) {
 	tb.Helper()
 	lc := net.ListenConfig{Control: reuseport.Control(nil)}
 	lc.SetMultipathTCP(false)
-	done := make(chan error)
-	var ln net.Listener
-	var pc net.PacketConn
-	go func() { // ends with its work
-		runtime.LockOSThread() // for good: the thread is changed, and ends with the goroutine
-		err := unix.Setfsuid(uid)
-		if err == nil {
-			ln, err = lc.Listen(tb.Context(), "tcp", "127.0.0.1:0")
-		}
-		if err == nil {
-			pc, err = lc.ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
-		}
-		done <- err
-	}()
-	err := <-done
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Setfsuid(uid); err != nil { // of this thread
+		tb.Fatal(err)
+	}
+	ln, lerr := lc.Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	pc, perr := lc.ListenPacket(tb.Context(), "udp", "127.0.0.1:0")
+	err := errors.Join(lerr, perr, unix.Setfsuid(os.Geteuid()))
 	if ln != nil {
 		tb.Cleanup(func() { _ = ln.Close() })
 	}

@@ -1,7 +1,10 @@
 package handoff
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
@@ -79,4 +82,26 @@ func (u *Upgrader) joinGroups() error {
 		}
 	}
 	return nil
+}
+
+// unsteer takes the steering off our groups, in which other processes may have
+// members: one that was killed while it drained has left its program behind, and
+// a program knows nothing of a new member. Where somebody steers or drains at
+// this moment it does nothing: he takes the program off himself at his end.
+//
+// The first process of a line does it; a successor does it by draining its
+// predecessor's members.
+func (u *Upgrader) unsteer() {
+	now, cancel := context.WithCancel(context.Background())
+	cancel() // to wait for nobody's turn
+	members := slices.DeleteFunc(u.table.snapshot(), func(s *socket) bool { return !inet(&s.entry) })
+	for _, sockets := range crowds(members) {
+		c, err := newCrowd(context.Background(), sockets)
+		if err == nil {
+			err = errors.Join(c.shun(now), c.close()) // nobody; duplicates
+		}
+		if err != nil {
+			u.log.Debug("take steering off", "address", sockets[0].entry.Bound, "error", err)
+		}
+	}
 }

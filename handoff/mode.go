@@ -23,6 +23,10 @@ const (
 	// A TCP socket listens from Ready on, in the first process too, so a start
 	// that is slow, or fails, never holds a connection. A UDP socket of a
 	// successor is bound at Ready. MPTCP is off: the kernel can't steer it.
+	//
+	// The groups are left to the kernel's own choice (reuseport's Hash) but while
+	// somebody leaves them. A process that is killed while it leaves can't put
+	// that back; the first process of a line does it at Ready, and each upgrade.
 	Drain
 )
 

@@ -191,7 +191,11 @@ func (u *Upgrader) Ready() error {
 		return err
 	}
 	u.open()
-	return u.own()
+	err = u.own()
+	if u.cfg.Mode == Drain {
+		u.unsteer()
+	}
+	return err
 }
 
 // open lets Accept return connections.

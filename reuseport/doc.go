@@ -43,8 +43,14 @@
 // A process that is killed while a member leaves takes nothing along but what it
 // had accepted and what waited in its own queues. The program that it may leave
 // behind names places of members that live, or none, and then the kernel
-// chooses; members that join later get nothing until somebody steers:
-// Group.Steer(ctx, Hash()) takes any program off.
+// chooses: nothing is lost. But members that join later get nothing, nor may one
+// that was there get anything, until somebody of the group steers, or drains a
+// member: that replaces the program. The kernel does not tell whether a program
+// is one that was left behind, or one that somebody wants ([Weights], [CPU], an
+// eBPF program), so nobody here takes it off unasked. A process that knows can do
+// so when it has joined: Group.Steer(ctx, Hash()) takes any program off, in its
+// turn, and with a context that has ended only if nobody is leaving. Mode Drain
+// of package handoff does that.
 //
 // # Systems
 //

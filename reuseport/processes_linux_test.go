@@ -2,6 +2,7 @@ package reuseport_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -195,6 +196,43 @@ func TestKilledInDrain(t *testing.T) {
 	if r, err := g.Members()[0].Drain(ctx); err != nil || r.LossPossible {
 		t.Errorf("Drain after the kill: %+v, %v", r, err)
 	}
+}
+
+// Steer with a context that has ended takes no turn but one that is free.
+func TestSteerWithoutWaiting(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	check := func(network string, steer, other func(context.Context, reuseport.Steering) error, away reuseport.Member) {
+		t.Helper()
+		if err := steer(ctx, reuseport.Away(away)); err != nil {
+			t.Fatal(err)
+		}
+		if err := other(ended, reuseport.Hash()); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: Steer() while another group's is Away = %v, want context.Canceled", network, err)
+		}
+		if err := steer(ctx, reuseport.Hash()); err != nil {
+			t.Fatal(err)
+		}
+		if err := other(ended, reuseport.Hash()); err != nil {
+			t.Errorf("%s: Steer() when nobody has the turn = %v", network, err)
+		}
+	}
+	tcp := group(t, "tcp4", "127.66.32.5:0", 2)
+	check("tcp", tcp.Steer, group(t, "tcp4", tcp.Addr().String(), 1).Steer, tcp.Members()[0])
+
+	var udp []*reuseport.PacketGroup
+	address := "127.66.32.5:0"
+	for range 2 {
+		g, err := reuseport.ListenPacketGroup(ctx, "udp4", address, &reuseport.Config{Members: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = g.Close() })
+		udp, address = append(udp, g), g.Members()[0].LocalAddr().String()
+	}
+	check("udp", udp[0].Steer, udp[1].Steer, udp[0].Members()[0])
 }
 
 // The last member of a process takes the program off when it leaves: members
