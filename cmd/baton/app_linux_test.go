@@ -24,7 +24,8 @@ const linger = 20 * time.Second
 // appMain is an app below baton run. Its argument says of which kind it is:
 //
 //	plain             knows LISTEN_FDS and NOTIFY_SOCKET alone
-//	inherit, takeover uses package handoff, with the control socket c/s
+//	inherit, takeover uses package handoff, with the control socket c/s; a second
+//	                  argument is its time of probation
 //
 // It serves package load's questions on its first socket. The file "plan" in its
 // working directory says how the next process fails before it is ready, the file
@@ -54,6 +55,10 @@ func appMain(args []string) {
 	}
 	cfg := &handoff.Config{ControlSocket: "c/s", Version: version, Probation: 20 * time.Millisecond, LingerTimeout: linger}
 	must(cfg.Mode.UnmarshalText([]byte(args[0])))
+	if len(args) > 1 {
+		cfg.Probation, err = time.ParseDuration(args[1])
+		must(err)
+	}
 	up, err := handoff.New(cfg)
 	must(err)
 	ln, err := up.ListenNamed(context.Background(), "web", "tcp", "127.0.0.1:0")

@@ -107,38 +107,3 @@ func (s *Supervisor) killGroup(g *generation) {
 	}
 	_ = unix.Kill(-g.pgid, unix.SIGKILL) // there may be nobody
 }
-
-// adopt takes a process that the app has started for its main process, as g, its
-// main process so far, says (MAINPID=): it has upgraded itself.
-func (s *Supervisor) adopt(g *generation, pid int) {
-	if s.byPID[pid] != nil {
-		return // it is ours: the conversation is over
-	}
-	if pgid, err := unix.Getpgid(pid); err != nil || pgid != g.pgid || g != s.serving {
-		s.log.Warn("a main process that is none of the app's", "generation", g.number, "pid", g.pid, "main", pid)
-		return
-	}
-	n := &generation{number: s.number(), pid: pid, pgid: g.pgid, began: time.Now(), served: time.Now(), spoke: true}
-	var err error
-	n.unwatch, err = watch(pid, func() { s.todo.add(func() { s.lost(n) }) })
-	if err != nil {
-		s.log.Warn("the app's new main process can't be watched", "pid", pid, "error", err)
-		return
-	}
-	s.byPID[pid] = n
-	s.serving = n
-	g.leaving = true
-	s.log.Info("the app has upgraded itself", "generation", n.number, "pid", pid, "predecessor", g.pid)
-	if s.stopping {
-		s.terminate(n, "stop")
-	}
-}
-
-// lost is told that a process that was adopted has ended. If its parent has ended
-// before, it is our child by now, and reap knows more.
-func (s *Supervisor) lost(g *generation) {
-	s.reap()
-	if s.byPID[g.pid] == g {
-		s.ended(g, "ended, its parent knows how", false)
-	}
-}

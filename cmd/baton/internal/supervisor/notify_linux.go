@@ -108,6 +108,9 @@ func (s *Supervisor) heard(n news) {
 	defer fdx.Close(n.fds...)
 	g := s.sender(n.pid)
 	if g == nil {
+		if s.introduced(n) {
+			return
+		}
 		s.log.Debug("a notification of a stranger", "pid", n.pid)
 		return
 	}

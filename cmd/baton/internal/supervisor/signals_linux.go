@@ -64,6 +64,10 @@ func (s *Supervisor) stop(why string) {
 	if s.again != nil {
 		s.again.Stop()
 	}
+	if s.heirOf != nil {
+		s.killGroup(s.heirOf)
+		s.heirOf = nil
+	}
 	for _, g := range s.byPID {
 		switch {
 		case g.kill != nil:

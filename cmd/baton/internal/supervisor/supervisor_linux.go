@@ -32,6 +32,7 @@ type Supervisor struct {
 	last    int                 // number of the last generation
 	serving *generation         // the one that is ready
 	coming  *generation         // the one that is to be
+	heirOf  *generation         // has died, and has left somebody who may take its place
 	asked   bool                // for an upgrade, when the one under way is over
 	asking  bool                // the app upgrades itself, because we have asked it
 
@@ -140,7 +141,7 @@ func (s *Supervisor) start() {
 		g.pid, err = s.spawn(g.number)
 	}
 	if err != nil {
-		s.notStarted(err)
+		s.notStarted(g, err)
 		return
 	}
 	g.pgid = g.pid
@@ -151,14 +152,14 @@ func (s *Supervisor) start() {
 
 // notStarted gives up where the app has never run, and where it is gone in an
 // upgrade goes on with what there is.
-func (s *Supervisor) notStarted(err error) {
+func (s *Supervisor) notStarted(g *generation, err error) {
 	switch {
 	case s.serving != nil:
 		s.failed(err.Error())
 	case errors.Is(err, ErrStart) && s.last == 1:
 		s.finish(err)
 	default: // it may come back: somebody installs it at this moment
-		s.down(err.Error(), false)
+		s.down(g, err.Error(), false)
 	}
 }
 
@@ -220,7 +221,8 @@ func (s *Supervisor) ended(g *generation, how string, clean bool) {
 		level = hclog.Warn
 	}
 	s.log.Log(level, "ended", "generation", g.number, "pid", g.pid, "status", how, "after", time.Since(g.began).Round(time.Millisecond))
-	if !clean || s.stopping {
+	heirs := g == s.serving && s.coming == nil && !clean && g.spoke && !s.stopping && s.leaves(g)
+	if !heirs && (!clean || s.stopping) {
 		s.killGroup(g) // what it has left would go on to serve, badly
 	}
 	wasServing, wasComing := g == s.serving, g == s.coming
@@ -235,21 +237,23 @@ func (s *Supervisor) ended(g *generation, how string, clean bool) {
 		s.over = len(s.byPID) == 0
 	case wasComing && s.serving != nil:
 		s.failed("it has ended before it was ready: " + how)
+	case heirs:
+		s.awaitHeir(g, how)
 	case wasServing && s.coming != nil:
 		s.log.Warn("the app has ended in an upgrade: its successor is awaited", "generation", s.coming.number, "pid", s.coming.pid)
 	case wasComing, wasServing, g.givenUp != "" && s.coming == nil && s.serving == nil:
-		if !g.served.IsZero() && time.Since(g.served) >= s.cfg.RestartReset {
-			s.backoff.reset()
-		}
 		if g.givenUp != "" {
 			how, clean = g.givenUp, false
 		}
-		s.down(how, clean)
+		s.down(g, how, clean)
 	}
 }
 
 // down does what the policy says when no generation is left to serve.
-func (s *Supervisor) down(how string, clean bool) {
+func (s *Supervisor) down(g *generation, how string, clean bool) {
+	if !g.served.IsZero() && time.Since(g.served) >= s.cfg.RestartReset {
+		s.backoff.reset()
+	}
 	switch {
 	case s.cfg.Restart == RestartAlways, s.cfg.Restart == RestartOnFailure && !clean:
 		s.restart(how)
