@@ -1,9 +1,28 @@
 package main
 
 import (
+	"net"
 	"syscall"
 	"testing"
+	"time"
 )
+
+// free waits until nobody has an address: who was killed closes its descriptors a
+// moment after it has ended for all others.
+func free(t *testing.T, address string) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; {
+		ln, err := net.Listen("tcp", address)
+		if err == nil {
+			_ = ln.Close() // nobody has dialled
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+		<-time.After(5 * time.Millisecond) // no event tells of it
+	}
+}
 
 // TestRunKilled kills baton run at each step: the kernel has the app end, and the
 // next baton run finds its address free.
@@ -42,8 +61,8 @@ func TestRunKilled(t *testing.T) {
 				address := r.address()
 				reach(r)
 				r.signal(syscall.SIGKILL)
-				r.wait()
 				gone(t, r.dir)
+				free(t, address)
 				again := runApp(t, nil, []string{"--ready-notify", "--listen", "web=tcp://" + address}, goApp(t, kind)...)
 				again.await("ready")
 				again.stop()

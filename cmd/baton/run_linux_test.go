@@ -25,13 +25,14 @@ func TestRunUpgrades(t *testing.T) {
 				p.more(200)
 				r.write("version", version)
 				r.signal(syscall.SIGUSR2)
+				done := "upgraded"
 				if kind == "inherit" {
-					r.await("the app has upgraded itself")
-				} else {
-					r.await("upgraded")
+					done = "the app has upgraded itself"
 				}
+				// The predecessor, whose connections were served to their end, may be
+				// done before its successor has told of itself.
+				r.awaitAll(done, "ended")
 				p.until(version, func(s load.Stats) bool { return s.AnsweredLast == version })
-				r.await("ended") // its predecessor, whose connections were served to their end
 			}
 			p.until("connections served across an upgrade", func(s load.Stats) bool { return s.Crossed > 0 })
 			s := p.clean()

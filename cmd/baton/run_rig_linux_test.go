@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -106,20 +107,34 @@ func (r *running) await(message string) line {
 
 func (r *running) awaitLine(message string, is func(line) bool) line {
 	r.t.Helper()
+	return r.awaitAny(func(l line) bool { return l.Message == message && is(l) }, message)
+}
+
+func (r *running) awaitAny(is func(line) bool, what string) line {
+	r.t.Helper()
 	timer := time.NewTimer(2 * patience)
 	defer timer.Stop()
 	for {
 		select {
 		case l, ok := <-r.lines:
 			if !ok {
-				r.t.Fatalf("baton run has ended without %q", message)
+				r.t.Fatalf("baton run has ended without %q", what)
 			}
-			if l.Message == message && is(l) {
+			if is(l) {
 				return l
 			}
 		case <-timer.C:
-			r.t.Fatalf("baton run has not said %q", message)
+			r.t.Fatalf("baton run has not said %q", what)
 		}
+	}
+}
+
+// awaitAll waits for lines with these messages, in any order.
+func (r *running) awaitAll(messages ...string) {
+	r.t.Helper()
+	for len(messages) > 0 {
+		l := r.awaitAny(func(l line) bool { return slices.Contains(messages, l.Message) }, fmt.Sprint(messages))
+		messages = slices.DeleteFunc(messages, func(m string) bool { return m == l.Message })
 	}
 }
 
@@ -235,15 +250,19 @@ func (p *pressed) clean() load.Stats {
 	return s
 }
 
-// gone waits until no process of the app's or of baton's is left.
-func gone(t *testing.T, dir string) {
+// gone waits until no process of the app's or of baton's is left but these.
+func gone(t *testing.T, dir string, but ...int) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; {
 		left := 0
 		files, _ := filepath.Glob("/proc/[0-9]*/environ") // the pattern is right
 		for _, file := range files {
+			var pid int
 			env, err := os.ReadFile(file)
 			if err == nil && strings.Contains(string(env), "BATON_TEST_SCRIPT="+dir+"\x00") {
+				if _, err := fmt.Sscanf(file, "/proc/%d/", &pid); err == nil && slices.Contains(but, pid) {
+					continue
+				}
 				left++
 			}
 		}

@@ -36,13 +36,11 @@ func TestRunSelfUpgrade(t *testing.T) {
 			}
 			p.more(100)
 			p.clean()
-			r.awaitLine("ended", func(l line) bool { return l.PID == report.Predecessor.PID })
+			gone(t, r.dir, report.Successor.PID, r.cmd.Process.Pid)
 			if err := syscall.Kill(l.PID, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			if again := r.awaitLine("ended", func(line) bool { return true }); again.PID != l.PID {
-				t.Errorf("%d has ended, want %d", again.PID, l.PID)
-			}
+			r.awaitLine("ended", func(again line) bool { return again.PID == l.PID })
 			r.await("ready") // it was started again
 			r.stop()
 			gone(t, r.dir)

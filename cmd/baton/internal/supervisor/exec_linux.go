@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,23 +25,33 @@ const firstFD = 3
 // Exec is the life of a process between fork and exec: it learns its process ID,
 // which LISTEN_PID must be, and becomes the app. Go can run no code of its own
 // between the two, so that this takes an exec more. args is what follows ExecArg:
-// the number of the descriptor for the errno of an exec that fails, the program,
-// its path and its arguments. Exec returns only if that fails, the exit status.
+// the numbers of the descriptor for the errno of an exec that fails, of our parent
+// and of the signal that we want when it ends, the program's path, its name and its
+// arguments. Exec returns only if that fails, the exit status.
 func Exec(args []string) int {
-	if len(args) < 3 {
+	var numbers [3]int
+	if len(args) < len(numbers)+2 {
 		fmt.Fprintln(os.Stderr, "baton: "+ExecArg+" is for baton run alone")
 		return 2
 	}
-	report, err := strconv.Atoi(args[0])
-	if err != nil {
-		return 2
+	for i := range numbers {
+		var err error
+		if numbers[i], err = strconv.Atoi(args[i]); err != nil {
+			return 2
+		}
 	}
+	report, parent, sig := numbers[0], numbers[1], numbers[2]
 	unix.CloseOnExec(report) // its end without a word says that the exec was done
+	// The signal belongs to a thread: that of the one that calls execve is left.
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(sig), 0, 0, 0); err != nil || os.Getppid() != parent {
+		return 127 // the parent has ended before
+	}
 	env := withoutEnv(os.Environ(), "LISTEN_PID")
 	if report > firstFD { // there are sockets
 		env = append(env, "LISTEN_PID="+strconv.Itoa(os.Getpid()))
 	}
-	err = syscall.Exec(args[1], args[2:], env)
+	err := syscall.Exec(args[len(numbers)], args[len(numbers)+1:], env)
 	var errno syscall.Errno
 	errors.As(err, &errno)
 	_, _ = unix.Write(report, binary.NativeEndian.AppendUint32(nil, uint32(errno))) // or it is killed unheard
@@ -49,8 +60,8 @@ func Exec(args []string) int {
 
 // spawn starts the app with the sockets and waits until it is executed. It returns
 // its process ID, which is also that of its process group. The calling goroutine's
-// thread must live for as long as the app should: the kernel tells the app when it
-// ends (PR_SET_PDEATHSIG(2const)).
+// thread must live for as long as the app should: the kernel sends the app the stop
+// signal when it ends (PR_SET_PDEATHSIG(2const)).
 func (s *Supervisor) spawn(generation int) (int, error) {
 	path, err := exec.LookPath(s.cfg.Args[0])
 	if err != nil {
@@ -65,12 +76,14 @@ func (s *Supervisor) spawn(generation int) (int, error) {
 	for _, fd := range s.sockets.fds {
 		files = append(files, uintptr(fd))
 	}
-	argv := append([]string{"baton", ExecArg, strconv.Itoa(len(files)), path}, s.cfg.Args...)
+	argv := append([]string{
+		"baton", ExecArg, strconv.Itoa(len(files)), strconv.Itoa(os.Getpid()), strconv.Itoa(int(s.stopSignal)), path,
+	}, s.cfg.Args...)
 	files = append(files, uintptr(report[1]))
 	// The very program that runs, also when its file was replaced meanwhile.
 	pid, _, err := syscall.StartProcess("/proc/self/exe", argv, &syscall.ProcAttr{
 		Env: s.environment(generation), Files: files,
-		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: s.stopSignal},
+		Sys: &syscall.SysProcAttr{Setpgid: true},
 	})
 	_ = fdx.Close(report[1])
 	if err != nil {

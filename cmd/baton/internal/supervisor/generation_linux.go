@@ -14,6 +14,7 @@ type generation struct {
 	number int
 	pid    int
 	pgid   int
+	after  int // process ID of the one that served when it was started; 0 for none
 
 	began  time.Time
 	served time.Time // since when it is ready; zero before

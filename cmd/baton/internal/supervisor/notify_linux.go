@@ -129,7 +129,8 @@ func (s *Supervisor) heard(n news) {
 	}
 	if n.ready {
 		g.spoke = true
-		if g == s.coming && (s.cfg.Ready.Notify || s.cfg.Ready.after() > 0) {
+		// One of package handoff says so when it is committed.
+		if g == s.coming && (s.cfg.Ready.Notify || s.cfg.Ready.Control != nil || s.cfg.Ready.after() > 0) {
 			s.ready(g)
 		}
 	}

@@ -145,6 +145,9 @@ func (s *Supervisor) start() {
 		return
 	}
 	g.pgid = g.pid
+	if s.serving != nil {
+		g.after = s.serving.pid
+	}
 	s.byPID[g.pid], s.coming = g, g
 	s.log.Info("started", "generation", g.number, "pid", g.pid, "app", s.cfg.Args[0])
 	s.await(g)
@@ -170,10 +173,12 @@ func (s *Supervisor) ready(g *generation) {
 	old := s.serving
 	s.serving, s.coming = g, nil
 	s.log.Info("ready", "generation", g.number, "pid", g.pid, "took", g.served.Sub(g.began).Round(time.Millisecond))
-	if old == nil {
-		s.tellManager("READY=1")
+	if g.after != 0 {
+		s.log.Info("upgraded", "generation", g.number, "pid", g.pid, "predecessor", g.after)
 	} else {
-		s.log.Info("upgraded", "generation", g.number, "pid", g.pid, "predecessor", old.pid)
+		s.tellManager("READY=1")
+	}
+	if old != nil {
 		s.retire(old)
 	}
 	if s.asked {
@@ -240,7 +245,8 @@ func (s *Supervisor) ended(g *generation, how string, clean bool) {
 	case heirs:
 		s.awaitHeir(g, how)
 	case wasServing && s.coming != nil:
-		s.log.Warn("the app has ended in an upgrade: its successor is awaited", "generation", s.coming.number, "pid", s.coming.pid)
+		// It has died; or is done already, and its successor has not said so yet.
+		s.log.Log(level, "the app has ended in an upgrade: its successor is awaited", "generation", s.coming.number, "pid", s.coming.pid)
 	case wasComing, wasServing, g.givenUp != "" && s.coming == nil && s.serving == nil:
 		if g.givenUp != "" {
 			how, clean = g.givenUp, false
