@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"strconv"
@@ -23,7 +24,7 @@ const linger = 20 * time.Second
 
 // appMain is an app below baton run. Its argument says of which kind it is:
 //
-//	plain             knows LISTEN_FDS and NOTIFY_SOCKET alone
+//	plain, http       knows LISTEN_FDS and NOTIFY_SOCKET alone
 //	inherit, takeover uses package handoff, with the control socket c/s; a second
 //	                  argument is its time of probation
 //
@@ -49,8 +50,8 @@ func appMain(args []string) {
 	}
 	generation, err := strconv.ParseUint(os.Getenv("BATON_GENERATION"), 10, 64)
 	must(err)
-	if args[0] == "plain" {
-		plainApp(&load.Service{Version: version, Generation: func() uint64 { return generation }})
+	if args[0] == "plain" || args[0] == "http" {
+		plainApp(args[0], &load.Service{Version: version, Generation: func() uint64 { return generation }})
 		return
 	}
 	cfg := &handoff.Config{ControlSocket: "c/s", Version: version, Probation: 20 * time.Millisecond, LingerTimeout: linger}
@@ -73,7 +74,7 @@ func appMain(args []string) {
 
 // plainApp is what a program that knows no Baton does: SIGTERM closes its listener,
 // and it ends with its open connections.
-func plainApp(s *load.Service) {
+func plainApp(kind string, s *load.Service) {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
@@ -82,7 +83,11 @@ func plainApp(s *load.Service) {
 	ln, err := fdx.Listener(3, "web")
 	must(err)
 	var loops sync.WaitGroup
-	serveLoad(&loops, ln, s)
+	if kind == "http" {
+		loops.Go(func() { _ = http.Serve(ln, s) }) // until the listener is closed
+	} else {
+		serveLoad(&loops, ln, s)
+	}
 	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
 	must(err)
 	_, err = c.Write([]byte("STATUS=serving\nREADY=1"))

@@ -48,8 +48,10 @@ connections move as its mode has it. One in mode Inherit needs --name.
 An app that has ended is started again (--restart): on-failure means unless with
 status 0, whenever it has ended; then baton ends with 0 as well. One that gets not
 ready counts as failed. SIGUSR2 never ends a running app by a new one that fails.
-If baton itself is killed, the kernel sends the app the stop signal, and what waited
-in sockets that nobody else has is lost. As PID 1, it takes all with it.`,
+If baton itself is killed, the kernel sends the app the stop signal, but not to a
+process that the app has put in its own place (mode Inherit, or baton upgrade), and
+what waits in a socket is lost when the app closes it. As PID 1, baton takes all with
+it. baton --help lists the exit statuses.`,
 		Example: `  baton run --listen tcp://:8080 --ready-tcp 127.0.0.1:8080 -- python3 app.py
   baton run --listen web=tcp://:8080 --name api -- /usr/local/bin/api
   baton run --listen tcp://:80 --stop-signal QUIT -- env 'NGINX=3;' nginx -g 'daemon off;'`,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -184,4 +185,32 @@ func TestRunCrashLoop(t *testing.T) {
 	r.signal(syscall.SIGUSR2) // or it would take an hour
 	r.await("ready")
 	r.stop()
+}
+
+// TestRunReadyAtSharedSocket has a new generation that does not accept be told from
+// the one that does, at the socket that both have.
+func TestRunReadyAtSharedSocket(t *testing.T) {
+	t.Parallel()
+	for name, flag := range map[string]string{"tcp": "--ready-tcp=", "http": "--ready-http=http://"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address := freeAddress(t)
+			serve, ready := "http", "--ready-timeout=3s"
+			if name == "tcp" {
+				serve = "plain"
+			}
+			r := runApp(t, nil, []string{"--listen", "web=tcp://" + address, flag + address, ready}, goApp(t, serve)...)
+			first := r.await("ready").PID
+			r.write("plan", "hang")
+			r.signal(syscall.SIGUSR2)
+			r.await("hangs")
+			l := r.await("upgrade failed: the app serves on as it was")
+			if l.PID != first || !strings.Contains(l.Error, "not ready within 3s: ") || !strings.Contains(l.Error, "another process accepts there") {
+				t.Errorf("%+v, want pid %d, and that another process accepts", l, first)
+			}
+			r.signal(syscall.SIGUSR2)
+			r.await("upgraded")
+			r.stop()
+		})
+	}
 }

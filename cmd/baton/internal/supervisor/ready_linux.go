@@ -75,6 +75,7 @@ func (s *Supervisor) probe(ctx context.Context, pid, pgid int) error {
 	}
 	tick := time.NewTicker(probeTick)
 	defer tick.Stop()
+	var why error
 	for {
 		one, cancel := context.WithTimeout(ctx, probeTimeout)
 		err := once(one)
@@ -82,10 +83,13 @@ func (s *Supervisor) probe(ctx context.Context, pid, pgid int) error {
 		if err == nil {
 			return nil
 		}
+		if why == nil || ctx.Err() == nil { // the end of ctx is no reason
+			why = err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return err
+			return why
 		}
 	}
 }
