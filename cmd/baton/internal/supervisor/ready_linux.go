@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
@@ -83,7 +84,8 @@ func (s *Supervisor) probe(ctx context.Context, pid, pgid int) error {
 		if err == nil {
 			return nil
 		}
-		if why == nil || ctx.Err() == nil { // the end of ctx is no reason
+		// That the time was up says less than what came before.
+		if why == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
 			why = err
 		}
 		select {
