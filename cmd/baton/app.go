@@ -34,7 +34,8 @@ func newApp(stdout io.Writer) *app {
 
 // about says what the command is for.
 const about = `Baton asks a running server that uses package handoff how it goes, replaces it
-by its next version, takes that back, or ends it.
+by its next version, takes that back, or ends it. Any app, whatever it uses, can be
+run by baton run.
 
 NAME is the Name in the server's configuration. Without it, and without --socket,
 it is the only server that this user runs.`
@@ -66,7 +67,7 @@ func (a *app) command() *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.PersistentFlags().BoolVar(&a.plain, "plain", false, "no colours, no live progress, also on a terminal")
 	root.PersistentFlags().StringVar(&a.socket, "socket", "", "`path` of the control socket, instead of NAME")
-	root.AddCommand(a.statusCommand(), a.upgradeCommand(), a.rollbackCommand(), a.drainCommand(), a.eventsCommand(), a.doctorCommand(), a.manCommand())
+	root.AddCommand(a.statusCommand(), a.upgradeCommand(), a.rollbackCommand(), a.drainCommand(), a.eventsCommand(), a.runCommand(), a.doctorCommand(), a.manCommand())
 	return root
 }
 

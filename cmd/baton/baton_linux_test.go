@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/cmd/baton/internal/supervisor"
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
 	"github.com/seed-11c92bf9/baton/internal/terminal"
@@ -48,6 +49,10 @@ func TestExitStatus(t *testing.T) {
 		{errProblem, 14},
 		{control.ErrNoAnswer, 15},
 		{handoff.ErrClosed, 15},
+		{supervisor.ErrStart, 16},
+		{supervisor.ErrFailed, 17},
+		{fmt.Errorf("%w: %w", supervisor.ErrListen, syscall.EADDRINUSE), 18},
+		{errors.ErrUnsupported, 6},
 	} {
 		if got, _ := statusOf(c.err); got != c.want {
 			t.Errorf("statusOf(%v) = %d, want %d", c.err, got, c.want)

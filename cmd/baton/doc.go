@@ -6,6 +6,7 @@
 //	baton rollback          take an upgrade back that is not committed
 //	baton drain             end it when its open connections are done
 //	baton events            what has happened, and with --follow what happens
+//	baton run -- APP        run any app, and keep its sockets
 //	baton doctor            what this machine allows
 //	baton completion SHELL  completions for bash, zsh, fish or powershell
 //	baton man DIR           manual pages, for packages
@@ -37,4 +38,7 @@
 //	13  too late: the upgrade is committed
 //	14  doctor has found a problem
 //	15  the server broke off, or is about to end
+//	16  run: the app can't be started: it is missing, or no program
+//	17  run: the app has failed for good, or had to be killed in the end
+//	18  run: a socket can't be bound: its address is in use, say
 package main

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/seed-11c92bf9/baton/cmd/baton/internal/supervisor"
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
 )
@@ -31,6 +32,9 @@ const (
 	exitTooLate     exit = 13
 	exitProblem     exit = 14
 	exitBrokeOff    exit = 15
+	exitNoStart     exit = 16
+	exitAppFailed   exit = 17
+	exitNoSocket    exit = 18
 )
 
 // exitTexts says what each exit status means: in the help, in the manual, and, as
@@ -59,6 +63,9 @@ func exitTexts() []struct {
 		{exitTooLate, "too late: the upgrade is committed"},
 		{exitProblem, "doctor has found a problem"},
 		{exitBrokeOff, "the server broke off, or is about to end"},
+		{exitNoStart, "run: the app can't be started: it is missing, or no program"},
+		{exitAppFailed, "run: the app has failed for good, or had to be killed in the end"},
+		{exitNoSocket, "run: a socket can't be bound: its address is in use, say"},
 	}
 }
 
@@ -91,6 +98,9 @@ func statuses() []struct {
 	}{
 		{errUsage, exitUsage, "usage"},
 		{errProblem, exitProblem, "problem"},
+		{supervisor.ErrStart, exitNoStart, "no-start"},
+		{supervisor.ErrFailed, exitAppFailed, "app-failed"},
+		{supervisor.ErrListen, exitNoSocket, "no-socket"},
 		{control.ErrNoServer, exitNoServer, "no-server"},
 		{control.ErrStale, exitStale, "stale-socket"},
 		{syscall.ENOSPC, exitNoSpace, "no-space"},
@@ -106,6 +116,7 @@ func statuses() []struct {
 		{handoff.ErrVersion, exitUnsupported, "unsupported"},
 		{handoff.ErrProtocol, exitUnsupported, "unsupported"},
 		{handoff.ErrUnsupported, exitUnsupported, "unsupported"},
+		{errors.ErrUnsupported, exitUnsupported, "unsupported"},
 		{control.ErrNoAnswer, exitBrokeOff, "broke-off"},
 		{handoff.ErrClosed, exitBrokeOff, "broke-off"},
 	}

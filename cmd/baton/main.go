@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/seed-11c92bf9/baton/cmd/baton/internal/supervisor"
 	"github.com/seed-11c92bf9/baton/handoff"
 )
 
@@ -18,6 +19,9 @@ func main() { os.Exit(int(run(os.Args[1:], os.Stdout, os.Stderr))) }
 
 // run does what the arguments say.
 func run(args []string, stdout, stderr io.Writer) exit {
+	if len(args) > 0 && args[0] == supervisor.ExecArg { // below baton run
+		return exit(supervisor.Exec(args[1:]))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	a := newApp(stdout)
@@ -57,7 +61,7 @@ func oneLine(err error) string {
 	case errors.Is(err, errUsage):
 		text = strings.TrimPrefix(text, errUsage.Error()+": ")
 	}
-	return strings.Join(strings.Fields(strings.NewReplacer("handoff: ", "", "control: ", "").Replace(text)), " ")
+	return strings.Join(strings.Fields(strings.NewReplacer("handoff: ", "", "control: ", "", "configuration: ", "").Replace(text)), " ")
 }
 
 // failure is an error in JSON.

@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testmain.RunWith(m, map[string]func([]string){"baton": batonMain, "service": serviceMain})
+	testmain.RunWith(m, map[string]func([]string){"baton": batonMain, "service": serviceMain, "app": appMain})
 }
 
 // batonMain is the program itself.

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -69,6 +71,11 @@ func TestReadme(t *testing.T) {
 		if strings.ContainsAny(line, `"'|&;<>$`) && !strings.Contains(line, "'error rate'") {
 			t.Fatalf("this test is no shell: %s", line)
 		}
+		if args[0] == "run" {
+			runReadme(t, args[1:])
+			ran++
+			continue
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		w := &firstWrite{}
 		if strings.Contains(line, "--watch") || strings.Contains(line, "--follow") {
@@ -91,7 +98,42 @@ func TestReadme(t *testing.T) {
 		}
 		ran++
 	}
-	if ran < 6 {
-		t.Errorf("the README has %d command lines, want at least 6", ran)
+	if ran < 8 {
+		t.Errorf("the README has %d command lines, want at least 8", ran)
 	}
+}
+
+// runReadme runs a line of baton run's with an address of the test's and apps of
+// its own, and upgrades the app.
+func runReadme(t *testing.T, args []string) {
+	t.Helper()
+	dash := slices.Index(args, "--")
+	if dash < 0 {
+		t.Fatalf("baton run %q has no --", args)
+	}
+	address := freeAddress(t)
+	flags := strings.Join(args[:dash], " ")
+	flags = strings.NewReplacer("127.0.0.1:8080", address, "tcp://:8080", "tcp://"+address, "--name api", "--socket c/s").Replace(flags)
+	var app []string
+	switch text := strings.Join(args[dash+1:], " "); text {
+	case "python3 app.py":
+		if _, err := exec.LookPath("python3"); err != nil {
+			t.Logf("baton run %q is left out: %v", args, err)
+			return
+		}
+		path, err := filepath.Abs("testdata/app.py")
+		if err != nil {
+			t.Fatal(err)
+		}
+		app = []string{"python3", path}
+	case "/usr/local/bin/api":
+		app = goApp(t, "takeover")
+	default:
+		t.Fatalf("this test has no app for baton run %q", args)
+	}
+	r := runApp(t, nil, strings.Fields(flags), app...)
+	r.await("ready")
+	r.signal(syscall.SIGUSR2)
+	r.await("upgraded")
+	r.stop()
 }

@@ -94,6 +94,8 @@ func TestRules(t *testing.T) {
 		{"import arrows", "internal/a/a.go", "package a\nimport \"" + module + "/reuseport\"\n", "internal/a/a.go: imports"},
 		{"import arrows", "handoff/a.go", "package a\nimport \"" + module + "/internal/testmain\"\n", "handoff/a.go: imports"},
 		{"import arrows", "handoff/a.go", "package a\nimport \"" + module + "/reuseport\"\n", ""},
+		{"import arrows", "cmd/a/a.go", "package main\nimport \"" + module + "/cmd/b\"\n", "cmd/a/a.go: imports"},
+		{"import arrows", "cmd/a/a.go", "package main\nimport \"" + module + "/cmd/a/internal/b\"\n", ""},
 		{"words", "README.md", "see /" + "root/x\n", "README.md:1: "},
 		{"words", "a/a.go", "package a\n// /" + "work/main\n", "a/a.go:2: "},
 		{"words", "a/a.go", "package a\n// /proc/1/root/x network/x\n", ""},

@@ -11,7 +11,9 @@
 //	memfd          memfd_create(2) with seals
 //	mptcp          sockets of IPPROTO_MPTCP
 //	netns          unshare(2) of the network namespace
+//	nginx          the web server, in PATH
 //	pidfd          pidfd_open(2) and pidfd_getfd(2)
+//	python3        Python 3, in PATH
 //	reuseport_bpf  SO_ATTACH_REUSEPORT_CBPF, see socket(7)
 //	root           effective user id 0
 //	systemd        systemd as init, see sd_booted(3)

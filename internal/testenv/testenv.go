@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +23,9 @@ var features = map[string]func() error{
 	"memfd":         sync.OnceValue(memfd),
 	"mptcp":         sync.OnceValue(mptcp),
 	"netns":         sync.OnceValue(netns),
+	"nginx":         sync.OnceValue(program("nginx")),
 	"pidfd":         sync.OnceValue(pidfd),
+	"python3":       sync.OnceValue(program("python3")),
 	"reuseport_bpf": sync.OnceValue(reuseportBPF),
 	"root":          sync.OnceValue(root),
 	"systemd":       sync.OnceValue(systemd),
@@ -77,6 +80,14 @@ func decide(features map[string]func() error, require, feature string) (verdict,
 		return fail, fmt.Sprintf("%s=%s, but this machine lacks %s: %v", envRequire, require, feature, err)
 	default:
 		return skip, fmt.Sprintf("needs %s: %v", feature, err)
+	}
+}
+
+// program returns a probe for a program in PATH.
+func program(name string) func() error {
+	return func() error {
+		_, err := exec.LookPath(name)
+		return err
 	}
 }
 

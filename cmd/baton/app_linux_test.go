@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/load"
+)
+
+// linger is how long an app of the tests gives its open connections.
+const linger = 20 * time.Second
+
+// appMain is an app below baton run. Its argument says of which kind it is:
+//
+//	plain, http       knows LISTEN_FDS and NOTIFY_SOCKET alone
+//	inherit, takeover uses package handoff, with the control socket c/s; a second
+//	                  argument is its time of probation
+//
+// It serves package load's questions on its first socket. The file "plan" in its
+// working directory says how the next process fails before it is ready, the file
+// "version" who it is.
+func appMain(args []string) {
+	if plan, err := os.ReadFile("plan"); err == nil {
+		must(os.Remove("plan"))
+		switch strings.TrimSpace(string(plan)) {
+		case "exit":
+			os.Exit(3)
+		case "exit0":
+			os.Exit(0)
+		case "hang":
+			fmt.Fprintln(os.Stderr, `{"@message":"hangs"}`)
+			select {}
+		}
+	}
+	version := "one"
+	if text, err := os.ReadFile("version"); err == nil {
+		version = string(text)
+	}
+	generation, err := strconv.ParseUint(os.Getenv("BATON_GENERATION"), 10, 64)
+	must(err)
+	if args[0] == "plain" || args[0] == "http" {
+		plainApp(args[0], &load.Service{Version: version, Generation: func() uint64 { return generation }})
+		return
+	}
+	cfg := &handoff.Config{ControlSocket: "c/s", Version: version, Probation: 20 * time.Millisecond, LingerTimeout: linger}
+	must(cfg.Mode.UnmarshalText([]byte(args[0])))
+	if len(args) > 1 {
+		cfg.Probation, err = time.ParseDuration(args[1])
+		must(err)
+	}
+	up, err := handoff.New(cfg)
+	must(err)
+	ln, err := up.ListenNamed(context.Background(), "web", "tcp", "127.0.0.1:0")
+	must(err)
+	var loops sync.WaitGroup
+	serveLoad(&loops, ln.Tracked(), &load.Service{Version: version, Generation: up.Generation})
+	must(up.Ready())
+	<-up.Done()
+	must(up.Shutdown(context.Background()))
+	loops.Wait()
+}
+
+// plainApp is what a program that knows no Baton does: SIGTERM closes its listener,
+// and it ends with its open connections.
+func plainApp(kind string, s *load.Service) {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		panic("LISTEN_PID=" + os.Getenv("LISTEN_PID"))
+	}
+	ln, err := fdx.Listener(3, "web")
+	must(err)
+	var loops sync.WaitGroup
+	if kind == "http" {
+		loops.Go(func() { _ = http.Serve(ln, s) }) // until the listener is closed
+	} else {
+		serveLoad(&loops, ln, s)
+	}
+	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	must(err)
+	_, err = c.Write([]byte("STATUS=serving\nREADY=1"))
+	must(err)
+	<-stop
+	must(ln.Close())
+	loops.Wait()
+}
+
+// serveLoad serves until the listener is closed, and its connections to their end.
+func serveLoad(loops *sync.WaitGroup, ln net.Listener, s *load.Service) {
+	s.Patience = linger
+	loops.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "accept:", err)
+				return
+			}
+			loops.Go(func() {
+				_ = s.ServeConn(c) // the client's to count
+				_ = c.Close()
+			})
+		}
+	})
+}

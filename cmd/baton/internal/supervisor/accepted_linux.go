@@ -1,0 +1,129 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A predecessor accepts from the same sockets as the generation that is to prove
+// itself, and the kernel's queue takes a connection that nobody accepts. So a
+// connection tells nothing before it is known who has its other end.
+
+// errAnotherOne says that a process of another generation has accepted.
+var errAnotherOne = errors.New("another process accepts there")
+
+// acceptTick is the pause between two looks at who has accepted.
+const acceptTick = 10 * time.Millisecond
+
+// dialAccepted connects to address and returns when a process of a process group
+// has accepted the connection. Somebody at the other end of a network is believed.
+func dialAccepted(ctx context.Context, network, address string, pgid int) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(acceptTick)
+	defer tick.Stop()
+	for {
+		inode, found, err := peerInode(c)
+		switch {
+		case err != nil:
+		case !found:
+			return c, nil // of another machine, or another network namespace
+		case inode != 0:
+			if groupHas(pgid, inode) {
+				return c, nil
+			}
+			err = errAnotherOne
+		}
+		if err == nil {
+			select {
+			case <-tick.C:
+				continue // it waits in the queue
+			case <-ctx.Done():
+				err = fmt.Errorf("nobody accepts at %s: %w", address, ctx.Err())
+			}
+		}
+		_ = c.Close()
+		return nil, err
+	}
+}
+
+// peerInode returns the inode of the socket at c's other end, 0 as long as nobody
+// has accepted it, and whether it is in this network namespace (proc(5),
+// /proc/net/tcp).
+func peerInode(c net.Conn) (inode uint64, found bool, err error) {
+	local, ok := c.LocalAddr().(*net.TCPAddr)
+	remote, ok2 := c.RemoteAddr().(*net.TCPAddr)
+	if !ok || !ok2 {
+		return 0, false, nil
+	}
+	// The address can be written in either family; the two ports are enough to
+	// tell a connection that is open from all others but rare ones.
+	suffix := fmt.Sprintf(":%04X", remote.Port)
+	peer := fmt.Sprintf(":%04X", local.Port)
+	for _, path := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		f, err := os.Open(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // no IPv6
+		}
+		if err != nil {
+			return 0, false, err
+		}
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			words := strings.Fields(lines.Text())
+			if len(words) < 10 || !strings.HasSuffix(words[1], suffix) || !strings.HasSuffix(words[2], peer) {
+				continue
+			}
+			inode, err = strconv.ParseUint(words[9], 10, 64)
+			_ = f.Close() // only read
+			return inode, true, err
+		}
+		err = lines.Err()
+		_ = f.Close() // only read
+		if err != nil {
+			return 0, false, err
+		}
+	}
+	return 0, false, nil
+}
+
+// groupHas reports whether a process of a group has the socket.
+func groupHas(pgid int, inode uint64) bool {
+	link := fmt.Sprintf("socket:[%d]", inode)
+	procs, err := os.ReadDir("/proc")
+	if err != nil {
+		return false
+	}
+	for _, p := range procs {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil {
+			continue
+		}
+		if got, err := unix.Getpgid(pid); err != nil || got != pgid {
+			continue
+		}
+		dir := filepath.Join("/proc", p.Name(), "fd")
+		fds, err := os.ReadDir(dir)
+		if err != nil {
+			continue // it has ended
+		}
+		for _, fd := range fds {
+			if target, err := os.Readlink(filepath.Join(dir, fd.Name())); err == nil && target == link {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,17 @@
+package supervisor
+
+import "time"
+
+// News is what ParseNews has found.
+type News struct {
+	Ready, Stopping bool
+	MainPID         int
+	Extend          time.Duration
+	Status          string
+}
+
+// ParseNews parses a notification without control messages.
+func ParseNews(text string) News {
+	n := parseNews(text, nil)
+	return News{n.ready, n.stopping, n.mainPID, n.extend, n.status}
+}

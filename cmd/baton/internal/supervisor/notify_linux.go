@@ -1,0 +1,173 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// notifySocket is where the app's processes say how they are (sd_notify(3)). Its
+// name is abstract: no folder needs to be writable.
+type notifySocket struct{ c *net.UnixConn }
+
+// news is one notification.
+type news struct {
+	pid      int // of the sender, as the kernel says
+	ready    bool
+	stopping bool
+	mainPID  int           // 0: none
+	extend   time.Duration // 0: none
+	status   string
+	fds      []int // owned: closing them answers a barrier
+}
+
+// newNotifySocket binds a socket by a name that the kernel chooses (unix(7),
+// autobind).
+func newNotifySocket() (*notifySocket, error) {
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("notify socket: %w", err)
+	}
+	raw, err := c.SyscallConn()
+	if err == nil {
+		cerr := raw.Control(func(fd uintptr) {
+			err = os.NewSyscallError("setsockopt(SO_PASSCRED)", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1))
+		})
+		err = errors.Join(err, cerr)
+	}
+	if err != nil {
+		_ = c.Close() // nobody knows it
+		return nil, fmt.Errorf("notify socket: %w", err)
+	}
+	return &notifySocket{c}, nil
+}
+
+// address is NOTIFY_SOCKET.
+func (n *notifySocket) address() string { return n.c.LocalAddr().String() }
+
+// close ends listen.
+func (n *notifySocket) close() { _ = n.c.Close() }
+
+// listen hands each notification to each, until close.
+func (n *notifySocket) listen(each func(news)) {
+	buf, oob := make([]byte, 4096), make([]byte, 1024)
+	for {
+		size, oobn, _, _, err := n.c.ReadMsgUnix(buf, oob)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue // a sender's matter
+		}
+		each(parseNews(string(buf[:size]), oob[:oobn]))
+	}
+}
+
+// parseNews never fails: what it does not know is none of ours.
+func parseNews(text string, oob []byte) news {
+	var n news
+	control, _ := unix.ParseSocketControlMessage(oob) // nil if there is none
+	for _, m := range control {
+		if cred, err := unix.ParseUnixCredentials(&m); err == nil {
+			n.pid = int(cred.Pid)
+		}
+		if fds, err := unix.ParseUnixRights(&m); err == nil {
+			n.fds = append(n.fds, fds...)
+		}
+	}
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		switch name {
+		case "READY":
+			n.ready = value == "1"
+		case "STOPPING":
+			n.stopping = value == "1"
+		case "MAINPID":
+			n.mainPID, _ = strconv.Atoi(value) // 0 is none
+		case "EXTEND_TIMEOUT_USEC":
+			if usec, err := strconv.ParseInt(value, 10, 64); err == nil && usec > 0 && usec < int64(24*time.Hour/time.Microsecond) {
+				n.extend = time.Duration(usec) * time.Microsecond
+			}
+		case "STATUS":
+			n.status = value
+		}
+	}
+	return n
+}
+
+// heard takes a notification in. Who is none of the app's processes is not heard.
+func (s *Supervisor) heard(n news) {
+	defer fdx.Close(n.fds...)
+	g := s.sender(n.pid)
+	if g == nil {
+		if s.introduced(n) {
+			return
+		}
+		s.log.Debug("a notification of a stranger", "pid", n.pid)
+		return
+	}
+	if n.status != "" {
+		s.log.Debug("status", "generation", g.number, "pid", g.pid, "status", n.status)
+	}
+	if n.stopping {
+		g.leaving = true
+	}
+	if n.extend > 0 {
+		s.extend(g, n.extend)
+	}
+	if n.mainPID > 0 && n.mainPID != g.pid {
+		s.adopt(g, n.mainPID)
+		return // READY=1 is about that process, then
+	}
+	if n.ready {
+		g.spoke = true
+		// One of package handoff says so when it is committed.
+		if g == s.coming && (s.cfg.Ready.Notify || s.cfg.Ready.Control != nil || s.cfg.Ready.after() > 0) {
+			s.ready(g)
+		}
+	}
+}
+
+// sender finds the generation that a process belongs to: it is its main process,
+// or in its process group.
+func (s *Supervisor) sender(pid int) *generation {
+	if g := s.byPID[pid]; g != nil || pid <= 0 {
+		return g
+	}
+	pgid, err := unix.Getpgid(pid)
+	if err != nil {
+		return nil
+	}
+	var found *generation
+	for _, g := range s.byPID {
+		if g.pgid == pgid && (found == nil || g.number > found.number) {
+			found = g
+		}
+	}
+	return found
+}
+
+// tellManager tells systemd, if that has started us, as NOTIFY_SOCKET says.
+func (s *Supervisor) tellManager(text string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err == nil {
+		_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // a socket can
+		_, err = c.Write([]byte(text))
+		_ = c.Close() // sent, or not
+	}
+	if err != nil {
+		s.log.Warn("the service manager will not hear", "text", text, "error", err)
+	}
+}

@@ -1,0 +1,151 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// sockets are bound for the app, and owned by the supervisor.
+type sockets struct {
+	all   []Socket // as they were asked for
+	fds   []int
+	addrs []string
+	paths []boundPath
+}
+
+// boundPath is the path of a unix socket that is ours to remove.
+type boundPath struct {
+	path string
+	info os.FileInfo
+}
+
+// bind binds sockets. An error matches ErrListen and says which.
+func bind(all []Socket) (*sockets, error) {
+	s := &sockets{all: all}
+	for _, one := range all {
+		if err := s.bind(one); err != nil {
+			s.close()
+			switch {
+			case errors.Is(err, syscall.EADDRINUSE):
+				err = fmt.Errorf("%w: end the process that has it, or choose another address", err)
+			case errors.Is(err, syscall.EACCES):
+				err = fmt.Errorf("%w: needs root or CAP_NET_BIND_SERVICE below port 1024, and a folder that may be written for a path", err)
+			case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+				err = fmt.Errorf("%w: no descriptors left: raise RLIMIT_NOFILE (ulimit -n)", err)
+			}
+			return nil, fmt.Errorf("%w: %s: %w", ErrListen, one, err)
+		}
+	}
+	return s, nil
+}
+
+// bind binds one. It is MPTCP nowhere: what knows no Baton may not know that
+// either, and who dials in plain TCP is served as well.
+func (s *sockets) bind(one Socket) error {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	try := func() (c net.Addr, conn syscall.Conn, err error) {
+		if strings.HasPrefix(one.Network, "udp") || one.Network == "unixgram" {
+			pc, err := lc.ListenPacket(context.Background(), one.Network, one.Address)
+			if err != nil {
+				return nil, nil, err
+			}
+			if u, ok := pc.(*net.UnixConn); ok {
+				return pc.LocalAddr(), u, nil
+			}
+			return pc.LocalAddr(), pc.(*net.UDPConn), nil
+		}
+		ln, err := lc.Listen(context.Background(), one.Network, one.Address)
+		if err != nil {
+			return nil, nil, err
+		}
+		if u, ok := ln.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false)
+			return ln.Addr(), u, nil
+		}
+		return ln.Addr(), ln.(*net.TCPListener), nil
+	}
+	addr, conn, err := try()
+	if err != nil && removeStale(one, err) {
+		addr, conn, err = try()
+	}
+	if err != nil {
+		return err
+	}
+	path := ""
+	if u, ok := addr.(*net.UnixAddr); ok && !strings.HasPrefix(u.Name, "@") {
+		path = u.Name
+		if info, err := os.Lstat(path); err == nil {
+			s.paths = append(s.paths, boundPath{path, info})
+		}
+	}
+	// A descriptor of our own, that Go's poller knows nothing of: accepting is
+	// the app's.
+	fd, err := fdx.Dup(conn)
+	_ = conn.(interface{ Close() error }).Close() // the duplicate is there, or nothing was
+	if err != nil {
+		return err
+	}
+	s.fds, s.addrs = append(s.fds, fd), append(s.addrs, addr.Network()+" "+addr.String())
+	return nil
+}
+
+// removeStale removes the path of a unix socket that nobody has any more.
+func removeStale(one Socket, err error) bool {
+	if !strings.HasPrefix(one.Network, "unix") || !errors.Is(err, syscall.EADDRINUSE) || one.Address[0] == '@' {
+		return false
+	}
+	info, err := os.Lstat(one.Address)
+	if err != nil || info.Mode()&os.ModeSocket == 0 {
+		return false
+	}
+	c, err := net.DialUnix(one.Network, nil, &net.UnixAddr{Name: one.Address, Net: one.Network})
+	if err == nil {
+		_ = c.Close() // somebody is there
+		return false
+	}
+	return errors.Is(err, syscall.ECONNREFUSED) && os.Remove(one.Address) == nil
+}
+
+// block makes the sockets blocking, as systemd passes them on (NonBlocking= in
+// systemd.exec(5)): what knows no Baton may not expect EAGAIN. The flag is shared
+// with every process that has the sockets (fcntl(2), F_SETFL), so nobody may use
+// them at the time.
+func (s *sockets) block() error {
+	for _, fd := range s.fds {
+		if err := unix.SetNonblock(fd, false); err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+	}
+	return nil
+}
+
+// names is LISTEN_FDNAMES.
+func (s *sockets) names() string {
+	names := make([]string, len(s.all))
+	for i, one := range s.all {
+		names[i] = one.Name
+	}
+	return strings.Join(names, ":")
+}
+
+// close closes the sockets and removes their paths, if they are still ours.
+func (s *sockets) close() {
+	_ = fdx.Close(s.fds...) // nothing was written
+	s.fds = nil
+	for _, p := range s.paths {
+		if info, err := os.Lstat(p.path); err == nil && os.SameFile(info, p.info) {
+			_ = os.Remove(p.path) // somebody else was faster
+		}
+	}
+	s.paths = nil
+}

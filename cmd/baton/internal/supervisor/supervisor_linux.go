@@ -1,0 +1,315 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+)
+
+// A Supervisor runs an app.
+type Supervisor struct {
+	cfg        *Config
+	log        hclog.Logger
+	stopSignal syscall.Signal
+	sockets    *sockets
+	notify     *notifySocket
+
+	todo *todo
+	wg   sync.WaitGroup // of all goroutines
+
+	// Run's goroutine owns what follows.
+	byPID   map[int]*generation // all that have not ended
+	last    int                 // number of the last generation
+	serving *generation         // the one that is ready
+	coming  *generation         // the one that is to be
+	heirOf  *generation         // has died, and has left somebody who may take its place
+	asked   bool                // for an upgrade, when the one under way is over
+	asking  bool                // the app upgrades itself, because we have asked it
+
+	backoff backoff
+	again   *time.Timer // the next restart; nil if none is due
+
+	stopping bool
+	killed   bool // somebody had to be
+	over     bool
+	result   error
+}
+
+// New binds the app's sockets. The caller calls Run next. An error matches
+// [ErrConfig] or [ErrListen].
+func New(c *Config) (*Supervisor, error) {
+	if c == nil {
+		c = Default()
+	}
+	cfg := *c
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = hclog.NewNullLogger()
+	}
+	s := &Supervisor{
+		cfg: &cfg, log: cfg.Logger, todo: newTodo(), byPID: make(map[int]*generation),
+		backoff: backoff{first: cfg.RestartDelay, most: cfg.RestartMaxDelay, limit: cfg.RestartLimit},
+	}
+	var err error
+	if s.stopSignal, err = parseSignal(cfg.StopSignal); err != nil {
+		return nil, err
+	}
+	if s.sockets, err = bind(cfg.Listen); err != nil {
+		return nil, err
+	}
+	if s.notify, err = newNotifySocket(); err != nil {
+		s.sockets.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Run starts the app and returns when it has ended for good: nil after a stop
+// signal or where the app was done, else an error that matches [ErrStart] or
+// [ErrFailed].
+func (s *Supervisor) Run() error {
+	defer s.sockets.close()
+	// The kernel sends the app the stop signal when the thread that has started
+	// it ends.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// What the app leaves behind comes to us, and the successor that it has
+	// started, when it ends before that (see adopt).
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl(PR_SET_CHILD_SUBREAPER)", err)
+	}
+	signals, children := make(chan os.Signal, 16), make(chan os.Signal, 1)
+	signal.Notify(signals, handled()...)
+	defer signal.Stop(signals)
+	signal.Notify(children, unix.SIGCHLD)
+	defer signal.Stop(children)
+	s.wg.Go(func() { // ends with notify.close
+		s.notify.listen(func(n news) { s.todo.add(func() { s.heard(n) }) })
+	})
+	for i, one := range s.sockets.all {
+		s.log.Info("socket", "name", one.Name, "address", s.sockets.addrs[i], "fd", firstFD+i)
+	}
+	s.start()
+	s.reap() // what was left to us before there was anybody to tell
+	for !s.over {
+		select {
+		case <-children:
+			s.reap()
+		case sig := <-signals:
+			s.signal(sig.(syscall.Signal))
+		case <-s.todo.wake:
+			for _, f := range s.todo.take() {
+				f()
+			}
+		}
+	}
+	s.notify.close()
+	s.wg.Wait()
+	for _, f := range s.todo.take() {
+		f() // the last notifications have descriptors to close
+	}
+	return s.stopped()
+}
+
+func (s *Supervisor) number() int {
+	s.last++
+	return s.last
+}
+
+// start starts a generation. If that can't be, it is as if it had ended.
+func (s *Supervisor) start() {
+	s.again = nil
+	s.asked = false // this is the program as it is now
+	var err error
+	if len(s.byPID) == 0 {
+		err = s.sockets.block()
+	}
+	g := &generation{number: s.number(), began: time.Now()}
+	if err == nil {
+		g.pid, err = s.spawn(g.number)
+	}
+	if err != nil {
+		s.notStarted(g, err)
+		return
+	}
+	g.pgid = g.pid
+	if s.serving != nil {
+		g.after = s.serving.pid
+	}
+	s.byPID[g.pid], s.coming = g, g
+	s.log.Info("started", "generation", g.number, "pid", g.pid, "app", s.cfg.Args[0])
+	s.await(g)
+}
+
+// notStarted gives up where the app has never run, and where it is gone in an
+// upgrade goes on with what there is.
+func (s *Supervisor) notStarted(g *generation, err error) {
+	switch {
+	case s.serving != nil:
+		s.failed(err.Error())
+	case errors.Is(err, ErrStart) && s.last == 1:
+		s.finish(err)
+	default: // it may come back: somebody installs it at this moment
+		s.down(g, err.Error(), false)
+	}
+}
+
+// ready is told that the generation that was to come can serve.
+func (s *Supervisor) ready(g *generation) {
+	g.cancel()
+	g.served = time.Now()
+	old := s.serving
+	s.serving, s.coming = g, nil
+	s.log.Info("ready", "generation", g.number, "pid", g.pid, "took", g.served.Sub(g.began).Round(time.Millisecond))
+	if g.after != 0 {
+		s.log.Info("upgraded", "generation", g.number, "pid", g.pid, "predecessor", g.after)
+	} else {
+		s.tellManager("READY=1")
+	}
+	if old != nil {
+		s.retire(old)
+	}
+	if s.asked {
+		s.upgrade()
+	}
+}
+
+// unready is told that a generation is not going to be ready.
+func (s *Supervisor) unready(g *generation, why string) {
+	s.coming = nil
+	if s.serving != nil {
+		s.failed(why)
+	} else {
+		s.log.Error("not ready", "generation", g.number, "pid", g.pid, "error", why)
+		g.givenUp = why
+	}
+	s.terminate(g, "it is not ready")
+}
+
+// reap waits for all that have ended.
+func (s *Supervisor) reap() {
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err != nil || pid <= 0:
+			return // none is left, or none has ended
+		}
+		if g := s.byPID[pid]; g != nil {
+			s.ended(g, statusText(status), status.Exited() && status.ExitStatus() == 0)
+		} else {
+			s.log.Debug("an orphan has ended", "pid", pid, "status", statusText(status))
+		}
+	}
+}
+
+// ended is told that a generation has ended, and how.
+func (s *Supervisor) ended(g *generation, how string, clean bool) {
+	delete(s.byPID, g.pid)
+	g.end()
+	level := hclog.Info
+	if !clean && !g.told {
+		level = hclog.Warn
+	}
+	s.log.Log(level, "ended", "generation", g.number, "pid", g.pid, "status", how, "after", time.Since(g.began).Round(time.Millisecond))
+	heirs := g == s.serving && s.coming == nil && !clean && g.spoke && !s.stopping && s.leaves(g)
+	if !heirs && (!clean || s.stopping) {
+		s.killGroup(g) // what it has left would go on to serve, badly
+	}
+	wasServing, wasComing := g == s.serving, g == s.coming
+	if wasServing {
+		s.serving = nil
+	}
+	if wasComing {
+		s.coming = nil
+	}
+	switch {
+	case s.stopping:
+		s.over = len(s.byPID) == 0
+	case wasComing && s.serving != nil:
+		s.failed("it has ended before it was ready: " + how)
+	case heirs:
+		s.awaitHeir(g, how)
+	case wasServing && s.coming != nil:
+		// It has died; or is done already, and its successor has not said so yet.
+		s.log.Log(level, "the app has ended in an upgrade: its successor is awaited", "generation", s.coming.number, "pid", s.coming.pid)
+	case wasComing, wasServing, g.givenUp != "" && s.coming == nil && s.serving == nil:
+		if g.givenUp != "" {
+			how, clean = g.givenUp, false
+		}
+		s.down(g, how, clean)
+	}
+}
+
+// down does what the policy says when no generation is left to serve.
+func (s *Supervisor) down(g *generation, how string, clean bool) {
+	if !g.served.IsZero() && time.Since(g.served) >= s.cfg.RestartReset {
+		s.backoff.reset()
+	}
+	switch {
+	case s.cfg.Restart == RestartAlways, s.cfg.Restart == RestartOnFailure && !clean:
+		s.restart(how)
+	case clean:
+		s.finish(nil)
+	default:
+		s.finish(fmt.Errorf("%w: %s; --restart=%s", ErrFailed, how, s.cfg.Restart))
+	}
+}
+
+// restart starts the app again in a while.
+func (s *Supervisor) restart(how string) {
+	if s.asked { // for a new version, which this may be
+		s.backoff.reset()
+		s.start()
+		return
+	}
+	d, ok := s.backoff.next(rand.Float64())
+	if !ok {
+		s.finish(fmt.Errorf("%w: %s, after %d restarts", ErrFailed, how, s.backoff.tries))
+		return
+	}
+	s.log.Warn("the app is down: it is started again", "in", d.Round(time.Millisecond), "restarts", s.backoff.tries, "why", how)
+	s.again = time.AfterFunc(d, func() {
+		s.todo.add(func() {
+			if s.again != nil && !s.stopping {
+				s.start()
+			}
+		})
+	})
+}
+
+// finish ends all with a result.
+func (s *Supervisor) finish(err error) {
+	why := "the app is done"
+	if err != nil {
+		why = err.Error()
+	}
+	s.result = err
+	s.stop(why)
+}
+
+// parseSignal returns a signal by its name, with SIG or without.
+func parseSignal(name string) (syscall.Signal, error) {
+	upper := strings.ToUpper(name)
+	if !strings.HasPrefix(upper, "SIG") {
+		upper = "SIG" + upper
+	}
+	if sig := unix.SignalNum(upper); sig != 0 {
+		return sig, nil
+	}
+	return 0, fmt.Errorf("%w: stop signal %q: want a name such as TERM or QUIT", ErrConfig, name)
+}

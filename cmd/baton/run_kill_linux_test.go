@@ -1,0 +1,72 @@
+package main
+
+import (
+	"net"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// free waits until nobody has an address: who was killed closes its descriptors a
+// moment after it has ended for all others.
+func free(t *testing.T, address string) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; {
+		ln, err := net.Listen("tcp", address)
+		if err == nil {
+			_ = ln.Close() // nobody has dialled
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+		<-time.After(5 * time.Millisecond) // no event tells of it
+	}
+}
+
+// TestRunKilled kills baton run at each step: the kernel has the app end, and the
+// next baton run finds its address free.
+func TestRunKilled(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"plain", "takeover"} {
+		for step, reach := range map[string]func(*running){
+			"socket":  func(r *running) {},
+			"started": func(r *running) { r.await("started") },
+			"ready":   func(r *running) { r.await("ready") },
+			"upgrade": func(r *running) {
+				r.await("ready")
+				r.signal(syscall.SIGUSR2)
+				r.await("started")
+			},
+			"upgraded": func(r *running) {
+				r.await("ready")
+				r.signal(syscall.SIGUSR2)
+				r.await("upgraded")
+			},
+			"stopping": func(r *running) {
+				r.await("ready")
+				r.signal(syscall.SIGTERM)
+				r.await("stopping")
+			},
+			"down": func(r *running) {
+				if err := syscall.Kill(r.await("ready").PID, syscall.SIGKILL); err != nil {
+					r.t.Fatal(err)
+				}
+				r.await("the app is down: it is started again")
+			},
+		} {
+			t.Run(kind+"/"+step, func(t *testing.T) {
+				t.Parallel()
+				r := runApp(t, nil, []string{"--ready-notify", "--listen", "web=tcp://127.0.0.1:0"}, goApp(t, kind)...)
+				address := r.address()
+				reach(r)
+				r.signal(syscall.SIGKILL)
+				gone(t, r.dir)
+				free(t, address)
+				again := runApp(t, nil, []string{"--ready-notify", "--listen", "web=tcp://" + address}, goApp(t, kind)...)
+				again.await("ready")
+				again.stop()
+			})
+		}
+	}
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/seed-11c92bf9/baton/internal/load"
+)
+
+// TestRunUpgrades upgrades apps of each kind under clients that never retry.
+func TestRunUpgrades(t *testing.T) {
+	t.Parallel()
+	for kind, flags := range map[string][]string{
+		"plain":    {"--ready-notify"},
+		"takeover": {"--socket", "c/s"},
+		"inherit":  {"--socket", "c/s"},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			r := runApp(t, nil, append(flags, "--listen", "web=tcp://127.0.0.1:0", "--stop-timeout", "1m"), goApp(t, kind)...)
+			p := press(t, r.address(), load.Once, load.Keep)
+			r.await("ready")
+			for _, version := range []string{"two", "three", "four"} {
+				p.more(200)
+				r.write("version", version)
+				r.signal(syscall.SIGUSR2)
+				done := "upgraded"
+				if kind == "inherit" {
+					done = "the app has upgraded itself"
+				}
+				// The predecessor, whose connections were served to their end, may be
+				// done before its successor has told of itself.
+				r.awaitAll(done, "ended")
+				p.until(version, func(s load.Stats) bool { return s.AnsweredLast == version })
+			}
+			p.until("connections served across an upgrade", func(s load.Stats) bool { return s.Crossed > 0 })
+			s := p.clean()
+			t.Logf("%s: 3 upgrades, %d connections, %d questions, %d failed, %d across an upgrade", kind, s.Connections, s.Questions, s.Failed, s.Crossed)
+			r.stop()
+			gone(t, r.dir)
+		})
+	}
+}
+
+// TestRunCrash kills the app under load. The sockets are baton's: nobody is
+// refused, and only what the dead process had accepted fails.
+func TestRunCrash(t *testing.T) {
+	t.Parallel()
+	for kind, flags := range map[string][]string{
+		"plain":    {"--ready-notify"},
+		"takeover": {"--socket", "c/s"},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			r := runApp(t, nil, append(flags, "--listen", "web=tcp://127.0.0.1:0", "--restart-delay", "200ms", "--restart-max-delay", "200ms"), goApp(t, kind)...)
+			p := press(t, r.address(), load.Once)
+			const crashes = 5
+			for range crashes {
+				l := r.await("ready")
+				p.more(200)
+				if err := syscall.Kill(l.PID, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.await("ready")
+			p.more(200)
+			s := p.end()
+			// Each of the clients has one connection at a time.
+			if inFlight := uint64(4 * crashes); s.Failed > inFlight || s.Failures[load.Refused] > 0 || s.Failures[load.Timeout] > 0 {
+				t.Errorf("%d failed, %v, want at most %d, none refused, none forgotten: %+v", s.Failed, s.Failures, inFlight, s.Samples)
+			}
+			t.Logf("%s: crashes=%d connections=%d failed=%d refused=%d longest wait %.0f ms", kind, crashes, s.Connections, s.Failed, s.Failures[load.Refused], s.LongestGapMS)
+			r.stop()
+		})
+	}
+}
+
+// TestRunRollback has new generations fail in each way, under load: the one that
+// serves is never stopped.
+func TestRunRollback(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"plain", "takeover"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			flags := []string{"--listen", "web=tcp://127.0.0.1:0", "--ready-notify", "--ready-timeout", "5s", "--stop-timeout", "1m"}
+			r := runApp(t, nil, flags, goApp(t, kind)...)
+			p := press(t, r.address(), load.Once, load.Keep)
+			first := r.await("ready").PID
+			for _, plan := range []string{"exit", "exit0", "hang"} {
+				r.write("plan", plan)
+				r.signal(syscall.SIGUSR2)
+				l := r.await("upgrade failed: the app serves on as it was")
+				want := map[string]string{
+					"exit": "it has ended before it was ready: exit status 3", "exit0": "it has ended before it was ready: exit status 0",
+					"hang": "not ready within 5s: it has not said READY=1",
+				}[plan]
+				if l.Error != want || l.PID != first {
+					t.Errorf("%s: %q, pid %d, want %q, pid %d", plan, l.Error, l.PID, want, first)
+				}
+				p.more(50)
+			}
+			r.signal(syscall.SIGUSR2)
+			if l := r.await("ready"); l.PID == first {
+				t.Errorf("the first process is ready again: %+v", l)
+			}
+			p.more(100)
+			p.clean()
+			r.stop()
+		})
+	}
+}
+
+// TestRunSignalsInUpgrade asks for an upgrade in an upgrade, and for the end.
+func TestRunSignalsInUpgrade(t *testing.T) {
+	t.Parallel()
+	r := runApp(t, nil, []string{"--listen", "web=tcp://127.0.0.1:0", "--ready-notify"}, goApp(t, "plain")...)
+	r.await("ready")
+	r.write("plan", "hang")
+	r.signal(syscall.SIGUSR2)
+	hung := r.await("started").PID
+	r.await("hangs")
+	r.signal(syscall.SIGUSR2)
+	r.await("an upgrade is under way, or the app is not ready: another one follows")
+	// The first of the two comes to nothing, the second follows.
+	if err := syscall.Kill(hung, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.await("upgrade failed: the app serves on as it was")
+	r.await("upgraded")
+	r.write("plan", "hang")
+	r.signal(syscall.SIGUSR2)
+	r.await("hangs")
+	r.stop() // all of them
+	gone(t, r.dir)
+}
+
+// TestRunStop has an app that does not end be killed, in time or by a second
+// signal.
+func TestRunStop(t *testing.T) {
+	t.Parallel()
+	for _, twice := range []bool{false, true} {
+		timeout := "50ms"
+		if twice {
+			timeout = "1h"
+		}
+		r := runApp(t, nil, []string{"--ready-notify", "--stop-timeout", timeout}, "sh", "-c", `trap "" TERM; echo '{"@message":"deaf"}' >&2; while :; do sleep 60; done`)
+		r.await("deaf")
+		r.signal(syscall.SIGTERM)
+		r.await("the app is told to end")
+		if twice {
+			r.signal(syscall.SIGINT)
+		}
+		if code := r.wait(); code != int(exitAppFailed) {
+			t.Errorf("twice %t: baton run ended with %d, want %d", twice, code, exitAppFailed)
+		}
+		gone(t, r.dir) // what the app has started as well
+	}
+}
+
+// TestRunForwards has signals reach the app.
+func TestRunForwards(t *testing.T) {
+	t.Parallel()
+	r := runApp(t, nil, nil, "sh", "-c", `
+		for s in HUP QUIT USR1 WINCH; do trap "echo '{\"@message\":\"got $s\"}' >&2" $s; done
+		trap 'exit 0' TERM
+		echo '{"@message":"listens"}' >&2
+		while :; do sleep 0.01; done`)
+	r.await("listens")
+	for sig, name := range map[syscall.Signal]string{syscall.SIGHUP: "HUP", syscall.SIGQUIT: "QUIT", syscall.SIGUSR1: "USR1", syscall.SIGWINCH: "WINCH"} {
+		r.signal(sig)
+		r.await("got " + name)
+	}
+	r.stop()
+}
+
+// TestRunCrashLoop upgrades an app that is down.
+func TestRunCrashLoop(t *testing.T) {
+	t.Parallel()
+	r := runApp(t, nil, []string{"--ready-notify", "--restart-delay", "1h", "--restart-max-delay", "1h", "--listen", "tcp://127.0.0.1:0"}, "sh", "-c",
+		`[ -e good ] && exec "$@"; exit 1`, "sh", "env", goApp(t, "plain")[1], os.Args[0], "plain")
+	r.awaitLine("the app is down: it is started again", func(l line) bool { return l.Restarts == 1 })
+	r.write("good", "")
+	r.signal(syscall.SIGUSR2) // or it would take an hour
+	r.await("ready")
+	r.stop()
+}
+
+// TestRunReadyAtSharedSocket has a new generation that does not accept be told from
+// the one that does, at the socket that both have.
+func TestRunReadyAtSharedSocket(t *testing.T) {
+	t.Parallel()
+	for name, flag := range map[string]string{"tcp": "--ready-tcp=", "http": "--ready-http=http://"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address := freeAddress(t)
+			serve, ready := "http", "--ready-timeout=3s"
+			if name == "tcp" {
+				serve = "plain"
+			}
+			r := runApp(t, nil, []string{"--listen", "web=tcp://" + address, flag + address, ready}, goApp(t, serve)...)
+			first := r.await("ready").PID
+			r.write("plan", "hang")
+			r.signal(syscall.SIGUSR2)
+			r.await("hangs")
+			l := r.await("upgrade failed: the app serves on as it was")
+			if l.PID != first || !strings.Contains(l.Error, "not ready within 3s: ") || !strings.Contains(l.Error, "another process accepts there") {
+				t.Errorf("%+v, want pid %d, and that another process accepts", l, first)
+			}
+			r.signal(syscall.SIGUSR2)
+			r.await("upgraded")
+			r.stop()
+		})
+	}
+}
