@@ -4,6 +4,8 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
@@ -69,6 +71,18 @@ type BuildInfo struct {
 	Revision string `json:"revision,omitempty"` // of the sources
 	Modified bool   `json:"modified,omitempty"` // there were changes that are not in Revision
 	Go       string `json:"go,omitempty"`       // version of Go
+}
+
+// String returns what is known, for people, in the form
+// "path version revision modified, go".
+func (b BuildInfo) String() string {
+	sources := []string{b.Path, b.Version, b.Revision[:min(12, len(b.Revision))]}
+	if b.Modified {
+		sources = append(sources, "modified")
+	}
+	empty := func(s string) bool { return s == "" }
+	built := strings.Join(slices.DeleteFunc(sources, empty), " ")
+	return strings.Join(slices.DeleteFunc([]string{built, b.Go}, empty), ", ")
 }
 
 // SocketStatus tells of one socket.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -343,84 +342,6 @@ func (l *leave) hide(ctx context.Context, sockets []*socket) error {
 	return awaitGrace(ctx)
 }
 
-// byOther is steered with another way of steering.
-func (l *leave) byOther(ctx context.Context, s Steerer, left []*socket, inodes []uint32) error {
-	conns := make([]syscall.Conn, len(left))
-	for i, sock := range left {
-		conns[i] = sock.conn
-	}
-	if err := s.Away(conns...); err != nil {
-		return err
-	}
-	l.note(StrategySteerer)
-	l.migrate = s.Migrates()
-	if err := awaitGrace(ctx); err != nil {
-		return l.abandon(left, err)
-	}
-	if err := l.wait(ctx, left, l.migrate, nil); err != nil {
-		return l.abandon(left, err)
-	}
-	l.shut(left)
-	return nil
-}
-
-// afterwards explains a group that is not as it should be after a close.
-func (l *leave) afterwards(now, want []uint32, victims []*socket) {
-	for _, s := range victims {
-		if slices.Contains(now, s.inode) {
-			l.report.note("another process has a duplicate of the member, which stays in the group")
-			return
-		}
-	}
-	if len(slices.DeleteFunc(slices.Clone(want), func(i uint32) bool { return slices.Contains(now, i) })) > 0 {
-		l.lossy("another member left the group in the same moment without taking turns")
-	}
-}
-
-// order returns the inodes of the group by index, 0 for members of others.
-func (l *leave) order(ctx context.Context, inodes []uint32) ([]uint32, error) {
-	l.c.mu.Lock()
-	known := slices.Clone(l.c.order)
-	l.c.mu.Unlock()
-	same := slices.Equal(slices.Sorted(slices.Values(known)), inodes)
-	if l.probe != nil && !(l.c.udp && same) {
-		locate := l.probe.locate
-		if l.c.udp {
-			locate = l.probe.locateUDP
-		}
-		order, err := locate(ctx, l.c.members(), len(inodes), l.c.prog)
-		if err == nil {
-			return order, nil
-		}
-		if now, _, gerr := l.group(); gerr == nil && !slices.Equal(now, inodes) {
-			return nil, errChanged
-		}
-		return nil, err
-	}
-	if !same {
-		return nil, fmt.Errorf("the order of the group's members is not known and can't be found by probing: %w", errors.ErrUnsupported)
-	}
-	if !l.c.udp {
-		l.lossy("steering could not be verified: the own address can't be reached")
-	}
-	return known, nil
-}
-
-// turn attaches prog and checks that it keeps traffic away from sockets.
-func (l *leave) turn(ctx context.Context, prog program, away []*socket) error {
-	own := l.c.members()
-	if l.probe != nil && !l.c.udp {
-		if err := l.probe.verify(ctx, own, away, prog, min(4, 2*len(prog.targets))); err != nil {
-			return err
-		}
-	}
-	if err := attach(own[0].conn, &prog); err != nil {
-		return err
-	}
-	l.c.prog = prog
-	return nil
-}
-
 // note records a strategy, keeping the weakest.
 func (l *leave) note(s Strategy) {
 	rank := []Strategy{"", StrategySteer, StrategySteerMigrate, StrategySteerer, StrategyStopQueueing, StrategyMigrate, StrategyBestEffort}
@@ -509,76 +430,4 @@ func (l *leave) restore(ctx context.Context) error {
 		l.c.setCurrent(s)
 	}
 	return l.apply(ctx, s)
-}
-
-// last ends the last members of the group: nobody is there to get the traffic.
-func (l *leave) last(ctx context.Context, left []*socket) error {
-	l.report.Last = true
-	if l.c.udp {
-		l.note(StrategyBestEffort)
-		l.lossy("no other member")
-		if err := l.wait(ctx, left, false, nil); err != nil {
-			return l.abandon(left, err)
-		}
-		l.shut(left)
-		return nil
-	}
-	return l.unsteered(ctx, left, nil)
-}
-
-// unsteered lets sockets leave without a program.
-func (l *leave) unsteered(ctx context.Context, left []*socket, why error) error {
-	if why != nil {
-		l.report.note("not steered: " + why.Error())
-		if l.migrate {
-			l.note(StrategyMigrate)
-			l.lossy("a SYN can meet the close")
-			l.shut(left)
-			return nil
-		}
-	}
-	for i, s := range left {
-		err := stopQueueing(s.conn)
-		if err == nil {
-			continue
-		}
-		for _, s := range left[:i] {
-			_ = resumeQueueing(s.conn) // it was put on a moment ago
-		}
-		return l.bestEffort(ctx, left, err)
-	}
-	l.note(StrategyStopQueueing)
-	if err := awaitGrace(ctx); err != nil {
-		return l.abandon(left, err)
-	}
-	if err := l.wait(ctx, left, false, nil); err != nil {
-		return l.abandon(left, err)
-	}
-	l.shut(left)
-	return nil
-}
-
-// canStop reports whether stopQueueing works.
-func (l *leave) canStop(sockets []*socket) bool {
-	if l.c.udp || stopQueueing(sockets[0].conn) != nil {
-		return false
-	}
-	return resumeQueueing(sockets[0].conn) == nil
-}
-
-// bestEffort serves what is there and closes.
-func (l *leave) bestEffort(ctx context.Context, left []*socket, why error) error {
-	l.note(StrategyBestEffort)
-	l.lossy(why.Error())
-	// What is new after this moment is not waited for, or a busy listener
-	// would never end.
-	if l.refs != nil {
-		l.refs.close()
-		l.refs = nil
-	}
-	if err := l.wait(ctx, left, false, nil); err != nil {
-		return l.abandon(left, err)
-	}
-	l.shut(left)
-	return nil
 }

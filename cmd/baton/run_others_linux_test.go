@@ -49,10 +49,12 @@ func TestRunPython(t *testing.T) {
 			r.address()
 			p := press(t, address, load.HTTP)
 			r.await("ready")
+			serving := 0
 			for range 3 {
 				p.more(100)
 				r.signal(syscall.SIGUSR2)
 				l := r.await("upgraded")
+				serving = l.PID
 				generation := fmt.Sprint(l.Generation)
 				p.until("generation "+generation, func(s load.Stats) bool { return s.Targets["http"].Versions[generation] > 0 })
 			}
@@ -62,7 +64,6 @@ func TestRunPython(t *testing.T) {
 			// A crash: who comes meanwhile is served.
 			p = press(t, address, load.HTTP)
 			p.more(50)
-			serving := r.pidOf(app)
 			if err := syscall.Kill(serving, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
@@ -76,26 +77,6 @@ func TestRunPython(t *testing.T) {
 			r.stop()
 		})
 	}
-}
-
-// pidOf finds the process that runs a script, of several the youngest.
-func (r *running) pidOf(script string) int {
-	r.t.Helper()
-	found := 0
-	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is right
-	for _, file := range files {
-		var pid int
-		text, err := os.ReadFile(file)
-		if err == nil && len(text) > len(script) && string(text[len(text)-len(script)-1:len(text)-1]) == script {
-			if _, err := fmt.Sscanf(file, "/proc/%d/", &pid); err == nil && pid != r.cmd.Process.Pid {
-				found = max(found, pid)
-			}
-		}
-	}
-	if found == 0 {
-		r.t.Fatalf("nobody runs %s", script)
-	}
-	return found
 }
 
 // TestRunNginx has nginx take its sockets from baton run, as from a predecessor of

@@ -170,21 +170,7 @@ func process(p handoff.Process) string {
 
 // version says what a server is built from.
 func version(st *handoff.Status) string {
-	b := st.Build
-	built := strings.TrimSpace(b.Path + " " + b.Version)
-	if b.Revision != "" {
-		built += " " + b.Revision[:min(12, len(b.Revision))]
-	}
-	if b.Modified {
-		built += " modified"
-	}
-	var parts []string
-	for _, part := range []string{built, b.Go} {
-		if part != "" {
-			parts = append(parts, part)
-		}
-	}
-	return fmt.Sprintf("%s (%s)", or(st.Version, "-"), strings.Join(parts, ", "))
+	return fmt.Sprintf("%s (%s)", or(st.Version, "-"), st.Build)
 }
 
 func limit(remaining time.Duration) string {

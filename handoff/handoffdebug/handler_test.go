@@ -89,7 +89,7 @@ func TestPage(t *testing.T) {
 	for _, want := range []string{
 		"<title>api: serving, generation 3</title>", `<html lang="en">`, "1.4.2", "4711", "26h30m", "[::]:80", "4096", "filling up",
 		"within 1m30s", "→ pid 4500", "the successor died: exit status 3", "1.4.1 (pid 4000) → 1.4.2 (pid 4711)", "warming 1.2s", "took 3.24s",
-		"/usr/local/bin/api", "0123456789ab go1.25.0", `href="status.json"`, `href="?refresh=5"`,
+		"/usr/local/bin/api", "0123456789ab, go1.25.0", `href="status.json"`, `href="?refresh=5"`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page has no %q", want)

@@ -74,7 +74,7 @@ type phase struct {
 func newView(s *handoff.Status, now time.Time, refresh int) *view {
 	v := &view{
 		Title: or(s.Name, "server"), Good: s.State == handoff.StateServing, Refresh: refresh, Status: *s,
-		Now: momentOf(now), Began: momentOf(s.Started), Up: short(s.Uptime), Built: built(s.Build),
+		Now: momentOf(now), Began: momentOf(s.Started), Up: short(s.Uptime), Built: s.Build.String(),
 	}
 	if s.Remaining >= 0 && !v.Good {
 		v.Ends = short(s.Remaining)
@@ -166,18 +166,6 @@ func process(p handoff.Process) string {
 		return fmt.Sprint("pid ", p.PID)
 	}
 	return fmt.Sprintf("%s (pid %d)", p.Version, p.PID)
-}
-
-// built says what a program was made of.
-func built(b handoff.BuildInfo) string {
-	text := strings.TrimSpace(b.Path + " " + b.Version)
-	if b.Revision != "" {
-		text += " " + b.Revision[:min(12, len(b.Revision))]
-	}
-	if b.Modified {
-		text += " modified"
-	}
-	return strings.TrimSpace(text + " " + b.Go)
 }
 
 // words says what an event means for an upgrade that is under way.

@@ -1,0 +1,136 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// greet answers the successor that has come on link.
+func (p *Predecessor) greet(a Arrival) {
+	p.conv, p.hello = converse(a.Link), a.Hello
+	w := p.Welcome
+	var ok bool
+	if w.Version, ok = wire.Choose(a.Hello.MinVersion, a.Hello.MaxVersion); !ok {
+		text := fmt.Sprintf("successor speaks protocol versions %d to %d, predecessor %d to %d", a.Hello.MinVersion, a.Hello.MaxVersion, wire.MinVersion, wire.MaxVersion)
+		p.send(&wire.Refuse{Code: wire.CodeVersion, Reason: text})
+		p.because(offerNoVersion, &Error{Text: text})
+		return
+	}
+	w.Probation = max(p.Timeouts.Probation, 0)
+	w.ReadyTimeout = max(p.Timeouts.Ready, 0)
+	w.HangTimeout = p.Timeouts.Hang
+	items, release := p.Manifest()
+	defer release()
+	w.Sockets = uint32(len(items))
+	p.send(&w)
+	p.event(offerHello)
+	if p.state.phase != offerSending {
+		return
+	}
+	p.enter(PhaseTransfer)
+	if p.Stderr != nil {
+		_ = p.conv.link.Send(&wire.Stderr{}, p.Stderr()) // shows in what follows
+	}
+	t := transfer{conv: p.conv, hang: p.Timeouts.Hang, deadline: p.deadline, cancel: p.Cancel}
+	err := t.sockets(items)
+	if err == nil && w.States > 0 {
+		err = p.passStates(&t)
+	}
+	if err != nil {
+		p.transferFailed(err)
+	}
+}
+
+// transferFailed turns the reason for which a transfer failed into an event.
+func (p *Predecessor) transferFailed(err error) {
+	var refused *Error
+	var gaveUp *canceled
+	switch {
+	case errors.Is(err, errPeerGone): // the loop finds the inbox closed
+	case errors.Is(err, errDeadline):
+		p.because(offerDeadline, p.notReady())
+	case errors.As(err, &gaveUp):
+		p.because(offerCancel, gaveUp.reason)
+	case errors.As(err, &refused):
+		p.because(offerAborted, refused)
+	case errors.Is(err, errSilent):
+		p.because(offerSilent, &Error{Err: err})
+	case errors.Is(err, errUnexpected):
+		p.because(offerProtocolError, &Error{Err: err})
+	default:
+		p.because(offerTransferError, &Error{Err: err})
+	}
+}
+
+func (p *Predecessor) notReady() *Error {
+	return &Error{Text: fmt.Sprintf("not ready within %v", p.Timeouts.Ready)}
+}
+
+// passStates has the state blobs written and sends them.
+func (p *Predecessor) passStates(t *transfer) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	type written struct {
+		blobs []Blob
+		err   error
+	}
+	done := make(chan written, 1)
+	go func() { // ends with the callback, for which we wait below
+		blobs, err := p.States(ctx)
+		done <- written{blobs, err}
+	}()
+	var w written
+	var stopped error
+	select {
+	case w = <-done:
+	case e := <-p.Cancel:
+		stopped = &canceled{e}
+	case <-p.deadline:
+		stopped = errDeadline
+	case in, ok := <-t.conv.inbox:
+		stopped = errPeerGone
+		if ok {
+			stopped = fmt.Errorf("%w: %T while state is written", errUnexpected, in.msg)
+			if m, is := in.msg.(*wire.Abort); is {
+				stopped = &Error{Reason: ReasonAborted, Text: m.Reason}
+			}
+			_ = fdx.Close(in.fds...) // a successor sends none
+		}
+	}
+	if stopped != nil {
+		cancel()
+		w = <-done
+	}
+	defer func() {
+		for _, b := range w.blobs {
+			_ = b.File.Close() // the successor has its own
+		}
+	}()
+	if err := errors.Join(stopped, w.err); err != nil {
+		return err
+	}
+	return t.states(w.blobs)
+}
+
+// lent takes what the successor lends. It has not said Ready: nothing waits in
+// these sockets yet, so one that comes too late is no loss.
+func (p *Predecessor) lent(m *wire.Lend, fds []int) {
+	switch {
+	case p.state.phase == offerWithdrawing:
+		_ = fdx.Close(fds...) // it has not read Rollback yet, and gets no Ack
+		return
+	case p.Lent == nil || p.state.phase != offerWarming || len(fds) != len(m.Entries):
+		_ = fdx.Close(fds...) // nobody else knows them
+		p.because(offerProtocolError, &Error{Text: fmt.Sprintf("%d sockets lent out of turn", len(m.Entries))})
+		return
+	}
+	if err := p.Lent(m.Entries, fds); err != nil {
+		p.because(offerTransferError, &Error{Text: "sockets that the successor lends", Err: err})
+		return
+	}
+	p.send(&wire.Ack{Seq: m.Seq, Taken: uint32(len(m.Entries))})
+}

@@ -1,0 +1,143 @@
+package handoff
+
+import (
+	"strings"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+)
+
+// entered notes the time of each phase and tells of it.
+func (u *Upgrader) entered(up *upgrade, ph session.Phase) {
+	now := time.Now()
+	took := now.Sub(up.entered)
+	up.entered = now
+	d := &up.report.Durations
+	switch up.phase { // which is over: it may be the one in which the upgrade has failed
+	case session.PhaseWaiting:
+		d.Start += took // the wait begins after the start
+	case session.PhaseTransfer:
+		d.Transfer = took
+	case session.PhaseWarming:
+		d.Warming = took
+	case session.PhaseProbation:
+		d.Probation = took
+	case session.PhaseCommitting:
+		d.Commit = took
+	}
+	up.phase = ph
+	switch ph {
+	case session.PhaseTransfer:
+		u.emit(Event{Kind: EventTransfer, Report: &up.report})
+	case session.PhaseWarming:
+		if up.capture != nil {
+			up.capture.passed()
+		}
+		u.emit(Event{Kind: EventWarming, Report: &up.report})
+	case session.PhaseProbation:
+		up.paused = true
+		u.emit(Event{Kind: EventPaused, Report: &up.report})
+	case session.PhaseCommitting:
+		u.control.gate.pause() // the successor answers there from now on
+		u.emit(Event{Kind: EventCommitting, Report: &up.report})
+	case session.PhaseDone:
+		d.Total = now.Sub(up.began)
+	}
+}
+
+// committed leaves everything to the successor.
+func (u *Upgrader) committed(up *upgrade, res session.Result) {
+	if up.inherit {
+		// The successor has told tableflip before it told us. tableflip has to
+		// have heard it, too, or its Stop would kill the successor.
+		<-up.child.done
+		u.mu.Lock()
+		u.engine.spent = true
+		u.mu.Unlock()
+	}
+	if up.drain != nil {
+		up.report.Groups = up.drain.end()
+		up.drain.leave()
+		u.holds.Store(u.table.hasPackets())
+	}
+	up.report.Outcome = OutcomeCommitted
+	up.report.Open = u.conns.open()
+	u.log.Info("upgrade committed", up.report.fields()...)
+	u.mu.Lock()
+	u.ops.totals.upgraded(up.report.Outcome)
+	u.lingering, u.report = res.Lingering, &up.report
+	u.mu.Unlock()
+	if !u.end(phaseLingering, nil) { // a stop came in between: too late for it
+		u.mu.Lock()
+		u.phase = phaseLingering
+		u.mu.Unlock()
+	}
+	if err := u.table.release(); err != nil {
+		u.log.Warn("release sockets", "error", err)
+	}
+	u.control.gate.shut()
+	if u.control.drop() {
+		_ = u.control.release() // the successor has it
+	}
+	u.states.settle(nil)
+	u.emit(Event{Kind: EventCommitted, Report: &up.report})
+	if up.capture != nil {
+		u.wg.Go(func() { // ends with the successor's hold on the pipe, or with closing
+			<-u.closing
+			up.capture.close()
+		})
+	}
+	if l := res.Lingering; l != nil {
+		u.tellHistory(l, up.report)
+		u.wg.Go(l.Run)                  // ends with Bye or the conversation
+		u.wg.Go(func() { u.passOn(l) }) // ends with the last older predecessor
+	}
+	u.wg.Go(func() { u.watchLinger(res.Lingering) }) // ends with closing
+	u.finish(up, nil, Event{Kind: EventLingering, Report: &up.report})
+}
+
+// failed goes on as if nothing had been.
+func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
+	if up.drain != nil {
+		up.report.Groups = up.drain.end()
+		up.drain.failed(res.Parted)
+	}
+	up.report.Outcome = OutcomeFailed
+	if up.paused {
+		up.report.Outcome = OutcomeRolledBack
+	}
+	up.report.Durations.Total = time.Since(up.began)
+	err := &UpgradeError{PID: up.report.Successor.PID, Err: upgradeError(cause)}
+	u.finishChild(up)
+	if err := u.pid.clean(); err != nil {
+		u.log.Warn("what a successor has left", "error", err)
+	}
+	if up.capture != nil {
+		err.Stderr = up.capture.lines()
+	}
+	up.report.Reason = err.Err.Error()
+	u.states.settle(err)
+	u.mu.Lock()
+	u.ops.totals.upgraded(up.report.Outcome)
+	u.mu.Unlock()
+	fields := up.report.fields()
+	if len(err.Stderr) > 0 {
+		fields = append(fields, "stderr", strings.Join(err.Stderr, " | "))
+	}
+	u.log.Error("upgrade failed", fields...)
+	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: &up.report, Err: err})
+}
+
+// finish ends the upgrade for those who wait for it. Who hears of last can begin
+// the next one.
+func (u *Upgrader) finish(up *upgrade, err error, last Event) {
+	u.mu.Lock()
+	u.upgrade = nil
+	u.reports = append(u.reports, up.report)
+	u.reports = u.reports[max(0, len(u.reports)-maxReports):]
+	u.mu.Unlock()
+	u.emit(last)
+	up.err = err
+	close(up.done)
+	up.dismiss()
+}

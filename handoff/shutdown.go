@@ -1,0 +1,174 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+)
+
+// expire ends the linger.
+func (u *Upgrader) expire(reason string) {
+	u.mu.Lock()
+	select {
+	case <-u.expired:
+		u.mu.Unlock()
+		return
+	default:
+	}
+	close(u.expired)
+	u.mu.Unlock()
+	if n := u.conns.cutAll(); n > 0 {
+		u.log.Warn("linger ended", "reason", reason, "cut", n)
+	}
+}
+
+// LingerExpired returns a channel that is closed when open connections have no
+// more time: the linger limit has passed, a second stop signal came, or a
+// successor has asked for the end because too many predecessors linger.
+// Connections that are tracked are closed by then.
+func (u *Upgrader) LingerExpired() <-chan struct{} { return u.expired }
+
+// stop begins a graceful end without a successor.
+func (u *Upgrader) stop(reason string) {
+	u.mu.Lock()
+	up, first := u.upgrade, u.successor != nil && !u.owner
+	u.mu.Unlock()
+	if first && u.successor.Abort(reason) {
+		return // succeed ends it
+	}
+	if up != nil {
+		up.giveUp(&session.Error{Code: wire.CodeClosed, Text: reason})
+	}
+	if !u.end(phaseStopping, nil) {
+		return
+	}
+	u.log.Info("stopping", "reason", reason)
+	u.tellStop(reason)
+	u.table.shut()
+	u.wg.Go(func() { u.watchLinger(nil) }) // ends with closing
+}
+
+// Shutdown ends the Upgrader. Without a successor it stops accepting and
+// closes the sockets; in any case it waits until the tracked connections are
+// done, up to the linger limit or the end of ctx, and closes the rest by force.
+// It returns when no goroutine, descriptor or child of the Upgrader is left:
+// nil, or ctx's error where that cut connections.
+//
+// After Shutdown nothing of the Upgrader works any more. It may be called
+// again, and from several goroutines: all get the same result.
+func (u *Upgrader) Shutdown(ctx context.Context) error {
+	u.mu.Lock()
+	if u.shut {
+		u.mu.Unlock()
+		<-u.shutDone
+		return u.shutErr
+	}
+	u.shut = true
+	u.mu.Unlock()
+	u.shutErr = u.shutdown(ctx)
+	close(u.shutDone)
+	return u.shutErr
+}
+
+// Close is Shutdown without patience: open connections that are tracked are
+// closed at once.
+func (u *Upgrader) Close() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	err := u.Shutdown(ctx)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (u *Upgrader) shutdown(ctx context.Context) error {
+	u.stop("shutdown")
+	<-u.done
+	u.releasePackets()
+	var errs []error
+	select {
+	case <-u.conns.idle():
+	case <-u.expired:
+	case <-ctx.Done():
+		if u.conns.open() > 0 {
+			errs = append(errs, ctx.Err())
+		}
+	}
+	u.expire("shutdown")
+	u.mu.Lock()
+	up := u.upgrade
+	u.mu.Unlock()
+	if up != nil {
+		<-up.done // it may have committed all the same
+	}
+	u.mu.Lock()
+	l, report := u.lingering, u.report
+	u.mu.Unlock()
+	if l != nil {
+		c := u.conns.counts()
+		l.Bye(wire.Bye{Moved: c.moved, Cut: c.cut})
+	}
+	close(u.closing)
+	u.unfollow()
+	errs = append(errs, u.letGo())
+	if report != nil {
+		u.finishReport(report)
+	}
+	u.mu.Lock()
+	u.phase = phaseClosed
+	u.mu.Unlock()
+	u.emit(Event{Kind: EventStopped, Report: report})
+	u.events.close()
+	u.wg.Wait()
+	u.handlers.Wait()
+	u.redirect.close()
+	return errors.Join(errs...)
+}
+
+// releasePackets closes the datagram sockets that a successor has joined by its
+// own: it drains them when nobody here has them any more.
+func (u *Upgrader) releasePackets() {
+	if !u.holds.Swap(false) {
+		return
+	}
+	if err := u.table.leave(wire.KindPacket); err != nil {
+		u.log.Warn("release sockets", "error", err)
+	}
+	u.mu.Lock()
+	l, end := u.lingering, u.lingerEnd
+	u.mu.Unlock()
+	if l != nil {
+		u.tellLinger(l, end)
+	}
+}
+
+// letGo closes what is left.
+func (u *Upgrader) letGo() error {
+	u.mu.Lock()
+	ours := u.owner && u.report == nil // not a successor's
+	u.mu.Unlock()
+	u.control.gate.shut()
+	errs := []error{u.table.close()}
+	u.activation.close()
+	if u.control.drop() {
+		errs = append(errs, u.control.release())
+		if ours {
+			errs = append(errs, unlink(&u.control.entry))
+		}
+	}
+	if ours {
+		errs = append(errs, u.pid.remove())
+	}
+	errs = append(errs, u.pid.unstage())
+	u.mu.Lock()
+	spent := u.engine != nil && u.engine.spent
+	u.mu.Unlock()
+	if u.engine != nil && (ours || spent) {
+		u.engine.stop() // see there why not in any other case
+	}
+	u.states.close()
+	return errors.Join(errs...)
+}

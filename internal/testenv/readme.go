@@ -1,0 +1,33 @@
+package testenv
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// ReadmeLine holds the lines of a README that begin with prefix against the
+// example, which the compiler has seen. There must be one at least.
+func ReadmeLine(tb testing.TB, readme, example, prefix string) {
+	tb.Helper()
+	text, err := os.ReadFile(readme)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	code, err := os.ReadFile(example)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	found := false
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, prefix) {
+			found = true
+			if !strings.Contains(string(code), line) {
+				tb.Errorf("the line of %s is not in %s: %s", readme, example, line)
+			}
+		}
+	}
+	if !found {
+		tb.Errorf("%s has no line that begins with %s", readme, prefix)
+	}
+}
