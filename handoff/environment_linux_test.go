@@ -480,8 +480,18 @@ func TestNonblocking(t *testing.T) {
 				s.settled(2 * round)
 			}
 			pid := s.pid()
-			sockets := openFiles(t, pid)
-			maps.DeleteFunc(sockets, func(_, target string) bool { return !strings.HasPrefix(target, "socket:") })
+			var sockets map[string]string
+			// What the first process asks the kernel with, in that mode, is soon closed.
+			eventually(t, "no socket of the service blocks", func() bool {
+				sockets = openFiles(t, pid)
+				maps.DeleteFunc(sockets, func(_, target string) bool { return !strings.HasPrefix(target, "socket:") })
+				for fd := range sockets {
+					if flags, ok := flagsOf(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, fd)); !ok || flags&unix.O_NONBLOCK == 0 {
+						return false
+					}
+				}
+				return true
+			})
 			if len(sockets) < len(s.set.Sockets)+1 {
 				t.Fatalf("sockets of the service: %v", sockets)
 			}
@@ -807,7 +817,7 @@ func TestSignalStorm(t *testing.T) {
 		l := newLoad(t, s.set.Dir, map[string]string{"0 tcp": addr})
 		for range 20 {
 			// Whoever is named may have left: no process but the service's own is it.
-			if pid := s.pid(); alive(pid) {
+			if pid := s.pid(); s.alive(pid) {
 				_ = syscall.Kill(pid, syscall.SIGUSR2)
 			}
 			l.run(1)
@@ -815,7 +825,7 @@ func TestSignalStorm(t *testing.T) {
 		s.wait("committed")
 		l.run(50)
 		eventually(t, "one process is left, and named", func() bool {
-			left := slices.DeleteFunc(s.pidsHeard(), func(pid int) bool { return !alive(pid) })
+			left := slices.DeleteFunc(s.pidsHeard(), func(pid int) bool { return !s.alive(pid) })
 			return len(left) == 1 && left[0] == s.pid()
 		})
 		l.run(20)
@@ -940,7 +950,7 @@ func TestGoRun(t *testing.T) {
 		s.wait("owner")
 		s.upgrade()
 		s.wait("exit")
-		eventually(t, "go run has ended", func() bool { return !alive(cmd.Process.Pid) })
+		eventually(t, "go run has ended", func() bool { return !s.alive(cmd.Process.Pid) })
 		s.mustFail("`go run` removes its binary", "build with `go build`")
 		s.stop()
 	})

@@ -194,7 +194,7 @@ func TestPlainTableflip(t *testing.T) {
 func (s *service) fixPID() {
 	s.tb.Helper()
 	eventually(s.tb, "the PID file names the process that serves", func() bool {
-		return alive(s.pid()) && slices.Contains(s.pidsHeard(), s.pid())
+		return s.alive(s.pid()) && slices.Contains(s.pidsHeard(), s.pid())
 	})
 }
 

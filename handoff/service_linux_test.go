@@ -25,6 +25,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/netlab"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 	"github.com/seed-11c92bf9/baton/reuseport"
@@ -608,20 +609,18 @@ func (s *service) killAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for pid := range s.pids {
-		if alive(pid) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
+		procs.Kill(pid, s.mark())
 	}
 	if s.cmd != nil && s.cmd.Process != nil {
 		_ = s.cmd.Process.Kill()
 	}
 }
 
+// mark is in the environment of the service's processes, and of no other's.
+func (s *service) mark() string { return strconv.Quote(s.set.Dir) }
+
 // alive reports whether pid is a process of the service that runs.
-func alive(pid int) bool {
-	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	return err == nil && strings.Contains(string(env), envSettings)
-}
+func (s *service) alive(pid int) bool { return procs.Has(pid, s.mark()) }
 
 // patience bounds each wait for a process.
 const patience = 20 * time.Second
@@ -742,7 +741,7 @@ func (s *service) pidsHeard() []int {
 func (s *service) gone(pids ...int) {
 	s.tb.Helper()
 	eventually(s.tb, "processes are gone", func() bool {
-		return !slices.ContainsFunc(pids, alive)
+		return !slices.ContainsFunc(pids, s.alive)
 	})
 }
 

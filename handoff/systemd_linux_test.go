@@ -169,7 +169,7 @@ func TestSystemdBarrier(t *testing.T) {
 	s := startUnder(m, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}})
 	report := s.upgrade().Report
 	m.await(0, "\nBARRIER=1\n")
-	if pid := report.Predecessor.PID; !alive(pid) {
+	if pid := report.Predecessor.PID; !s.alive(pid) {
 		t.Errorf("process %d has ended before systemd has heard of its successor", pid)
 	}
 	m.mu.Lock()

@@ -250,7 +250,7 @@ func TestFailedUpgrade(t *testing.T) {
 				}
 				eventually(t, "the successor is gone", func() bool {
 					for _, p := range s.pidsHeard() {
-						if p != pid && alive(p) {
+						if p != pid && s.alive(p) {
 							return false
 						}
 					}
@@ -290,7 +290,7 @@ func TestPIDFileRefused(t *testing.T) {
 		if m := s.mustFail("PID file"); !slices.Contains(m.Is, "ErrAborted") {
 			t.Errorf("upgrade: %v %s, want ErrAborted", m.Is, m.Err)
 		}
-		if got := s.pid(); got != pid || !alive(got) {
+		if got := s.pid(); got != pid || !s.alive(got) {
 			t.Errorf("PID file: %d, want %d, which serves", got, pid)
 		}
 		if err := os.RemoveAll(obstacle); err != nil {

@@ -1,14 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
-	"strconv"
 	"syscall"
+
+	"github.com/seed-11c92bf9/baton/internal/procs"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,31 +52,8 @@ func stopSignal(pid int) error {
 	return os.NewSyscallError("kill", syscall.Kill(pid, syscall.SIGTERM))
 }
 
-// marked returns the processes whose environment holds the entry mark, but for
-// ended ones that nobody has waited for: they have no environment.
-func marked(mark string) ([]int, error) {
-	files, err := filepath.Glob("/proc/[0-9]*/environ")
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for _, file := range files {
-		env, err := os.ReadFile(file)
-		if err != nil {
-			continue // gone, or another user's
-		}
-		for entry := range bytes.SplitSeq(env, []byte{0}) {
-			if string(entry) == mark {
-				pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-				if err == nil && pid != os.Getpid() {
-					pids = append(pids, pid)
-				}
-				break
-			}
-		}
-	}
-	return pids, nil
-}
+// marked returns the processes whose environment holds the entry mark.
+func marked(mark string) []int { return procs.Marked(mark + "\x00") }
 
 // killAll kills processes.
 func killAll(pids []int) (err error) {

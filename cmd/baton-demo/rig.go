@@ -330,7 +330,7 @@ func (r *rig) close() (left []string, err error) {
 			_ = f.Close() // the second time for an orderly end
 		}
 	}
-	pids, err := marked(r.mark)
+	pids := marked(r.mark)
 	for _, pid := range pids {
 		left = append(left, fmt.Sprintf("process %d", pid))
 	}

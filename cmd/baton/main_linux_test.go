@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -177,22 +178,15 @@ func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 
 // killAll kills the processes of a service and waits until they are gone.
 func killAll(dir string) {
-	for found := true; found; {
-		found = false
-		files, _ := filepath.Glob("/proc/[0-9]*/environ")
-		for _, file := range files {
-			var pid int
-			env, err := os.ReadFile(file) // empty once a process has ended
-			if err != nil || !strings.Contains(string(env), "BATON_TEST_SCRIPT="+dir+"\x00") {
-				continue
-			}
-			if _, err := fmt.Sscanf(file, "/proc/%d/", &pid); err == nil {
-				found = true
-				_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone
-			}
+	for pids := procs.Marked(scriptMark(dir)); len(pids) > 0; pids = procs.Marked(scriptMark(dir)) {
+		for _, pid := range pids {
+			procs.Kill(pid, scriptMark(dir))
 		}
 	}
 }
+
+// scriptMark is in the environment of the processes of a script, by its folder.
+func scriptMark(dir string) string { return "BATON_TEST_SCRIPT=" + dir + "\x00" }
 
 func crashCmd(ts *testscript.TestScript, _ bool, _ []string) { killAll(ts.MkAbs(".")) }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/internal/load"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
@@ -255,14 +256,8 @@ func gone(t *testing.T, dir string, but ...int) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; {
 		left := 0
-		files, _ := filepath.Glob("/proc/[0-9]*/environ") // the pattern is right
-		for _, file := range files {
-			var pid int
-			env, err := os.ReadFile(file)
-			if err == nil && strings.Contains(string(env), "BATON_TEST_SCRIPT="+dir+"\x00") {
-				if _, err := fmt.Sscanf(file, "/proc/%d/", &pid); err == nil && slices.Contains(but, pid) {
-					continue
-				}
+		for _, pid := range procs.Marked(scriptMark(dir)) {
+			if !slices.Contains(but, pid) {
 				left++
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
@@ -146,7 +148,7 @@ func start(tb testing.TB, set settings) *service {
 // end ends what is left of the line.
 func (s *service) end() {
 	for _, pid := range s.pids() {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone
+		procs.Kill(pid, strconv.Quote(s.set.Dir))
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/internal/netlab"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/selfsigned"
 )
 
@@ -212,18 +213,7 @@ func (r *rig) owner() int {
 // processes returns the processes of the service that have not ended.
 func (r *rig) processes() []int {
 	r.reap()
-	files, _ := filepath.Glob("/proc/[0-9]*/environ") // the pattern is good
-	var pids []int
-	for _, file := range files {
-		env, err := os.ReadFile(file)
-		if err != nil || !slices.Contains(strings.Split(string(env), "\x00"), r.mark) {
-			continue // gone, ended, or another's
-		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && stateOf(pid) != 'Z' {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
+	return slices.DeleteFunc(procs.Marked(r.mark+"\x00"), func(pid int) bool { return stateOf(pid) == 'Z' })
 }
 
 // known returns the number of processes of which we have heard and that have not

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"strconv"
 	"sync"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
@@ -124,9 +124,7 @@ func start(tb testing.TB, helper string, set settings) *service {
 	s.done.Go(func() { _ = cmd.Wait() })
 	tb.Cleanup(func() {
 		for _, l := range s.heard() {
-			if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", l.PID)); err == nil && len(env) > 0 {
-				_ = syscall.Kill(l.PID, syscall.SIGKILL)
-			}
+			procs.Kill(l.PID, strconv.Quote(set.Dir))
 		}
 		s.done.Wait()
 	})

@@ -10,10 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 // A Service is a line of processes, each the successor of the one before.
@@ -187,9 +190,7 @@ func (s *Service) Kill() {
 		pids[m.PID] = true
 	}
 	for pid := range pids {
-		if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err == nil && strings.Contains(string(env), EnvSettings) {
-			_ = syscall.Kill(pid, syscall.SIGKILL) // gone is as good
-		}
+		procs.Kill(pid, strconv.Quote(s.Settings.Dir))
 	}
 	s.done.Wait()
 }
