@@ -54,7 +54,7 @@ what waits in a socket is lost when the app closes it. As PID 1, baton takes all
 it. baton --help lists the exit statuses.`,
 		Example: `  baton run --listen tcp://:8080 --ready-tcp 127.0.0.1:8080 -- python3 app.py
   baton run --listen web=tcp://:8080 --name api -- /usr/local/bin/api
-  baton run --listen tcp://:80 --stop-signal QUIT -- env 'NGINX=3;' nginx -g 'daemon off;'`,
+  baton run --listen tcp://:80 --nonblock --stop-signal QUIT -- env 'NGINX=3;' nginx -g 'daemon off;'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 0:
@@ -70,6 +70,7 @@ it. baton --help lists the exit statuses.`,
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&f.listen, "listen", "l", nil, "bind `[NAME=]ADDRESS` and pass it on, in order: tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@ABSTRACT; also tcp4, tcp6, udp4, udp6, unixgram, unixpacket")
+	flags.BoolVar(&f.NonBlock, "nonblock", false, "pass sockets on non-blocking, as nginx needs them; without, they block, as those of systemd do")
 	flags.StringVar(&f.name, "name", "", "the app uses package handoff and this Name, or --socket: ask it whether it is ready, and leave it to its own linger limit")
 	flags.BoolVar(&f.Ready.Notify, "ready-notify", false, "the app is ready when it says READY=1 to NOTIFY_SOCKET")
 	flags.StringVar(&f.Ready.TCP, "ready-tcp", "", "the app is ready when it accepts connections at `HOST:PORT`")

@@ -107,7 +107,7 @@ func TestRunNginx(t *testing.T) {
 		}`, dir, address), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := runApp(t, nil, []string{"--listen", "tcp://" + address, "--ready-tcp", address, "--stop-signal", "QUIT", "--stop-timeout", "1m"},
+	r := runApp(t, nil, []string{"--listen", "tcp://" + address, "--nonblock", "--ready-tcp", address, "--stop-signal", "QUIT", "--stop-timeout", "1m"},
 		"env", "NGINX=3;", "nginx", "-p", dir, "-e", "stderr", "-c", conf)
 	r.address()
 	r.await("ready")

@@ -47,6 +47,9 @@ type Config struct {
 	Args []string
 	// Listen are the sockets to pass on, in this order, from descriptor 3 on.
 	Listen []Socket
+	// NonBlock passes them on with O_NONBLOCK. Without, they block, as those of
+	// systemd do (NonBlocking= in systemd.exec(5)).
+	NonBlock bool
 	// Ready says how a generation shows that it can serve.
 	Ready Ready
 	// ReadyTimeout bounds the time that it has for that. It must be positive.

@@ -116,13 +116,13 @@ func removeStale(one Socket, err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) && os.Remove(one.Address) == nil
 }
 
-// block makes the sockets blocking, as systemd passes them on (NonBlocking= in
-// systemd.exec(5)): what knows no Baton may not expect EAGAIN. The flag is shared
-// with every process that has the sockets (fcntl(2), F_SETFL), so nobody may use
-// them at the time.
-func (s *sockets) block() error {
+// setNonblock sets or clears O_NONBLOCK: what knows no Baton may not expect EAGAIN, or
+// not expect to block, as nginx does, whose worker would hear of nothing while
+// another has taken what has woken both. The flag is shared with every process that
+// has the sockets (fcntl(2), F_SETFL), so nobody may use them at the time.
+func (s *sockets) setNonblock(on bool) error {
 	for _, fd := range s.fds {
-		if err := unix.SetNonblock(fd, false); err != nil {
+		if err := unix.SetNonblock(fd, on); err != nil {
 			return os.NewSyscallError("fcntl", err)
 		}
 	}

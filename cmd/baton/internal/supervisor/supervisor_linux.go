@@ -134,7 +134,7 @@ func (s *Supervisor) start() {
 	s.asked = false // this is the program as it is now
 	var err error
 	if len(s.byPID) == 0 {
-		err = s.sockets.block()
+		err = s.sockets.setNonblock(s.cfg.NonBlock)
 	}
 	g := &generation{number: s.number(), began: time.Now()}
 	if err == nil {
