@@ -23,13 +23,16 @@ import (
 type clientSettings struct {
 	Process uint32 // numbers it; in the upper half of its workers' numbers
 	Far     bool
-	Dir     string // for its ledger and its sockets
+	Pause   time.Duration // at most, between the requests of a client
+	Dir     string        // for its ledger and its sockets
 	Addrs   map[string]string
 }
 
 const (
 	// clientTimeout bounds each request.
 	clientTimeout = 30 * time.Second
+	// defaultPause is the longest pause of a client between two requests.
+	defaultPause = 8 * time.Millisecond
 	// bigAnswer is the size of the answer to a slow reader.
 	bigAnswer = 1 << 20
 )
@@ -167,7 +170,7 @@ func behaviours() map[kindName]behaviour {
 func (w *worker) run(ctx context.Context, b behaviour) {
 	defer w.hangUp()
 	for ctx.Err() == nil {
-		pause := time.Duration(w.rng.Int64N(int64(8 * time.Millisecond)))
+		pause := time.Duration(w.rng.Int64N(int64(w.Pause) + 1))
 		if err := b(w, ctx); err != nil {
 			w.hangUp()
 			pause += 20 * time.Millisecond // a service that is gone is not hammered

@@ -28,9 +28,10 @@ type options struct {
 	only      string  // part of the names of faults; empty means all
 	without   string  // part of the names of faults that are left out; empty means none
 	link      time.Duration
-	state     string // a small file system for the state, or empty
-	artifacts string // where the account of a failure goes
-	shutdown  bool   // the control
+	pause     time.Duration // at most, between the requests of a client
+	state     string        // a small file system for the state, or empty
+	artifacts string        // where the account of a failure goes
+	shutdown  bool          // the control
 	progress  func(string)
 }
 
@@ -134,7 +135,7 @@ func driveMode(ctx context.Context, o options, mode handoff.Mode, rng *rand.Rand
 			return res, err
 		}
 	}
-	r, err := newRig(dir, cmd, serviceSettings{Mode: mode, State: o.state, Ready: readyTimeout, Until: lingerTimeout, Shutdown: o.shutdown}, link)
+	r, err := newRig(dir, cmd, serviceSettings{Mode: mode, State: o.state, Ready: readyTimeout, Until: lingerTimeout, Shutdown: o.shutdown}, o.pause, link)
 	if err != nil {
 		return res, err
 	}

@@ -19,7 +19,7 @@ func short(t *testing.T, mode handoff.Mode) options {
 		restarts = 2
 	}
 	return options{
-		restarts: restarts, seed: 1, modes: []handoff.Mode{mode}, quick: true, faulty: 0.5,
+		restarts: restarts, seed: 1, modes: []handoff.Mode{mode}, quick: true, faulty: 0.5, pause: defaultPause,
 		artifacts: t.TempDir(), progress: func(s string) { t.Log(s) },
 	}
 }

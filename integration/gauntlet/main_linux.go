@@ -62,10 +62,15 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 	fs.StringVar(&o.only, "only", "", "only faults whose name contains this `text`")
 	fs.StringVar(&o.without, "without", "", "no faults whose name contains this `text`")
 	fs.DurationVar(&o.link, "link", 50*time.Millisecond, "round trip of the far clients' link; 0 means none; needs root")
+	fs.DurationVar(&o.pause, "pause", defaultPause, "the longest pause of a client between two requests")
 	fs.StringVar(&o.artifacts, "artifacts", os.TempDir(), "`folder` for the account of a failure")
 	fs.BoolVar(&o.shutdown, "control", false, "end HTTP servers by http.Server.Shutdown, which loses requests")
 	fs.BoolVar(&asJSON, "json", false, "print the result as JSON; progress goes to standard error")
 	if err := fs.Parse(args); err != nil || fs.NArg() > 0 {
+		return 2
+	}
+	if o.pause < 0 || o.link < 0 || o.duration < 0 || o.restarts < 0 {
+		fmt.Fprintln(stderr, "gauntlet: a time or number is negative")
 		return 2
 	}
 	for name := range strings.SplitSeq(modes, ",") {
