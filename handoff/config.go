@@ -102,8 +102,9 @@ type Config struct {
 
 	// UpgradeSignals start an upgrade. nil means SIGUSR2, empty but not nil none.
 	UpgradeSignals []os.Signal
-	// StopSignals end the service gracefully: Done is closed. A second one ends
-	// the linger. nil means SIGTERM and SIGINT, empty but not nil none.
+	// StopSignals end the service gracefully: Done is closed. A process that
+	// lingers behind a successor does that already. A second one ends the linger.
+	// nil means SIGTERM and SIGINT, empty but not nil none.
 	StopSignals []os.Signal
 
 	// Allow decides about peers of the control socket that have neither the

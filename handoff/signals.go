@@ -21,11 +21,13 @@ func (u *Upgrader) notify() chan os.Signal {
 // signals does what the process's signals say, until Shutdown.
 func (u *Upgrader) signals(ch chan os.Signal) {
 	defer signal.Stop(ch)
+	told := false
 	for {
 		select {
 		case s := <-ch:
 			if slices.Contains(u.cfg.StopSignals, s) {
-				u.stopSignal(s)
+				u.stopSignal(s, told)
+				told = true
 				continue
 			}
 			u.wg.Go(func() { // ends with the upgrade
@@ -40,12 +42,19 @@ func (u *Upgrader) signals(ch chan os.Signal) {
 	}
 }
 
-// stopSignal begins a graceful end, or hurries the one that is under way.
-func (u *Upgrader) stopSignal(s os.Signal) {
+// stopSignal begins a graceful end. A first signal hurries nobody: who lingers is
+// told as well when the whole of a service is (systemd.kill(5), KillMode=), and
+// does what it asks for. A second one cuts what is open.
+func (u *Upgrader) stopSignal(s os.Signal, again bool) {
+	reason := "signal " + s.String()
 	select {
 	case <-u.done:
-		u.expire("signal " + s.String())
+		if again {
+			u.expire(reason)
+			return
+		}
+		u.log.Info("ending already", "reason", reason, "open", u.conns.open())
 	default:
-		u.stop("signal " + s.String())
+		u.stop(reason)
 	}
 }
