@@ -37,7 +37,7 @@ type options struct {
 
 // Limits of a service of the gauntlet.
 const (
-	readyTimeout  = 3 * time.Second
+	readyTimeout  = 6 * time.Second
 	lingerTimeout = 15 * time.Second
 	// slack is what a busy machine may take longer.
 	slack = 20 * time.Second

@@ -50,6 +50,7 @@ const (
 	mustFail                // the predecessor serves, and nothing is left of the successor
 	byTheTable              // somebody is killed: as the table of deaths says
 	successorIs             // the predecessor is as good as dead: the successor serves
+	mayStop                 // somebody is told to stop: committed or not, and the service may have come to its end
 )
 
 // steps are the steps of an upgrade, as the predecessor tells of them.
@@ -109,7 +110,11 @@ func faults() []fault {
 			fault{name: fmt.Sprintf("stranger's peer, %s", step), needs: needLink, do: stranger(step), fate: mustCommit},
 			fault{name: fmt.Sprintf("second successor, %s", step), do: second(step)},
 			fault{name: fmt.Sprintf("SIGUSR2 again, %s", step), do: again(predecessor, step)},
-			fault{name: fmt.Sprintf("SIGUSR2 to the successor, %s", step), do: again(successor, step)})
+			fault{name: fmt.Sprintf("SIGUSR2 to the successor, %s", step), do: again(successor, step)},
+			fault{name: fmt.Sprintf("SIGTERM to the successor, %s", step), do: terminate(successor, step), fate: mayStop})
+		if step != handoff.EventCommitted { // a predecessor that lingers would cut what it has: its operator's will
+			all = append(all, fault{name: fmt.Sprintf("SIGTERM, %s", step), do: terminate(predecessor, step), fate: mayStop})
+		}
 	}
 	return append(all,
 		fault{name: "successor: unhealthy", plan: plan{How: howUnhealthy}, fate: mustFail},
@@ -310,6 +315,22 @@ func again(who role, step handoff.EventKind) func(context.Context, *round) (bool
 			sleep(ctx, time.Duration(rd.rng.Int64N(int64(10*time.Millisecond))))
 		}
 		return true, nil
+	}
+}
+
+// terminate tells a process to stop, which ends the service where it is the one
+// that has it. The process must end, whoever serves then.
+func terminate(who role, step handoff.EventKind) func(context.Context, *round) (bool, error) {
+	return func(ctx context.Context, rd *round) (bool, error) {
+		came, err := rd.step(ctx, step)
+		pid := rd.pid(ctx, who)
+		if err != nil || !came || pid == 0 {
+			return false, err
+		}
+		if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+			return false, nil // it was quicker
+		}
+		return true, eventually(ctx, func() bool { return !running(pid) })
 	}
 }
 

@@ -149,9 +149,13 @@ func (j *judge) judge(o outcome, answers []entry, holders map[connID][]entry) (v
 			break
 		}
 	}
-	for _, s := range j.outages {
-		if o.start <= s.to && s.from <= o.end {
-			return nobody, had
+	// Who has a connection and is not killed serves it, whatever comes. Of a
+	// library we don't know which connection it is.
+	if had == 0 || kinds()[o.kind].library {
+		for _, s := range j.outages {
+			if o.start <= s.to && s.from <= o.end {
+				return nobody, had
+			}
 		}
 	}
 	if had == 0 {

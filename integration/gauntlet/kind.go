@@ -22,8 +22,9 @@ func listeners() []string {
 type kind struct {
 	name     kindName
 	listener string
-	near     int // clients on the same host
-	far      int // clients behind the link with a delay
+	near     int  // clients on the same host
+	far      int  // clients behind the link with a delay
+	library  bool // which has the connections, and makes new ones as it likes
 }
 
 type kindName string
@@ -31,24 +32,24 @@ type kindName string
 // kinds are all of them. A ledger has their indexes.
 func kinds() []kind {
 	return []kind{
-		{"tcp, short", lnLines, 3, 6},
-		{"tcp, long", lnLines, 2, 2},
-		{"tcp, silent at first", lnLines, 2, 0},
-		{"tcp, deferred accept", lnDeferred, 3, 4},
-		{"unix, short", lnUnix, 2, 0},
-		{"unix, long", lnUnix, 1, 0},
-		{"unixpacket", lnUnixpacket, 1, 0},
-		{"udp", lnUDP, 2, 2},
-		{"unixgram", lnUnixgram, 1, 0},
-		{"http get, keep-alive", lnHTTP, 4, 6},
-		{"http post, keep-alive", lnHTTP, 4, 6},
-		{"http post, short", lnHTTP, 1, 2},
-		{"http, slow reader", lnHTTP, 2, 0},
-		{"http, slow writer", lnHTTP, 2, 0},
-		{"websocket", lnHTTP, 2, 2},
-		{"tls post, keep-alive", lnTLS, 2, 2},
-		{"h2 post", lnTLS, 2, 2},
-		{"grpc, unary", lnGRPC, 2, 1},
-		{"grpc, stream", lnGRPC, 2, 1},
+		{"tcp, short", lnLines, 3, 6, false},
+		{"tcp, long", lnLines, 2, 2, false},
+		{"tcp, silent at first", lnLines, 2, 0, false},
+		{"tcp, deferred accept", lnDeferred, 3, 4, false},
+		{"unix, short", lnUnix, 2, 0, false},
+		{"unix, long", lnUnix, 1, 0, false},
+		{"unixpacket", lnUnixpacket, 1, 0, false},
+		{"udp", lnUDP, 2, 2, false},
+		{"unixgram", lnUnixgram, 1, 0, false},
+		{"http get, keep-alive", lnHTTP, 4, 6, false},
+		{"http post, keep-alive", lnHTTP, 4, 6, false},
+		{"http post, short", lnHTTP, 1, 2, false},
+		{"http, slow reader", lnHTTP, 2, 0, false},
+		{"http, slow writer", lnHTTP, 2, 0, false},
+		{"websocket", lnHTTP, 2, 2, false},
+		{"tls post, keep-alive", lnTLS, 2, 2, false},
+		{"h2 post", lnTLS, 2, 2, true},
+		{"grpc, unary", lnGRPC, 2, 1, true},
+		{"grpc, stream", lnGRPC, 2, 1, true},
 	}
 }

@@ -164,6 +164,17 @@ func (l notingListener) Accept() (net.Conn, error) {
 	return nc, err
 }
 
+// tellingPacketConn tells of answers that can't be sent.
+type tellingPacketConn struct{ net.PacketConn }
+
+func (c tellingPacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
+	n, err := c.PacketConn.WriteTo(p, addr)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%.6f %d, answer %q to %v: %v\n", seconds(now()), os.Getpid(), p, addr, err)
+	}
+	return n, err
+}
+
 // servers are the servers of a process.
 type servers struct {
 	*process
@@ -247,7 +258,7 @@ func (s *servers) serve() error {
 		})
 	}
 	for _, pc := range s.pcs {
-		accepting.Go(func() { _ = s.lines.ServePackets(pc) }) // the error is the end
+		accepting.Go(func() { _ = s.lines.ServePackets(tellingPacketConn{pc}) }) // the error is the end
 	}
 
 	note := func(ctx context.Context, nc net.Conn) context.Context {
