@@ -44,8 +44,12 @@ type connCounts struct {
 	cutBy            map[string]uint64
 }
 
-// cutTracked is the reason of connections that Track knew.
-const cutTracked = "tracked"
+// The reasons for which connections are cut here: one that Track knew was open
+// at the linger limit, or the successor died with one that moved.
+const (
+	cutTracked = "tracked"
+	cutInDoubt = "in doubt"
+)
 
 func newConns() *conns {
 	c := &conns{
@@ -212,10 +216,13 @@ func (c *conns) cutAll() int {
 //
 // SendConn takes conn over when it returns nil: the copy here is closed, without
 // a word to the peer, so that the peer sees the end when the successor closes
-// its own. On an error the caller still owns conn: [ErrNotTaken] if the
-// successor takes no connections of that name, if it is short of descriptors or
-// gone; [ErrNotReady] before a commit; [ErrUnsupported] if conn has no
-// descriptor (a TLS connection).
+// its own. [ErrInDoubt] says that the successor died, or did not wake up before
+// Shutdown, when it may have used the connection: conn is closed then too,
+// because nobody could serve it without breaking in on another. On any other
+// error the caller still owns conn: [ErrNotTaken] if the successor takes no
+// connections of that name, if it is short of descriptors or gone;
+// [ErrNotReady] before a commit; [ErrUnsupported] if conn has no descriptor (a
+// TLS connection).
 func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, state []byte) error {
 	u.mu.Lock()
 	l, ph := u.lingering, u.phase
@@ -239,6 +246,10 @@ func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, sta
 	err = l.Move(ctx, name, state, fd)
 	_ = fdx.Close(fd) // a copy
 	switch {
+	case errors.Is(err, session.ErrInDoubt):
+		u.conns.lose()
+		_ = conn.Close() // if the successor lives it has its own copy
+		return fmt.Errorf("%w: %w", ErrInDoubt, err)
 	case errors.Is(err, session.ErrNotTaken), errors.Is(err, session.ErrNoTaker), errors.Is(err, session.ErrGone):
 		return fmt.Errorf("%w: %w", ErrNotTaken, err)
 	case err != nil:
@@ -249,6 +260,14 @@ func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, sta
 	u.conns.mu.Unlock()
 	_ = conn.Close() // our copy; close(2) says nothing to the peer
 	return nil
+}
+
+// lose counts a connection that was passed on to nobody.
+func (c *conns) lose() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut++
+	c.cutBy[cutInDoubt]++
 }
 
 // Takes reports whether a successor is committed that takes connections under

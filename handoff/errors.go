@@ -40,6 +40,9 @@ var (
 	// ErrNotTaken says that the successor did not take a connection; the caller
 	// still owns it.
 	ErrNotTaken = errors.New("handoff: the successor did not take the connection")
+	// ErrInDoubt says that the successor died, or fell silent, when it may have
+	// used a connection that was passed to it. The connection is closed.
+	ErrInDoubt = errors.New("handoff: the successor is gone and may have used the connection, which is closed")
 	// ErrClosed says that the upgrader is at its end. It matches [net.ErrClosed].
 	ErrClosed error = &derived{"handoff: upgrader closed", net.ErrClosed}
 	// ErrUnsupported says that the operating system, the process or the mode

@@ -16,6 +16,7 @@ const (
 	CutRequest  = "request"  // a request was being sent or served
 	CutStream   = "http2"    // HTTP/2, with open streams or without
 	CutHijacked = "hijacked" // taken by a handler, a WebSocket for instance
+	CutInDoubt  = "in doubt" // the successor died when it may have used it
 )
 
 // A Report tells what became of the open connections in a linger.
@@ -24,7 +25,7 @@ type Report struct {
 	Moved  int               `json:"moved"`         // to the successor
 	Stayed int               `json:"stayed"`        // tried to move and not taken by the successor
 	Why    string            `json:"why,omitempty"` // the first of them stayed
-	Cut    map[string]uint64 `json:"cut,omitempty"` // closed by force at the linger limit, by reason
+	Cut    map[string]uint64 `json:"cut,omitempty"` // closed by force, by reason
 	Took   time.Duration     `json:"took"`
 }
 
@@ -65,9 +66,13 @@ func (s *Server) doLinger(ctx context.Context) *Report {
 	s.finish(r)
 	s.mu.Lock()
 	r.Moved, r.Stayed, r.Why = s.moved, s.stayed, s.why
+	doubted := s.doubted
 	s.mu.Unlock()
 	r.Took = time.Since(began)
 	s.hold(r.Cut)
+	if doubted > 0 {
+		r.Cut[CutInDoubt] = doubted // the Upgrader has counted them itself
+	}
 	s.log.Info("linger ended", "took", r.Took, "open", r.Open, "moved", r.Moved, "stayed", r.Stayed, "cut", r.Cut)
 	return r
 }
@@ -135,13 +140,15 @@ func (s *Server) depart(c *conn) {
 	switch {
 	case err == nil:
 		s.moved++
+	case errors.Is(err, handoff.ErrInDoubt):
+		s.doubted++
 	case tries >= maxTries:
 		if s.stayed++; s.why == "" {
 			s.why = err.Error()
 		}
 	}
 	s.mu.Unlock()
-	if err != nil {
+	if err != nil && !errors.Is(err, handoff.ErrInDoubt) {
 		c.l.readopt(c.raw, st, tries)
 	}
 	s.forget(c)

@@ -65,6 +65,7 @@ type Server struct {
 	none      chan struct{} // closed when open and loops fall to 0 in the linger
 	over      bool          // ended is closed
 	moved     int
+	doubted   uint64 // sent to a successor that died with it
 	stayed    int    // tried and not taken
 	why       string // of the first of them
 }

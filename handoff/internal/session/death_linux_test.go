@@ -28,6 +28,10 @@ const (
 
 var stepNames = [steps]string{"after Hello", "in the batches", "before Verified", "before Ready", "after Ready", "in probation", "after the final ping", "after Commit", "in the linger"}
 
+// silence is after what time a peer counts as hung where a test wants that. The
+// steps up to there have to take less, on a busy machine too.
+const silence = time.Second
+
 // successorUpTo plays a successor up to a step, for a manifest of three batches.
 func (s script) successorUpTo(step int) {
 	s.t.Helper()
@@ -42,7 +46,7 @@ func (s script) successorUpTo(step int) {
 		s.say(&wire.Verified{})
 	}
 	if step >= afterReady {
-		s.say(&wire.Ready{Conns: []string{"x"}})
+		s.say(&wire.Ready{Conns: []string{"x"}, Tells: true})
 		hear[*wire.Paused](s)
 	}
 	if step == inProbation {
@@ -106,9 +110,9 @@ func TestSuccessorDies(t *testing.T) {
 					to := session.Timeouts{Ready: time.Minute, Probation: time.Minute, Hang: 3 * time.Second}
 					if silent {
 						want = row.silent
-						to.Hang = 300 * time.Millisecond
+						to.Hang = silence
 						if want.reason == timeout {
-							to.Ready = 300 * time.Millisecond
+							to.Ready = silence
 						}
 					}
 					if step >= afterFinalPing {
@@ -176,8 +180,8 @@ func TestSuccessorDies(t *testing.T) {
 	})
 }
 
-// lingersWith moves a connection to a successor that is gone or silent: it
-// stays with us, and the linger has an end.
+// lingersWith moves a connection to a successor that is gone, with which it
+// stays with us, or silent, which may take it yet. The linger has an end.
 func lingersWith(t *testing.T, l *session.Lingering, silent bool, w *witness) {
 	t.Helper()
 	if l == nil {
@@ -196,8 +200,11 @@ func lingersWith(t *testing.T, l *session.Lingering, silent bool, w *witness) {
 		l.Bye(wire.Bye{Open: 1})
 		l.Bye(wire.Bye{Open: 2}) // to no effect
 	}
-	if err := <-moved; err == nil {
+	switch err := <-moved; {
+	case err == nil:
 		t.Error("Move() = nil, and nobody took the connection")
+	case errors.Is(err, session.ErrInDoubt) != silent:
+		t.Errorf("Move() = %v to a successor that is silent: %t", err, silent)
 	}
 	<-done
 	<-l.Gone()
@@ -284,7 +291,7 @@ func TestPredecessorDies(t *testing.T) {
 				t.Parallel()
 				want, hang := row.killed, 10*time.Second
 				if silent {
-					want, hang = row.silent, 300*time.Millisecond
+					want, hang = row.silent, silence
 				}
 				a, b := wirePair(t, hang)
 				w := newWitness(t)

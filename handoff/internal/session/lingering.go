@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// The ways in which a connection can fail to move. It stays with the caller.
+// The ways in which a connection can fail to move. Unless it is in doubt, it
+// stays with the caller.
 var (
 	// ErrNotTaken says that the successor did not take a connection.
 	ErrNotTaken = errors.New("the successor did not take the connection")
@@ -20,6 +22,10 @@ var (
 	ErrNoTaker = errors.New("the successor takes no connections of this name")
 	// ErrGone says that the conversation with the successor is over.
 	ErrGone = errors.New("the conversation with the successor is over")
+	// ErrInDoubt says that the successor died, or fell silent, when its program
+	// may have had the connection, and may have read from it. The caller must not
+	// serve it: a connection has one server.
+	ErrInDoubt = errors.New("the successor is gone, and may have used the connection")
 )
 
 // maxConnsBytes keeps a Conns message within a frame.
@@ -29,6 +35,7 @@ const maxConnsBytes = 512 << 10
 type Lingering struct {
 	conv  *conversation
 	takes []string
+	tells bool // the successor sends Taking
 
 	moves  chan *move
 	adopts chan *adoption
@@ -52,10 +59,11 @@ type adoption struct {
 	done chan error
 }
 
-func newLingering(conv *conversation, takes []string, hang time.Duration) *Lingering {
+func newLingering(conv *conversation, t Trial, hang time.Duration) *Lingering {
 	return &Lingering{
 		conv:   conv,
-		takes:  takes,
+		takes:  t.Conns,
+		tells:  t.Tells,
 		moves:  make(chan *move),
 		adopts: make(chan *adoption),
 		quit:   make(chan struct{}),
@@ -126,11 +134,12 @@ func (l *Lingering) Bye(m wire.Bye) {
 
 // Run moves connections until Bye, or until the conversation is over.
 func (l *Lingering) Run() {
-	w := &lingerWindow{link: l.conv.link, open: make(map[uint32]func(uint32, error))}
+	w := &lingerWindow{link: l.conv.link, open: make(map[uint32]*sending)}
+	alive := true // for all we know: what we have sent may be taken yet
 	defer l.conv.close()
 	defer func() {
 		close(l.gone)
-		w.fail(ErrGone)
+		w.fail(alive || !l.tells)
 	}()
 	quit, moves, adopts := l.quit, l.moves, l.adopts
 	quiet := newSilence(l.hang)
@@ -147,6 +156,7 @@ func (l *Lingering) Run() {
 		select {
 		case in, ok := <-l.conv.inbox:
 			if !ok {
+				alive = l.conv.garbled()
 				return
 			}
 			_ = fdx.Close(in.fds...) // a successor sends none
@@ -154,6 +164,8 @@ func (l *Lingering) Run() {
 			case *wire.Ack:
 				w.ack(m)
 				quiet.heard()
+			case *wire.Taking:
+				w.taking(m)
 			case *wire.EndLinger:
 				select {
 				case l.asked <- m.Reason:
@@ -193,7 +205,15 @@ func (l *Lingering) gather(m *move) []*move {
 type lingerWindow struct {
 	link Link
 	seq  uint32
-	open map[uint32]func(taken uint32, err error)
+	open map[uint32]*sending
+}
+
+// sending is a message that waits for its acknowledgement.
+type sending struct {
+	// settle is told how many entries were taken, or why that is not known: of
+	// the first doubt entries nothing is known then, and no other was taken.
+	settle func(taken, doubt uint32, err error)
+	taking uint32 // entries that the program was about to get
 }
 
 func (w *lingerWindow) sendMoves(ms []*move) {
@@ -205,9 +225,11 @@ func (w *lingerWindow) sendMoves(ms []*move) {
 	}
 	w.seq++
 	msg.Seq = w.seq
-	w.sent(w.link.Send(msg, fds), func(taken uint32, err error) {
+	w.sent(w.link.Send(msg, fds), func(taken, doubt uint32, err error) {
 		for i, m := range ms {
 			switch {
+			case uint32(i) < doubt:
+				m.done <- ErrInDoubt
 			case err != nil:
 				m.done <- err
 			case uint32(i) < taken:
@@ -222,7 +244,7 @@ func (w *lingerWindow) sendMoves(ms []*move) {
 func (w *lingerWindow) sendAdoption(a *adoption) {
 	w.seq++
 	a.msg.Seq = w.seq
-	w.sent(w.link.Send(&a.msg, []int{a.fd}), func(taken uint32, err error) {
+	w.sent(w.link.Send(&a.msg, []int{a.fd}), func(taken, _ uint32, err error) {
 		if err == nil && taken == 0 {
 			err = ErrNotTaken
 		}
@@ -232,24 +254,36 @@ func (w *lingerWindow) sendAdoption(a *adoption) {
 
 // sent notes what to do when the message with the current number is
 // acknowledged, or at once if it could not be sent.
-func (w *lingerWindow) sent(err error, settle func(uint32, error)) {
+func (w *lingerWindow) sent(err error, settle func(taken, doubt uint32, err error)) {
 	if err != nil {
-		settle(0, fmt.Errorf("%w: %w", ErrNotTaken, err))
+		settle(0, 0, fmt.Errorf("%w: %w", ErrNotTaken, err))
 		return
 	}
-	w.open[w.seq] = settle
+	w.open[w.seq] = &sending{settle: settle}
 }
 
 func (w *lingerWindow) ack(m *wire.Ack) {
-	if settle, ok := w.open[m.Seq]; ok {
+	if s, ok := w.open[m.Seq]; ok {
 		delete(w.open, m.Seq)
-		settle(m.Taken, nil)
+		s.settle(m.Taken, 0, nil)
 	}
 }
 
-func (w *lingerWindow) fail(err error) {
-	for _, settle := range w.open {
-		settle(0, err)
+func (w *lingerWindow) taking(m *wire.Taking) {
+	if s, ok := w.open[m.Seq]; ok && m.Index < batch {
+		s.taking = max(s.taking, m.Index+1)
+	}
+}
+
+// fail settles what was not acknowledged, and never will be. doubtful says that
+// all of it may have been taken, or may be yet; otherwise that holds for what
+// the successor was about to take when it died.
+func (w *lingerWindow) fail(doubtful bool) {
+	for _, s := range w.open {
+		if doubtful {
+			s.taking = batch
+		}
+		s.settle(0, s.taking, ErrGone)
 	}
 }
 
@@ -272,6 +306,8 @@ type Following struct {
 	welcome wire.Welcome
 	last    wire.Bye
 	clean   bool
+
+	delivering sync.Mutex // held from Taking to Ack
 }
 
 func newFollowing(conv *conversation, w wire.Welcome) *Following {
@@ -296,7 +332,7 @@ func (f *Following) Run() (wire.Bye, bool) {
 	for in := range f.conv.inbox {
 		switch m := in.msg.(type) {
 		case *wire.Conns:
-			f.ack(m.Seq, f.deliver(m, in.fds))
+			f.take(m, in.fds)
 		case *wire.Adopt:
 			taken := uint32(0)
 			if len(in.fds) != 1 {
@@ -329,12 +365,30 @@ func (f *Following) Run() (wire.Bye, bool) {
 	return f.last, f.clean
 }
 
+// take hands the connections of m to the program.
+//
+// The sender hears of each before the program can use it. If this process dies
+// in between, the connection ends with it, as it would a moment later: were it
+// the sender's again, two would have read from it.
+func (f *Following) take(m *wire.Conns, fds []int) {
+	f.delivering.Lock()
+	defer f.delivering.Unlock()
+	f.ack(m.Seq, f.deliver(m, fds))
+}
+
 func (f *Following) deliver(m *wire.Conns, fds []int) uint32 {
 	if len(fds) != len(m.Entries) {
 		_ = fdx.Close(fds...) // the sender still has its own
 		return 0
 	}
 	for i, e := range m.Entries {
+		err := f.conv.link.Send(&wire.Taking{Seq: m.Seq, Index: uint32(i)}, nil)
+		if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+			// It has not heard, and lives: it keeps them when the conversation ends.
+			_ = fdx.Close(fds[i:]...)
+			_ = f.conv.link.Close()
+			return uint32(i)
+		}
 		if !f.Deliver(e.Name, e.State, fds[i]) {
 			_ = fdx.Close(fds[i+1:]...) // likewise
 			return uint32(i)
@@ -357,8 +411,13 @@ func (f *Following) End(reason string) {
 // passed on; it reports whether it can. The link stays open.
 func (f *Following) Detach() bool { return f.conv.detach() }
 
-// Stop ends the conversation; Run returns.
-func (f *Following) Stop() { _ = f.conv.link.Close() } // Run closes it again, to no effect
+// Stop ends the conversation; Run returns. It waits for Deliver: what that takes
+// is acknowledged.
+func (f *Following) Stop() {
+	f.delivering.Lock()
+	defer f.delivering.Unlock()
+	_ = f.conv.link.Close() // Run closes it again, to no effect
+}
 
 // Link returns the link, to be passed on after Detach, and then to be closed.
 func (f *Following) Link() Link { return f.conv.link }

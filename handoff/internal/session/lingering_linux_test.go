@@ -215,17 +215,19 @@ func TestMoveCanceled(t *testing.T) {
 	l.Run()
 }
 
-// TestFollowerDies kills the successor in the middle: what it has not
-// acknowledged stays with the caller.
+// TestFollowerDies kills the successor between giving a connection to its
+// program and acknowledging it: no connection is served by both, and what the
+// program has not had stays with the caller.
 func TestFollowerDies(t *testing.T) {
 	t.Parallel()
 	l, f := commit(t, 10*time.Second)
 	w := newWitness(t)
-	n := 0
-	f.Deliver = func(_ string, _ []byte, fd int) bool {
+	delivered := map[string]bool{}
+	f.Deliver = func(_ string, state []byte, fd int) bool {
 		_ = fdx.Close(fd) // counted
-		if n++; n == 5 {
-			f.Stop() // before the acknowledgement
+		delivered[string(state)] = true
+		if len(delivered) == 5 {
+			_ = f.Link().Close() // before the acknowledgement
 		}
 		return true
 	}
@@ -234,33 +236,122 @@ func TestFollowerDies(t *testing.T) {
 			t.Error("Following.Run() had a Bye from nobody")
 		}
 	})
-	var moves sync.WaitGroup
-	var mu sync.Mutex
-	var errs []error
-	for range 20 {
-		fd := w.dup()
-		moves.Go(func() {
-			err := l.Move(context.Background(), "x", nil, fd)
-			mu.Lock()
-			defer mu.Unlock()
-			errs = append(errs, err)
-		})
-	}
+	const count = 20
+	errs := moveAll(l, w, count)
 	lingering := run(l.Run)
-	moves.Wait()
-	kept := 0
-	for _, err := range errs {
-		if errors.Is(err, session.ErrGone) || errors.Is(err, session.ErrNotTaken) {
-			kept++
-		} else if err != nil {
-			t.Errorf("Move() = %v", err)
+	within(t, following, "Following.Run")
+	doubts := 0
+	for range count {
+		m := <-errs
+		switch {
+		case m.err == nil, errors.Is(m.err, session.ErrInDoubt):
+			if m.err != nil {
+				doubts++
+			}
+			if !delivered[m.state] {
+				t.Errorf("connection %s: Move() = %v, and nobody has it", m.state, m.err)
+			}
+		case errors.Is(m.err, session.ErrGone), errors.Is(m.err, session.ErrNotTaken):
+			if delivered[m.state] {
+				t.Errorf("connection %s: Move() = %v, and the successor's program has it", m.state, m.err)
+			}
+		default:
+			t.Errorf("connection %s: Move() = %v", m.state, m.err)
 		}
 	}
-	if kept < 16 { // the first batch may have been one connection, or four
-		t.Errorf("%d of 20 connections stayed, want 16 or more", kept)
+	if len(delivered) != 5 || doubts == 0 {
+		t.Errorf("%d connections delivered, %d in doubt, want 5, and the last of them at least", len(delivered), doubts)
 	}
 	within(t, lingering, "Lingering.Run")
+	w.gone()
+}
+
+// moving is what became of a connection.
+type moving struct {
+	state string
+	err   error
+}
+
+// moveAll moves count connections at once.
+func moveAll(l *session.Lingering, w *witness, count int) <-chan moving {
+	errs := make(chan moving, count)
+	for i := range count {
+		fd, state := w.dup(), fmt.Sprint(i)
+		go func() { // ends with the linger
+			errs <- moving{state, l.Move(context.Background(), "x", []byte(state), fd)}
+		}()
+	}
+	return errs
+}
+
+// TestSilentTeller has a successor of an older version, which does not tell what
+// it is about to take, hang up: all that it may have taken is in doubt.
+func TestSilentTeller(t *testing.T) {
+	t.Parallel()
+	for _, tells := range []bool{false, true} {
+		t.Run(fmt.Sprintf("tells=%t", tells), func(t *testing.T) {
+			t.Parallel()
+			a, b := wirePair(t, 10*time.Second)
+			o := newOldSide(t, session.Timeouts{Hang: 10 * time.Second})
+			o.start(a)
+			s := script{t, b}
+			s.warm()
+			s.say(&wire.Ready{Conns: []string{"x"}, Tells: tells})
+			hear[*wire.Paused](s)
+			s.confirm()
+			res, _ := o.wantCommitted()
+			w := newWitness(t)
+			errs := moveAll(res.Lingering, w, 1)
+			lingering := run(res.Lingering.Run)
+			hear[*wire.Conns](s)
+			// Of another message, and of no entry.
+			s.say(&wire.Taking{Seq: 9}, &wire.Taking{Seq: 1, Index: 1 << 31})
+			if err := b.Close(); err != nil {
+				t.Fatal(err)
+			}
+			want := session.ErrInDoubt
+			if tells {
+				want = session.ErrGone
+			}
+			if m := <-errs; !errors.Is(m.err, want) {
+				t.Errorf("Move() = %v, want %v", m.err, want)
+			}
+			within(t, lingering, "Lingering.Run")
+			w.gone()
+		})
+	}
+}
+
+// TestStopDelivers stops following while the program is about to take a
+// connection: it is told which of the two it is.
+func TestStopDelivers(t *testing.T) {
+	t.Parallel()
+	l, f := commit(t, 10*time.Second)
+	w := newWitness(t)
+	delivering, stopped := make(chan struct{}), make(chan struct{})
+	f.Deliver = func(_ string, _ []byte, fd int) bool {
+		close(delivering)
+		<-stopped
+		_ = fdx.Close(fd) // counted
+		return false
+	}
+	following := run(func() { f.Run() })
+	errs := moveAll(l, w, 1)
+	lingering := run(l.Run)
+	<-delivering
+	stopping := run(f.Stop)
+	select {
+	case <-stopping:
+		t.Error("Stop() did not wait")
+	case <-time.After(50 * time.Millisecond): // it waits, or will
+	}
+	close(stopped)
+	within(t, stopping, "Following.Stop")
+	if m := <-errs; !errors.Is(m.err, session.ErrNotTaken) {
+		t.Errorf("Move() = %v, want ErrNotTaken", m.err)
+	}
 	within(t, following, "Following.Run")
+	within(t, lingering, "Lingering.Run")
 	w.gone()
 }
 
@@ -356,8 +447,9 @@ func TestByeToHung(t *testing.T) {
 	<-held
 	l.Bye(wire.Bye{})
 	within(t, lingering, "Lingering.Run")
-	if err := <-moved; !errors.Is(err, session.ErrGone) {
-		t.Errorf("Move() = %v, want ErrGone", err)
+	// It takes the connection when it wakes up: the caller must not go on with it.
+	if err := <-moved; !errors.Is(err, session.ErrInDoubt) {
+		t.Errorf("Move() = %v, want ErrInDoubt", err)
 	}
 	close(release)
 	within(t, following, "Following.Run")

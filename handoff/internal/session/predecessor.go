@@ -20,6 +20,7 @@ type Timeouts struct {
 // Trial is what the successor has told in its probation.
 type Trial struct {
 	Conns    []string // names under which it takes open connections
+	Tells    bool     // it sends Taking
 	Accepted uint64   // connections it has accepted
 }
 
@@ -142,7 +143,7 @@ func (p *Predecessor) Run(arrivals <-chan Arrival) Result {
 		return res
 	}
 	if p.conv != nil {
-		res.Lingering = newLingering(p.conv, p.trial.Conns, p.Timeouts.Hang)
+		res.Lingering = newLingering(p.conv, p.trial, p.Timeouts.Hang)
 	}
 	return res
 }
@@ -260,7 +261,7 @@ func (p *Predecessor) message(m wire.Message) {
 			p.enter(PhaseWarming)
 		}
 	case *wire.Ready:
-		p.trial.Conns = m.Conns
+		p.trial.Conns, p.trial.Tells = m.Conns, m.Tells
 		p.event(offerReady)
 	case *wire.Alive:
 		p.trial.Accepted = m.Accepted

@@ -326,7 +326,7 @@ func (s *Successor) do(a claimAction) {
 	case claimOwn:
 		s.Own()
 	case claimSendReady:
-		r := &wire.Ready{}
+		r := &wire.Ready{Tells: true}
 		if s.Conns != nil {
 			r.Conns = s.Conns()
 		}

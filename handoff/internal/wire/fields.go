@@ -73,6 +73,7 @@ func (m *Verified) fields(*codec) {}
 
 func (m *Ready) fields(c *codec) {
 	c.strings(1, &m.Conns, MaxName)
+	c.bool(2, &m.Tells)
 }
 
 func (m *Paused) fields(c *codec) {
@@ -115,6 +116,11 @@ func (m *Took) fields(*codec) {}
 func (m *Conn) fields(c *codec) {
 	c.string(1, &m.Name, MaxName)
 	c.bytes(2, &m.State, MaxConnState)
+}
+
+func (m *Taking) fields(c *codec) {
+	c.uint32(1, &m.Seq)
+	c.uint32(2, &m.Index)
 }
 
 func (m *Conns) fields(c *codec) {

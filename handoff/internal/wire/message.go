@@ -33,6 +33,7 @@ const (
 	TypeStderr
 	TypeLend
 	TypeAccount
+	TypeTaking
 
 	TypeRequest  Type = 64
 	TypeResponse Type = 65
@@ -165,6 +166,7 @@ type Verified struct{}
 // Ready says that the successor's Accept gate is open.
 type Ready struct {
 	Conns []string // names under which the successor takes open connections
+	Tells bool     // the successor sends Taking
 }
 
 // Paused says that the predecessor has stopped accepting.
@@ -225,6 +227,14 @@ type Conn struct {
 type Conns struct {
 	Seq     uint32
 	Entries []Conn
+}
+
+// Taking says that the receiver of a Conns message is about to give an entry to
+// its program. Until it has sent the Ack, nobody else knows whether the program
+// has it.
+type Taking struct {
+	Seq   uint32 // of the Conns message
+	Index uint32 // of the entry
 }
 
 // Linger reports how far the predecessor has come after Commit. By the first one
@@ -329,5 +339,6 @@ func (*Adopt) Type() Type      { return TypeAdopt }
 func (*Stderr) Type() Type     { return TypeStderr }
 func (*Lend) Type() Type       { return TypeLend }
 func (*Account) Type() Type    { return TypeAccount }
+func (*Taking) Type() Type     { return TypeTaking }
 func (*Request) Type() Type    { return TypeRequest }
 func (*Response) Type() Type   { return TypeResponse }

@@ -55,6 +55,8 @@ func newMessage(t Type) Message {
 		return new(Lend)
 	case TypeAccount:
 		return new(Account)
+	case TypeTaking:
+		return new(Taking)
 	case TypeRequest:
 		return new(Request)
 	case TypeResponse:
@@ -116,6 +118,8 @@ func (t Type) String() string {
 		return "Lend"
 	case TypeAccount:
 		return "Account"
+	case TypeTaking:
+		return "Taking"
 	case TypeRequest:
 		return "Request"
 	case TypeResponse:
