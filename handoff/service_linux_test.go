@@ -87,7 +87,7 @@ var sentinels = map[string]error{
 	"ErrSuccessorDied": handoff.ErrSuccessorDied, "ErrPredecessorDied": handoff.ErrPredecessorDied,
 	"ErrTimeout": handoff.ErrTimeout, "ErrAborted": handoff.ErrAborted, "ErrRolledBack": handoff.ErrRolledBack,
 	"ErrPeerRefused": handoff.ErrPeerRefused, "ErrVersion": handoff.ErrVersion, "ErrProtocol": handoff.ErrProtocol,
-	"ErrTransfer": handoff.ErrTransfer, "ErrCommitted": handoff.ErrCommitted, "ErrNotTaken": handoff.ErrNotTaken,
+	"ErrTransfer": handoff.ErrTransfer, "ErrCommitted": handoff.ErrCommitted, "ErrNotTaken": handoff.ErrNotTaken, "ErrInDoubt": handoff.ErrInDoubt,
 	"ErrClosed": handoff.ErrClosed, "ErrUnsupported": handoff.ErrUnsupported,
 }
 
@@ -265,8 +265,14 @@ func (p plan) fail(dir, at string, up *handoff.Upgrader) {
 		say(message{Kind: "hangs"})
 		select {}
 	case "stop":
+		// The kernel tells the thread that kill(2) names first; this one may run on
+		// for as long as that one waits for a processor.
+		awake := make(chan os.Signal, 1)
+		signal.Notify(awake, syscall.SIGCONT)
 		say(message{Kind: "stops"})
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		<-awake
+		signal.Stop(awake)
 	case "abort":
 		if err := up.Abort(errors.New("told to abort")); err != nil {
 			fail("abort", err)
