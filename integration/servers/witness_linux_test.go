@@ -2,6 +2,7 @@ package servers_test
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -91,18 +92,17 @@ func (w *witness) serve(client, service *net.TCPConn) {
 	}
 	var sides sync.WaitGroup
 	sides.Go(func() {
-		w.pass(client, service, true, func(f http2.Frame) {
+		w.pass(client, service, http2.ClientPreface, func(f http2.Frame) {
 			if h, ok := f.(*http2.HeadersFrame); ok {
 				mu.Lock()
 				open[h.StreamID] = true
 				mu.Unlock()
 				w.count(&w.sent)
 			}
-		})
-		ended(client)
+		}, ended)
 	})
 	sides.Go(func() {
-		w.pass(service, client, false, func(f http2.Frame) {
+		w.pass(service, client, "", func(f http2.Frame) {
 			over := false
 			switch f := f.(type) {
 			case *http2.HeadersFrame:
@@ -119,8 +119,7 @@ func (w *witness) serve(client, service *net.TCPConn) {
 				delete(open, f.Header().StreamID)
 				mu.Unlock()
 			}
-		})
-		ended(service)
+		}, ended)
 	})
 	sides.Wait()
 }
@@ -131,38 +130,38 @@ func (w *witness) count(n *int) {
 	*n++
 }
 
-// pass copies from one side to the other and shows the frames, which are on
-// their way by then.
-func (w *witness) pass(from, to *net.TCPConn, preface bool, seen func(http2.Frame)) {
-	pr, pw := io.Pipe()
-	var reader sync.WaitGroup
-	reader.Go(func() { // ends with pw
-		r := bufio.NewReader(pr)
-		if preface {
-			if _, err := r.Discard(len(http2.ClientPreface)); err != nil {
-				return
-			}
-		}
-		f := http2.NewFramer(nil, r)
-		for {
-			frame, err := f.ReadFrame()
-			if err != nil {
-				if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-					w.tb.Errorf("frame: %v", err)
-				}
-				_, _ = io.Copy(io.Discard, r) // the copy goes on
-				return
-			}
+// pass copies from one side to the other. It shows each frame before it goes on,
+// so that nobody can have answered it by then, and tells who has ended before
+// the other side can hear of it: if a client goes away in the middle of its
+// answers, the first to see it may be the Write of one.
+func (w *witness) pass(from, to *net.TCPConn, preface string, seen func(http2.Frame), ended func(who *net.TCPConn)) {
+	in := bufio.NewReader(from)
+	var raw bytes.Buffer // read and not passed on yet
+	f := http2.NewFramer(nil, io.TeeReader(in, &raw))
+	_, err := io.CopyN(&raw, in, int64(len(preface)))
+	for err == nil {
+		var frame http2.Frame
+		if frame, err = f.ReadFrame(); err == nil {
 			seen(frame)
+			if _, werr := raw.WriteTo(to); werr != nil {
+				ended(to)
+				_ = from.SetLinger(0) // what was a reset is one
+				_ = from.Close()
+				return
+			}
 		}
-	})
-	_, err := io.Copy(to, io.TeeReader(from, pw))
-	_ = pw.Close() // never fails
-	reader.Wait()
-	if err != nil {
-		_ = to.SetLinger(0) // what was a reset is one
-		_ = to.Close()
-		return
 	}
-	_ = to.CloseWrite() // the other side may be gone
+	ended(from)
+	_, _ = raw.WriteTo(to) // a part of a frame, of no use to anybody
+	var ne net.Error
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		_ = to.CloseWrite() // the other side may be gone
+	case errors.As(err, &ne):
+		_ = to.SetLinger(0)
+		_ = to.Close()
+	default:
+		w.tb.Errorf("frame: %v", err)
+		_ = to.Close()
+	}
 }
