@@ -69,6 +69,7 @@ type conn struct {
 	claimed   bool      // Close moves it
 	said      bool      // Goodbye was called
 	idle      bool      // has had a request
+	exact     bool      // the header that is being read ends with the last byte that was read
 	deadlines uint8     // calls of SetReadDeadline since StateIdle, up to 2
 	strip     uint8     // of the next so many bytes, leading CR and LF are dropped
 	tries     uint8     // how often it was not taken
@@ -76,6 +77,8 @@ type conn struct {
 	nbegun    uint8     // valid bytes of begun
 	last      [4]byte   // the last bytes that were read
 	begun     [4]byte   // read by a predecessor or while parked; Read returns them first
+	fills     uint16    // of a chunked body's Reads, so many more are of one byte
+	left      int64     // bytes of a body that were not read yet; 0 if that isn't known
 	deadline  time.Time // for reading, as net/http wants it
 	since     time.Time // idle, or new, since then
 	stay      time.Time // parked: it doesn't move before
@@ -146,8 +149,9 @@ func (c *conn) read(p []byte) (int, error) {
 			return 0, io.EOF // net/http closes it, quietly
 		}
 		c.reading = true
+		room := c.roomLocked(len(p))
 		c.mu.Unlock()
-		n, err := c.raw.Read(p)
+		n, err := c.raw.Read(p[:room])
 		c.mu.Lock()
 		if c.returnedLocked(n, err) {
 			if c.claimLocked(len(p)) {
@@ -184,11 +188,58 @@ func (c *conn) waitingLocked(n int) bool {
 	return false
 }
 
+// maxFills bounds the Reads of one byte for a chunked body.
+const maxFills = 4096
+
+// roomLocked returns how much of the n bytes for which net/http asks it gets.
+// While connections move it shall not read beyond a request, or a client that
+// sends its requests in a pipeline never leaves it with an empty buffer, between
+// two of them. So it gets a header byte by byte, and of the body no more than
+// there is of it: of a header of which a Read has to be made in this state it is
+// known where it ends. That is the case for one request of such a client, most
+// often; then it moves. A Read of a body that is longer than bufio's buffer goes
+// past that, and net/http bounds it.
+func (c *conn) roomLocked(n int) int {
+	if c.waiting || c.bound || n <= 1 || c.l == nil || !c.l.taken.Load() {
+		return n
+	}
+	switch c.phase {
+	case phaseNew, phaseIdle:
+		c.exact = true
+		return 1
+	case phaseActive:
+		switch {
+		case c.left > 0:
+			return int(min(int64(n), c.left))
+		case c.fills > 0 && n <= c.srv.facts.buffer:
+			c.fills--
+			return 1
+		}
+	}
+	return n
+}
+
+// expect tells how long the body of the request is that begins.
+func (c *conn) expect(length int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case !c.exact:
+	case length > 0:
+		c.left = length
+	case length < 0:
+		c.fills = maxFills
+	}
+}
+
 // claimLocked takes the connection away from net/http, which waits in a Read
 // with room for n bytes, so that Close moves it.
 func (c *conn) claimLocked(n int) bool {
 	if !c.waiting || !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
 		return false // its time is over anyway: net/http is told so
+	}
+	if !c.srv.join() { // until depart
+		return false
 	}
 	switch c.phase {
 	case phaseNew:
@@ -219,6 +270,9 @@ func (c *conn) returnedLocked(n int, err error) bool {
 // are for net/http.
 func (c *conn) notedLocked(p []byte, n int) int {
 	c.heard = true
+	if c.phase == phaseActive && c.left > 0 {
+		c.left -= min(int64(n), c.left)
+	}
 	n = c.stripLocked(p, n)
 	switch {
 	case n >= maxBegun:
@@ -342,6 +396,7 @@ func (c *conn) enter(p phase) {
 	switch p {
 	case phaseIdle:
 		c.deadlines, c.idle = 0, true
+		c.exact, c.left, c.fills = false, 0, 0
 		c.since = time.Now()
 	case phaseNew:
 		c.since = time.Now()

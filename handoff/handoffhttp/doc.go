@@ -22,9 +22,11 @@
 // successor puts in front. In the successor it waits outside of net/http until
 // its next byte, under the idle timeout that had begun, and then comes as a new
 // connection: ConnState and ConnContext are called for it as for any other. In
-// the predecessor, ConnState says StateClosed. Clients that have always another
-// request in the pipeline, or that have sent a part of a header, stay until they
-// pause, or until the linger limit.
+// the predecessor, ConnState says StateClosed. A client that has sent a part of a
+// request stays until it has its response. One that has always another request
+// in the pipeline moves in the midst of them, as soon as one ends where
+// net/http's buffer does: after a request or two, because net/http is given no
+// more bytes than it needs then.
 //
 // All this stands on a few facts about net/http, which New checks on the
 // net/http at hand; where one doesn't hold, connections don't move.

@@ -35,6 +35,9 @@ type MovedConn = handoff.MovedConn
 // Open returns the number of open connections.
 func (s *Server) Open() int { return s.count() }
 
+// Lingers reports whether the linger has begun.
+func (s *Server) Lingers() bool { return s.lingers.Load() }
+
 // Inner returns the listener that Wrap was given.
 func Inner(ln net.Listener) net.Listener { return ln.(*listener).inner }
 

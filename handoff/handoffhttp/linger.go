@@ -67,6 +67,9 @@ func (s *Server) doLinger(ctx context.Context) *Report {
 	s.mu.Lock()
 	r.Moved, r.Stayed, r.Why = s.moved, s.stayed, s.why
 	doubted := s.doubted
+	if s.late > 0 {
+		r.Cut[CutIdle] += s.late
+	}
 	s.mu.Unlock()
 	r.Took = time.Since(began)
 	s.hold(r.Cut)
@@ -123,9 +126,10 @@ func (s *Server) goodbye(c *conn) {
 // once: each takes a second descriptor. It is a few batches of SCM_RIGHTS.
 const maxSending = 1024
 
-// depart passes a connection on to the successor. One that is not taken goes
-// back to net/http, to end there.
+// depart passes a connection that was claimed on to the successor. One that is
+// not taken goes back to net/http, to end there.
 func (s *Server) depart(c *conn) {
+	defer s.wg.Done() // claimLocked has joined
 	st := c.state()
 	s.sending <- struct{}{}
 	err := s.up.SendConn(s.limit, c.l.name, c.raw, st.encode())
@@ -191,8 +195,12 @@ func (s *Server) closeIdle(ctx context.Context, r *Report) {
 	}
 }
 
-// isIdleLocked reports whether no request is under way, as far as can be seen.
+// isIdleLocked reports whether no request is under way, as far as can be seen,
+// and the connection is here.
 func (c *conn) isIdleLocked() bool {
+	if c.claimed {
+		return false
+	}
 	switch c.phase {
 	case phaseParked, phaseIdle:
 		return true
@@ -206,7 +214,7 @@ func (c *conn) isIdleLocked() bool {
 func (s *Server) cut(r *Report) {
 	for _, c := range s.all() {
 		c.mu.Lock()
-		why, outer, gone := CutRequest, c.outer, c.phase == phaseClosed || c.phase == phaseMoving
+		why, outer, gone := CutRequest, c.outer, c.phase == phaseClosed || c.phase == phaseMoving || c.claimed
 		switch {
 		case c.phase == phaseHijacked:
 			why = CutHijacked

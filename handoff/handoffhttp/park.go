@@ -117,6 +117,11 @@ func (l *listener) readopt(nc net.Conn, st movedState, tries uint8) {
 	}
 	if err := c.raw.SetReadDeadline(c.deadline); err != nil || !s.enlist(c, true) {
 		_ = nc.Close() // too late
+		if tries > 0 {
+			s.mu.Lock()
+			s.late++
+			s.mu.Unlock()
+		}
 		return
 	}
 	go func() { // ends with bytes, with a move, or when Linger closes it

@@ -1,12 +1,19 @@
 package handoffhttp_test
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
+)
+
+// More of the same: -seed=100 -seeds=50.
+var (
+	firstSeed = flag.Uint64("seed", 0, "first seed of the tests with random schedules")
+	seeds     = flag.Uint64("seeds", 4, "how many seeds they have")
 )
 
 // TestRandomStreams has clients send requests of all kinds, pipelined or one by
@@ -16,7 +23,7 @@ import (
 // body.
 func TestRandomStreams(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(4) {
+	for seed := *firstSeed; seed < *firstSeed+*seeds; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			randomStreams(t, seed)

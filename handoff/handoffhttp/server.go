@@ -68,6 +68,7 @@ type Server struct {
 	doubted   uint64 // sent to a successor that died with it
 	stayed    int    // tried and not taken
 	why       string // of the first of them
+	late      uint64 // came back from a move when all was over, and were closed
 }
 
 // New prepares srv to be served by a Server: it sets srv's Handler, ConnState,
@@ -207,6 +208,8 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 			// net/http closes the connection after this response; on HTTP/2 it
 			// sends GOAWAY.
 			w.Header().Set("Connection", "close")
+		} else {
+			c.expect(r.ContentLength)
 		}
 	}
 	s.handler.ServeHTTP(w, r)
