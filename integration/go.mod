@@ -5,9 +5,11 @@ go 1.25.0
 replace github.com/seed-11c92bf9/baton => ../
 
 require (
+	github.com/cavaliergopher/cpio v1.0.1
 	github.com/google/go-cmp v0.7.0
 	github.com/hashicorp/go-hclog v1.6.3
 	github.com/seed-11c92bf9/baton v0.0.0-00010101000000-000000000000
+	github.com/ulikunitz/xz v0.5.17
 	github.com/valyala/fasthttp v1.68.0
 	golang.org/x/net v0.54.0
 	golang.org/x/sys v0.47.0
