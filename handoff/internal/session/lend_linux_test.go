@@ -4,7 +4,11 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -95,17 +99,50 @@ func TestLend(t *testing.T) {
 	})
 }
 
-// TestLendUnanswered lends to a predecessor that is hung.
+// TestLendUnanswered lends to a predecessor that is hung: nobody would serve if
+// the successor gave up.
 func TestLendUnanswered(t *testing.T) {
 	w := newWitness(t)
 	bubble(t, func(t *testing.T) {
-		n, s, _ := lender(t, w, 1, nil)
+		n, s, ready := lender(t, w, 1, nil)
 		hear[*wire.Lend](s)
-		hear[*wire.Abort](s)
-		_ = s.link.Close()
-		n.wantQuit(session.ReasonHung)
-		wantCalls(t, &n.journal, "lend shut release")
+		hear[*wire.Ready](s)
+		hear[*wire.Took](s)
+		if !<-ready {
+			t.Error("Ready() = false")
+		}
+		n.wantOwner(true)
+		wantCalls(t, &n.journal, "lend release join open own")
 	})
+}
+
+// TestLentTooLate has a predecessor that was hung wake up: what it was lent it
+// can't take, for want of descriptors, and the successor has taken over.
+func TestLentTooLate(t *testing.T) {
+	t.Parallel()
+	a, b := socketpair(t)
+	o := newOldSide(t, session.Timeouts{Ready: time.Minute, Probation: time.Minute, Hang: time.Minute})
+	w := newWitness(t)
+	o.items = w.items(3 * 253) // as successorUpTo has it
+	o.start(session.NewWireLink(fdpass.New(a), time.Minute))
+	raw, err := fdx.Dup(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fdx.Close(raw)
+	s := script{t, session.NewWireLink(fdpass.New(b), time.Minute)}
+	s.successorUpTo(beforeReady)
+	var words []byte
+	words = append(words, frame(0, wire.TypeLend, 3, nil)...) // no descriptor comes
+	words = append(words, frame(0, wire.TypeReady, 0, nil)...)
+	words = append(words, frame(0, wire.TypeTook, 0, nil)...)
+	if _, err := unix.Write(raw, words); err != nil {
+		t.Fatal(err)
+	}
+	res, _ := o.wantCommitted()
+	_ = s.link.Close()
+	leave(res)
+	w.gone()
 }
 
 // TestLent has a successor lend in and out of turn.

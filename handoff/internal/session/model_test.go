@@ -3,47 +3,88 @@ package session
 import (
 	"fmt"
 	"strings"
-	"testing"
 )
 
 // The model runs both machines against each other, with a queue of messages in
-// each direction, and visits every state that any order of steps, deaths,
-// timeouts and requests can lead to.
+// each direction, and visits every state that any order of steps, timeouts,
+// requests, deaths and hangs can lead to. The machines are the code's own; what
+// their drivers do around them (Join, Lend, the order of what is sent) is here
+// once more, in short. model_check_test.go says what must hold.
 //
 // What it takes for granted is what the drivers and the kernel see to: messages
 // arrive in order and behind them the end of the stream; a silence is only
-// noted where no message waits; a killed process does nothing more.
+// noted where no message waits; a killed process does nothing more. A process
+// that is stopped and wakes up is one that is slow; one that hangs never does
+// anything again, and its end of the conversation stays open.
 type world struct {
-	p      offer
-	s      claim
-	toS    string // messages on their way, oldest first
-	toP    string
-	pDead  bool
-	sDead  bool
-	pOpen  bool // P accepts
-	sOpen  bool
-	sHeard bool // S has seen the end of the stream
-	pHeard bool
-	asked  bool // the operator has asked for a rollback
-	left   bool // P's process is about to end
-	engine bool // tableflip tells P when S owns the sockets
-	told   bool // and has
+	setting
+	p       offer
+	s       claim
+	toS     string // messages on their way, oldest first
+	toP     string
+	pFate   fate
+	sFate   fate
+	pOpen   bool // P accepts
+	sOpen   bool
+	hello   bool // S has said Hello
+	joined  bool // S has all sockets: its machine runs
+	sHeard  bool // S has seen the end of the stream
+	pHeard  bool
+	asked   bool    // the operator has asked for a rollback
+	left    bool    // P's process is about to end
+	told    bool    // tableflip has told P that S owns the sockets
+	final   bool    // the last Ping that S got was the final one
+	lending lending // in mode Drain
+	loan    bool    // P has duplicates of S's sockets
+	bound   bool    // the kernel can give S's own sockets something
+	forsook bool    // S found P silent, and went on without a loan
+	wasOpen bool    // S has accepted at some time
 }
+
+// setting is what does not change.
+type setting struct {
+	child  bool // P has started S, and can kill it
+	engine bool // tableflip tells P when S owns the sockets
+	drain  bool // S has sockets of its own, and lends them
+}
+
+type fate uint8
+
+const (
+	alive fate = iota
+	hung
+	dead
+)
+
+type lending uint8
+
+const (
+	lendNothing lending = iota // yet
+	lendWaiting                // for the Ack
+	lendDone
+)
 
 // One letter for each message.
 const (
+	msgHello      = 'H'
 	msgVerified   = 'v'
+	msgLend       = 'l'
 	msgReady      = 'r'
-	msgAlive      = 'a'
+	msgAlive      = 'a' // the answer to the final Ping
+	msgAliveYet   = 'n' // to another
 	msgCommitted  = 'c'
 	msgAbort      = 'x'
 	msgRolledBack = 'b'
 	msgTook       = 't'
 
-	msgPaused   = 'p'
-	msgPing     = 'g'
-	msgCommit   = 'C'
-	msgRollback = 'B'
+	msgTransfer  = 'T' // Welcome, and all that follows
+	msgRefuse    = 'F'
+	msgLent      = 'k' // the Ack of Lend
+	msgPaused    = 'p'
+	msgPing      = 'h'
+	msgFinalPing = 'g'
+	msgCommit    = 'C'
+	msgRollback  = 'B'
 )
 
 var offerOf = map[rune]offerEvent{
@@ -51,21 +92,27 @@ var offerOf = map[rune]offerEvent{
 	msgAbort: offerAborted, msgRolledBack: offerRolledBack, msgTook: offerTook,
 }
 
-var claimOf = map[rune]claimEvent{msgPing: claimPing, msgCommit: claimCommit, msgRollback: claimRollback}
+var claimOf = map[rune]claimEvent{
+	msgPing: claimPing, msgFinalPing: claimPing, msgCommit: claimCommit, msgRollback: claimRollback, msgRefuse: claimRollback,
+}
 
 // stepP feeds an event to P and carries out its actions.
-func (w world) stepP(e offerEvent) world {
+func (w world) stepP(e offerEvent, seen *coverage) world {
 	var acts []offerAction
+	seen.offer(w.p.phase, e)
 	w.p, acts = w.p.next(e)
 	for _, a := range acts {
+		seen.offerActs[a]++
 		switch a {
+		case offerTransfer:
+			w.toS += string(msgTransfer)
 		case offerPause:
 			w.pOpen = false
 			w.toS += string(msgPaused)
 		case offerPauseQuietly, offerRelease:
 			w.pOpen = false
 		case offerPing:
-			w.toS += string(msgPing)
+			w.toS += string(msgFinalPing)
 		case offerCommit:
 			w.toS += string(msgCommit)
 		case offerSendBack:
@@ -73,25 +120,31 @@ func (w world) stepP(e offerEvent) world {
 		case offerResume:
 			w.pOpen = true
 		case offerKill:
-			w.sDead, w.sOpen = true, false
+			w.sFate, w.sOpen = dead, false
 		}
 	}
 	return w
 }
 
-func (w world) stepS(e claimEvent) world {
+func (w world) stepS(e claimEvent, seen *coverage) world {
 	var acts []claimAction
+	seen.claim(w.s.phase, e)
 	w.s, acts = w.s.next(e)
 	for _, a := range acts {
+		seen.claimActs[a]++
 		switch a {
 		case claimOpen:
-			w.sOpen = true
+			w.sOpen, w.wasOpen = true, true
 		case claimShut:
 			w.sOpen = false
 		case claimSendReady:
 			w.toP += string(msgReady)
 		case claimSendAlive:
-			w.toP += string(msgAlive)
+			if w.final {
+				w.toP += string(msgAlive)
+			} else {
+				w.toP += string(msgAliveYet)
+			}
 		case claimSendCommitted:
 			w.toP += string(msgCommitted)
 		case claimSendAbort:
@@ -105,198 +158,253 @@ func (w world) stepS(e claimEvent) world {
 	return w
 }
 
+// A transition leads to another state. One that is due comes if nothing else
+// does: a message is read, a timer fires. The others are somebody's choice.
 type transition struct {
 	name string
 	to   world
+	due  bool
 }
 
-// steps returns what can happen next, deaths left out.
-func (w world) steps() []transition {
+// steps returns what can happen next, faults left out.
+func (w world) steps(seen *coverage) []transition {
 	var ts []transition
-	add := func(name string, to world) { ts = append(ts, transition{name, to}) }
-	if !w.pDead && !w.p.phase.terminal() {
-		switch {
-		case w.toP != "":
-			m := rune(w.toP[0])
-			n := w
-			n.toP = w.toP[1:]
-			add(fmt.Sprintf("P gets %c", m), n.stepP(offerOf[m]))
-		case w.sDead && !w.pHeard:
-			n := w
-			n.pHeard = true
-			add("P sees the end", n.stepP(offerGone))
-		}
-		if w.toP == "" { // timers give way to the mail
-			switch w.p.phase {
-			case offerSending, offerWarming:
-				add("P: deadline", w.stepP(offerDeadline))
-			case offerProbation:
-				add("P: probation over", w.stepP(offerProbationOver))
-				add("P: silence", w.stepP(offerSilent))
-			case offerConfirming, offerCommitting, offerDoubting, offerWithdrawing:
-				add("P: silence", w.stepP(offerSilent))
-			}
-		}
-		if !w.asked {
-			n := w
-			n.asked = true
-			add("P: rollback", n.stepP(offerCancel))
-		}
-		if w.engine && !w.told && w.s.phase == claimOwner {
-			n := w
-			n.told = true
-			add("P: engine ready", n.stepP(offerEngineReady))
-		}
-		if w.p.phase == offerDoubting {
-			n := w.stepP(offerLeave)
-			n.left = true
-			add("P: leave", n)
+	add := func(due bool, name string, to world) {
+		if to != w {
+			ts = append(ts, transition{name, to, due})
 		}
 	}
-	closed := w.pDead || w.left || w.p.phase == offerEnded
-	if !w.sDead && (w.s.phase == claimWarming || w.s.phase == claimProbation) {
+	if w.pFate == alive && !w.left && !w.p.phase.terminal() {
+		w.stepsOfP(add, seen)
+	}
+	if w.sFate == alive && (w.s.phase == claimWarming || w.s.phase == claimProbation) {
 		switch {
-		case w.toS != "":
-			m := rune(w.toS[0])
-			n := w
-			n.toS = w.toS[1:]
-			if e, ok := claimOf[m]; ok {
-				n = n.stepS(e)
-			}
-			add(fmt.Sprintf("S gets %c", m), n)
-		case closed && !w.sHeard:
-			n := w
-			n.sHeard = true
-			add("S sees the end", n.stepS(claimGone))
+		case !w.joined:
+			w.stepsOfJoin(add)
+		default:
+			w.stepsOfS(add, seen)
 		}
-		if w.toS == "" && w.s.phase == claimProbation && !w.s.alone {
-			add("S: silence", w.stepS(claimSilent))
-		}
-		if w.s.phase == claimWarming {
-			add("S: ready", w.stepS(claimReady))
-		}
-		add("S: abort", w.stepS(claimAbort))
 	}
 	return ts
 }
 
-// deaths returns the ways in which a process can be killed now.
-func (w world) deaths() []transition {
-	var ts []transition
-	if !w.pDead {
+type adder func(due bool, name string, to world)
+
+func (w world) stepsOfP(add adder, seen *coverage) {
+	switch {
+	case w.toP != "":
+		w.mailOfP(add, seen)
+	case w.sFate == dead && !w.pHeard:
 		n := w
-		n.pDead, n.pOpen, n.toP = true, false, ""
-		ts = append(ts, transition{"P dies", n})
+		n.pHeard = true
+		add(true, "P sees the end", n.stepP(offerGone, seen))
 	}
-	if !w.sDead {
+	if w.p.phase == offerProbation {
+		// Mail or not: it takes no account of what is on its way.
+		add(true, "P: probation over", w.stepP(offerProbationOver, seen))
+	}
+	if w.toP == "" { // other timers give way to the mail
+		switch w.p.phase {
+		case offerWaiting, offerWarming:
+			add(false, "P: deadline", w.stepP(offerDeadline, seen)) // there may be none
+		case offerSending:
+			add(true, "P: no acknowledgement", w.stepP(offerSilent, seen))
+			add(false, "P: deadline", w.stepP(offerDeadline, seen))
+		case offerProbation, offerConfirming, offerCommitting, offerDoubting, offerWithdrawing:
+			add(true, "P: silence", w.stepP(offerSilent, seen))
+		}
+	}
+	if w.p.phase == offerProbation && !strings.ContainsRune(w.toS, msgPing) && !strings.ContainsRune(w.toP, msgAliveYet) {
 		n := w
-		n.sDead, n.sOpen, n.toS = true, false, ""
-		ts = append(ts, transition{"S dies", n})
+		n.toS += string(msgPing)
+		add(false, "P asks for a sign of life", n)
+	}
+	if w.p.phase == offerSending {
+		add(false, "P: transfer fails", w.stepP(offerTransferError, seen))
+	}
+	if !w.asked {
+		n := w
+		n.asked = true
+		add(false, "P: rollback", n.stepP(offerCancel, seen))
+	}
+	if w.engine && !w.told && w.s.phase == claimOwner {
+		n := w
+		n.told = true
+		add(true, "P: engine ready", n.stepP(offerEngineReady, seen))
+	}
+	if w.p.phase == offerDoubting {
+		n := w.stepP(offerLeave, seen)
+		n.left = true
+		add(false, "P: leave", n)
+	}
+}
+
+// mailOfP has P read a message.
+func (w world) mailOfP(add adder, seen *coverage) {
+	m := rune(w.toP[0])
+	n := w
+	n.toP = w.toP[1:]
+	name := fmt.Sprintf("P gets %c", m)
+	switch m {
+	case msgHello:
+		add(true, name, n.stepP(offerHello, seen))
+		r := n.stepP(offerNoVersion, seen)
+		r.toS += string(msgRefuse)
+		add(false, name+", which speaks no version of ours", r)
+	case msgAliveYet:
+		if n.p.phase != offerConfirming { // there it is not the last Ping's
+			n = n.stepP(offerAlive, seen)
+		}
+		add(true, name, n)
+	case msgLend: // as Predecessor.lent
+		switch n.p.phase {
+		case offerWithdrawing:
+			add(true, name, n)
+		case offerWarming:
+			t := n
+			t.loan = true
+			t.toS += string(msgLent)
+			add(true, name, t)
+			add(false, name+", which it can't use", n.stepP(offerTransferError, seen))
+		default:
+			add(true, name, n.stepP(offerProtocolError, seen))
+		}
+	default:
+		add(true, name, n.stepP(offerOf[m], seen))
+	}
+}
+
+// closed reports whether S's end of the conversation will see its end.
+func (w world) closed() bool { return w.pFate == dead || w.left || w.p.phase == offerEnded }
+
+// stepsOfJoin is Joiner.Join in short. A successor that fails here and was
+// started by hand may begin a line of its own, which is not in the model.
+func (w world) stepsOfJoin(add adder) {
+	fail := func(n world) world {
+		n.s.phase = claimQuit
+		n.toP += string(msgAbort)
+		return n
+	}
+	if !w.hello {
+		n := w
+		n.hello = true
+		n.toP += string(msgHello)
+		add(false, "S: hello", n)
+		return
+	}
+	switch {
+	case w.toS != "":
+		m := rune(w.toS[0])
+		n := w
+		n.toS = w.toS[1:]
+		name := fmt.Sprintf("S gets %c", m)
+		if m != msgTransfer {
+			add(true, name, fail(n))
+			return
+		}
+		add(false, name+", and can't use it", fail(n))
+		n.joined = true
+		n.toP += string(msgVerified)
+		add(true, name, n)
+	case w.closed() && !w.sHeard:
+		n := w
+		n.sHeard = true
+		add(true, "S sees the end", fail(n))
+	default:
+		add(true, "S: nothing comes", fail(w))
+	}
+}
+
+// stepsOfS is Successor.Run.
+func (w world) stepsOfS(add adder, seen *coverage) {
+	switch {
+	case w.toS != "":
+		m := rune(w.toS[0])
+		n := w
+		n.toS = w.toS[1:]
+		name := fmt.Sprintf("S gets %c", m)
+		if m == msgPing || m == msgFinalPing {
+			n.final = m == msgFinalPing
+		}
+		switch e, ok := claimOf[m]; {
+		case ok:
+			add(true, name, n.stepS(e, seen))
+		case m == msgLent && w.lending == lendWaiting:
+			n.bind(add, name, seen)
+		default:
+			add(true, name, n)
+		}
+	case w.closed() && !w.sHeard:
+		n := w
+		n.sHeard = true
+		n = n.stepS(claimGone, seen)
+		if w.lending == lendWaiting {
+			n.bind(add, "S sees the end", seen)
+		} else {
+			add(true, "S sees the end", n)
+		}
+	}
+	if w.toS == "" && !w.s.alone {
+		switch {
+		case w.s.phase == claimProbation:
+			add(true, "S: silence", w.stepS(claimSilent, seen))
+		case w.lending == lendWaiting:
+			n := w
+			n.forsook = true
+			n.bind(add, "S: silence", seen)
+		}
+	}
+	if w.lending == lendWaiting && w.s.phase == claimWarming {
+		return // it hears no request
+	}
+	if w.s.phase == claimWarming {
+		if n := w; w.drain && !w.s.alone {
+			n.lending = lendWaiting
+			n.toP += string(msgLend)
+			add(false, "S: ready, lends", n)
+		} else {
+			n.bind(add, "S: ready", seen)
+		}
+	}
+	add(false, "S: abort", w.stepS(claimAbort, seen))
+}
+
+// bind goes on with Ready: S joins the group, if it is to.
+func (w world) bind(add adder, name string, seen *coverage) {
+	w.lending = lendDone
+	if w.drain {
+		add(false, name+", and can't join", w.stepS(claimAbort, seen))
+		w.bound = true
+	}
+	w = w.stepS(claimReady, seen)
+	if w.forsook {
+		w = w.stepS(claimSilent, seen)
+	}
+	add(true, name, w)
+}
+
+// faults returns the ways in which a process can be killed or hang now.
+func (w world) faults() []transition {
+	var ts []transition
+	if w.pFate != dead {
+		n := w
+		n.pFate, n.toP = dead, ""
+		ts = append(ts, transition{name: "P dies", to: n})
+	}
+	if w.pFate == alive {
+		n := w
+		n.pFate = hung
+		ts = append(ts, transition{name: "P hangs", to: n})
+	}
+	if w.sFate != dead {
+		n := w
+		n.sFate, n.toS = dead, ""
+		ts = append(ts, transition{name: "S dies", to: n})
+	}
+	if w.sFate == alive {
+		n := w
+		n.sFate = hung
+		ts = append(ts, transition{name: "S hangs", to: n})
 	}
 	return ts
-}
-
-// check returns what is wrong with a state; settled says that nothing can
-// happen in it any more but a death.
-func (w world) check(settled bool) string {
-	w.pDead = w.pDead || w.left
-	pKeeps, pGave := w.p.phase == offerEnded, w.p.phase == offerCommitted
-	sOwns, sQuit := w.s.phase == claimOwner, w.s.phase == claimQuit
-	switch {
-	case !w.pDead && !w.sDead && pKeeps && sOwns:
-		return "both own the sockets"
-	case !w.pDead && pKeeps && !w.pOpen:
-		return "P kept the sockets and does not accept"
-	case !w.pDead && pGave && w.pOpen:
-		return "P gave the sockets away and accepts"
-	case !w.sDead && sOwns && !w.sOpen:
-		return "S owns the sockets and does not accept"
-	case !w.sDead && sQuit && w.sOpen:
-		return "S has quit and accepts"
-	}
-	if !settled {
-		return ""
-	}
-	switch {
-	case !w.pDead && !w.sDead && !w.pOpen && !w.sOpen:
-		return "both live and nobody accepts"
-	case !w.pDead && !w.sDead && pGave && !sOwns:
-		return "P gave the sockets to a successor that does not own them"
-	case !w.pDead && w.sDead && !w.pOpen && !pGave:
-		return "P is alone and does not accept"
-	case w.pDead && !w.sDead && !w.sOpen && !sQuit:
-		return "S is alone and does not accept"
-	}
-	return ""
-}
-
-func TestModel(t *testing.T) {
-	t.Parallel()
-	for _, probation := range []bool{true, false} {
-		for _, child := range []bool{true, false} {
-			for run := range 6 {
-				deaths, engine := run%3, run >= 3
-				t.Run(fmt.Sprintf("probation=%t,child=%t,engine=%t,deaths=%d", probation, child, engine, deaths), func(t *testing.T) {
-					t.Parallel()
-					n := explore(t, world{
-						p:      offer{phase: offerSending, probation: probation, child: child},
-						toP:    string(msgVerified),
-						pOpen:  true,
-						engine: engine,
-					}, deaths)
-					t.Logf("%d states", n)
-					if n < 50 {
-						t.Errorf("explore() visited %d states: the model does not move", n)
-					}
-				})
-			}
-		}
-	}
-}
-
-// explore visits all states from start on and fails the test at the first bad one.
-func explore(t *testing.T, start world, deaths int) int {
-	t.Helper()
-	type node struct {
-		w    world
-		left int
-	}
-	from := map[node]struct {
-		node
-		by string
-	}{}
-	first := node{start, deaths}
-	seen := map[node]bool{first: true}
-	for queue := []node{first}; len(queue) > 0; queue = queue[1:] {
-		n := queue[0]
-		steps := n.w.steps()
-		if bad := n.w.check(len(steps) == 0); bad != "" {
-			var path []string
-			for at := n; at != first; at = from[at].node {
-				path = append([]string{from[at].by}, path...)
-			}
-			t.Fatalf("%s:\n%+v\nafter: %s", bad, n.w, strings.Join(path, ", "))
-		}
-		next := make([]node, 0, len(steps)+2)
-		names := make([]string, 0, len(steps)+2)
-		for _, s := range steps {
-			next, names = append(next, node{s.to, n.left}), append(names, s.name)
-		}
-		if n.left > 0 {
-			for _, d := range n.w.deaths() {
-				next, names = append(next, node{d.to, n.left - 1}), append(names, d.name)
-			}
-		}
-		for i, m := range next {
-			if !seen[m] {
-				seen[m] = true
-				from[m] = struct {
-					node
-					by string
-				}{n, names[i]}
-				queue = append(queue, m)
-			}
-		}
-	}
-	return len(seen)
 }

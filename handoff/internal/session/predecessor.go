@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -179,6 +180,13 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 			p.lastWords = time.After(p.Timeouts.Hang / quietTicks)
 		case in, ok := <-inbox:
 			if !ok {
+				if err := p.conv.gone(); p.state.phase == offerWarming && errors.Is(err, fdpass.ErrTruncated) {
+					// Short of descriptors for what is lent. The next frame can be
+					// read, and may say that the successor has taken over.
+					p.conv = converse(p.conv.link)
+					p.because(offerTransferError, &Error{Err: err})
+					continue
+				}
 				if p.conv.garbled() && !p.garbled {
 					// It may be alive, and would take our silence for our death.
 					p.garbled = true

@@ -18,7 +18,8 @@ type Successor struct {
 	// Own makes the sockets ours: the predecessor is committed or gone. Required.
 	Own func()
 	// Lend borrows sockets that the predecessor must have before Join, and gives
-	// them back. nil means none.
+	// them back. nil means none. A predecessor that does not take them is hung:
+	// then the sockets are ours with Ready.
 	Lend func() (items []Item, release func())
 	// Join makes the sockets such that the kernel can give them something. An
 	// error is an Abort. nil means that they are.
@@ -40,6 +41,8 @@ type Successor struct {
 
 	requests chan request
 	done     chan struct{}
+
+	forsaken bool // the predecessor did not take what was lent
 
 	probing bool // a health check is running
 	pingSeq uint64
@@ -140,6 +143,9 @@ func (s *Successor) Run() Tenure {
 				s.prepare(ctx)
 			}
 			s.event(r.event)
+			if s.forsaken {
+				s.event(claimSilent)
+			}
 			r.reply <- s.state.phase
 		case err := <-s.health:
 			s.probing = false
@@ -186,7 +192,8 @@ func (s *Successor) prepare(ctx context.Context) {
 }
 
 // lend passes duplicates of items to the predecessor and waits until it has
-// them, or until it is gone.
+// them, or until it is gone, or hung. One that is hung serves nobody, so to give
+// up would leave nobody. If it wakes up it finds Took behind Lend and Ready.
 func (s *Successor) lend(ctx context.Context, items []Item) {
 	for first := 0; first < len(items); first += batch {
 		part := items[first:min(first+batch, len(items))]
@@ -227,8 +234,8 @@ func (s *Successor) acknowledged(ctx context.Context, seq uint32) bool {
 			s.message(ctx, in)
 		case <-quiet.ticker.C:
 			if quiet.tick() {
-				s.cause = &Error{Reason: ReasonHung, Text: "the predecessor does not take the sockets that are lent"}
-				s.event(claimAbort)
+				s.forsaken = true
+				return false
 			}
 		}
 	}

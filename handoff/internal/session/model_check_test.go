@@ -1,0 +1,251 @@
+package session
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// serves reports whether somebody accepts.
+func (w world) serves() bool {
+	return w.pFate == alive && !w.left && w.pOpen || w.sFate == alive && w.sOpen
+}
+
+// check returns what is wrong with a state.
+func (w world) check() string {
+	pKeeps, pGave := w.p.phase == offerEnded, w.p.phase == offerCommitted
+	sOwns, sQuit := w.s.phase == claimOwner, w.s.phase == claimQuit
+	pThere, sThere := w.pFate != dead && !w.left, w.sFate != dead
+	switch {
+	case pThere && sThere && pKeeps && sOwns:
+		return "both own the sockets"
+	case !w.left && pGave && !sOwns: // dead or not: it has owned them
+		return "P gave the sockets to a successor that does not own them"
+	case pThere && pKeeps && !w.pOpen:
+		return "P kept the sockets and does not accept"
+	case pThere && pGave && w.pOpen:
+		return "P gave the sockets away and accepts"
+	case pThere && !w.pOpen && !w.wasOpen:
+		return "P stopped accepting before S began"
+	case sThere && sOwns && !w.sOpen:
+		return "S owns the sockets and does not accept"
+	case sThere && sQuit && w.sOpen:
+		return "S has quit and accepts"
+	case w.pFate == alive && w.bound && !w.loan && !w.forsook && !w.s.alone:
+		return "the kernel gives S's sockets connections of which P has no duplicate"
+	}
+	return ""
+}
+
+// checkSettled returns what is wrong with a state in which nothing is due.
+// Choices may be open, but nobody may make them.
+func (w world) checkSettled() string {
+	pGave, sQuit := w.p.phase == offerCommitted, w.s.phase == claimQuit
+	pLives, sLives := w.pFate == alive && !w.left, w.sFate == alive
+	switch {
+	case w.serves():
+		return ""
+	case pLives && sLives:
+		return "both live and nobody accepts"
+	case pLives && !pGave:
+		return "P is alone and does not accept"
+	case sLives && !w.joined, sLives && w.s.phase == claimWarming:
+		return "" // it has no sockets, or is not ready: its program's turn
+	case sLives && !sQuit:
+		return "S is alone and does not accept"
+	}
+	return "" // it was refused, or has refused itself
+}
+
+// coverage is what of the machines a search has run through.
+type coverage struct {
+	states    int
+	offers    map[[2]uint8]int // phase and event
+	claims    map[[2]uint8]int
+	offerActs map[offerAction]int
+	claimActs map[claimAction]int
+}
+
+func newCoverage() *coverage {
+	return &coverage{
+		offers: make(map[[2]uint8]int), claims: make(map[[2]uint8]int),
+		offerActs: make(map[offerAction]int), claimActs: make(map[claimAction]int),
+	}
+}
+
+func (c *coverage) offer(p offerPhase, e offerEvent) { c.offers[[2]uint8{uint8(p), uint8(e)}]++ }
+func (c *coverage) claim(p claimPhase, e claimEvent) { c.claims[[2]uint8{uint8(p), uint8(e)}]++ }
+
+func (c *coverage) add(o *coverage) {
+	c.states += o.states
+	for k, n := range o.offers {
+		c.offers[k] += n
+	}
+	for k, n := range o.claims {
+		c.claims[k] += n
+	}
+	for k, n := range o.offerActs {
+		c.offerActs[k] += n
+	}
+	for k, n := range o.claimActs {
+		c.claimActs[k] += n
+	}
+}
+
+// TestModel holds every state that can come about against the table of deaths.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	all := newCoverage()
+	t.Run("settings", func(t *testing.T) {
+		for bits := range 1 << 4 {
+			s := setting{child: bits&1 != 0, engine: bits&2 != 0, drain: bits&4 != 0}
+			probation := bits&8 != 0
+			if s.engine && (s.drain || !s.child) {
+				continue // tableflip is for children, and for sockets that are the same
+			}
+			t.Run(fmt.Sprintf("%+v,probation=%t", s, probation), func(t *testing.T) {
+				t.Parallel()
+				seen := explore(t, world{setting: s, p: offer{probation: probation, child: s.child}, pOpen: true}, 2)
+				t.Logf("%d states", seen.states)
+				mu.Lock()
+				defer mu.Unlock()
+				all.add(seen)
+			})
+		}
+	})
+	if t.Failed() {
+		return
+	}
+	t.Logf("%d states, %d pairs of phase and event of the predecessor, %d of the successor", all.states, len(all.offers), len(all.claims))
+	// The model must go everywhere: a figure that falls says that it no longer does.
+	if all.states < 30_000 {
+		t.Errorf("%d states: the model does not move", all.states)
+	}
+	for a := offerTransfer; a <= offerPauseQuietly; a++ {
+		if all.offerActs[a] == 0 {
+			t.Errorf("the predecessor's action %d is never done", a)
+		}
+	}
+	for a := claimOpen; a <= claimOwn; a++ {
+		if all.claimActs[a] == 0 {
+			t.Errorf("the successor's action %d is never done", a)
+		}
+	}
+	for e := offerHello; e <= offerLeave; e++ {
+		if want := e != offerProtocolError; happened(all.offers, uint8(e)) != want { // none of the two breaks it
+			t.Errorf("the predecessor's event %d happens: %t, want %t", e, !want, want)
+		}
+	}
+	for e := claimReady; e <= claimSilent; e++ {
+		if !happened(all.claims, uint8(e)) {
+			t.Errorf("the successor's event %d never happens", e)
+		}
+	}
+}
+
+func happened(pairs map[[2]uint8]int, event uint8) bool {
+	for pair := range pairs {
+		if pair[1] == event {
+			return true
+		}
+	}
+	return false
+}
+
+// node is a state, and how many faults may still befall it.
+type node struct {
+	w    world
+	left int
+}
+
+// explore visits all states from start on and fails the test at the first bad one.
+func explore(t *testing.T, start world, faults int) *coverage {
+	t.Helper()
+	type step struct {
+		from node
+		by   string
+	}
+	seen := newCoverage()
+	first := node{start, faults}
+	from := map[node]step{first: {}}
+	idle := make(map[node][]node) // steps between states in which nobody serves
+	bad := func(n node, what string) {
+		t.Helper()
+		var path []string
+		for at := n; at != first; at = from[at].from {
+			path = append([]string{from[at].by}, path...)
+		}
+		t.Fatalf("%s:\n%+v\nafter: %s", what, n.w, strings.Join(path, ", "))
+	}
+	for queue := []node{first}; len(queue) > 0; queue = queue[1:] {
+		n := queue[0]
+		steps := n.w.steps(seen)
+		settled := true
+		for _, s := range steps {
+			settled = settled && !s.due
+		}
+		what := n.w.check()
+		if what == "" && settled {
+			what = n.w.checkSettled()
+		}
+		if what != "" {
+			bad(n, what)
+		}
+		visit := func(s transition, left int) {
+			m := node{s.to, left}
+			if _, ok := from[m]; !ok {
+				from[m] = step{n, s.name}
+				queue = append(queue, m)
+			}
+		}
+		for _, s := range steps {
+			visit(s, n.left)
+			if !n.w.serves() && !s.to.serves() {
+				idle[n] = append(idle[n], node{s.to, n.left})
+			}
+		}
+		if n.left > 0 {
+			for _, f := range n.w.faults() {
+				visit(f, n.left-1)
+			}
+		}
+	}
+	if n, ok := cycle(idle); ok {
+		bad(n, "this can go on for ever, and nobody accepts")
+	}
+	seen.states = len(from)
+	return seen
+}
+
+// cycle returns a node from which edges lead back to it.
+func cycle(edges map[node][]node) (node, bool) {
+	const open, done = 1, 2
+	state := make(map[node]int)
+	var visit func(n node) (node, bool)
+	visit = func(n node) (node, bool) {
+		state[n] = open
+		for _, m := range edges[n] {
+			switch state[m] {
+			case open:
+				return m, true
+			case done:
+				continue
+			}
+			if at, ok := visit(m); ok {
+				return at, true
+			}
+		}
+		state[n] = done
+		return node{}, false
+	}
+	for n := range edges {
+		if state[n] == 0 {
+			if at, ok := visit(n); ok {
+				return at, true
+			}
+		}
+	}
+	return node{}, false
+}
