@@ -231,7 +231,7 @@ func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, sta
 	case ph == phaseClosed:
 		return ErrClosed
 	case ph != phaseLingering:
-		return fmt.Errorf("%w: no successor is committed", ErrNotReady)
+		return &derived{"handoff: no successor is committed", ErrNotReady}
 	case l == nil:
 		return fmt.Errorf("%w: it is a plain tableflip service", ErrNotTaken)
 	}

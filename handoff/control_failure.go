@@ -13,7 +13,7 @@ func failureOf(err error) *operator.Failure {
 	f := &operator.Failure{Kind: kindOfError(err), Text: err.Error()}
 	var ue *UpgradeError
 	if errors.As(err, &ue) {
-		f.PID, f.Text = ue.PID, ue.Err.Error()
+		f.Upgrade, f.PID, f.Text = true, ue.PID, ue.Err.Error()
 		f.Stderr = append(f.Stderr, ue.Stderr...) // bounded by capture
 	}
 	if len(f.Text) > wire.MaxReason {
@@ -31,6 +31,7 @@ func kindOfError(err error) operator.Kind {
 		{syscall.ENOSPC, operator.KindNoSpace}, // says more than what came of it
 		{ErrInProgress, operator.KindInProgress},
 		{ErrNotReady, operator.KindNotReady},
+		{ErrStart, operator.KindNotStarted},
 		{ErrSuccessorDied, operator.KindSuccessorDied},
 		{ErrTimeout, operator.KindTimeout},
 		{ErrAborted, operator.KindAborted},

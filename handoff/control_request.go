@@ -250,7 +250,7 @@ func (r *request) upgrade() error {
 		ctx := ctx
 		if asked.Timeout > 0 {
 			var stop context.CancelFunc
-			ctx, stop = context.WithTimeoutCause(ctx, asked.Timeout, fmt.Errorf("%w: not committed within %v, as the operator has asked", ErrTimeout, asked.Timeout))
+			ctx, stop = context.WithTimeoutCause(ctx, asked.Timeout, &derived{fmt.Sprintf("not committed within %v", asked.Timeout), ErrTimeout})
 			defer stop()
 		}
 		var e end
@@ -272,7 +272,7 @@ func (r *request) upgrade() error {
 			}
 		case <-canceled:
 			canceled = nil
-			cancel(errors.New("the operator has taken the request back"))
+			cancel(errors.New("interrupted by the operator"))
 		case <-gone:
 			gone = nil
 		case e := <-done:

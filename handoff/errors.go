@@ -16,6 +16,9 @@ var (
 	ErrInProgress = errors.New("handoff: an upgrade is in progress: wait for it to end, then try again")
 	// ErrNotReady says that the process asked is not ready itself.
 	ErrNotReady = errors.New("handoff: not ready: Ready must be called first")
+	// ErrStart says that the successor could not be started: its program is not
+	// there, say, or not for this machine.
+	ErrStart = errors.New("handoff: the successor can't be started")
 	// ErrSuccessorDied says that the successor ended before commit.
 	ErrSuccessorDied = errors.New("handoff: the successor died")
 	// ErrPredecessorDied says that the predecessor ended before it had passed on
@@ -50,7 +53,11 @@ var (
 	ErrUnsupported error = &derived{"handoff: not supported", errors.ErrUnsupported}
 )
 
-// derived is a sentinel that is also one of the standard library's.
+// errNoUpgrade matches ErrNotReady, whose words are for those who have not called
+// Ready.
+var errNoUpgrade error = &derived{"handoff: no upgrade is under way", ErrNotReady}
+
+// derived is a sentinel that is also another one, of the standard library mostly.
 type derived struct {
 	text string
 	is   error
@@ -103,19 +110,45 @@ func upgradeError(err error) error {
 	}
 	switch e.Reason {
 	case session.ReasonDied:
-		return fmt.Errorf("%w: %w", ErrSuccessorDied, e)
+		return ending(ErrSuccessorDied, e)
 	case session.ReasonTimeout, session.ReasonHung:
-		return fmt.Errorf("%w: %w", ErrTimeout, e)
+		return ending(ErrTimeout, e)
 	case session.ReasonAborted:
-		return fmt.Errorf("%w: %w", ErrAborted, e)
+		return ending(ErrAborted, e)
 	case session.ReasonRolledBack, session.ReasonCanceled:
-		return fmt.Errorf("%w: %w", ErrRolledBack, e)
+		return ending(ErrRolledBack, e)
 	case session.ReasonVersion:
-		return fmt.Errorf("%w: %w", ErrVersion, e)
+		return ending(ErrVersion, e)
 	case session.ReasonProtocol:
-		return fmt.Errorf("%w: %w", ErrProtocol, e)
+		return ending(ErrProtocol, e)
 	case session.ReasonTransfer:
-		return fmt.Errorf("%w: %w", ErrTransfer, e)
+		return ending(ErrTransfer, e)
 	}
 	return err
 }
+
+// ending adds the sentinel for the end of a conversation to it, and does not say
+// twice what is the reason.
+func ending(sentinel error, e *session.Error) error {
+	detail := e.Detail()
+	if e.Reason == session.ReasonHung { // no sentinel says that
+		detail = e.Error()
+	}
+	return &ended{sentinel, e, detail}
+}
+
+// ended is what ending returns.
+type ended struct {
+	sentinel error
+	end      *session.Error
+	detail   string
+}
+
+func (e *ended) Error() string {
+	if e.detail == "" {
+		return e.sentinel.Error()
+	}
+	return e.sentinel.Error() + ": " + e.detail
+}
+
+func (e *ended) Unwrap() []error { return []error{e.sentinel, e.end} }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -733,7 +734,7 @@ func TestUsers(t *testing.T) {
 		t.Parallel()
 		s, addr := start(t, 0)
 		o := come(s, nobody)
-		if m := o.wait("new"); !slices.Equal(m.Is, []string{"ErrPeerRefused"}) || !strings.Contains(m.Err, "has uid 65534, we have 0: run both as one user, or set Config.Allow") {
+		if m := o.wait("new"); !slices.Equal(m.Is, []string{"ErrPeerRefused"}) || !regexp.MustCompile(`: pid \d+ has uid 65534, pid \d+ has uid 0: run both as one user, or set Config.Allow`).MatchString(m.Err) {
 			t.Errorf("a stranger's New: %v %s, want ErrPeerRefused", m.Is, m.Err)
 		}
 		var out strings.Builder
@@ -769,7 +770,7 @@ func TestUsers(t *testing.T) {
 		t.Parallel()
 		s, addr := start(t, nobody, somebody)
 		o := come(s, somebody)
-		if m := o.wait("new"); !slices.Equal(m.Is, []string{"ErrPeerRefused"}) || !strings.Contains(m.Err, "has uid 65534, we have 65533") {
+		if m := o.wait("new"); !slices.Equal(m.Is, []string{"ErrPeerRefused"}) || !regexp.MustCompile(`: pid \d+ has uid 65534, pid \d+ has uid 65533: `).MatchString(m.Err) {
 			t.Errorf("New with a stranger for a predecessor: %v %s, want ErrPeerRefused", m.Is, m.Err)
 		}
 		mustAnswer(t, addr, 1)

@@ -319,7 +319,7 @@ func (u *Upgrader) checkPeer(c *fdpass.Conn) error {
 	if p.UID == 0 || p.UID == os.Geteuid() || u.cfg.Allow != nil && u.cfg.Allow(p) {
 		return nil
 	}
-	return fmt.Errorf("%w: pid %d has uid %d, we have %d: run both as one user, or set Config.Allow", ErrPeerRefused, p.PID, p.UID, os.Geteuid())
+	return fmt.Errorf("%w: pid %d has uid %d, pid %d has uid %d: run both as one user, or set Config.Allow", ErrPeerRefused, p.PID, p.UID, os.Getpid(), os.Geteuid())
 }
 
 // joinError turns the end of a join into one of our sentinels.
@@ -332,7 +332,7 @@ func joinError(err error) error {
 	// A refusal carries the words of the same sentinel from the other side.
 	said := *e
 	said.Text = strings.TrimPrefix(strings.TrimPrefix(said.Text, sentinel.Error()), ": ")
-	return fmt.Errorf("%w: %w", sentinel, &said)
+	return ending(sentinel, &said)
 }
 
 func joinSentinel(e *session.Error) error {

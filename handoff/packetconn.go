@@ -169,7 +169,7 @@ func (c *PacketConn) LocalAddr() net.Addr {
 // mayWrite keeps the kernel from binding a socket to a port of its choice.
 func (c *PacketConn) mayWrite() error {
 	if c.unbound.Load() {
-		return fmt.Errorf("%w: in mode drain a datagram socket gets its address at Ready", ErrNotReady)
+		return &derived{"handoff: in mode drain a datagram socket gets its address at Ready: call that first", ErrNotReady}
 	}
 	return nil
 }

@@ -55,14 +55,14 @@ func (cfg *config) checkExecutable(path string) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, os.ErrNotExist) && strings.Contains(path, string(os.PathSeparator)+"go-build"):
-		return fmt.Errorf("start successor: %s is gone: `go run` removes its binary when the process that it started ends: build with `go build` and start that: %w", path, err)
+		return fmt.Errorf("%w: %s is gone: `go run` removes its binary when the process that it started ends: build with `go build` and start that: %w", ErrStart, path, err)
 	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("start successor: %s is gone: install the new version at that path, or set Config.Executable: %w", path, err)
+		return fmt.Errorf("%w: %s is gone: install the new version at that path, or set Config.Executable: %w", ErrStart, path, err)
 	default:
-		return fmt.Errorf("start successor: %w", err)
+		return fmt.Errorf("%w: %w", ErrStart, err)
 	}
 	if _, err := os.Stat(cfg.dir); err != nil {
-		return fmt.Errorf("start successor: the working directory that this process was started in can't be entered any more: %w", err)
+		return fmt.Errorf("%w: the working directory that this process was started in can't be entered any more: %w", ErrStart, err)
 	}
 	return nil
 }
@@ -73,13 +73,13 @@ func (cfg *config) checkInherit() error {
 	arg := os.Args[0]
 	if !strings.Contains(arg, string(os.PathSeparator)) {
 		if _, err := exec.LookPath(arg); err != nil {
-			return fmt.Errorf("start successor: %q was found in PATH when this process started, and is not now: %w", arg, err)
+			return fmt.Errorf("%w: %q was found in PATH when this process started, and is not now: %w", ErrStart, arg, err)
 		}
 		return nil
 	}
 	if !filepath.IsAbs(arg) {
 		if wd, err := os.Getwd(); err != nil || wd != cfg.dir {
-			return fmt.Errorf("%w: start successor: %q is relative and the working directory has changed: start the program by its absolute path, or use mode Takeover", ErrUnsupported, arg)
+			return fmt.Errorf("%w: %w: %q is relative and the working directory has changed: start the program by its absolute path, or use mode Takeover", ErrUnsupported, ErrStart, arg)
 		}
 	}
 	return cfg.checkExecutable(cfg.Executable)
@@ -88,13 +88,19 @@ func (cfg *config) checkInherit() error {
 func (cfg *config) explainStart(err error) error {
 	switch {
 	case errors.Is(err, syscall.ETXTBSY):
-		return fmt.Errorf("start successor: %s is being written: install a new version by rename, not by overwriting it: %w", cfg.Executable, err)
+		return fmt.Errorf("%w: %s is being written: install a new version by rename, not by overwriting it: %w", ErrStart, cfg.Executable, err)
+	case errors.Is(err, syscall.ENOEXEC):
+		return fmt.Errorf("%w: %s is not built for this machine, or a script without #!: %w", ErrStart, cfg.Executable, err)
+	case errors.Is(err, syscall.ENOENT): // it was there a moment ago
+		return fmt.Errorf("%w: what %s names as its interpreter or loader is not there: %w", ErrStart, cfg.Executable, err)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%w: %s may not be executed: chmod +x it, and mount its file system without noexec: %w", ErrStart, cfg.Executable, err)
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		return fmt.Errorf("start successor: no descriptors left: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=): %w", err)
+		return fmt.Errorf("%w: no descriptors left: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=): %w", ErrStart, err)
 	case errors.Is(err, syscall.EAGAIN):
-		return fmt.Errorf("start successor: no process left for this user: raise RLIMIT_NPROC (ulimit -u, TasksMax=): %w", err)
+		return fmt.Errorf("%w: no process left for this user: raise RLIMIT_NPROC (ulimit -u, TasksMax=): %w", ErrStart, err)
 	}
-	return fmt.Errorf("start successor: %w", err)
+	return fmt.Errorf("%w: %w", ErrStart, err)
 }
 
 // explainInherit is explainStart for what tableflip returns: it wraps with %s,
@@ -103,12 +109,14 @@ func (cfg *config) explainInherit(err error) error {
 	if !strings.HasPrefix(err.Error(), "can't start child") {
 		return err
 	}
-	for _, errno := range []syscall.Errno{syscall.ETXTBSY, syscall.EMFILE, syscall.ENFILE, syscall.EAGAIN} {
+	for _, errno := range []syscall.Errno{
+		syscall.ETXTBSY, syscall.ENOEXEC, syscall.ENOENT, syscall.EACCES, syscall.EMFILE, syscall.ENFILE, syscall.EAGAIN,
+	} {
 		if strings.HasSuffix(err.Error(), errno.Error()) {
 			return cfg.explainStart(errno)
 		}
 	}
-	return err
+	return fmt.Errorf("%w: %w", ErrStart, err)
 }
 
 // conversationPair returns two ends of a conversation: one for us, one to be

@@ -58,7 +58,7 @@ func (u *Upgrader) begin() (*upgrade, error) {
 	case u.phase != phaseServing || u.shut:
 		return nil, ErrClosed
 	case !u.owner:
-		return nil, fmt.Errorf("%w: this process is in probation itself", ErrNotReady)
+		return nil, &derived{"handoff: this process is in probation itself: upgrade when it is committed", ErrNotReady}
 	case u.upgrade != nil:
 		return nil, ErrInProgress
 	}
@@ -84,7 +84,7 @@ func (u *Upgrader) begin() (*upgrade, error) {
 // Upgrade starts a successor and sees it through. It returns nil when the
 // successor is committed: Done is closed then, and this process lingers. Any
 // other end leaves this process serving, with no connection lost, and returns
-// an *[UpgradeError] that matches [ErrSuccessorDied], [ErrTimeout],
+// an *[UpgradeError] that matches [ErrStart], [ErrSuccessorDied], [ErrTimeout],
 // [ErrAborted], [ErrRolledBack], [ErrVersion], [ErrTransfer] or
 // [ErrProtocol]. [ErrInProgress], [ErrNotReady] and [ErrClosed] say that it
 // did not begin, [ErrUnsupported] that it must not: as PID 1 of a container,
@@ -131,7 +131,7 @@ func (u *Upgrader) rollback(reason string) (*upgrade, error) {
 	up := u.upgrade
 	u.mu.Unlock()
 	if up == nil {
-		return nil, fmt.Errorf("%w: no upgrade is under way", ErrNotReady)
+		return nil, errNoUpgrade
 	}
 	up.giveUp(&session.Error{Code: wire.CodeRollback, Text: reason})
 	return up, nil

@@ -22,6 +22,10 @@ type Config struct {
 	Socket string
 }
 
+// maxSunPath is the longest path that fits into a sockaddr_un, its final zero
+// left out (unix(7)).
+const maxSunPath = 107
+
 // A Client asks one server.
 type Client struct {
 	socket string
@@ -40,6 +44,9 @@ func New(c *Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
+	if len(path) > maxSunPath {
+		return nil, fmt.Errorf("control: socket %s: %d bytes, unix(7) allows %d: give a shorter path", path, len(path), maxSunPath)
+	}
 	return &Client{socket: path}, nil
 }
 
@@ -51,15 +58,19 @@ func (c *Client) dial(ctx context.Context) (*fdpass.Conn, error) {
 	if err := supported(); err != nil {
 		return nil, err
 	}
+	// The kernel refuses a connection to any file in the same way.
+	if fi, err := os.Stat(c.socket); err == nil && fi.Mode()&os.ModeSocket == 0 {
+		return nil, fmt.Errorf("%w at %s, but something else: check its name", ErrNoServer, c.socket)
+	}
 	nc, err := new(net.Dialer).DialContext(ctx, "unix", c.socket)
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("control: dial %s: %w", c.socket, context.Cause(ctx))
 	case errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("%w: %s", ErrNoServer, c.socket)
+		return nil, fmt.Errorf("%w at %s: start the server, or check its name", ErrNoServer, c.socket)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("%w: %s", ErrStale, c.socket)
+		return nil, fmt.Errorf("%w: %s: start the server again", ErrStale, c.socket)
 	case errors.Is(err, os.ErrPermission):
 		return nil, fmt.Errorf("%w: %s is not open to uid %d: be the server's user, or root", handoff.ErrPeerRefused, c.socket, os.Geteuid())
 	default:

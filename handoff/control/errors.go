@@ -18,10 +18,10 @@ import (
 var (
 	// ErrNoServer says that there is no control socket. It matches
 	// [os.ErrNotExist].
-	ErrNoServer error = &told{"control: no server: there is no control socket: start the server, or check its name", os.ErrNotExist}
+	ErrNoServer error = &told{"control: no server: there is no control socket", os.ErrNotExist}
 	// ErrStale says that there is a control socket and nobody behind it: the
 	// server was killed. The next one to start cleans up.
-	ErrStale = errors.New("control: no server: its control socket is left over from one that was killed: start it again")
+	ErrStale = errors.New("control: no server: its control socket is left over from one that was killed")
 	// ErrNoAnswer says that the server broke off before it had answered: it has
 	// ended, or was killed.
 	ErrNoAnswer = errors.New("control: the server broke off before it had answered")
@@ -35,6 +35,7 @@ func sentinel(k operator.Kind) error {
 	return map[operator.Kind]error{
 		operator.KindInProgress:    handoff.ErrInProgress,
 		operator.KindNotReady:      handoff.ErrNotReady,
+		operator.KindNotStarted:    handoff.ErrStart,
 		operator.KindSuccessorDied: handoff.ErrSuccessorDied,
 		operator.KindTimeout:       handoff.ErrTimeout,
 		operator.KindAborted:       handoff.ErrAborted,
@@ -66,7 +67,7 @@ func failureError(f *operator.Failure) error {
 		text = "control: the server gives no reason"
 	}
 	err := &told{text, sentinel(f.Kind)}
-	if f.PID == 0 && len(f.Stderr) == 0 {
+	if !f.Upgrade && f.PID == 0 && len(f.Stderr) == 0 { // an older server does not say the first
 		return err
 	}
 	return &handoff.UpgradeError{PID: f.PID, Stderr: f.Stderr, Err: err}

@@ -67,10 +67,11 @@ type Linger struct {
 
 // Failure says why a request came to nothing.
 type Failure struct {
-	Kind   Kind     `json:"kind"`
-	Text   string   `json:"text"`
-	PID    int      `json:"pid,omitempty"`    // of a successor that has failed
-	Stderr []string `json:"stderr,omitempty"` // its last lines
+	Kind    Kind     `json:"kind"`
+	Text    string   `json:"text"`
+	Upgrade bool     `json:"upgrade,omitempty"` // an upgrade has begun and come to nothing
+	PID     int      `json:"pid,omitempty"`     // of a successor that has failed
+	Stderr  []string `json:"stderr,omitempty"`  // its last lines
 }
 
 // Kind is what a tool can branch on. The names are those of handoff's sentinels.
@@ -81,6 +82,7 @@ const (
 	KindOther         Kind = "other"
 	KindInProgress    Kind = "in-progress"
 	KindNotReady      Kind = "not-ready"
+	KindNotStarted    Kind = "not-started"
 	KindSuccessorDied Kind = "successor-died"
 	KindTimeout       Kind = "timeout"
 	KindAborted       Kind = "aborted"
@@ -98,7 +100,7 @@ const (
 // Kinds returns all kinds but KindOther.
 func Kinds() []Kind {
 	return []Kind{
-		KindInProgress, KindNotReady, KindSuccessorDied, KindTimeout, KindAborted, KindRolledBack, KindPeerRefused,
+		KindInProgress, KindNotReady, KindNotStarted, KindSuccessorDied, KindTimeout, KindAborted, KindRolledBack, KindPeerRefused,
 		KindVersion, KindProtocol, KindTransfer, KindCommitted, KindClosed, KindUnsupported, KindNoSpace,
 	}
 }

@@ -46,13 +46,21 @@ type Error struct {
 
 func (e *Error) Error() string {
 	s := e.Reason.String()
-	if e.Text != "" {
-		s += ": " + e.Text
-	}
-	if e.Err != nil {
-		s += ": " + e.Err.Error()
+	if detail := e.Detail(); detail != "" {
+		s += ": " + detail
 	}
 	return s
+}
+
+// Detail is what there is to say beside the reason.
+func (e *Error) Detail() string {
+	switch {
+	case e.Err == nil:
+		return e.Text
+	case e.Text == "":
+		return e.Err.Error()
+	}
+	return e.Text + ": " + e.Err.Error()
 }
 
 func (e *Error) Unwrap() error { return e.Err }
