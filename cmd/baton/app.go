@@ -48,16 +48,20 @@ func (a *app) command() *cobra.Command {
 		Long:          about + "\n\n" + exitText(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("%w: unknown command %q: see baton --help", errUsage, args[0])
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
 			}
-			return nil
+			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+				return fmt.Errorf("%w: unknown command %q: do you mean %s?", errUsage, args[0], strings.Join(like, ", "))
+			}
+			return fmt.Errorf("%w: unknown command %q: see baton --help", errUsage, args[0])
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRun: func(*cobra.Command, []string) {
 			if a.plain || a.json {
-				a.screen = terminal.Sized(a.out, 0)
+				a.screen = terminal.Sized(a.out, 0, 0)
 			}
 		},
 	}
@@ -68,6 +72,13 @@ func (a *app) command() *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.plain, "plain", false, "no colours, no live progress, also on a terminal")
 	root.PersistentFlags().StringVar(&a.socket, "socket", "", "`path` of the control socket, instead of NAME")
 	root.AddCommand(a.statusCommand(), a.upgradeCommand(), a.rollbackCommand(), a.drainCommand(), a.eventsCommand(), a.runCommand(), a.doctorCommand(), a.manCommand())
+	root.InitDefaultCompletionCmd()
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		completion.Args = cobra.ArbitraryArgs
+		completion.RunE = func(_ *cobra.Command, args []string) error {
+			return fmt.Errorf("%w: completions for bash, fish, powershell or zsh, not %q: see baton completion --help", errUsage, strings.Join(args, " "))
+		}
+	}
 	return root
 }
 
@@ -115,21 +126,29 @@ func (a *app) client(args []string) (*control.Client, error) {
 	case a.socket != "" && len(args) > 0:
 		return nil, fmt.Errorf("%w: either --socket or a name, not both", errUsage)
 	case a.socket != "":
-		return control.New(&control.Config{Socket: a.socket})
+		return client(a.socket)
 	case len(args) > 0:
 		if args[0] == "" || strings.ContainsAny(args[0], "/*?[") {
 			return nil, fmt.Errorf("%w: %q is no name of a server: use --socket for a path", errUsage, args[0])
 		}
-		return control.New(&control.Config{Socket: strings.Replace(a.sockets, "*", args[0], 1)})
+		return client(strings.Replace(a.sockets, "*", args[0], 1))
 	}
 	switch names := a.names(); len(names) {
 	case 0:
-		return nil, fmt.Errorf("%w: %s", control.ErrNoServer, a.sockets)
+		return nil, fmt.Errorf("%w at %s: start the server, or use --socket", control.ErrNoServer, a.sockets)
 	case 1:
-		return control.New(&control.Config{Socket: strings.Replace(a.sockets, "*", names[0], 1)})
+		return client(strings.Replace(a.sockets, "*", names[0], 1))
 	default:
 		return nil, fmt.Errorf("%w: which server? %s", errUsage, strings.Join(names, ", "))
 	}
+}
+
+func client(socket string) (*control.Client, error) {
+	c, err := control.New(&control.Config{Socket: socket})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return c, nil
 }
 
 // absolute returns an executable's path, which must exist: the server would say

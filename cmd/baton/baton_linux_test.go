@@ -152,12 +152,12 @@ func TestScreen(t *testing.T) {
 	for width, want := range map[int]bool{0: false, 80: true} {
 		var out bytes.Buffer
 		a := newApp(&out)
-		a.screen = terminal.Sized(a.out, width)
+		a.screen = terminal.Sized(a.out, width, 24)
 		a.showStatus(st, true)
 		a.screen.Status("%s", strings.Repeat("live ", 50))
 		a.screen.Line("stays")
 		text := out.String()
-		if strings.Contains(text, "\x1b[32mserving") != want || strings.Contains(text, "\x1b[2J") != want || strings.Contains(text, "live") != want {
+		if strings.Contains(text, "\x1b[32mserving") != want || strings.Contains(text, "\x1b[J") != want || strings.Contains(text, "live") != want {
 			t.Errorf("with width %d: %q", width, text)
 		}
 		if !strings.HasSuffix(text, "stays\n") || !strings.Contains(text, "pid 7") || !strings.Contains(text, "when it is done") || !strings.Contains(text, "cut in 1m0s") {
@@ -200,6 +200,12 @@ func TestDoctor(t *testing.T) {
 		if c.got.Verdict != c.want || c.want != ok && c.got.Advice == "" && name != "no server" {
 			t.Errorf("%s: %+v, want %s with advice", name, c.got, c.want)
 		}
+	}
+	if f := checkServerFiles(os.Getpid()); f.Verdict != ok || !strings.Contains(f.Found, " are in use") {
+		t.Errorf("our files: %+v", f)
+	}
+	if f := checkServerFiles(1 << 30); f.Verdict != note {
+		t.Errorf("nobody's files: %+v, want a note", f)
 	}
 	var out bytes.Buffer
 	a := newApp(&out)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -65,12 +64,12 @@ It listens on a loopback address for a moment and changes nothing.`,
 			if err != nil {
 				return err
 			}
-			checks = append(checks,
-				check{"folder of the control socket", func() finding { return checkSocketFolder(filepath.Dir(c.Socket())) }},
-				check{"server", func() finding {
-					st, err := c.Status(cmd.Context())
-					return checkServer(st, err)
-				}})
+			checks = append(checks, check{"folder of the control socket", func() finding { return checkSocketFolder(filepath.Dir(c.Socket())) }})
+			st, err := c.Status(cmd.Context())
+			checks = append(checks, check{"server", func() finding { return checkServer(st, err) }})
+			if err == nil {
+				checks = append(checks, check{"open files of the server", func() finding { return checkServerFiles(st.PID) }})
+			}
 		}
 		return a.examine(checks)
 	}
@@ -89,9 +88,15 @@ func (a *app) examine(checks []check) error {
 		if a.json {
 			continue
 		}
-		a.screen.Line("%s  %s: %s", a.screen.Colour(colourOf(f.Verdict), fmt.Sprintf("%-7s", f.Verdict)), f.Check, f.Found)
-		if f.Advice != "" {
-			a.screen.Line("         %s", f.Advice)
+		head := a.screen.Colour(colourOf(f.Verdict), fmt.Sprintf("%-7s", f.Verdict))
+		for _, text := range []string{f.Check + ": " + f.Found, f.Advice} {
+			if text == "" {
+				continue
+			}
+			for _, line := range a.screen.Wrap(9, text) {
+				a.screen.Line("%s  %s", head, line)
+				head = "       "
+			}
 		}
 	}
 	if a.json {
@@ -164,8 +169,6 @@ func checkServer(st *handoff.Status, err error) finding {
 	case len(st.Lingering) > 3:
 		f.Verdict = warning
 		f.Advice = fmt.Sprintf("%d predecessors linger: connections take long to end; see LingerTimeout and MaxLingering", len(st.Lingering))
-	case strings.HasSuffix(st.Executable, " (deleted)"):
-		f.Verdict = warning
 	}
 	return f
 }

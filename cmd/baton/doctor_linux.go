@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -143,7 +145,61 @@ func checkInit() finding {
 		return finding{Verdict: note, Found: err.Error()}
 	}
 	name := strings.TrimSpace(string(b))
-	return finding{Verdict: ok, Found: name + ": it has to wait for processes whose predecessor has ended, and to stay"}
+	dead, err := zombies(1)
+	switch {
+	case err != nil:
+		return finding{Verdict: note, Found: name + ": " + err.Error()}
+	case dead > maxZombies:
+		return finding{
+			Verdict: warning, Found: fmt.Sprintf("%s does not wait for its children: %d have ended", name, dead),
+			Advice: "a successor whose predecessor has ended is its child, and stays a zombie when it ends: have an init as PID 1 (docker run --init, tini, baton run)",
+		}
+	}
+	return finding{Verdict: ok, Found: name + " waits for its children: successors are, once their predecessors have ended"}
+}
+
+// maxZombies may just have ended.
+const maxZombies = 3
+
+// zombies counts the children of a process that have ended, and for which it has
+// not waited.
+func zombies(parent int) (int, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err // can't be
+	}
+	dead := 0
+	for _, path := range stats {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it is gone
+		}
+		// proc_pid_stat(5): the name, in brackets, can have anything in it.
+		_, rest, _ := strings.Cut(string(b[bytes.LastIndexByte(b, ')')+1:]), " ")
+		if f := strings.Fields(rest); len(f) > 1 && f[0] == "Z" && f[1] == strconv.Itoa(parent) {
+			dead++
+		}
+	}
+	return dead, nil
+}
+
+// checkServerFiles looks at the limit of a server's descriptors: in an upgrade
+// its successor needs as many.
+func checkServerFiles(pid int) finding {
+	var l unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &l); err != nil {
+		return finding{Verdict: note, Found: os.NewSyscallError("prlimit", err).Error()}
+	}
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		return finding{Verdict: note, Found: err.Error()}
+	}
+	f := finding{Verdict: ok, Found: fmt.Sprintf("%d of %d are in use", len(open), l.Cur)}
+	if uint64(len(open)) > l.Cur/5*4 {
+		f.Verdict = warning
+		f.Advice = "an upgrade needs some, and each connection one: raise LimitNOFILE= of its unit, or ulimit -n, and start it again"
+	}
+	return f
 }
 
 func checkSystemd() finding {

@@ -14,4 +14,6 @@ func machineChecks(context.Context) []check {
 	}}}
 }
 
+func checkServerFiles(int) finding { return finding{Verdict: note, Found: "not known here"} }
+
 func roomFor(path string) finding { return finding{Verdict: ok, Found: path} }

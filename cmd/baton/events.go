@@ -46,7 +46,7 @@ func (a *app) showEvent(e handoff.Event) {
 		more = fmt.Sprintf("  successor %d", r.Successor.PID)
 	}
 	if e.Reason != "" {
-		more += "  " + firstLine(e.Reason)
+		more += "  " + plain(e.Reason)
 	}
 	a.screen.Line("%s  pid %-7d generation %-4d %-16s%s", e.Time.Local().Format(time.DateTime+".000"), e.PID, e.Generation, e.Kind, more)
 }

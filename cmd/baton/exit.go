@@ -107,6 +107,7 @@ func statuses() []struct {
 		{handoff.ErrPeerRefused, exitNotAllowed, "not-allowed"},
 		{handoff.ErrTimeout, exitTimeout, "timeout"},
 		{handoff.ErrRolledBack, exitRolledBack, "rolled-back"},
+		{handoff.ErrStart, exitFailed, "failed"},
 		{handoff.ErrSuccessorDied, exitFailed, "failed"},
 		{handoff.ErrAborted, exitFailed, "failed"},
 		{handoff.ErrTransfer, exitFailed, "failed"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/cmd/baton/internal/supervisor"
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
 func main() { os.Exit(int(run(os.Args[1:], os.Stdout, os.Stderr))) }
@@ -41,7 +42,7 @@ func run(args []string, stdout, stderr io.Writer) exit {
 	if a.json {
 		a.printJSON(map[string]any{"error": errorJSON(err, status, name)})
 	}
-	fmt.Fprintln(stderr, "baton:", oneLine(err))
+	fmt.Fprintln(stderr, terminal.New(stderr, stderr).Colour(terminal.Red, "baton:"), oneLine(err))
 	var ue *handoff.UpgradeError
 	if errors.As(err, &ue) {
 		for _, line := range ue.Stderr {
@@ -61,6 +62,11 @@ func oneLine(err error) string {
 	case errors.Is(err, errUsage):
 		text = strings.TrimPrefix(text, errUsage.Error()+": ")
 	}
+	return plain(text)
+}
+
+// plain puts a text into a line, without the names of packages.
+func plain(text string) string {
 	return strings.Join(strings.Fields(strings.NewReplacer("handoff: ", "", "control: ", "", "configuration: ", "").Replace(text)), " ")
 }
 

@@ -51,9 +51,9 @@ func manual() map[string]string {
 	return pages
 }
 
-// subcommands are those that have a page.
+// subcommands are those that have a page; cobra's completion is on baton's.
 func subcommands(root *cobra.Command) []*cobra.Command {
-	return slices.DeleteFunc(slices.Clone(root.Commands()), func(c *cobra.Command) bool { return c.Hidden })
+	return slices.DeleteFunc(slices.Clone(root.Commands()), func(c *cobra.Command) bool { return c.Hidden || c.Name() == "completion" })
 }
 
 func pageName(cmd *cobra.Command) string { return strings.ReplaceAll(cmd.CommandPath(), " ", "-") }

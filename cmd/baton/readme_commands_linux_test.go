@@ -98,7 +98,6 @@ func TestReadmeWords(t *testing.T) {
 	}
 	for _, line := range lines {
 		root := newApp(io.Discard).command()
-		root.InitDefaultCompletionCmd()
 		root.InitDefaultHelpCmd()
 		root.InitDefaultHelpFlag()
 		cmd, rest, err := root.Find(strings.Fields(line)[1:])

@@ -65,14 +65,16 @@ func (a *app) showStatus(st *handoff.Status, watch bool) {
 		a.printJSON(st)
 		return
 	}
-	text := a.statusText(st)
-	if watch {
-		a.screen.Restart()
-		if !a.screen.Live() {
-			text += "\n"
-		}
+	if !watch {
+		_, _ = a.out.Write([]byte(a.statusText(st))) // output keeps the error
+		return
 	}
-	_, _ = a.out.Write([]byte(text)) // output keeps the error
+	text := a.statusText(st)
+	for rows := a.screen.Rows(); rows > 0 && strings.Count(text, "\n") > rows && len(st.Upgrades) > 1; {
+		st.Upgrades = st.Upgrades[1:] // the last ones are what matters
+		text = a.statusText(st)
+	}
+	a.screen.Page(text)
 }
 
 // statusText is a page for people.
@@ -90,18 +92,15 @@ func (a *app) statusText(st *handoff.Status) string {
 		state = a.screen.Colour(terminal.Yellow, state)
 	}
 	fmt.Fprintf(&b, "%s  %s  generation %d  pid %d  up %s\n", a.screen.Colour(terminal.Bold, name), state, st.Generation, st.PID, short(st.Uptime))
-	fmt.Fprintf(&b, "version      %s\n", version(st))
+	fmt.Fprintf(&b, "version      %s\n", or(st.Version, "-"))
+	fmt.Fprintf(&b, "build        %s\n", or(st.Build.String(), "-"))
 	fmt.Fprintf(&b, "mode         %v; an upgrade starts %s\n", st.Mode, st.Executable)
 	fmt.Fprintf(&b, "connections  %d accepted, %d open, %d moved, %d cut%s\n", st.Accepted, st.Open, st.Moved, st.Cut, limit(st.Remaining))
 	if t := st.Totals; t != nil {
 		fmt.Fprintf(&b, "upgrades     %d committed, %d rolled back, %d failed, since generation 1\n", t.Committed, t.RolledBack, t.Failed)
 	}
 	if u := st.Upgrade; u != nil {
-		fmt.Fprintf(&b, "upgrade      %s", a.screen.Colour(terminal.Yellow, stepWords(u.Kind)))
-		if u.Report != nil {
-			fmt.Fprintf(&b, ", to pid %d", u.Report.Successor.PID)
-		}
-		fmt.Fprintln(&b)
+		fmt.Fprintf(&b, "upgrade      %s\n", a.screen.Colour(terminal.Yellow, stepWords(u)))
 	}
 	table(&b, "SOCKET\tNETWORK\tADDRESS\tQUEUE\tBACKLOG\tHALF-OPEN\tACCEPTED", len(st.Sockets), func(i int) string {
 		s := st.Sockets[i]
@@ -119,15 +118,17 @@ func (a *app) statusText(st *handoff.Status) string {
 		}
 		return row(fmt.Sprint("pid ", p.PID), or(p.Version, "-"), fmt.Sprint(p.Generation), fmt.Sprint(p.Open), fmt.Sprint(p.Moved), ends)
 	})
-	table(&b, "UPGRADE\tGENERATION\tFROM\tTO\tOUTCOME\tTOOK\tLINGER\tREASON", len(st.Upgrades), func(i int) string {
+	var upgrades bytes.Buffer
+	table(&upgrades, "UPGRADE\tGENERATION\tFROM\tTO\tOUTCOME\tTOOK\tLINGER", len(st.Upgrades), func(i int) string {
 		r := st.Upgrades[i]
 		linger := "-"
 		if r.Durations.Linger > 0 {
 			linger = short(r.Durations.Linger)
 		}
 		return row(r.Started.Local().Format(time.DateTime), fmt.Sprint(r.Generation), process(r.Predecessor), process(r.Successor),
-			string(r.Outcome), short(r.Durations.Total), linger, firstLine(r.Reason))
+			string(r.Outcome), short(r.Durations.Total), linger)
 	})
+	a.withReasons(&b, upgrades.String(), st.Upgrades)
 	return b.String()
 }
 
@@ -168,9 +169,24 @@ func process(p handoff.Process) string {
 	return strings.TrimRight(fmt.Sprintf("%d %s", p.PID, p.Version), " ")
 }
 
-// version says what a server is built from.
-func version(st *handoff.Status) string {
-	return fmt.Sprintf("%s (%s)", or(st.Version, "-"), st.Build)
+// withReasons writes the table of the last upgrades, with the reason below each
+// that has come to nothing: beside it there would be no room.
+func (a *app) withReasons(b *bytes.Buffer, table string, upgrades []handoff.Report) {
+	i := -2 // an empty line, and the head
+	for line := range strings.Lines(table) {
+		if i >= 0 {
+			if outcome := string(upgrades[i].Outcome); outcome != string(handoff.OutcomeCommitted) {
+				line = strings.Replace(line, outcome, a.screen.Colour(terminal.Red, outcome), 1)
+			}
+		}
+		b.WriteString(line)
+		if i >= 0 && upgrades[i].Reason != "" {
+			for _, text := range a.screen.Wrap(4, plain(upgrades[i].Reason)) {
+				fmt.Fprintf(b, "    %s\n", text)
+			}
+		}
+		i++
+	}
 }
 
 func limit(remaining time.Duration) string {
@@ -180,41 +196,49 @@ func limit(remaining time.Duration) string {
 	return "; the rest is cut in " + short(remaining)
 }
 
-// short prints a duration with as much detail as a person needs.
+// short prints a duration with as much detail as a person needs: three digits.
 func short(d time.Duration) string {
 	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 	case d >= time.Hour:
-		return d.Round(time.Minute).String()
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	case d >= time.Minute:
 		return d.Round(time.Second).String()
-	case d >= time.Second:
-		return d.Round(10 * time.Millisecond).String()
 	}
-	return d.Round(10 * time.Microsecond).String()
+	for unit := 10 * time.Second; unit >= time.Microsecond; unit /= 10 {
+		if d >= unit {
+			return d.Round(unit / 100).String()
+		}
+	}
+	return d.String()
 }
 
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return strings.TrimPrefix(line, "handoff: ")
-}
-
-// stepWords says what an event means.
-func stepWords(k handoff.EventKind) string {
-	switch k {
+// stepWords says what an event of an upgrade means.
+func stepWords(e *handoff.Event) string {
+	var p handoff.Process
+	if e.Report != nil {
+		p = e.Report.Successor
+	}
+	successor := "the successor"
+	if p.PID != 0 {
+		successor = fmt.Sprintf("pid %d%s", p.PID, versionOf(p))
+	}
+	switch e.Kind {
 	case handoff.EventUpgradeStarted:
 		return "a successor is on its way"
 	case handoff.EventTransfer:
-		return "sockets and state are passed on"
+		return "sockets and state are passed on to " + successor
 	case handoff.EventWarming:
-		return "the successor prepares itself"
+		return successor + " prepares itself"
 	case handoff.EventPaused:
-		return "probation: the successor accepts, and can still be taken back"
+		return "probation: " + successor + " accepts, and can still be taken back"
 	case handoff.EventCommitting:
 		return "commits"
 	case handoff.EventCommitted:
 		return "committed"
 	}
-	return string(k)
+	return string(e.Kind)
 }
 
 // interrupted reports whether an error only says that the user has had enough.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,9 +47,13 @@ An interrupt (^C) before the commit takes the upgrade back.`,
 		return err
 	}
 	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
-		p := &progress{app: a, began: time.Now()}
-		cfg.OnEvent, cfg.OnLinger = p.event, p.linger
-		report, err := c.Upgrade(ctx, &cfg)
+		var report *handoff.Report
+		err := a.watch(func(p *progress) error {
+			cfg.OnEvent, cfg.OnLinger = p.event, p.linger
+			var err error
+			report, err = c.Upgrade(ctx, &cfg)
+			return err
+		})
 		if interrupted(ctx, err) {
 			return fmt.Errorf("interrupted: the upgrade is committed, the old version lingers: %w", err)
 		}
@@ -82,11 +87,66 @@ func must(err error) {
 type progress struct {
 	*app
 	began time.Time
-	most  uint64 // connections that were open
-	told  bool   // of the linger
+
+	mu   sync.Mutex
+	live string // what is under way; on a terminal the time runs beside it
+	most uint64 // connections that were open
+	told bool   // of the linger
 }
 
-// event shows a step.
+// watch shows progress while do is at work.
+func (a *app) watch(do func(*progress) error) error {
+	p := &progress{app: a, began: time.Now()}
+	if a.json || !a.screen.Live() {
+		return do(p)
+	}
+	var clock sync.WaitGroup
+	end := make(chan struct{})
+	clock.Go(func() { // ends with do
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-tick.C:
+				p.tick()
+			}
+		}
+	})
+	err := do(p)
+	close(end)
+	clock.Wait()
+	a.screen.Clear()
+	return err
+}
+
+func (p *progress) tick() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.live != "" {
+		p.screen.Status("%s", p.at(p.live))
+	}
+}
+
+// at puts the time before a text.
+func (p *progress) at(text string) string {
+	d := time.Since(p.began)
+	if d >= time.Minute {
+		return fmt.Sprintf("%8s  %s", short(d), text)
+	}
+	return fmt.Sprintf("%7.2fs  %s", d.Seconds(), text)
+}
+
+// step shows a step; live is what goes on behind it.
+func (p *progress) step(text, live string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.screen.Line("%s", p.at(text))
+	p.live = live
+}
+
+// event shows a step of an upgrade.
 func (p *progress) event(e handoff.Event) {
 	if p.json {
 		return
@@ -94,12 +154,27 @@ func (p *progress) event(e handoff.Event) {
 	switch e.Kind {
 	case handoff.EventUpgradeStarted, handoff.EventTransfer, handoff.EventWarming, handoff.EventPaused, handoff.EventCommitting:
 		// Those that come to nothing are shown by the error.
-		p.screen.Line("%8s  %s", short(time.Since(p.began)), stepWords(e.Kind))
+		p.step(stepWords(&e), liveWords(e.Kind))
 	case handoff.EventCommitted:
 		if r := e.Report; r != nil {
-			p.screen.Line("%8s  %s", short(time.Since(p.began)), p.screen.Colour(terminal.Green, fmt.Sprintf("committed: pid %d serves as generation %d", r.Successor.PID, r.Generation)))
+			p.step(p.screen.Colour(terminal.Green, fmt.Sprintf("committed: pid %d%s serves as generation %d", r.Successor.PID, versionOf(r.Successor), r.Generation)), "")
 		}
 	}
+}
+
+// liveWords say what goes on behind a step.
+func liveWords(k handoff.EventKind) string {
+	switch k {
+	case handoff.EventUpgradeStarted:
+		return "until it says hello ..."
+	case handoff.EventTransfer:
+		return "until it has them ..."
+	case handoff.EventWarming:
+		return "until it is ready ..."
+	case handoff.EventPaused:
+		return "until probation is over ..."
+	}
+	return "..."
 }
 
 // linger shows open connections: a bar on a terminal, a line at the beginning
@@ -119,9 +194,13 @@ func (p *progress) linger(l control.Linger) {
 		if l.Open == 1 {
 			are = "connection is"
 		}
-		p.screen.Line("%8s  %d %s open%s", short(time.Since(p.began)), l.Open, are, left)
+		p.step(fmt.Sprintf("%d %s open%s", l.Open, are, left), "")
 	}
-	p.screen.Status("          %s %d of %d connections open%s", bar(p.most-l.Open, p.most), l.Open, p.most, left)
+	live := fmt.Sprintf("%s %d of %d connections open%s", bar(p.most-l.Open, p.most), l.Open, p.most, left)
+	p.mu.Lock()
+	p.live = live
+	p.mu.Unlock()
+	p.tick()
 }
 
 // showReport shows how an upgrade went that is committed.
@@ -136,7 +215,7 @@ func (a *app) showReport(r *handoff.Report, wait control.Wait) {
 	default:
 		a.screen.Line("pid %d%s has replaced pid %d%s in %s", r.Successor.PID, versionOf(r.Successor), r.Predecessor.PID, versionOf(r.Predecessor), short(r.Durations.Total))
 		if wait == control.WaitLinger {
-			a.screen.Line("the old version is done after %s: %d of its connections were moved, %d cut", short(r.Durations.Linger), r.Moved, r.Cut)
+			a.screen.Line("the old version was done %s later: %d of its connections were moved, %d cut", short(r.Durations.Linger), r.Moved, r.Cut)
 		}
 	}
 }
@@ -193,9 +272,13 @@ An interrupt (^C) ends the waiting, not the drain.`,
 		return checkWait(wait, waits()[1:])
 	}
 	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
-		p := &progress{app: a, began: time.Now()}
-		cfg.OnEvent, cfg.OnLinger = p.event, p.linger
-		l, err := c.Drain(ctx, &cfg)
+		var l *control.Linger
+		err := a.watch(func(p *progress) error {
+			cfg.OnEvent, cfg.OnLinger = p.event, p.linger
+			var err error
+			l, err = c.Drain(ctx, &cfg)
+			return err
+		})
 		if interrupted(ctx, err) {
 			return fmt.Errorf("interrupted: the server drains on: %w", err)
 		}

@@ -1,6 +1,7 @@
 package terminal_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,7 +15,7 @@ func TestScreen(t *testing.T) {
 	t.Parallel()
 	show := func(columns int) string {
 		var out strings.Builder
-		s := terminal.Sized(&out, columns)
+		s := terminal.Sized(&out, columns, 3)
 		s.Status("a long status line")
 		s.Status("a long status line") // the same: not again
 		s.Line("one  ")
@@ -23,15 +24,15 @@ func TestScreen(t *testing.T) {
 		s.Clear()
 		s.Clear()
 		s.Status("c")
-		s.Restart()
+		s.Page("1\n2\n3\n")
 		s.Line("three")
 		return out.String()
 	}
-	if got, want := show(0), "one\ntwo\nthree\n"; got != want {
+	if got, want := show(0), "one\ntwo\n1\n2\n3\n\nthree\n"; got != want {
 		t.Errorf("in a pipe: %q, want %q", got, want)
 	}
 	const el = "\r\x1b[K"
-	if got, want := show(7), el+"a long"+el+"one\ntwo\n"+el+"b"+el+el+"c\x1b[H\x1b[2Jthree\n"; got != want {
+	if got, want := show(7), el+"a long"+el+"one\ntwo\n"+el+"b"+el+el+"c\x1b[H\x1b[?7l\x1b[K1\n\x1b[K2\n\x1b[?7h\x1b[Jthree\n"; got != want {
 		t.Errorf("on a terminal: %q, want %q", got, want)
 	}
 }
@@ -43,7 +44,7 @@ func TestColour(t *testing.T) {
 		want    string
 	}{{80, "", "\x1b[32mx\x1b[0m"}, {80, "1", "x"}, {0, "", "x"}} {
 		t.Setenv("NO_COLOR", c.noColor)
-		if got := terminal.Sized(nil, c.columns).Colour(terminal.Green, "x"); got != c.want {
+		if got := terminal.Sized(nil, c.columns, 24).Colour(terminal.Green, "x"); got != c.want {
 			t.Errorf("%d columns, NO_COLOR=%q: %q, want %q", c.columns, c.noColor, got, c.want)
 		}
 	}
@@ -68,6 +69,27 @@ func TestClip(t *testing.T) {
 	}{{"abc", 3, "abc"}, {"abcd", 3, "abc"}, {"äöü", 2, "äö"}, {"abc", 0, ""}, {"abc", -1, ""}} {
 		if got := terminal.Clip(c.s, c.n); got != c.want {
 			t.Errorf("clip(%q, %d) = %q, want %q", c.s, c.n, got, c.want)
+		}
+	}
+}
+
+func TestWrap(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		columns, margin int
+		text            string
+		want            []string
+	}{
+		{0, 2, "one two three", []string{"one two three"}},
+		{9, 2, "one two three", []string{"one two", "three"}},
+		{8, 2, "one two three", []string{"one", "two", "three"}},
+		{8, 2, "a-word-that-is-long and b", []string{"a-word-that-is-long", "and b"}},
+		{8, 2, "äöüäöü b", []string{"äöüäöü", "b"}},
+		{2, 2, "one two", []string{"one two"}},
+		{80, 2, "", []string{""}},
+	} {
+		if got := terminal.Sized(nil, c.columns, 24).Wrap(c.margin, c.text); !slices.Equal(got, c.want) {
+			t.Errorf("%d columns, Wrap(%d, %q) = %q, want %q", c.columns, c.margin, c.text, got, c.want)
 		}
 	}
 }

@@ -4,4 +4,4 @@ package terminal
 
 import "os"
 
-func width(*os.File) int { return 0 }
+func size(*os.File) (columns, rows int) { return 0, 0 }
