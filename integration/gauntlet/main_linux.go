@@ -49,7 +49,8 @@ func takePart(role string, args []string) (ran bool, err error) {
 // driverMain is the driver. It returns the exit status.
 func driverMain(args []string, stdout, stderr io.Writer) int {
 	var o options
-	var asJSON bool
+	var asJSON, add bool
+	var out string
 	modes := modeNames()
 	fs := flag.NewFlagSet("gauntlet", flag.ContinueOnError)
 	fs.SetOutput(stderr)
@@ -66,8 +67,21 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 	fs.StringVar(&o.artifacts, "artifacts", os.TempDir(), "`folder` for the account of a failure")
 	fs.BoolVar(&o.shutdown, "control", false, "end HTTP servers by http.Server.Shutdown, which loses requests")
 	fs.BoolVar(&asJSON, "json", false, "print the result as JSON; progress goes to standard error")
-	if err := fs.Parse(args); err != nil || fs.NArg() > 0 {
+	fs.StringVar(&out, "out", "", "`file` for the result as JSON, beside the table")
+	fs.BoolVar(&add, "sum", false, "run nothing: add up the files that -out has written, which are the arguments, as a report in Markdown")
+	if err := fs.Parse(args); err != nil || (fs.NArg() > 0) != add {
 		return 2
+	}
+	if add {
+		all, err := readResults(fs.Args())
+		if err == nil {
+			err = writeReport(stdout, all)
+		}
+		if err != nil {
+			fmt.Fprintln(stderr, "gauntlet:", err)
+			return 1
+		}
+		return 0
 	}
 	if o.pause < 0 || o.link < 0 || o.duration < 0 || o.restarts < 0 {
 		fmt.Fprintln(stderr, "gauntlet: a time or number is negative")
@@ -123,13 +137,27 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "gauntlet:", err)
 		return 1
 	}
+	began := time.Now()
 	res, err := drive(ctx, o, func(role string, args ...string) *exec.Cmd {
 		cmd := exec.Command(self, args...)
 		cmd.Env = append(os.Environ(), envRole+"="+role)
 		return cmd
 	})
 	screen.Clear()
-	return report(res, err, asJSON, stdout, told)
+	res.origin = newOrigin(args, began)
+	status := report(res, err, asJSON, stdout, told)
+	if out == "" {
+		return status
+	}
+	f, err := os.Create(out)
+	if err == nil {
+		err = errors.Join(res.writeJSON(f), f.Close())
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "gauntlet:", err)
+		return 1
+	}
+	return status
 }
 
 // report writes the result and returns the exit status.

@@ -13,6 +13,7 @@ import (
 
 // result is what a run has found.
 type result struct {
+	origin
 	Seed       uint64        `json:"seed"`
 	Seconds    float64       `json:"seconds"`
 	Upgrades   int           `json:"upgrades"` // committed
