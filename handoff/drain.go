@@ -36,7 +36,7 @@ type drain struct {
 	reports []GroupReport
 
 	gone   chan struct{} // closed when the upgrade is over
-	parted bool          // the successor has closed its members by then; valid once gone is closed
+	parted bool          // the successor has closed its listeners by then; valid once gone is closed
 	peer   int           // the successor's process ID, 0 if it isn't known
 }
 
@@ -163,11 +163,11 @@ func (d *drain) leave() {
 // They are drained when gone is closed.
 func (d *drain) back() {
 	crowds, loans := d.take()
-	d.u.takeIn(d.guests, loans, crowds, func(ctx context.Context, _ wire.SocketKind, inodes []uint64) <-chan struct{} {
+	d.u.takeIn(d.guests, loans, crowds, func(ctx context.Context, kind wire.SocketKind, inodes []uint64) <-chan struct{} {
 		return async(func() {
 			select {
 			case <-d.gone:
-				if !d.parted {
+				if !d.parted || kind == wire.KindPacket { // it may answer yet
 					released(ctx, d.peer, inodes)
 				}
 			case <-ctx.Done():
@@ -177,7 +177,7 @@ func (d *drain) back() {
 }
 
 // failed ends the upgrade, which was not committed. parted says that the
-// successor has closed its members.
+// successor has closed its listeners.
 func (d *drain) failed(parted bool) {
 	d.back()
 	d.parted = parted // before the close: see there

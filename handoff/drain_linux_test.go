@@ -2,10 +2,12 @@ package handoff_test
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -261,6 +263,58 @@ func TestDrainRollback(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestDrainRollbackAnswers takes the traffic back while the successor is about to
+// answer a datagram: it still can, and what else it was sent is answered by the
+// predecessor.
+func TestDrainRollbackAnswers(t *testing.T) {
+	t.Parallel()
+	s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"udp 127.0.0.1:0"}, Probation: time.Minute}).start()
+	addr, pid := s.wait("addrs").Addrs["0 udp 127.0.0.1:0"], s.pid()
+	s.signal(syscall.SIGUSR2)
+	s.waitFor("addrs", func(m message) bool { return m.Kind == "addrs" && m.Generation == 2 }) // Ready has returned
+	const n = 20
+	answers := make(chan string, n)
+	for range n {
+		go func() { // ends with the answer, or in time
+			c, err := net.Dial("udp", addr)
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			defer c.Close()
+			buf := make([]byte, 64)
+			_ = c.SetDeadline(time.Now().Add(patience)) // the read tells
+			if _, err := io.WriteString(c, "late"); err != nil {
+				answers <- err.Error()
+				return
+			}
+			got, err := c.Read(buf)
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			answers <- string(buf[:got])
+		}()
+	}
+	s.wait("late")
+	if err := syscall.Kill(pid, syscall.SIGUSR1); err != nil { // roll back
+		t.Fatal(err)
+	}
+	counts := make(map[string]int)
+	for range n {
+		counts[<-answers]++
+	}
+	if counts["2 late"] != 1 || counts["1 late"] != n-1 {
+		t.Errorf("answers: %v, want one of generation 2 and %d of generation 1", counts, n-1)
+	}
+	s.wait("upgrade-failed")
+	eventually(t, "the successor's socket is gone", func() bool {
+		sockets, err := os.ReadFile("/proc/net/udp")
+		return err == nil && bytes.Count(sockets, fmt.Appendf(nil, ":%04X ", netip.MustParseAddrPort(addr).Port())) == 1
+	})
+	s.stop()
 }
 
 // TestDrainHalfOpen commits while handshakes are under way that the predecessor

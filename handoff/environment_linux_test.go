@@ -135,7 +135,7 @@ func variedMain(args []string) {
 			fail("chdir", err)
 		}
 	}
-	addrs, err := listenAll(up, set.Sockets, settings{})
+	addrs, err := listenAll(up, set.Sockets, settings{late: new(sync.WaitGroup)})
 	if err != nil {
 		fail("listen", err)
 	}

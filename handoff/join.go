@@ -233,8 +233,9 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	s.Shut = func() {
 		u.table.shut()
 		if u.lending != nil {
-			// The predecessor serves what they hold, and waits for us.
-			if err := u.table.leave(wire.KindListener, wire.KindPacket); err != nil {
+			// The predecessor serves what they hold, and waits for us. Datagrams that
+			// were read can be answered until Shutdown.
+			if err := u.table.leave(wire.KindListener); err != nil {
 				u.log.Warn("release sockets", "error", err)
 			}
 		}

@@ -51,6 +51,8 @@ type settings struct {
 	Reuseport bool
 	Defer     bool // TCP_DEFER_ACCEPT: a connection is half-open until its client sends
 	Greet     bool // answers an accept by a line with the process ID
+
+	late *sync.WaitGroup // answers that are given after the end
 }
 
 const envSettings = "BATON_TEST_SETTINGS"
@@ -124,7 +126,7 @@ func fail(kind string, err error) {
 // serviceMain is the program of a service: echo on every socket, with the
 // generation in front.
 func serviceMain([]string) {
-	var set settings
+	set := settings{late: new(sync.WaitGroup)}
 	if err := json.Unmarshal([]byte(os.Getenv(envSettings)), &set); err != nil {
 		fail("settings", err)
 	}
@@ -222,6 +224,7 @@ func serviceMain([]string) {
 	close(planned)
 	<-up.Done()
 	moved.Wait()
+	set.late.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := up.Shutdown(ctx); err != nil {
@@ -311,7 +314,7 @@ func listenAll(up *handoff.Upgrader, sockets []string, set settings) (map[string
 				return nil, err
 			}
 			addrs[id] = pc.LocalAddr().String()
-			go echoPackets(up, pc)
+			go echoPackets(up, pc, set.late)
 		default:
 			var ln *handoff.Listener
 			var err error
@@ -447,12 +450,18 @@ func onRollback(up *handoff.Upgrader) {
 	}
 }
 
-func echoPackets(up *handoff.Upgrader, pc *handoff.PacketConn) {
+func echoPackets(up *handoff.Upgrader, pc *handoff.PacketConn, late *sync.WaitGroup) {
 	buf := make([]byte, 2048)
 	for {
 		n, addr, err := pc.ReadFrom(buf)
 		if err != nil {
 			return
+		}
+		if bytes.HasPrefix(buf[:n], []byte("late")) && up.Generation() > 1 {
+			late.Add(1)
+			say(message{Kind: "late"})
+			<-up.Done() // no more is read, and this is answered
+			defer late.Done()
 		}
 		_, _ = pc.WriteTo(fmt.Appendf(nil, "%d %s", up.Generation(), buf[:n]), addr)
 	}

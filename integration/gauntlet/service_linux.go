@@ -286,19 +286,20 @@ func (s *servers) serve() error {
 	} else {
 		linger = s.handoff(&accepting, web, secure)
 	}
-	if err := s.up.Ready(); err != nil {
-		err = errors.Join(err, s.up.Close())
-		gs.Stop()
-		linger()
-		accepting.Wait()
-		return err
+	ready := s.up.Ready()
+	if ready == nil {
+		s.say(message{Kind: "serving", Addrs: s.addrs, Gen: s.up.Generation()})
+		s.act(atProbation)
+		select {
+		case <-s.up.Done():
+		case <-driverGone():
+			return errors.Join(errors.New("the driver is gone"), s.up.Close())
+		}
 	}
-	s.say(message{Kind: "serving", Addrs: s.addrs, Gen: s.up.Generation()})
-	s.act(atProbation)
 	select {
-	case <-s.up.Done():
-	case <-driverGone():
-		return errors.Join(errors.New("the driver is gone"), s.up.Close())
+	case <-s.up.Done(): // it may have accepted something, whatever Ready says
+	default:
+		ready = errors.Join(ready, s.up.Close())
 	}
 	var ends sync.WaitGroup
 	ends.Go(linger)
@@ -309,7 +310,7 @@ func (s *servers) serve() error {
 	})
 	ends.Wait()
 	accepting.Wait()
-	err = errors.Join(s.up.Err(), s.up.Shutdown(ctx))
+	err = errors.Join(ready, s.up.Err(), s.up.Shutdown(ctx))
 	conns.Wait()
 	return err
 }
