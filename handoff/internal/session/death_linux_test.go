@@ -150,7 +150,7 @@ func TestSuccessorDies(t *testing.T) {
 					}
 					if want.reason == none {
 						res, _ := o.wantCommitted()
-						lingersWith(t, res.Lingering, silent, w)
+						lingersWith(t, res.Lingering, s, silent, w)
 					} else {
 						o.wantFailed(want.reason)
 					}
@@ -182,7 +182,7 @@ func TestSuccessorDies(t *testing.T) {
 
 // lingersWith moves a connection to a successor that is gone, with which it
 // stays with us, or silent, which may take it yet. The linger has an end.
-func lingersWith(t *testing.T, l *session.Lingering, silent bool, w *witness) {
+func lingersWith(t *testing.T, l *session.Lingering, s script, silent bool, w *witness) {
 	t.Helper()
 	if l == nil {
 		t.Fatal("no Lingering after a commit")
@@ -196,6 +196,7 @@ func lingersWith(t *testing.T, l *session.Lingering, silent bool, w *witness) {
 	fd := w.dup()
 	go func() { moved <- l.Move(context.Background(), "x", nil, fd) }()
 	if silent {
+		hear[*wire.Conns](s) // sent, and not answered
 		l.Tell(wire.Linger{Open: 1})
 		l.Bye(wire.Bye{Open: 1})
 		l.Bye(wire.Bye{Open: 2}) // to no effect

@@ -45,7 +45,8 @@ const maxCount = 1 << 29
 // Joiner is the successor's side from Hello to Verified.
 type Joiner struct {
 	Hello wire.Hello
-	// Check compares a descriptor with its entry in the manifest. Required.
+	// Check compares a descriptor with its entry in the manifest. It is called from
+	// several goroutines at once. Required.
 	Check func(wire.Socket, int) error
 	// Expect is told how many descriptors will come, before they do.
 	Expect func(n int) error
@@ -104,6 +105,8 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 			return &Error{Reason: ReasonTransfer, Err: err}
 		}
 	}
+	checks := newChecks(j.Check)
+	defer checks.wait() // they borrow the descriptors
 	for len(r.Sockets) < int(w.Sockets) || len(r.States) < int(w.States) {
 		patience := j.Timeout
 		if len(r.Sockets) == int(w.Sockets) {
@@ -117,7 +120,8 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 		case *wire.Sockets:
 			err = j.takeSockets(r, m, fds)
 			if err == nil {
-				err = conv.link.Send(&wire.Ack{Seq: m.Seq, Taken: uint32(len(m.Entries))}, nil)
+				more := len(r.Sockets) < int(w.Sockets)
+				err = j.check(conv, checks, m, r.Sockets[m.First:], more)
 			}
 		case *wire.States:
 			err = j.takeStates(r, m, fds)
@@ -141,6 +145,25 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 	return conv.link.Send(&wire.Verified{}, nil)
 }
 
+// check checks a batch and acknowledges it: first, if there are more, which come
+// meanwhile.
+func (j *Joiner) check(conv *conversation, c *checks, m *wire.Sockets, batch []Item, more bool) error {
+	ack := &wire.Ack{Seq: m.Seq, Taken: uint32(len(m.Entries))}
+	if more {
+		if err := conv.link.Send(ack, nil); err != nil {
+			return err
+		}
+	}
+	c.add(int(m.First), batch)
+	if more && !c.failed() {
+		return nil
+	}
+	if err := c.wait(); err != nil {
+		return err
+	}
+	return conv.link.Send(ack, nil)
+}
+
 func (j *Joiner) takeSockets(r *Received, m *wire.Sockets, fds []int) error {
 	want := len(m.Entries)
 	if j.Hello.Via == wire.ViaInherit {
@@ -161,11 +184,6 @@ func (j *Joiner) takeSockets(r *Received, m *wire.Sockets, fds []int) error {
 			it.FD = fds[i]
 		}
 		r.Sockets = append(r.Sockets, it)
-	}
-	for i := range fds {
-		if err := j.Check(m.Entries[i], fds[i]); err != nil {
-			return &Error{Reason: ReasonTransfer, Text: fmt.Sprintf("socket %d (%s %s)", int(m.First)+i, m.Entries[i].Network, m.Entries[i].Address), Err: err}
-		}
 	}
 	return nil
 }

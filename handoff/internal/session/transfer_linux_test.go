@@ -125,6 +125,47 @@ func TestTransfer(t *testing.T) {
 	}
 }
 
+// TestChecksOverlap checks descriptors while others are on their way, and tells
+// of the first in the manifest that is wrong, whichever was found first. Nobody
+// looks at a descriptor that is closed.
+func TestChecksOverlap(t *testing.T) {
+	t.Parallel()
+	a, b := wirePair(t, 30*time.Second)
+	w := newWitness(t)
+	o, n := newOldSide(t, session.Timeouts{Hang: 30 * time.Second}), newNewSide(t, 30*time.Second)
+	o.items = w.items(3 * 253)
+	for i := range o.items {
+		o.items[i].Socket.Shard = uint32(i)
+	}
+	last := make(chan struct{})
+	n.joiner.Check = func(e wire.Socket, fd int) error {
+		switch e.Shard {
+		case 5: // of the first batch, waits for the last
+			select {
+			case <-last:
+			case <-time.After(20 * time.Second):
+				t.Error("the last batch was not checked while the first one was")
+			}
+		case 2*253 - 1:
+			close(last)
+		case 253 + 7:
+		default:
+			return nil
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+			t.Errorf("descriptor of socket %d: %v", e.Shard, err)
+		}
+		return fmt.Errorf("%w: this is %d", session.ErrMismatch, e.Shard)
+	}
+	o.greet(a)
+	var e *session.Error
+	if err := n.join(b); !errors.As(err, &e) || e.Reason != session.ReasonTransfer || !strings.Contains(err.Error(), "socket 5 ") || !strings.Contains(err.Error(), "this is 5") {
+		t.Errorf("Join() = %v, want a word of socket 5", err)
+	}
+	o.wantFailed(session.ReasonAborted)
+	w.gone()
+}
+
 func TestTransferStates(t *testing.T) {
 	t.Parallel()
 	for _, sizes := range [][]int64{{0}, {1 << 30, 5, 0}, make([]int64, 300)} {
