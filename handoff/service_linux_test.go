@@ -638,7 +638,7 @@ func (s *service) mark() string { return strconv.Quote(s.set.Dir) }
 func (s *service) alive(pid int) bool { return procs.Has(pid, s.mark()) }
 
 // patience bounds each wait for a process.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // wait waits for a message of a kind that no other wait has had.
 func (s *service) wait(kind string) message {
