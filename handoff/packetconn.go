@@ -19,8 +19,10 @@ import (
 // Reading waits until [Upgrader.Ready] was called, waits while a successor is
 // in probation, and returns an error that matches [net.ErrClosed] after
 // commit. Writing goes on until [Upgrader.Shutdown], so that a datagram that
-// was read can be answered. In mode Drain a successor can write from Ready on;
-// before that writing returns [ErrNotReady].
+// was read can be answered; Shutdown gives who has read one a second to come back
+// for the next. A program that answers from other goroutines than those that
+// read waits for them before Shutdown. In mode Drain a successor can write from
+// Ready on; before that writing returns [ErrNotReady].
 type PacketConn struct {
 	inner   netPacketConn
 	udp     *net.UDPConn // nil for unixgram
@@ -29,6 +31,36 @@ type PacketConn struct {
 	guests  inflow[datagram]
 	local   net.Addr    // nil, or the address that inner is bound to at Ready
 	unbound atomic.Bool // until then
+
+	// Who has read a datagram may be about to answer it: see answering.
+	reading atomic.Int32 // reads under way
+	readers atomic.Int32 // the most that there were at once
+	turned  atomic.Int32 // reads that were told that there is nothing more
+	got     atomic.Bool  // a read has brought a datagram
+}
+
+// answering reports whether a reader has not come back to a gate that is shut. One
+// that is inside may have its datagram already.
+func (c *PacketConn) answering() bool {
+	return c.got.Load() && c.turned.Load() < c.readers.Load()
+}
+
+// enter counts a read that begins, and exit its end.
+func (c *PacketConn) enter() {
+	n := c.reading.Add(1)
+	for most := c.readers.Load(); n > most && !c.readers.CompareAndSwap(most, n); {
+		most = c.readers.Load()
+	}
+}
+
+func (c *PacketConn) exit(err error) {
+	switch {
+	case err == nil && !c.got.Load():
+		c.got.Store(true)
+	case errors.Is(err, net.ErrClosed):
+		c.turned.Add(1)
+	}
+	c.reading.Add(-1)
 }
 
 // datagram is one that another socket has received for us.
@@ -60,7 +92,9 @@ type netPacketConn interface {
 
 // read runs one read inside of the gate, or gives a datagram that came another
 // way to guest.
-func (c *PacketConn) read(guest func(*datagram), f func() error) error {
+func (c *PacketConn) read(guest func(*datagram), f func() error) (err error) {
+	c.enter()
+	defer func() { c.exit(err) }()
 	for {
 		shut := c.gate.enter()
 		d, ok := c.guests.pop()

@@ -463,7 +463,9 @@ func echoPackets(up *handoff.Upgrader, pc *handoff.PacketConn, late *sync.WaitGr
 			<-up.Done() // no more is read, and this is answered
 			defer late.Done()
 		}
-		_, _ = pc.WriteTo(fmt.Appendf(nil, "%d %s", up.Generation(), buf[:n]), addr)
+		if _, err := pc.WriteTo(fmt.Appendf(nil, "%d %s", up.Generation(), buf[:n]), addr); err != nil {
+			fmt.Fprintln(os.Stderr, "no answer to a datagram:", err)
+		}
 	}
 }
 

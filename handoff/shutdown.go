@@ -3,6 +3,7 @@ package handoff
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
@@ -87,6 +88,7 @@ func (u *Upgrader) Close() error {
 func (u *Upgrader) shutdown(ctx context.Context) error {
 	u.stop("shutdown")
 	<-u.done
+	u.table.answered(ctx, answerTime)
 	u.releasePackets()
 	var errs []error
 	select {
@@ -127,6 +129,9 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	u.redirect.close()
 	return errors.Join(errs...)
 }
+
+// answerTime is how long those who read datagrams may take to answer the last.
+const answerTime = time.Second
 
 // releasePackets closes the datagram sockets that a successor has joined by its
 // own: it drains them when nobody here has them any more.

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"context"
 	"errors"
 	"net"
 	"slices"
@@ -195,6 +196,27 @@ func (t *table) entered(timeout time.Duration) {
 		case <-timer.C:
 			return
 		}
+	}
+}
+
+// answered waits until all who have read a datagram have come back to find the
+// gate shut, so that what they have read is answered, or until the time is over.
+func (t *table) answered(ctx context.Context, timeout time.Duration) {
+	limit := time.NewTimer(timeout)
+	defer limit.Stop()
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+		if !slices.ContainsFunc(t.snapshot(), func(s *socket) bool { return s.pc != nil && s.pc.answering() }) {
+			return
+		}
+		look := time.NewTimer(pause)
+		select {
+		case <-look.C:
+			continue
+		case <-limit.C:
+		case <-ctx.Done():
+		}
+		look.Stop()
+		return
 	}
 }
 

@@ -308,6 +308,56 @@ func TestShutdownSilentPeer(t *testing.T) {
 	}
 }
 
+// TestShutdownAnswers has a reader take its time over a datagram while Shutdown
+// runs: it can still answer, and one that never comes back holds up nothing.
+func TestShutdownAnswers(t *testing.T) {
+	t.Parallel()
+	for _, returns := range []bool{true, false} {
+		t.Run(map[bool]string{true: "returns", false: "never returns"}[returns], func(t *testing.T) {
+			t.Parallel()
+			up := newUpgrader(t, handoff.Config{ControlSocket: filepath.Join(testenv.ShortDir(t), "c", "s")})
+			pc, err := up.ListenPacket(t.Context(), "udp", "127.66.8.14:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := up.Ready(); err != nil {
+				t.Fatal(err)
+			}
+			client, err := net.Dial("udp", pc.LocalAddr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			if _, err := client.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			_, from, err := pc.ReadFrom(make([]byte, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error)
+			go func() { ended <- up.Shutdown(context.Background()) }()
+			<-up.Done()
+			if returns {
+				<-time.After(200 * time.Millisecond) // a Shutdown that doesn't wait would be over
+				if _, err := pc.WriteTo([]byte("y"), from); err != nil {
+					t.Errorf("the answer: %v", err)
+				}
+				if _, _, err := pc.ReadFrom(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("ReadFrom() = %v, want ErrClosed", err)
+				}
+				_ = client.SetReadDeadline(time.Now().Add(patience)) // Read says it
+				if _, err := client.Read(make([]byte, 1)); err != nil {
+					t.Errorf("no answer: %v", err)
+				}
+			}
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestOutsiderDies has an outsider end between its New and its Ready.
 func TestOutsiderDies(t *testing.T) {
 	t.Parallel()
