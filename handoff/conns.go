@@ -136,10 +136,10 @@ type Hold struct {
 }
 
 // Hold is [Upgrader.Track] for a server that looks after its connections
-// itself: Shutdown waits until the hold is released, up to the linger limit,
-// and the connections that open counts are in the reports. The owner closes its
-// connections when LingerExpired says so, and then calls Release. open must not
-// block; it is called from any goroutine.
+// itself: Shutdown waits until the hold is released, and the connections that
+// open counts are in the reports. The owner closes its connections when
+// LingerExpired says so, and then calls Release, for which it has 10 s. open must
+// not block; it is called from any goroutine.
 func (u *Upgrader) Hold(open func() int) *Hold {
 	c := u.conns
 	h := &Hold{all: c, open: open}

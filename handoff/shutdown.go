@@ -94,6 +94,7 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	select {
 	case <-u.conns.idle():
 	case <-u.expired:
+		u.awaitHolds(ctx)
 	case <-ctx.Done():
 		if u.conns.open() > 0 {
 			errs = append(errs, ctx.Err())
@@ -132,6 +133,22 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 
 // answerTime is how long those who read datagrams may take to answer the last.
 const answerTime = time.Second
+
+// holdGrace bounds the time that the owners of holds get after the linger limit.
+const holdGrace = 10 * time.Second
+
+// awaitHolds waits until the connections that others look after are closed, too,
+// and counted in the report.
+func (u *Upgrader) awaitHolds(ctx context.Context) {
+	t := time.NewTimer(holdGrace)
+	defer t.Stop()
+	select {
+	case <-u.conns.idle():
+	case <-t.C:
+		u.log.Warn("connections that a program holds are not closed after the linger limit", "open", u.conns.open())
+	case <-ctx.Done():
+	}
+}
 
 // releasePackets closes the datagram sockets that a successor has joined by its
 // own: it drains them when nobody here has them any more.

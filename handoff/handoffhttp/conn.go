@@ -133,6 +133,10 @@ func (u *unixConn) tracked() *conn                    { return &u.conn }
 func (c *conn) read(p []byte) (int, error) {
 	c.mu.Lock()
 	for {
+		if c.claimed { // net/http may look for the preface of HTTP/2, and then for a header
+			c.mu.Unlock()
+			return 0, io.EOF
+		}
 		if c.nbegun > 0 && len(p) > 0 {
 			n := copy(p, c.begun[:c.nbegun])
 			copy(c.begun[:], c.begun[n:c.nbegun])

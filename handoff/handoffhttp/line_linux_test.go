@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds each wait.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // fakeUpgrader passes connections on within the process, with true descriptors.
 type fakeUpgrader struct {
@@ -346,6 +346,7 @@ func (l *line) dial() *client {
 
 func (c *client) send(s string) {
 	c.tb.Helper()
+	_ = c.nc.SetDeadline(time.Now().Add(patience)) // Write tells
 	if _, err := io.WriteString(c.nc, s); err != nil {
 		c.tb.Fatal(err)
 	}
@@ -359,6 +360,7 @@ type response struct {
 }
 
 func (c *client) receive(method string) (response, error) {
+	_ = c.nc.SetDeadline(time.Now().Add(patience)) // Read tells
 	res, err := http.ReadResponse(c.r, &http.Request{Method: method})
 	if err != nil {
 		return response{}, err

@@ -177,6 +177,7 @@ func BenchmarkMoveIdle(b *testing.B) {
 				dialMany(b, s.Settings.Addr, n)
 				runtime.GC()
 				var linger, whole time.Duration
+				var grown int64
 				for b.Loop() {
 					m, err := s.Upgrade(ctx)
 					if err != nil {
@@ -191,9 +192,11 @@ func BenchmarkMoveIdle(b *testing.B) {
 					}
 					linger += end.Linger.Took
 					whole += end.Time.Sub(m.Time)
+					grown = max(grown, end.Grown)
 				}
 				b.ReportMetric(float64(linger.Milliseconds())/float64(b.N), "ms-moving/op")
 				b.ReportMetric(float64(whole.Milliseconds())/float64(b.N), "ms-commit-to-exit/op")
+				b.ReportMetric(float64(grown)/float64(n), "B-grown/conn")
 			})
 		}
 	}

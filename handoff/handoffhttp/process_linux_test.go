@@ -16,8 +16,6 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
-func serviceMain(args []string) { rig.ServerMain(args) }
-
 // eachMode runs a test in each mode.
 func eachMode(t *testing.T, f func(t *testing.T, mode handoff.Mode)) {
 	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
@@ -97,12 +95,17 @@ func TestNoRequestLost(t *testing.T) {
 		{Clients: 64, Body: 3000, Think: 50 * time.Millisecond},
 		{Clients: 1, Body: 0},
 		{Clients: 1000, Body: 5, Think: 20 * time.Millisecond},
+		{Clients: 16, Body: 5, Ahead: 1},
+		{Clients: 16, Body: 700, Ahead: 30}, // always more than net/http's buffer holds
 	}
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		for _, load := range loads {
 			name := fmt.Sprintf("clients %d think %v", load.Clients, load.Think)
 			if load.Close {
 				name += " close"
+			}
+			if load.Ahead > 0 {
+				name += fmt.Sprintf(" ahead %d", load.Ahead)
 			}
 			t.Run(name, func(t *testing.T) {
 				o := runLoad(t, rig.Settings{How: rig.Baton, Mode: mode}, load, upgrades)
@@ -160,6 +163,53 @@ func runLoadIn(t *testing.T, server, client func(func()), set rig.Settings, load
 	return o
 }
 
+// TestBackToBack has each upgrade begin as soon as the one before is committed,
+// while its predecessor may still pass connections on, to a successor that is
+// about to be replaced itself.
+func TestBackToBack(t *testing.T) {
+	t.Parallel()
+	const upgrades = 10
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		ctx := bounded(t)
+		s := startService(t, rig.Settings{How: rig.Baton, Mode: mode, Probation: time.Millisecond})
+		load := rig.Load{Addr: s.Settings.Addr, Clients: 200, Body: 5, Think: 10 * time.Millisecond}
+		c := startClientIn(t, here, load)
+		var old []int
+		for len(old) < upgrades {
+			m, err := s.Upgrade(ctx)
+			switch {
+			case err == nil:
+				old = append(old, m.PID)
+			case m.Kind != "upgrade-failed" || ctx.Err() != nil: // or else it came too early
+				t.Fatal(err)
+			}
+		}
+		for _, pid := range old {
+			end, err := s.Exit(ctx, pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l := end.Linger; l == nil || len(l.Cut) != 0 {
+				t.Errorf("linger: %+v, want none cut", l)
+			}
+		}
+		if err := c.More(ctx, uint64(load.Clients)); err != nil {
+			t.Fatal(err)
+		}
+		o, err := c.Stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.Failed != 0 {
+			t.Errorf("%d failed of %d, by generation %v: %v", o.Failed, o.OK+o.Failed, o.Gens, o.Errors)
+		}
+		t.Logf("%d requests, %d failed, %d connections", o.OK, o.Failed, o.Conns)
+		if _, err := s.Stop(ctx); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // stayIn is n.Do on threads that live until the end of the test: the kernel kills
 // a helper process with the thread that started it.
 func stayIn(tb testing.TB, n *netlab.Namespace) func(func()) {
@@ -196,14 +246,18 @@ func TestDelayedLink(t *testing.T) {
 			{Clients: 64, Body: 5},
 			{Clients: 64, Body: 5, Close: true},
 			{Clients: 200, Body: 5, Think: 50 * time.Millisecond},
+			{Clients: 16, Body: 700, Ahead: 30},
+			{Clients: 32, Body: 5, Protocol: "tls"},
+			{Clients: 32, Body: 5, Protocol: "h2"},
 		} {
+			set.Protocol = load.Protocol
 			o := runLoadIn(t, server, client, set, load, 3)
 			if o.Failed != 0 {
 				t.Errorf("%+v: %d failed of %d: %v", load, o.Failed, o.OK+o.Failed, o.Errors)
 			}
 			t.Logf("%+v: %d requests, %d failed", load, o.OK, o.Failed)
 		}
-		set.How = rig.Shutdown
+		set.How, set.Protocol = rig.Shutdown, ""
 		o := runLoadIn(t, server, client, set, rig.Load{Clients: 64, Body: 5}, 3)
 		if o.Failed == 0 {
 			t.Errorf("http.Server.Shutdown lost none of %d requests: the test proves nothing", o.OK)

@@ -48,6 +48,7 @@ func serveShutdown(ctx context.Context, set settings, up *handoff.Upgrader, ln *
 // TestClients upgrades a service under the load of clients that nobody here
 // wrote, and reads in their output how many requests failed.
 func TestClients(t *testing.T) {
+	const rounds = 20 // one is enough unless the machine is very busy
 	seconds := 4
 	if testing.Short() {
 		seconds = 1
@@ -131,7 +132,7 @@ func TestClients(t *testing.T) {
 					failed = sum(c.failed, out.String())
 				}
 				if ok == 0 {
-					t.Errorf("no request: %s", out.String())
+					t.Logf("no request: %s", out.String())
 				}
 				t.Logf("%s, %v: %d upgrades, %d requests, %d failed", helper, mode, upgrades, ok, failed)
 				if failed > 0 {
@@ -140,13 +141,20 @@ func TestClients(t *testing.T) {
 				return ok, failed
 			}
 			eachMode(t, func(t *testing.T, mode handoff.Mode) {
-				if ok, failed := run(t, "http", mode); failed != 0 {
-					t.Errorf("%d requests, %d failed", ok, failed)
+				for range rounds {
+					ok, failed := run(t, "http", mode)
+					if failed != 0 {
+						t.Errorf("%d requests, %d failed", ok, failed)
+					}
+					if ok > 0 {
+						return
+					}
 				}
+				t.Error("no request")
 			})
 			t.Run("control", func(t *testing.T) {
 				total := 0
-				for range 5 { // one round is enough unless the machine is busy
+				for range rounds {
 					ok, failed := run(t, "shutdown", handoff.Takeover)
 					if failed > 0 {
 						return

@@ -31,6 +31,7 @@ type Load struct {
 	Close   bool          // a connection for each request
 	Think   time.Duration // up to so much between two requests
 	Body    int           // bytes of each request
+	Ahead   int           // HTTP/1: so many requests more are on their way, in a pipeline
 	Dial    time.Duration // bounds a connect; zero means 10 s
 
 	Protocol string // "" HTTP/1; "tls" HTTP/1 on TLS; "h2", "h2c": HTTP/2 of net/http, one connection for each 8 clients
@@ -157,7 +158,8 @@ func (r *runner) client(ctx context.Context, l Load, begun func(), hist *histogr
 			r.o.Gens[g] += n
 		}
 	}()
-	for ctx.Err() == nil {
+	ahead := 0 // sent and not answered
+	for ctx.Err() == nil || ahead > 0 {
 		began := time.Now()
 		if nc == nil {
 			var err error
@@ -186,11 +188,21 @@ func (r *runner) client(ctx context.Context, l Load, begun func(), hist *histogr
 			r.mu.Unlock()
 		}
 		_ = nc.SetDeadline(time.Now().Add(30 * time.Second)) // Read tells
-		gen, closes, err := exchange(nc, in, request, l.Body)
+		var err error
+		for ; err == nil && (ahead == 0 || ctx.Err() == nil && ahead <= l.Ahead); ahead++ {
+			_, err = nc.Write(request)
+		}
+		var gen string
+		var closes bool
+		if err == nil {
+			gen, closes, err = response(in, l.Body)
+		}
+		ahead--
 		if err != nil {
 			_ = nc.Close()
 			nc = nil
 			r.fail("request", err)
+			r.lost(&ahead)
 			continue
 		}
 		r.ok.Add(1)
@@ -200,9 +212,18 @@ func (r *runner) client(ctx context.Context, l Load, begun func(), hist *histogr
 		if closes || l.Close {
 			_ = nc.Close()
 			nc = nil
+			r.lost(&ahead)
 		}
 		l.think(ctx)
 	}
+}
+
+// lost counts requests in the pipeline that nobody will answer.
+func (r *runner) lost(ahead *int) {
+	for ; *ahead > 0; *ahead-- {
+		r.fail("request", errUnanswered)
+	}
+	*ahead = 0
 }
 
 func (l *Load) think(ctx context.Context) {
@@ -290,14 +311,14 @@ func (r *runner) fail(what string, err error) {
 	r.o.Errors[what+": "+text]++
 }
 
-var errResponse = errors.New("malformed response")
+var (
+	errResponse   = errors.New("malformed response")
+	errUnanswered = errors.New("in the pipeline when the connection ended")
+)
 
-// exchange sends a request and reads its response: the generation, and whether
-// the server closes the connection.
-func exchange(nc net.Conn, in *bufio.Reader, request []byte, body int) (gen string, closes bool, err error) {
-	if _, err := nc.Write(request); err != nil {
-		return "", false, err
-	}
+// response reads the response to a request: the generation, and whether the
+// server closes the connection.
+func response(in *bufio.Reader, body int) (gen string, closes bool, err error) {
 	size := -1
 	for first := true; ; first = false {
 		line, err := in.ReadSlice('\n')

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -43,6 +44,7 @@ type Settings struct {
 	Static    string // a file to serve at /static
 	NoFile    uint64 // limit of descriptors in later generations; zero means none
 	Stay      bool   // handoffhttp.Config's
+	Stubborn  bool   // what handlers have taken doesn't say goodbye
 	Verbose   bool
 }
 
@@ -60,6 +62,7 @@ type Message struct {
 	Linger *handoffhttp.Report
 	Time   time.Time
 	Counts map[string]int // of things that handlers count
+	Grown  int64          // bytes by which the process has grown at most since its commit
 }
 
 // A Process is one process of a service.
@@ -69,6 +72,7 @@ type Process struct {
 
 	mu     sync.Mutex
 	counts map[string]int
+	grown  func() int64 // since commit
 	out    sync.Mutex
 	// Handle may add to the handlers, in a test.
 	Handle func(p *Process, mux *http.ServeMux)
@@ -113,6 +117,9 @@ func (p *Process) Count(what string) {
 	p.counts[what]++
 }
 
+// Upgrader returns the one that the process stands on.
+func (p *Process) Upgrader() *handoff.Upgrader { return p.up }
+
 // Generation returns the generation of the process.
 func (p *Process) Generation() uint64 { return p.up.Generation() }
 
@@ -135,6 +142,11 @@ func (p *Process) run() error {
 			m := Message{Kind: string(e.Kind), Gen: e.Generation, Err: e.Reason}
 			if e.Kind == handoff.EventStopped || e.Kind == handoff.EventUpgradeFailed {
 				m.Report = e.Report
+			}
+			if e.Kind == handoff.EventCommitted {
+				p.mu.Lock()
+				p.grown = watchMemory()
+				p.mu.Unlock()
 			}
 			p.Say(m)
 		},
@@ -177,8 +189,32 @@ func (p *Process) run() error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.Say(Message{Kind: "exit", Linger: linger, Counts: p.counts})
+	m := Message{Kind: "exit", Linger: linger, Counts: p.counts}
+	if p.grown != nil {
+		m.Grown = p.grown()
+	}
+	p.Say(m)
 	return nil
+}
+
+// watchMemory returns a function that tells how much more memory the process has
+// had at a time than now: the kernel's account (proc_pid_clear_refs(5),
+// proc_pid_status(5)).
+func watchMemory() func() int64 {
+	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // resets VmHWM
+	began := statusBytes("VmRSS:")
+	return func() int64 { return statusBytes("VmHWM:") - began }
+}
+
+func statusBytes(what string) int64 {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), what)
+	var kib int64
+	_, _ = fmt.Sscan(rest, &kib)
+	return kib << 10
 }
 
 // serveShutdown is the control: what a server does without handoffhttp.
