@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testmain.RunWith(m, map[string]func([]string){"baton": batonMain, "service": serviceMain, "app": appMain})
+	testmain.RunWith(m, map[string]func([]string){"baton": batonMain, "service": serviceMain, "app": appMain, "instance": instanceMain})
 }
 
 // batonMain is the program itself.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,17 +31,19 @@ func fenced(t *testing.T, language string) []string {
 	return blocks
 }
 
-// TestReadmeShell has a shell run the README's section for it, with a service
-// called api. A line that starts something in the background is over when that
-// answers.
-func TestReadmeShell(t *testing.T) {
-	t.Parallel()
-	blocks := fenced(t, "sh")
-	if len(blocks) == 0 || !strings.Contains(blocks[0], "./api &") {
-		t.Fatal("the README has no section for a shell")
-	}
+// shell is a shell in a folder with the programs api and api.new, which are the
+// helper of that name, and with baton, which finds their control sockets there.
+type shell struct {
+	t   *testing.T
+	dir string
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func newShell(t *testing.T, helper string, env ...string) *shell {
+	t.Helper()
 	dir := t.TempDir()
-	helper := func(name string) (exe, marker string) {
+	marked := func(name string) (exe, marker string) {
 		cmd := testmain.Command(t, name)
 		for _, kv := range cmd.Env {
 			if strings.HasPrefix(kv, "BATON_TEST_HELPER=") {
@@ -49,27 +52,28 @@ func TestReadmeShell(t *testing.T) {
 		}
 		return cmd.Path, marker
 	}
-	exe, service := helper("service")
-	_, baton := helper("baton")
+	exe, service := marked(helper)
+	_, baton := marked("baton")
 	for _, name := range []string{"api", "api.new"} {
 		copyProgram(t, exe, filepath.Join(dir, name))
 	}
-	// The service's control socket is not where root's are.
+	// The services' control sockets are not where root's are.
 	script := fmt.Sprintf(`#!/bin/sh
 for a; do
 	shift
-	if [ "$a" = api ]; then set -- "$@" --socket %q; else set -- "$@" "$a"; fi
+	case $a in
+		api*) set -- "$@" --socket %q/c/$a/s ;;
+		*) set -- "$@" "$a" ;;
+	esac
 done
 %s exec %q "$@"
-`, filepath.Join(dir, "c", "s"), baton, exe)
+`, dir, baton, exe)
 	if err := os.WriteFile(filepath.Join(dir, "baton"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-
 	sh := exec.CommandContext(t.Context(), "sh")
 	sh.Dir = dir
-	sh.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), service, "BATON_TEST_SCRIPT="+dir,
-		envService+"=takeover 20ms "+filepath.Join("c", "s"), "GORACE=atexit_sleep_ms=0")
+	sh.Env = append(append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), service, "BATON_TEST_SCRIPT="+dir, "GORACE=atexit_sleep_ms=0"), env...)
 	sh.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err := sh.StdinPipe()
 	if err != nil {
@@ -79,54 +83,80 @@ done
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
 	sh.Stdout, sh.Stderr = w, w
 	err = sh.Start()
 	_ = w.Close()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatal(errors.Join(err, r.Close()))
 	}
 	t.Cleanup(func() {
 		killAll(dir)
 		_ = sh.Wait() // killed, or done
+		_ = r.Close()
 	})
-	out := bufio.NewReader(r)
-	// do has the shell run a line and returns what was printed.
-	do := func(line string) string {
-		const mark = "end of the line:"
-		if _, err := fmt.Fprintf(in, "%s\necho %q $?\n", line, mark); err != nil {
-			t.Fatal(err)
-		}
-		var said strings.Builder
-		for {
-			text, err := out.ReadString('\n')
-			if err != nil {
-				t.Fatalf("%s: %v\n%s", line, err, said.String())
-			}
-			if status, ok := strings.CutPrefix(text, mark); ok {
-				if strings.TrimSpace(status) != "0" {
-					t.Fatalf("%s: exit status %s%s", line, strings.TrimSpace(status), said.String())
-				}
-				return said.String()
-			}
-			said.WriteString(text)
-		}
+	return &shell{t, dir, in, bufio.NewReader(r)}
+}
+
+// do has the shell run a line and returns what was printed.
+func (s *shell) do(line string) string {
+	s.t.Helper()
+	const mark = "end of the line:"
+	if _, err := fmt.Fprintf(s.in, "%s\necho %q $?\n", line, mark); err != nil {
+		s.t.Fatal(err)
 	}
 	var said strings.Builder
+	for {
+		text, err := s.out.ReadString('\n')
+		if err != nil {
+			s.t.Fatalf("%s: %v\n%s", line, err, said.String())
+		}
+		if status, ok := strings.CutPrefix(text, mark); ok {
+			if strings.TrimSpace(status) != "0" {
+				s.t.Fatalf("%s: exit status %s%s", line, strings.TrimSpace(status), said.String())
+			}
+			return said.String()
+		}
+		said.WriteString(text)
+	}
+}
+
+// answers waits until a service answers.
+func (s *shell) answers(name string) {
+	s.t.Helper()
+	s.do(fmt.Sprintf(`n=0; until baton status %s >/dev/null 2>&1 || [ $n -gt 400 ]; do n=$((n + 1)); sleep 0.05; done`, name))
+}
+
+// end returns the rest of what is printed, when the last process is gone.
+func (s *shell) end() string {
+	s.t.Helper()
+	if err := s.in.Close(); err != nil {
+		s.t.Error(err)
+	}
+	rest, err := io.ReadAll(s.out)
+	if err != nil {
+		s.t.Error(err)
+	}
+	return string(rest)
+}
+
+// TestReadmeShell has a shell run the README's section for it, with a service
+// called api. A line that starts something in the background is over when that
+// answers.
+func TestReadmeShell(t *testing.T) {
+	t.Parallel()
+	blocks := fenced(t, "sh")
+	if len(blocks) == 0 || !strings.Contains(blocks[0], "./api &") {
+		t.Fatal("the README has no section for a shell")
+	}
+	s := newShell(t, "service", envService+"=takeover 20ms "+filepath.Join("c", "api", "s"))
+	var said strings.Builder
 	for line := range strings.Lines(blocks[0]) {
-		said.WriteString(do(strings.TrimSpace(line)))
+		said.WriteString(s.do(strings.TrimSpace(line)))
 		if regexp.MustCompile(`&\s*(#|$)`).MatchString(line) {
-			do(`n=0; until baton status api >/dev/null 2>&1 || [ $n -gt 400 ]; do n=$((n + 1)); sleep 0.05; done`)
+			s.answers("api")
 		}
 	}
-	if err := in.Close(); err != nil {
-		t.Error(err)
-	}
-	rest, err := io.ReadAll(out) // until the last process is gone
-	if err != nil {
-		t.Error(err)
-	}
-	said.Write(rest)
+	said.WriteString(s.end())
 	for _, want := range []string{"serving  generation 2", "1 committed, 0 rolled back, 0 failed"} {
 		if !strings.Contains(said.String(), want) {
 			t.Errorf("no %q in:\n%s", want, said.String())

@@ -67,7 +67,7 @@ func (c *Client) dial(ctx context.Context) (*fdpass.Conn, error) {
 	case err == nil:
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("control: dial %s: %w", c.socket, context.Cause(ctx))
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return nil, fmt.Errorf("%w at %s: start the server, or check its name", ErrNoServer, c.socket)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w: %s: start the server again", ErrStale, c.socket)

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/load"
+)
+
+// envAddress is where the instances listen, all of them.
+const envAddress = "BATON_TEST_ADDRESS"
+
+// instanceMain is one of several services on one address; its argument is its
+// name.
+func instanceMain(args []string) {
+	up, err := handoff.New(&handoff.Config{
+		Name: args[0], ControlSocket: filepath.Join("c", args[0], "s"), Mode: handoff.Drain,
+		Probation: 20 * time.Millisecond, LingerTimeout: linger,
+	})
+	must(err)
+	ln, err := up.Listen(context.Background(), "tcp", os.Getenv(envAddress))
+	must(err)
+	var loops sync.WaitGroup
+	serveLoad(&loops, ln.Tracked(), &load.Service{Version: args[0], Generation: up.Generation})
+	must(up.Ready())
+	<-up.Done()
+	must(up.Shutdown(context.Background()))
+	loops.Wait()
+}
+
+// TestReadmeInstances has a shell run the README's section for several instances,
+// under clients that never retry.
+func TestReadmeInstances(t *testing.T) {
+	t.Parallel()
+	blocks := fenced(t, "sh")
+	if len(blocks) < 2 || !strings.Contains(blocks[1], "./api api-$i &") {
+		t.Fatal("the README has no section for several instances")
+	}
+	address := freeAddress(t)
+	s := newShell(t, "instance", envAddress+"="+address)
+	names := []string{"api-1", "api-2", "api-3"}
+	var p *pressed
+	for line := range strings.Lines(blocks[1]) {
+		s.do(strings.TrimSpace(line))
+		if p == nil { // they are started
+			for _, name := range names {
+				s.answers(name)
+			}
+			p = press(t, address, load.Once)
+			p.until("all instances", func(st load.Stats) bool {
+				for _, name := range names {
+					if st.Targets[string(load.Once)].Versions[name] == 0 {
+						return false
+					}
+				}
+				return true
+			})
+		}
+	}
+	p.more(100)
+	for _, name := range names {
+		if said := s.do("baton status " + name); !strings.Contains(said, "serving  generation 2 ") {
+			t.Errorf("%s:\n%s", name, said)
+		}
+	}
+	st := p.clean()
+	t.Logf("3 instances upgraded one after another, %d connections, %d failed", st.Connections, st.Failed)
+	for _, name := range names {
+		s.do(fmt.Sprintf("baton drain %s", name))
+	}
+	s.end()
+}
