@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds each wait for processes.
-const patience = time.Minute
+const patience = 5 * time.Minute
 
 // TestProcesses builds the program once and runs it in several ways, one after
 // the other: each keeps the machine busy.

@@ -20,7 +20,7 @@ import (
 )
 
 // linger is how long an app of the tests gives its open connections.
-const linger = 20 * time.Second
+const linger = time.Minute
 
 // appMain is an app below baton run. Its argument says of which kind it is:
 //

@@ -212,7 +212,7 @@ func disconnectCmd(ts *testscript.TestScript, _ bool, _ []string) {
 }
 
 // patience bounds each wait.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // awaitCmd waits until a file has a text; a background command writes there.
 func awaitCmd(ts *testscript.TestScript, neg bool, args []string) {

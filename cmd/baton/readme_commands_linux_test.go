@@ -73,6 +73,10 @@ func TestReadmeGo(t *testing.T) {
 			if !strings.Contains(out, "result: ") {
 				t.Errorf("%s has no result:\n%s", line, out)
 			}
+		case "get":
+			if name := inRoot(t, "go", "list", "-f", "{{.Name}}", args[1]); name == "" || name == "main\n" {
+				t.Errorf("%s: package %q, want one to import", line, name)
+			}
 		case "install":
 			path, _, latest := strings.Cut(args[1], "@")
 			if name := inRoot(t, "go", "list", "-f", "{{.Name}}", path); name != "main\n" || !latest {
@@ -110,6 +114,29 @@ func TestReadmeWords(t *testing.T) {
 		}
 		if err != nil && !strings.Contains(err.Error(), "help requested") {
 			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+// TestReadmeLinks wants each link within the README to lead to a heading.
+func TestReadmeLinks(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anchors := map[string]bool{}
+	for _, h := range regexp.MustCompile("(?m)^#+ (.*)$").FindAllStringSubmatch(string(readme), -1) {
+		name := regexp.MustCompile(`[^a-z0-9_ -]`).ReplaceAllString(strings.ToLower(h[1]), "")
+		anchors[strings.ReplaceAll(name, " ", "-")] = true
+	}
+	links := regexp.MustCompile(`\]\(#([^)]*)\)`).FindAllStringSubmatch(string(readme), -1)
+	if len(links) < 10 {
+		t.Errorf("the README has %d links to its own sections, want more", len(links))
+	}
+	for _, l := range links {
+		if !anchors[l[1]] {
+			t.Errorf("#%s leads nowhere", l[1])
 		}
 	}
 }

@@ -9,6 +9,10 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
+// hangs is for how long an app that hangs is waited for. One that does not has to be
+// ready by then, on a busy machine too.
+const hangs = "20s"
+
 // TestRunUpgrades upgrades apps of each kind under clients that never retry.
 func TestRunUpgrades(t *testing.T) {
 	t.Parallel()
@@ -84,7 +88,7 @@ func TestRunRollback(t *testing.T) {
 	for _, kind := range []string{"plain", "takeover"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			flags := []string{"--listen", "web=tcp://127.0.0.1:0", "--ready-notify", "--ready-timeout", "5s", "--stop-timeout", "1m"}
+			flags := []string{"--listen", "web=tcp://127.0.0.1:0", "--ready-notify", "--ready-timeout", hangs, "--stop-timeout", "1m"}
 			r := runApp(t, nil, flags, goApp(t, kind)...)
 			p := press(t, r.address(), load.Once, load.Keep)
 			first := r.await("ready").PID
@@ -94,7 +98,7 @@ func TestRunRollback(t *testing.T) {
 				l := r.await("upgrade failed: the app serves on as it was")
 				want := map[string]string{
 					"exit": "it has ended before it was ready: exit status 3", "exit0": "it has ended before it was ready: exit status 0",
-					"hang": "not ready within 5s: it has not said READY=1",
+					"hang": "not ready within " + hangs + ": it has not said READY=1",
 				}[plan]
 				if l.Error != want || l.PID != first {
 					t.Errorf("%s: %q, pid %d, want %q, pid %d", plan, l.Error, l.PID, want, first)
@@ -195,7 +199,7 @@ func TestRunReadyAtSharedSocket(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			address := freeAddress(t)
-			serve, ready := "http", "--ready-timeout=3s"
+			serve, ready := "http", "--ready-timeout="+hangs
 			if name == "tcp" {
 				serve = "plain"
 			}
@@ -205,7 +209,7 @@ func TestRunReadyAtSharedSocket(t *testing.T) {
 			r.signal(syscall.SIGUSR2)
 			r.await("hangs")
 			l := r.await("upgrade failed: the app serves on as it was")
-			if l.PID != first || !strings.Contains(l.Error, "not ready within 3s: ") || !strings.Contains(l.Error, "another process accepts there") {
+			if l.PID != first || !strings.Contains(l.Error, "not ready within "+hangs+": ") || !strings.Contains(l.Error, "another process accepts there") {
 				t.Errorf("%+v, want pid %d, and that another process accepts", l, first)
 			}
 			r.signal(syscall.SIGUSR2)
