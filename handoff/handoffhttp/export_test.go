@@ -1,6 +1,7 @@
 package handoffhttp
 
 import (
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -95,6 +96,20 @@ func Frames(chunks ...[]byte) (got []string, between bool) {
 		f.pass(c)
 	}
 	return got, f.between()
+}
+
+// Noted has a connection read chunks, of which up to strip line ends at their
+// begin may be dropped. It returns what net/http is given of them, and the last
+// bytes of that.
+func Noted(strip uint8, chunks ...[]byte) (given, last []byte) {
+	c := conn{strip: strip}
+	for _, chunk := range chunks {
+		p := bytes.Clone(chunk)
+		if len(p) > 0 {
+			given = append(given, p[:c.notedLocked(p, len(p))]...)
+		}
+	}
+	return given, c.last[:c.nlast]
 }
 
 // CallBackRace has a Read of nc called back at the moment at which it returns

@@ -61,10 +61,11 @@ func (c *Conn) HalfOpen(q Query) ([]Tuple, error) {
 	}
 	tuples := make([]Tuple, 0, len(msgs))
 	for _, m := range msgs {
-		if len(m.Data) < msgLen {
-			return nil, fmt.Errorf("list half-open handshakes: answer of %d bytes, want at least %d", len(m.Data), msgLen)
+		t, err := parseTuple(m.Data)
+		if err != nil {
+			return nil, fmt.Errorf("list half-open handshakes: %w", err)
 		}
-		tuples = append(tuples, parseTuple(m.Data))
+		tuples = append(tuples, t)
 	}
 	return tuples, nil
 }
@@ -133,10 +134,17 @@ func (c *Conn) UnixQueue(inode uint32) (n, backlog int, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("look up unix socket: %w", err)
 	}
-	if len(msgs) != 1 || len(msgs[0].Data) < 16 {
-		return 0, 0, errors.New("look up unix socket: short answer")
+	if len(msgs) != 1 {
+		return 0, 0, fmt.Errorf("look up unix socket: %d answers", len(msgs))
 	}
-	ad, err := netlink.NewAttributeDecoder(msgs[0].Data[16:]) // after struct unix_diag_msg
+	return parseUnixQueue(msgs[0].Data)
+}
+
+func parseUnixQueue(b []byte) (n, backlog int, err error) {
+	if len(b) < 16 { // struct unix_diag_msg
+		return 0, 0, fmt.Errorf("look up unix socket: answer of %d bytes, want at least 16", len(b))
+	}
+	ad, err := netlink.NewAttributeDecoder(b[16:])
 	if err != nil {
 		return 0, 0, fmt.Errorf("look up unix socket: %w", err)
 	}
@@ -218,7 +226,10 @@ func localAddrIs(addr netip.Addr) []byte {
 	return append(bc, ip...)
 }
 
-func parseTuple(b []byte) Tuple {
+func parseTuple(b []byte) (Tuple, error) {
+	if len(b) < msgLen {
+		return Tuple{}, fmt.Errorf("sock_diag answer of %d bytes, want at least %d", len(b), msgLen)
+	}
 	addr := func(at []byte) netip.Addr {
 		if b[0] == unix.AF_INET {
 			return netip.AddrFrom4([4]byte(at[:4]))
@@ -228,15 +239,16 @@ func parseTuple(b []byte) Tuple {
 	return Tuple{
 		Local:  netip.AddrPortFrom(addr(b[8:]), binary.BigEndian.Uint16(b[4:])),
 		Remote: netip.AddrPortFrom(addr(b[24:]), binary.BigEndian.Uint16(b[6:])),
-	}
+	}, nil
 }
 
 func parseSocket(b []byte) (Socket, error) {
-	if len(b) < msgLen {
-		return Socket{}, fmt.Errorf("sock_diag answer of %d bytes, want at least %d", len(b), msgLen)
+	t, err := parseTuple(b)
+	if err != nil {
+		return Socket{}, err
 	}
 	s := Socket{
-		Local:   parseTuple(b).Local,
+		Local:   t.Local,
 		Family:  b[0],
 		State:   b[1],
 		Ifindex: binary.NativeEndian.Uint32(b[40:]),

@@ -2,6 +2,7 @@ package supervisor_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/seed-11c92bf9/baton/cmd/baton/internal/supervisor"
@@ -36,4 +37,29 @@ func TestParseSocket(t *testing.T) {
 			t.Errorf("ParseSocket(%q) = %+v, %v, want ErrConfig", text, got, err)
 		}
 	}
+}
+
+// FuzzParseSocket reads what may stand on the command line.
+func FuzzParseSocket(f *testing.F) {
+	for _, text := range []string{"tcp://:8080", "web=tcp6://[::1]:0", "unix:///run/a", "a.b-c_1=unixgram:@x", "unix:/run/a=b", "a=b=tcp://:1"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := supervisor.ParseSocket(text)
+		if err != nil {
+			if !errors.Is(err, supervisor.ErrConfig) || s != (supervisor.Socket{}) {
+				t.Errorf("ParseSocket(%q) = %+v, %v, want ErrConfig", text, s, err)
+			}
+			return
+		}
+		if strings.ContainsAny(s.Name, ":=\x00\n") { // LISTEN_FDNAMES could not tell them apart
+			t.Errorf("ParseSocket(%q): name %q", text, s.Name)
+		}
+		if strings.ContainsRune(s.Address, 0) { // the environment and the kernel end there
+			t.Errorf("ParseSocket(%q): address %q", text, s.Address)
+		}
+		if again, err := supervisor.ParseSocket(s.String()); err != nil || again != s {
+			t.Errorf("ParseSocket(%q) = %+v, %v, want %+v as for %q", s.String(), again, err, s, text)
+		}
+	})
 }

@@ -1,0 +1,8 @@
+package diag
+
+// What reads the kernel's answers.
+var (
+	ParseTuple     = parseTuple
+	ParseSocket    = parseSocket
+	ParseUnixQueue = parseUnixQueue
+)
