@@ -17,6 +17,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/internal/netlab"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -442,18 +443,27 @@ func lab(t testing.TB, s stage, v4, v6 bool) place {
 
 func TestDrainMatrix(t *testing.T) {
 	testenv.Need(t, "netns")
+	families, uids, numbers := matrixFamilies, []int{65534, 0}, []int{1, 2, 4}
+	if testing.Short() { // an emulated machine has no time for all
+		families, uids, numbers = families[:1], uids[:1], numbers[1:2]
+	}
 	for _, s := range stages {
-		for _, f := range matrixFamilies {
-			for _, uid := range []int{65534, 0} {
+		for _, f := range families {
+			for _, uid := range uids {
 				for _, migrate := range []string{"0", "1"} {
 					t.Run(fmt.Sprintf("%s/%s/uid %d/migrate %s", s.name, f.name, uid, migrate), func(t *testing.T) {
 						t.Parallel()
+						if migrate == "1" {
+							needMigration(t)
+						}
 						p := lab(t, s, f.v4, f.v6)
 						p.uid = uid
-						p.server.Sysctl(t, "net.ipv4.tcp_migrate_req", migrate)
+						if _, err := os.Stat(migrateReq); migrate == "1" || err == nil {
+							p.server.Sysctl(t, "net.ipv4.tcp_migrate_req", migrate)
+						}
 						var cases sync.WaitGroup
-						for _, leaving := range []int{1, 2, 4} {
-							for i, stay := range []int{1, 2, 4} {
+						for _, leaving := range numbers {
+							for i, stay := range numbers {
 								c := &matrixCase{
 									place: p, network: f.network, listen: f.listen,
 									way: "Drain", leaving: leaving, stay: stay, elsewhere: (leaving+i)%2 == 0,
@@ -474,9 +484,23 @@ func TestDrainMatrix(t *testing.T) {
 	}
 }
 
+// migrateReq is there since kernel 5.14.
+const migrateReq = "/proc/sys/net/ipv4/tcp_migrate_req"
+
+func needMigration(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(migrateReq); err != nil {
+		testmain.Skipped()
+		t.Skipf("needs a kernel that moves what a closing listener holds, 5.14 or newer: %v", err)
+	}
+}
+
 // Each naive way loses connections in the same cases: what Drain does is needed.
 func TestNaiveWaysLose(t *testing.T) {
 	testenv.Need(t, "netns")
+	if testing.Short() {
+		t.Skip("short: it takes hundreds of tries to lose something")
+	}
 	for _, s := range stages {
 		for way := range ways {
 			if way == "Drain" || way == "steer, queue empty" && (s.name == "queued" || s.name == "TCP Fast Open" || s.name == "SYN cookies" || s.name == "SYN racing the close") {

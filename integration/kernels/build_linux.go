@@ -51,7 +51,7 @@ func build(ctx context.Context, root, dir string, packages []string, args []stri
 		}
 		r := run{
 			Package: pkg, Path: path.Join("/tests", name), Dir: path.Join(sourceDir, pkg),
-			Args: append([]string{"-test.v=test2json", "-test.paniconexit0"}, args...),
+			Args: append([]string{"-test.v=test2json", "-test.paniconexit0", "-test.short", "-test.parallel=1"}, args...),
 		}
 		b.runs = append(b.runs, r)
 		b.files[r.Path] = file

@@ -16,6 +16,10 @@ import (
 
 const qemu = "qemu-system-x86_64"
 
+// kernelArgs have a panic end the machine, and no check that the timer ticks in
+// time, which on a busy host it does not.
+const kernelArgs = "console=ttyS0 quiet panic=-1 oops=panic no_timer_check"
+
 // A machine is an emulated one.
 type machine struct {
 	kernel    kernel
@@ -37,7 +41,7 @@ func (m machine) boot(ctx context.Context, told func(event) error) (err error) {
 		"-accel", "tcg", "-cpu", "max", "-smp", strconv.Itoa(m.cpus), "-m", strconv.Itoa(m.memory),
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none",
 		"-kernel", m.kernel.image, "-initrd", m.initramfs,
-		"-append", "console=ttyS0 quiet panic=-1 oops=panic "+envRole+"="+roleInit,
+		"-append", kernelArgs+" "+envRole+"="+roleInit,
 		"-serial", "file:"+m.console,
 		"-chardev", "stdio,id=events,signal=off", "-serial", "chardev:events")
 	var stderr strings.Builder
