@@ -2,6 +2,7 @@ package reuseport
 
 import (
 	"net"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,4 +32,15 @@ func ListHalfOpen(ln *net.TCPListener) (n int, err error) {
 		return err
 	})
 	return n, err
+}
+
+// ProbeReset returns what becomes of a probe whose connect(2) says that it was
+// reset, by Accept or by somebody else.
+func ProbeReset(byAccept bool) error {
+	s := &shot{probe: new(probeSet).add(netip.AddrPort{})}
+	if byAccept {
+		s.landed <- new(socket)
+	}
+	_, err := s.connected(unix.ECONNRESET)
+	return err
 }

@@ -195,8 +195,10 @@ const probeTime = 2 * time.Second
 
 // fire connects s and finds out where it came to.
 func (p *prober) fire(ctx context.Context, s *shot) error {
-	if err := connectTimeout(s.fd, p.site.sockaddr(p.self)); err != nil {
+	if over, err := s.connected(connectTimeout(s.fd, p.site.sockaddr(p.self))); err != nil {
 		return fmt.Errorf("connect to the own address %v: %w", p.self, err)
+	} else if over {
+		return nil
 	}
 	family := uint8(unix.AF_INET6)
 	if p.self.Addr().Is4() {
@@ -234,6 +236,21 @@ func (p *prober) fire(ctx context.Context, s *shot) error {
 			wait.Stop()
 			return context.Cause(ctx)
 		}
+	}
+}
+
+// connected takes what connect(2) has returned, and reports whether the shot is
+// over. On a busy machine Accept can have taken the connection and reset it
+// before connect(2) has seen that it is there.
+func (s *shot) connected(err error) (over bool, _ error) {
+	if !errors.Is(err, unix.ECONNRESET) {
+		return false, err
+	}
+	select {
+	case s.sock = <-s.landed: // which comes before the reset
+		return true, nil
+	default:
+		return true, err
 	}
 }
 

@@ -110,7 +110,7 @@ func TestDrain(t *testing.T) {
 					t.Fatal(err)
 				}
 				if err := rc.Control(func(fd uintptr) {
-					err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30)
+					err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 120)
 				}); err != nil {
 					t.Fatal(err)
 				}
