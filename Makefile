@@ -24,6 +24,8 @@ BENCH ?= .
 RESTARTS ?= 200
 DURATION ?= 0
 SEED ?= 0
+# Whose kernels are booted.
+SUITES ?= bullseye,bookworm,trixie,sid
 
 .PHONY: help
 help: ## list the targets
@@ -31,7 +33,7 @@ help: ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES) RESTARTS=$(RESTARTS) DURATION=$(DURATION) SEED=$(SEED)"
+	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES) RESTARTS=$(RESTARTS) DURATION=$(DURATION) SEED=$(SEED) SUITES=$(SUITES)"
 
 .PHONY: demo
 demo: ## upgrade a small service under load, in every mode
@@ -137,6 +139,12 @@ gauntlet: ## RESTARTS upgrades, or as many as fit into DURATION, under clients a
 	@mkdir -p bin
 	cd integration && $(GO) build -o ../bin/gauntlet ./gauntlet
 	bin/gauntlet -restarts $(if $(filter 0,$(DURATION)),$(RESTARTS),$(if $(filter file,$(origin RESTARTS)),0,$(RESTARTS))) -duration $(DURATION) -seed $(SEED) $(ARGS)
+
+.PHONY: kernels
+kernels: ## run tests on the kernels of Debian SUITES, in emulated machines (ARGS=-h: flags)
+	@mkdir -p bin
+	cd integration && CGO_ENABLED=0 $(GO) build -o ../bin/kernels ./kernels
+	bin/kernels -suites $(SUITES) -artifacts bin/kernels.d $(ARGS)
 
 .PHONY: man
 man: ## write the manual pages of the command into cmd/baton/man/

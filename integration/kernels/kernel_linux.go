@@ -122,7 +122,7 @@ func newApt(ctx context.Context, dir, suite string) (*apt, error) {
 	if runtime.GOARCH != "amd64" {
 		return nil, fmt.Errorf("fetch the kernel of %s: only amd64 is emulated, not %s: %w", suite, runtime.GOARCH, errors.ErrUnsupported)
 	}
-	mirror, err := a.mirror(ctx)
+	mirrors, err := a.mirrors(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -132,10 +132,6 @@ func newApt(ctx context.Context, dir, suite string) (*apt, error) {
 		}
 	}
 	list := filepath.Join(dir, "sources.list")
-	line := fmt.Sprintf("deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, mirror, suite)
-	if err := os.WriteFile(list, []byte(line), 0o600); err != nil {
-		return nil, err
-	}
 	for _, o := range []string{
 		"APT::Architecture=amd64", "APT::Architectures=amd64", "APT::Sandbox::User=root",
 		"Dir::Etc::sourcelist=" + list, "Dir::Etc::sourceparts=/dev/null", "Dir::State::status=/dev/null",
@@ -143,24 +139,36 @@ func newApt(ctx context.Context, dir, suite string) (*apt, error) {
 	} {
 		a.options = append(a.options, "-o", o)
 	}
-	if _, err := a.run(ctx, "apt-get", "-qq", "update"); err != nil {
-		return nil, fmt.Errorf("fetch the kernel of %s, which may have left the mirror %s: %w", suite, mirror, err)
-	}
-	return a, nil
-}
-
-// mirror returns where this machine has its packages from.
-func (a *apt) mirror(ctx context.Context) (string, error) {
-	out, err := a.run(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(out) {
-		if f := strings.Fields(line); len(f) == 3 && f[1] == "Debian" && f[2] == "Debian" {
-			return f[0], nil
+	main := fmt.Sprintf("deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, mirrors["Debian"], suite)
+	security := fmt.Sprintf("deb [arch=amd64 signed-by=%s] %s %s-security main\n", keyring, mirrors["Debian-Security"], suite)
+	// Where there are, the newest fixes: unstable suites have none.
+	for _, lines := range []string{main + security, main} {
+		if err := os.WriteFile(list, []byte(lines), 0o600); err != nil {
+			return nil, err
+		}
+		if _, err = a.run(ctx, "apt-get", "-qq", "update"); err == nil {
+			return a, nil
 		}
 	}
-	return "", fmt.Errorf("fetch the kernel of %s: apt has no list of Debian's packages here: run apt-get update as root, on Debian", a.suite)
+	return nil, fmt.Errorf("fetch the kernel of %s, which may have left the mirror %s: %w", suite, mirrors["Debian"], err)
+}
+
+// mirrors returns where this machine has its packages from, by label.
+func (a *apt) mirrors(ctx context.Context) (map[string]string, error) {
+	out, err := a.run(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)")
+	if err != nil {
+		return nil, err
+	}
+	mirrors := make(map[string]string)
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) == 3 && f[1] == "Debian" {
+			mirrors[f[2]] = f[0]
+		}
+	}
+	if mirrors["Debian"] == "" {
+		return nil, fmt.Errorf("fetch the kernel of %s: apt has no list of Debian's packages here: run apt-get update as root, on Debian", a.suite)
+	}
+	return mirrors, nil
 }
 
 // kernelPackages returns the packages of the suite's kernel for virtual
