@@ -144,6 +144,7 @@ func drive(ctx context.Context, o options) (*result, error) {
 		began := time.Now()
 		if err := runKernel(ctx, o, k, work, self, bins); err != nil {
 			k.Error = err.Error()
+			o.screen.Line("%s: %v", k.name(), err)
 		}
 		k.Seconds = time.Since(began).Seconds()
 		o.screen.Line("%s: %s after %.0f s", k.name(), map[bool]string{true: "ok", false: "FAILED"}[k.ok()], k.Seconds)

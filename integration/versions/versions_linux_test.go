@@ -38,7 +38,7 @@ func TestOldest(t *testing.T) {
 	git := []string{"git", "-c", "safe.directory=*"}
 	if err := exec.Command(git[0], append(git[1:], "cat-file", "-e", oldest+"^{commit}")...).Run(); err != nil {
 		testmain.Skipped()
-		t.Skipf("commit %.12s is not here: no clone, or a shallow one: %v", oldest, err)
+		t.Skipf("commit %.12s is not here: no clone, or a shallow one (git fetch --unshallow makes it whole): %v", oldest, err)
 	}
 	root := strings.TrimSpace(run(t, ".", "", append(git, "rev-parse", "--show-toplevel")...))
 	dir := testenv.ShortDir(t)
