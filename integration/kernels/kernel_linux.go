@@ -36,37 +36,32 @@ func cacheDir() (string, error) {
 // cached returns the kernel of a suite that was fetched before. An error that
 // matches fs.ErrNotExist says that there is none.
 func cached(cache, suite string) (kernel, error) {
-	dir := filepath.Join(cache, suite)
 	k := kernel{suite: suite}
+	dir := filepath.Join(cache, suite)
+	// Newer suites have all below /usr, and the image beside its modules.
 	var err error
-	if k.image, err = only(filepath.Join(dir, "boot", "vmlinuz-*")); err != nil {
+	if k.modules, err = only(filepath.Join(dir, "lib/modules/*"), filepath.Join(dir, "usr/lib/modules/*")); err != nil {
 		return k, err
 	}
-	release := strings.TrimPrefix(filepath.Base(k.image), "vmlinuz-")
-	for _, lib := range []string{"lib", "usr/lib"} { // merged since trixie
-		if k.modules, err = only(filepath.Join(dir, lib, "modules", release)); err == nil {
-			break
-		}
-	}
-	if err != nil {
+	if k.image, err = only(filepath.Join(dir, "boot", "vmlinuz-"+k.release()), filepath.Join(k.modules, "vmlinuz")); err != nil {
 		return k, err
 	}
-	for _, bin := range []string{"bin", "usr/bin"} {
-		if k.busybox, err = only(filepath.Join(dir, bin, "busybox")); err == nil {
-			break
-		}
-	}
+	k.busybox, err = only(filepath.Join(dir, "bin/busybox"), filepath.Join(dir, "usr/bin/busybox"))
 	return k, err
 }
 
-// only returns the one file that a pattern matches.
-func only(pattern string) (string, error) {
-	found, err := filepath.Glob(pattern)
-	if err == nil && len(found) != 1 {
-		err = fmt.Errorf("%s: %d files, want one: %w", pattern, len(found), fs.ErrNotExist)
+// only returns the one file that one of the patterns matches.
+func only(patterns ...string) (string, error) {
+	var found []string
+	for _, pattern := range patterns {
+		more, err := filepath.Glob(pattern)
+		if err != nil {
+			return "", err
+		}
+		found = append(found, more...)
 	}
-	if err != nil {
-		return "", err
+	if len(found) != 1 {
+		return "", fmt.Errorf("%s: %d files, want one: %w", strings.Join(patterns, ", "), len(found), fs.ErrNotExist)
 	}
 	return found[0], nil
 }
