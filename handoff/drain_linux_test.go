@@ -152,6 +152,30 @@ func TestDrainPredecessorKilled(t *testing.T) {
 	})
 }
 
+// TestDrainPredecessorHangs stops a predecessor before its successor is ready:
+// that one takes over, and the other yields when it goes on.
+func TestDrainPredecessorHangs(t *testing.T) {
+	t.Parallel()
+	s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute}).start()
+	addr := s.wait("addrs").Addrs[drainSocket]
+	pid, old := s.pid(), listeners(t, addr)
+	s.plan(plan{At: "listening", How: "wait"})
+	s.signal(syscall.SIGUSR2)
+	s.wait("waits")
+	stopProcess(t, pid)
+	s.let()
+	s.waitFor("owner", func(m message) bool { return m.Kind == "owner" && m.PID != pid })
+	conns := dialMany(t, addr, 20)
+	if got := answered(t, "while the predecessor is stopped", conns); got[2] != len(conns) {
+		t.Errorf("generations that answered: %v, want %d of 2", got, len(conns))
+	}
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	s.drained(addr, 1, old)
+	s.upgradeNext(addr)
+}
+
 // upgradeNext shows that who is left is as good a predecessor as any.
 func (s *service) upgradeNext(addr string) {
 	s.tb.Helper()
