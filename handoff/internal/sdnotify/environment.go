@@ -19,6 +19,8 @@ const (
 	EnvListenPIDFDID = "LISTEN_PIDFDID"
 	EnvListenFDs     = "LISTEN_FDS"
 	EnvListenNames   = "LISTEN_FDNAMES"
+
+	envStore = "FDSTORE"
 )
 
 // firstFD is the first descriptor that is passed on (SD_LISTEN_FDS_START).
@@ -47,6 +49,21 @@ func WatchdogInterval(getenv func(string) string, pid int, successor bool) (time
 		return 0, nil // it is meant for another process
 	}
 	return time.Duration(usec) * time.Microsecond, nil
+}
+
+// StoreSize returns how many descriptors systemd keeps for the service (FDSTORE,
+// systemd 254): FileDescriptorStoreMax= of the unit, 0 if it keeps none, or does
+// not say so.
+func StoreSize(getenv func(string) string) (int, error) {
+	text := getenv(envStore)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %s=%q is no number of descriptors", ErrEnvironment, envStore, text)
+	}
+	return int(n), nil
 }
 
 // An Inherited is a descriptor that systemd has passed on.

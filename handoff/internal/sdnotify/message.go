@@ -38,5 +38,24 @@ func Reloading(monotonic time.Duration) []string {
 	return []string{"RELOADING=1", "MONOTONIC_USEC=" + strconv.FormatInt(monotonic.Microseconds(), 10)}
 }
 
+// maxName is the longest name of a descriptor (FDNAME_MAX).
+const maxName = 255
+
+// ValidName reports whether systemd takes name for a descriptor's (FDNAME=): ASCII
+// without control characters and colons.
+func ValidName(name string) bool {
+	return len(name) <= maxName && !strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' || r == ':' })
+}
+
+// store has systemd keep the descriptors that come with the message, whatever
+// poll(2) says of them: a datagram socket has an error now and then.
+func store(name string) Message { return Message{"FDSTORE=1", "FDNAME=" + name, "FDPOLL=0"} }
+
+// probe has systemd keep a descriptor until it hangs up.
+func probe(name string) Message { return Message{"FDSTORE=1", "FDNAME=" + name} }
+
+// unstore has systemd close what it keeps under a name.
+func unstore(name string) Message { return Message{"FDSTOREREMOVE=1", "FDNAME=" + name} }
+
 // text is what is sent.
 func (m Message) text() string { return strings.Join(m, "\n") }
