@@ -46,6 +46,7 @@ func (m *Socket) fields(c *codec) {
 	c.uint32(12, &m.FileMode)
 	c.uint64(13, &m.PathDev)
 	c.uint64(14, &m.PathIno)
+	c.uint32(15, (*uint32)(&m.Keeper))
 }
 
 func (m *Sockets) fields(c *codec) {

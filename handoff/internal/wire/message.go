@@ -132,7 +132,18 @@ type Socket struct {
 	FileMode  uint32 // st_mode of a file; 0 for a socket
 	PathDev   uint64 // device and inode of the path that a unix socket is bound to
 	PathIno   uint64
+	Keeper    Keeper // who has it as well
 }
+
+// Keeper says who has a socket besides the processes that hand it on.
+type Keeper uint32
+
+// The keepers. A reader takes one that it does not know for KeeperNone.
+const (
+	KeeperNone  Keeper = iota
+	KeeperUnit         // a socket unit of systemd's, or who else has passed it on by LISTEN_FDS
+	KeeperStore        // systemd's descriptor store, under a name that follows from the entry
+)
 
 // Sockets carries a part of the manifest and, in the same frame, the
 // descriptors of its entries, one each and in order (none with ViaInherit).
