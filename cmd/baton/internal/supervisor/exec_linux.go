@@ -153,7 +153,7 @@ func explainStart(path string, err error) error {
 // we tell.
 func (s *Supervisor) environment(generation int) []string {
 	env := withoutEnv(os.Environ(), "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES",
-		"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+		"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE")
 	env = append(env, "NOTIFY_SOCKET="+s.notify.address(), "BATON_GENERATION="+strconv.Itoa(generation))
 	if n := len(s.sockets.fds); n > 0 {
 		env = append(env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_FDNAMES="+s.sockets.names())
