@@ -1,10 +1,14 @@
 package handoff
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/sdnotify"
@@ -21,15 +25,16 @@ type activation struct {
 
 // activated is one of them: ln or pc.
 type activated struct {
-	name string // FileDescriptorName=
-	addr net.Addr
-	ln   net.Listener
-	pc   net.PacketConn
+	name  string // FileDescriptorName=, or the one in the store
+	addr  net.Addr
+	ln    net.Listener
+	pc    net.PacketConn
+	entry *wire.Socket // what an earlier process has put into the store; nil for another's
 }
 
 // newActivation takes what systemd has passed on out of the environment, so that
 // no other process takes it for its own.
-func newActivation(cfg *config) (*activation, error) {
+func newActivation(cfg *config, st *store) (*activation, error) {
 	a := &activation{}
 	if cfg.NoSystemd {
 		return a, nil
@@ -47,6 +52,11 @@ func newActivation(cfg *config) (*activation, error) {
 		}
 	}
 	for _, in := range all {
+		if strings.HasPrefix(in.Name, storePrefix) || in.Name == probeName {
+			st.names[in.Name] = true
+			a.restore(in, cfg)
+			continue
+		}
 		s, err := activate(in)
 		if err == nil {
 			a.held = append(a.held, s)
@@ -57,7 +67,72 @@ func newActivation(cfg *config) (*activation, error) {
 			return nil, fmt.Errorf("handoff: socket %q of systemd, descriptor %d: %w", in.Name, in.FD, err)
 		}
 	}
+	if err := a.leaveGroups(cfg, st); err != nil {
+		a.close()
+		return nil, fmt.Errorf("handoff: systemd's store: %w", err)
+	}
+	slices.SortStableFunc(a.held, func(s, o activated) int { return cmp.Compare(s.shard(), o.shard()) })
 	return a, nil
+}
+
+// restore takes a socket out of the store's part. One that is not what it should
+// be is left: the store loses it when this process is ready.
+func (a *activation) restore(in sdnotify.Inherited, cfg *config) {
+	s, err := activate(in)
+	if err == nil {
+		s.entry, err = parseStoreName(in.Name)
+		if err == nil && !s.serves(keyOf(s.entry)) {
+			err = fmt.Errorf("it is %s %s", s.addr.Network(), s.addr)
+		}
+		if err != nil {
+			s.close()
+		}
+	}
+	if err != nil {
+		cfg.Logger.Warn("a socket of systemd's store can't be used", "name", in.Name, "error", err)
+		return
+	}
+	a.held = append(a.held, s)
+}
+
+// leaveGroups takes TCP and UDP sockets out of the store in mode Drain: this process
+// makes its own, on the same addresses.
+func (a *activation) leaveGroups(cfg *config, st *store) error {
+	if cfg.Mode != Drain {
+		return nil
+	}
+	var err error
+	a.held = slices.DeleteFunc(a.held, func(s activated) bool {
+		if s.entry == nil || !inet(s.entry) {
+			return false
+		}
+		cfg.Logger.Warn("a socket of systemd's store is closed in mode drain: what waits in it is lost", "socket", keyOf(s.entry).String())
+		s.close()
+		err = errors.Join(err, st.remove(s.name))
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	_, err = st.settle(context.Background())
+	return err
+}
+
+// shard orders those that were one key's, as systemd passes them on in any order.
+func (s *activated) shard() uint32 {
+	if s.entry == nil {
+		return 0
+	}
+	return s.entry.Shard
+}
+
+// close closes our copy.
+func (s *activated) close() {
+	if s.ln != nil {
+		_ = s.ln.Close()
+	} else {
+		_ = s.pc.Close()
+	}
 }
 
 // check says why a socket of systemd's can't be handed on in a mode.
@@ -75,11 +150,7 @@ func (s *activated) check(mode Mode) error {
 // sockets as well.
 func (a *activation) close() {
 	for _, s := range a.rest() {
-		if s.ln != nil {
-			_ = s.ln.Close() // a copy
-		} else {
-			_ = s.pc.Close() // likewise
-		}
+		s.close()
 	}
 }
 
@@ -92,22 +163,44 @@ func (a *activation) rest() []activated {
 	return rest
 }
 
-// dropRest closes what this program does not serve, and says so.
-func (u *Upgrader) dropRest() {
-	u.activation.mu.Lock()
-	for _, s := range u.activation.held {
-		u.log.Warn("nobody has asked for a socket of systemd's: connections will wait in it", "name", s.name, "network", s.addr.Network(), "address", s.addr.String())
-	}
-	u.activation.mu.Unlock()
-	u.activation.close()
+// inTheWay takes what nobody has asked for, is in the store, and has the port or the
+// path that k needs.
+func (a *activation) inTheWay(k key) []activated {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var found []activated
+	bound, known := resolve(k.network, k.address)
+	a.held = slices.DeleteFunc(a.held, func(s activated) bool {
+		if s.entry == nil || !known || s.addr.Network()[:3] != k.network[:3] || !collide(k.network, s.addr.String(), bound) {
+			return false
+		}
+		found = append(found, s)
+		return true
+	})
+	return found
 }
 
-// claim returns the socket that goes by k's name, or else has its address.
+// dropRest closes what this program does not serve, and says so.
+func (u *Upgrader) dropRest() {
+	for _, s := range u.activation.rest() {
+		if s.entry != nil {
+			u.log.Warn("nobody has asked for a socket of systemd's store: it is closed", "socket", keyOf(s.entry).String(), "address", s.addr.String())
+			u.giveUp(s)
+			continue
+		}
+		u.log.Warn("nobody has asked for a socket of systemd's: connections will wait in it", "name", s.name, "network", s.addr.Network(), "address", s.addr.String())
+		s.close()
+	}
+}
+
+// claim returns the socket that was k's before this process, or goes by k's name, or
+// else has its address.
 func (a *activation) claim(k key) (activated, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	bound, known := resolve(k.network, k.address)
 	for _, match := range []func(activated) bool{
+		func(s activated) bool { return s.entry != nil && keyOf(s.entry) == k },
 		func(s activated) bool { return k.name != "" && s.name == k.name },
 		func(s activated) bool { return known && s.addr.String() == bound },
 	} {
@@ -146,10 +239,14 @@ const (
 	sockDgram  = 2
 )
 
-// activatedEntry is what the manifest says of a socket that came from systemd: its path
-// has no identity, so that nobody of ours removes it.
-func (u *Upgrader) activatedEntry(k key, kind int32) *wire.Socket {
-	return &wire.Socket{Kind: k.kind, Name: k.name, Network: k.network, Address: k.address, SockType: kind, Shard: u.table.nextShard(k)}
+// activatedEntry is what the manifest says of a socket that came from systemd. The
+// path of one that comes from no store of ours has no identity, so that nobody of
+// ours removes it.
+func (u *Upgrader) activatedEntry(s activated, k key, kind int32) *wire.Socket {
+	if s.entry != nil {
+		return s.entry
+	}
+	return &wire.Socket{Kind: k.kind, Name: k.name, Network: k.network, Address: k.address, SockType: kind, Shard: u.table.nextShard(k), Keeper: wire.KeeperUnit}
 }
 
 // errNoSocket says that a descriptor can't be served on.

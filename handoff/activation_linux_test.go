@@ -31,6 +31,20 @@ func (u *unit) add(name string, c syscall.Conn, err error) {
 	u.names, u.conns = append(u.names, name), append(u.conns, c)
 }
 
+// dups returns copies of the sockets, which the caller closes.
+func (u *unit) dups() []int {
+	u.tb.Helper()
+	var fds []int
+	for _, c := range u.conns {
+		fd, err := fdx.Dup(c)
+		if err != nil {
+			u.tb.Fatal(err)
+		}
+		fds = append(fds, fd)
+	}
+	return fds
+}
+
 // start starts a process of a service with the sockets, as systemd does.
 func (u *unit) start(s *service) {
 	u.tb.Helper()
@@ -38,11 +52,7 @@ func (u *unit) start(s *service) {
 	cmd.Args = []string{"sh", "-c", `LISTEN_PID=$$ exec "$0"`, cmd.Path}
 	cmd.Path = "/bin/sh"
 	cmd.Env = append(cmd.Env, fmt.Sprint("LISTEN_FDS=", len(u.conns)), "LISTEN_FDNAMES="+strings.Join(u.names, ":"))
-	for i, c := range u.conns {
-		fd, err := fdx.Dup(c)
-		if err != nil {
-			u.tb.Fatal(err)
-		}
+	for i, fd := range u.dups() {
 		f := os.NewFile(uintptr(fd), u.names[i])
 		defer f.Close() // the process has its own
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)

@@ -100,6 +100,27 @@ type Config struct {
 	// Type=notify or notify-reload).
 	NoSystemd bool
 
+	// NoStore keeps this process from putting its sockets into systemd's descriptor
+	// store. Otherwise, where systemd says that it has one for the service (FDSTORE,
+	// systemd 254; set it in the unit beside FileDescriptorStoreMax= for an older
+	// one), the process that serves has systemd keep its listeners and datagram
+	// sockets: after its death, or `systemctl restart`, the next process gets them
+	// from Listen and its like, with all that waits in them. What it asks for must be
+	// what was asked for before: else, and in any case where a name now has
+	// another address, a new socket is bound. What nobody has asked for when it
+	// becomes the owner is closed. EventStored tells of it, Status as well.
+	//
+	// A socket leaves the store when it is closed, unless the process is about to
+	// end: Shutdown leaves the store as it is, and the path of a unix socket that is
+	// in it. systemd empties it when the service stops for good (systemd.service(5),
+	// FileDescriptorStorePreserve=).
+	//
+	// Not stored are files, sockets of a socket unit, which systemd has, and TCP and
+	// UDP sockets in mode Drain: as members of their groups they would go on to get
+	// connections that another instance could serve, and that wait while nobody is
+	// there; and none could leave its group while systemd has it as well.
+	NoStore bool
+
 	// UpgradeSignals start an upgrade. nil means SIGUSR2, empty but not nil none.
 	UpgradeSignals []os.Signal
 	// StopSignals end the service gracefully: Done is closed. A process that

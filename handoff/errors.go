@@ -48,6 +48,8 @@ var (
 	ErrInDoubt = errors.New("handoff: the successor is gone and may have used the connection, which is closed")
 	// ErrClosed says that the upgrader is at its end. It matches [net.ErrClosed].
 	ErrClosed error = &derived{"handoff: upgrader closed", net.ErrClosed}
+	// ErrNotStored says that systemd does not keep a socket for the next process.
+	ErrNotStored = errors.New("handoff: not in systemd's store")
 	// ErrUnsupported says that the operating system, the process or the mode
 	// can't do what was asked for. It matches [errors.ErrUnsupported].
 	ErrUnsupported error = &derived{"handoff: not supported", errors.ErrUnsupported}

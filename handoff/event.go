@@ -25,6 +25,7 @@ const (
 	EventReady           EventKind = "ready"            // the Accept gate is open
 	EventOwner           EventKind = "owner"            // committed: this process is the one that serves
 	EventQuit            EventKind = "quit"             // aborted or rolled back
+	EventStored          EventKind = "stored"           // systemd keeps the sockets (see Config.NoStore), or Err says why not
 	EventPredecessorDone EventKind = "predecessor-done" // one has ended its linger
 )
 
@@ -36,7 +37,7 @@ type Event struct {
 	Generation uint64    `json:"generation"` // of this process; 0 before it is known
 	// Report is the account of the upgrade so far, where there is one.
 	Report *Report `json:"report,omitempty"`
-	// Err is why, for EventUpgradeFailed and EventQuit.
+	// Err is why, for EventUpgradeFailed, EventQuit and EventStored.
 	Err error `json:"-"`
 	// Reason is Err's text.
 	Reason string `json:"reason,omitempty"`

@@ -241,8 +241,9 @@ func (e *engine) waitForParent(ctx context.Context) error {
 // stop ends tableflip's goroutine. Unless a successor of tableflip's has
 // committed, it removes the paths of all unix sockets that it knows, so it is
 // only for a process that owns them then. In any other (a successor that was
-// rolled back, a process that was taken over) tableflip's goroutine has to
-// stay until the process ends.
+// rolled back, a process that was taken over, one of whose unix sockets systemd
+// keeps for the next process) tableflip's goroutine has to stay until the process
+// ends.
 func (e *engine) stop() {
 	e.tf.Stop()
 	<-e.tf.Exit()

@@ -224,6 +224,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		return err
 	}
 	u.states.arrive(got.States)
+	u.store.note(got.Sockets, u.systemd.spawned)
 	u.table.arrive(got.Sockets)
 	s.Open = func() {
 		u.open()
@@ -384,6 +385,11 @@ func (u *Upgrader) succeed() {
 	defer u.ops.endLearning() // nobody else tells
 	if t.Following != nil {
 		u.follow(t.Following, u.lending)
+		select {
+		case <-u.store.main:
+		default:
+			u.introduce() // it died before it did
+		}
 		return
 	}
 	u.introduce()

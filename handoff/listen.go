@@ -163,7 +163,7 @@ func (u *Upgrader) claimListener(k key) (net.Listener, *wire.Socket, error) {
 	it, from := u.claim(k)
 	if from == nil {
 		if s, ok := u.activation.claim(k); ok {
-			return s.ln, u.activatedEntry(k, sockStream), nil
+			return s.ln, u.activatedEntry(s, k, sockStream), nil
 		}
 		return nil, nil, nil
 	}
@@ -182,7 +182,7 @@ func (u *Upgrader) claimPacketConn(k key) (net.PacketConn, *wire.Socket, error) 
 	it, from := u.claim(k)
 	if from == nil {
 		if s, ok := u.activation.claim(k); ok {
-			return s.pc, u.activatedEntry(k, sockDgram), nil
+			return s.pc, u.activatedEntry(s, k, sockDgram), nil
 		}
 		return nil, nil, nil
 	}
@@ -233,6 +233,9 @@ func (u *Upgrader) checkInherited(from *wire.Socket, c any) error {
 func (u *Upgrader) bind(ctx context.Context, k key) (net.Listener, error) {
 	lc := u.cfg.listenConfig
 	ln, err := lc.Listen(ctx, k.network, k.address)
+	if err != nil && u.makeRoom(ctx, k, err) {
+		ln, err = lc.Listen(ctx, k.network, k.address)
+	}
 	if err != nil && removeStale(k, err) {
 		ln, err = lc.Listen(ctx, k.network, k.address)
 	}
@@ -242,6 +245,9 @@ func (u *Upgrader) bind(ctx context.Context, k key) (net.Listener, error) {
 func (u *Upgrader) bindPacket(ctx context.Context, k key) (net.PacketConn, error) {
 	lc := u.cfg.listenConfig
 	pc, err := lc.ListenPacket(ctx, k.network, k.address)
+	if err != nil && u.makeRoom(ctx, k, err) {
+		pc, err = lc.ListenPacket(ctx, k.network, k.address)
+	}
 	if err != nil && removeStale(k, err) {
 		pc, err = lc.ListenPacket(ctx, k.network, k.address)
 	}
@@ -274,15 +280,19 @@ func removeStale(k key, err error) bool {
 // add puts a socket into the table and has a child of tableflip's inherit it. One
 // that was made late, when the others have joined their groups, joins at once.
 func (u *Upgrader) add(s *socket, from *wire.Socket) error {
-	var forget func() error
-	if u.engine != nil && u.cfg.Mode == Inherit {
-		forget = func() error { return u.engine.forget(s) }
-	}
-	joined, err := u.table.add(s, from, forget)
+	inherit := u.engine != nil && u.cfg.Mode == Inherit
+	joined, err := u.table.add(s, from, func() error {
+		u.updateStore(nil) // which would keep it open
+		if inherit {
+			return u.engine.forget(s)
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if forget != nil {
+	u.store.changed()
+	if inherit {
 		if err := u.engine.add(s); err != nil {
 			return errors.Join(err, u.table.drop(s))
 		}

@@ -96,6 +96,7 @@ func (u *Upgrader) tellHistory(l *session.Lingering, last Report) {
 // learnHistory hears how the last upgrades of our predecessors went.
 func (u *Upgrader) learnHistory(m wire.Account) {
 	defer u.ops.endLearning()
+	u.store.isMain() // it has told systemd before
 	u.mu.Lock()
 	u.ops.totals.learn(m)
 	u.mu.Unlock()

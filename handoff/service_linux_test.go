@@ -91,6 +91,7 @@ var sentinels = map[string]error{
 	"ErrPeerRefused": handoff.ErrPeerRefused, "ErrVersion": handoff.ErrVersion, "ErrProtocol": handoff.ErrProtocol,
 	"ErrTransfer": handoff.ErrTransfer, "ErrCommitted": handoff.ErrCommitted, "ErrNotTaken": handoff.ErrNotTaken, "ErrInDoubt": handoff.ErrInDoubt,
 	"ErrClosed": handoff.ErrClosed, "ErrUnsupported": handoff.ErrUnsupported,
+	"ErrNotStored": handoff.ErrNotStored,
 }
 
 func sentinelsOf(err error) []string {

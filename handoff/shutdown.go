@@ -173,6 +173,8 @@ func (u *Upgrader) letGo() error {
 	ours := u.owner && u.report == nil // not a successor's
 	u.mu.Unlock()
 	u.control.gate.shut()
+	u.store.rest() // nobody changes what it has any more
+	keepsPath := u.table.keepsPath()
 	errs := []error{u.table.close()}
 	u.activation.close()
 	if u.control.drop() {
@@ -188,7 +190,7 @@ func (u *Upgrader) letGo() error {
 	u.mu.Lock()
 	spent := u.engine != nil && u.engine.spent
 	u.mu.Unlock()
-	if u.engine != nil && (ours || spent) {
+	if u.engine != nil && (ours || spent) && !(ours && keepsPath) {
 		u.engine.stop() // see there why not in any other case
 	}
 	u.states.close()

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
@@ -30,6 +31,11 @@ type socket struct {
 	// late makes the kernel give the socket something: listen(2), or bind(2) of a
 	// datagram socket. nil if it has been so from the start. It is called
 	// once. unused closes what it needs where it is not called.
+	// kept says that systemd's store has the socket, by the name stored, which the
+	// store's turn guards.
+	kept   atomic.Bool
+	stored string
+
 	late   func() error
 	unused func()
 

@@ -99,6 +99,9 @@ type SocketStatus struct {
 	Backlog  int    `json:"backlog"`
 	HalfOpen int    `json:"half_open"`
 	Accepted uint64 `json:"accepted"` // by this process
+	// Stored says that systemd's descriptor store has the socket as well: it outlives
+	// the process.
+	Stored bool `json:"stored,omitempty"`
 }
 
 // Status describes the process as it is now. It asks the kernel about each
@@ -178,7 +181,7 @@ func (t *table) status() []SocketStatus {
 	for _, s := range t.snapshot() {
 		st := SocketStatus{
 			Name: s.entry.Name, Kind: kindName(s.entry.Kind), Network: s.entry.Network, Address: s.entry.Bound,
-			Queue: -1, Backlog: -1, HalfOpen: -1,
+			Queue: -1, Backlog: -1, HalfOpen: -1, Stored: s.kept.Load(),
 		}
 		if s.ln != nil {
 			st.Accepted = s.ln.Accepted()

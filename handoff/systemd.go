@@ -23,14 +23,15 @@ const (
 type systemd struct {
 	notifier *sdnotify.Notifier // nil: nobody wants to hear
 	watchdog time.Duration      // 0: likewise
-	spawned  bool               // by a predecessor, and so in its unit
-	ours     bool               // the upgrade under way is to a process of our unit; Upgrader.mu guards it
+	getenv   func(string) string
+	spawned  bool // by a predecessor, and so in its unit
+	ours     bool // the upgrade under way is to a process of our unit; Upgrader.mu guards it
 }
 
 // newSystemd looks into the environment. spawned says that a predecessor has
 // started this process.
 func newSystemd(cfg *config, spawned bool) *systemd {
-	s := &systemd{spawned: spawned}
+	s := &systemd{spawned: spawned, getenv: os.Getenv}
 	if cfg.NoSystemd {
 		return s
 	}
@@ -56,10 +57,14 @@ func (u *Upgrader) tellSystemd(e Event) {
 	case EventOwner:
 		switch {
 		case !u.systemd.spawned:
+			if u.successor == nil {
+				u.updateStore(nil) // who is told Ready may count on it
+			}
 			u.sendSystemd(sdnotify.Ready, u.serving())
 		case u.successor == nil: // the predecessor speaks tableflip alone
 			u.introduce()
 		}
+		u.store.changed()
 	case EventUpgradeStarted:
 		u.mu.Lock()
 		// A successor that somebody else has started is of another unit.
@@ -76,6 +81,7 @@ func (u *Upgrader) tellSystemd(e Event) {
 		u.sendSystemd(m...)
 	case EventUpgradeFailed:
 		u.sendSystemd(sdnotify.Ready, u.serving()+"; upgrade failed: "+e.Report.Reason)
+		u.store.changed() // it may have meanwhile
 	case EventCommitted:
 		u.replaced(e.Report)
 	}
@@ -88,6 +94,11 @@ func (u *Upgrader) replaced(r *Report) {
 	u.mu.Unlock()
 	if !ours {
 		u.sendSystemd(sdnotify.Stopping, sdnotify.Status(fmt.Sprintf("replaced by pid %d", r.Successor.PID)))
+		// What is in the store of its unit is the successor's affair.
+		if err := u.store.clear(); err != nil {
+			u.log.Warn("systemd's store", "error", err)
+		}
+		u.awaitSystemd()
 		return
 	}
 	pid := r.Successor.PID
@@ -96,9 +107,13 @@ func (u *Upgrader) replaced(r *Report) {
 		m = append(m, sdnotify.MainPIDFDID(id))
 	}
 	u.sendSystemd(append(m, sdnotify.Ready, sdnotify.Watchdog, servingStatus(r.Generation, r.Successor.Version))...)
+	u.awaitSystemd()
+}
+
+// awaitSystemd keeps this process until systemd has read what it was told: it would
+// take our end for the service's.
+func (u *Upgrader) awaitSystemd() {
 	u.wg.Go(func() { // ends with systemd's answer, or in time
-		// If we ended before systemd has read that, it would take our end for
-		// the service's.
 		ctx, cancel := context.WithTimeout(context.Background(), barrierTimeout)
 		defer cancel()
 		if err := u.systemd.notifier.Barrier(ctx); err != nil {
@@ -114,6 +129,7 @@ func (u *Upgrader) introduce() {
 		return
 	}
 	u.sendSystemd(sdnotify.MainPID(os.Getpid()), sdnotify.Ready, sdnotify.Watchdog, u.serving())
+	u.store.isMain()
 }
 
 // tellStop tells systemd that this process ends without a successor, and that

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
@@ -28,6 +29,9 @@ type table struct {
 	gates   gateState       // of new sockets
 	owner   bool            // paths of unix sockets are ours to remove
 	closed  bool
+	keeps   bool // see keepsPath
+
+	ending atomic.Bool // the process ends, without a successor
 }
 
 func newTable() *table {
@@ -48,6 +52,18 @@ func (t *table) add(s *socket, from *wire.Socket, forget func() error) (joined b
 	k := keyOf(&s.entry)
 	if from != nil {
 		s.entry.Shard = from.Shard
+		if keyOf(from) != k {
+			s.entry.Shard = t.shards[k] // another of k's may have that number
+		}
+		switch from.Keeper {
+		case wire.KeeperUnit:
+			s.entry.Keeper = from.Keeper
+		case wire.KeeperStore:
+			if name, err := storeName(from); err == nil {
+				s.stored = name
+				s.kept.Store(true)
+			}
+		}
 		if from.SockType != 0 { // there is a manifest, or the path is systemd's
 			s.entry.PathDev, s.entry.PathIno = from.PathDev, from.PathIno
 		}
@@ -90,6 +106,9 @@ func (t *table) drop(s *socket) error {
 		}
 	}
 	ours := t.owner || s.here
+	if t.ending.Load() && s.kept.Load() {
+		ours, t.keeps = false, t.keeps || s.entry.PathIno != 0 // the next process gets it
+	}
 	t.mu.Unlock()
 	if s.gate != nil {
 		s.gate.shut()
@@ -117,6 +136,9 @@ func (t *table) manifest(inherit bool) ([]session.Item, func()) {
 		}
 		held = append(held, s)
 		it := session.Item{Socket: s.entry, FD: s.fd}
+		if s.kept.Load() {
+			it.Socket.Keeper = wire.KeeperStore
+		}
 		if inherit {
 			it.FD = -1
 		}
@@ -269,7 +291,23 @@ func (t *table) release() error {
 	return errors.Join(errs...)
 }
 
-// close closes everything, and removes the paths that are ours.
+// uses reports whether the path of e is that of a socket in use.
+func (t *table) uses(e *wire.Socket) bool {
+	return slices.ContainsFunc(t.snapshot(), func(s *socket) bool {
+		return e.PathIno != 0 && s.entry.PathIno == e.PathIno && s.entry.PathDev == e.PathDev
+	})
+}
+
+// keepsPath reports whether the next process gets a unix socket that has a path.
+func (t *table) keepsPath() bool {
+	t.mu.Lock()
+	keeps := t.keeps
+	t.mu.Unlock()
+	return keeps || slices.ContainsFunc(t.snapshot(), func(s *socket) bool { return s.kept.Load() && s.entry.PathIno != 0 })
+}
+
+// close closes everything, and removes the paths that are ours, but those of sockets
+// that systemd keeps for the next process.
 func (t *table) close() error {
 	t.mu.Lock()
 	t.closed = true
@@ -296,7 +334,7 @@ func (t *table) close() error {
 			s.gate.shut()
 		}
 		errs = append(errs, s.release())
-		if owner || s.here {
+		if (owner || s.here) && !s.kept.Load() {
 			errs = append(errs, unlink(&s.entry))
 		}
 	}

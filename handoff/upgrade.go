@@ -146,6 +146,7 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 		up.giveUp(&session.Error{Code: wire.CodeCanceled, Text: "the caller gave up", Err: context.Cause(ctx)})
 	})
 	defer stop()
+	u.settleStore(up)
 	err := u.visits.settled(2 * hangTimeout)
 	switch {
 	case err != nil:

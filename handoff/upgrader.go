@@ -47,6 +47,7 @@ type Upgrader struct {
 	ops       *operations // for those who ask at the control socket
 	systemd   *systemd
 
+	store      *store
 	activation *activation // sockets of systemd's
 
 	wg      sync.WaitGroup // every goroutine but the ones of Shutdown itself
@@ -112,7 +113,8 @@ func New(c *Config) (*Upgrader, error) {
 		shutDone: make(chan struct{}),
 	}
 	u.systemd = newSystemd(cfg, spawned())
-	if u.activation, err = newActivation(cfg); err != nil {
+	u.store = newStore(cfg, u.systemd)
+	if u.activation, err = newActivation(cfg, u.store); err != nil {
 		return nil, err
 	}
 	if err := u.join(); err != nil {
@@ -148,6 +150,9 @@ func (u *Upgrader) start() {
 	u.wg.Go(u.serveControl)
 	if u.systemd.watchdog > 0 {
 		u.wg.Go(u.feedWatchdog) // ends with closing
+	}
+	if u.store.notifier != nil {
+		u.wg.Go(u.keepStore) // ends with closing
 	}
 	if u.successor != nil {
 		u.wg.Go(u.succeed) // ends with the conversation
@@ -301,6 +306,7 @@ func (u *Upgrader) end(to phase, err error) bool {
 		return false
 	}
 	u.phase, u.err = to, err
+	u.table.ending.Store(to == phaseStopping) // before anybody closes sockets because of it
 	if u.cfg.LingerTimeout > 0 {
 		u.lingerEnd = time.Now().Add(u.cfg.LingerTimeout)
 	}
