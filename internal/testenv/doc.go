@@ -16,6 +16,6 @@
 //	python3        Python 3, in PATH
 //	reuseport_bpf  SO_ATTACH_REUSEPORT_CBPF, see socket(7)
 //	root           effective user id 0
-//	systemd        systemd as init, see sd_booted(3)
+//	systemd        a systemd that can be booted: its program, root, namespaces, cgroup2
 //	unshare_pid    clone(2) into a new PID namespace
 package testenv

@@ -2,9 +2,11 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -93,9 +95,32 @@ func reuseportBPF() error {
 	return err
 }
 
+// systemd looks for what it takes to boot one, and makes namespaces as that would.
 func systemd() error {
-	_, err := os.Lstat("/run/systemd/system")
-	return err
+	if err := root(); err != nil {
+		return err
+	}
+	_, err := os.Stat("/lib/systemd/systemd")
+	if errors.Is(err, os.ErrNotExist) {
+		return errors.New("it is not installed: apt-get install systemd")
+	}
+	for _, name := range []string{"systemctl", "nsenter", "setpriv"} {
+		if _, err := exec.LookPath(name); err != nil {
+			return err
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(mounts), " cgroup2 ") {
+		return errors.New("no cgroup2 hierarchy is mounted")
+	}
+	cmd := exec.Command("true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP,
+	}
+	return cmd.Run()
 }
 
 func unsharePID() error {
