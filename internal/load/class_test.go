@@ -30,6 +30,7 @@ func TestClassify(t *testing.T) {
 		{op(syscall.EPIPE), load.Reset},
 		{fmt.Errorf("read: %w", io.EOF), load.EOF},
 		{io.ErrUnexpectedEOF, load.EOF},
+		{errors.New("http: server closed idle connection"), load.EOF},
 		{op(os.ErrDeadlineExceeded), load.Timeout},
 		{op(syscall.ETIMEDOUT), load.Timeout},
 		{context.DeadlineExceeded, load.Timeout},

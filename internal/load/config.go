@@ -74,6 +74,9 @@ type Config struct {
 	Every time.Duration
 	// Progress is told how it goes, from one goroutine. nil means no progress.
 	Progress func(Stats)
+	// Failed is told of each exchange that fails, from the goroutine of its
+	// client. nil means nobody wants to know.
+	Failed func(Failure)
 }
 
 // withDefaults returns a checked copy.

@@ -16,7 +16,7 @@ func (r *Recorder) Closed(generation uint64, err error) { r.closed(generation, e
 func (r *Recorder) Stop()                               { r.stop() }
 func (r *Recorder) Snapshot() Stats                     { return r.snapshot() }
 
-func (r *Recorder) Fail(target string, err error) { r.done(target, "", 0, "test", err) }
+func (r *Recorder) Fail(target string, err error) { r.done(target, "", 0, "test", "", err) }
 
 // ParseLine parses a line of the service and returns it as it would write it.
 func ParseLine(line string) (string, error) {

@@ -43,7 +43,7 @@ func (e *exchange) post(p *poster) (*poster, error) {
 }
 
 func (e *exchange) askPost(p *poster) error {
-	e.step = "request"
+	e.step, e.local = "request", p.c.LocalAddr().String()
 	if err := p.c.SetDeadline(time.Now().Add(e.Timeout)); err != nil {
 		return err
 	}

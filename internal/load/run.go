@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,7 +111,9 @@ func (r *runner) work(ctx context.Context, t Target) {
 		case Post:
 			post, err = e.post(post)
 		}
-		r.done(t.Name, e.version, e.questions, e.step, err)
+		if f := r.done(t.Name, e.version, e.questions, e.step, e.local, err); f != nil && r.Failed != nil {
+			r.Failed(*f)
+		}
 		pause := r.Pause
 		switch {
 		case err != nil:
@@ -140,6 +143,7 @@ type exchange struct {
 	version   string // that served it, once known
 	questions uint64 // answered
 	step      string // what it is about
+	local     string // the client's address, once there is one
 }
 
 // dial connects and reads the greeting.
@@ -148,6 +152,7 @@ func (e *exchange) dial() (*lines, hello, error) {
 	if err != nil {
 		return nil, hello{}, err
 	}
+	e.local = c.LocalAddr().String()
 	l := newLines(c)
 	h, err := e.greet(l)
 	if err != nil {
@@ -289,7 +294,7 @@ func (e *exchange) datagram(c net.Conn) (net.Conn, error) {
 }
 
 func (e *exchange) askDatagram(c net.Conn) error {
-	e.step = "send"
+	e.step, e.local = "send", c.LocalAddr().String()
 	if err := c.SetDeadline(time.Now().Add(e.Timeout)); err != nil {
 		return err
 	}
@@ -325,6 +330,9 @@ func (e *exchange) http(transport *http.Transport) error {
 	token := e.token()
 	// A POST on a connection of its own: the transport has no reason to retry
 	// it (net/http, Transport).
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { e.local = info.Conn.LocalAddr().String() },
+	})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+e.target.Address+"/", strings.NewReader(token))
 	if err != nil {
 		return err

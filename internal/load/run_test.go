@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -339,7 +340,22 @@ func TestFailures(t *testing.T) {
 			if c.want == load.Timeout {
 				cfg.Timeout = 50 * time.Millisecond
 			}
+			var mu sync.Mutex
+			var told []load.Failure
+			cfg.Failed = func(f load.Failure) {
+				mu.Lock()
+				defer mu.Unlock()
+				told = append(told, f)
+			}
 			s := runUntil(t, cfg, func(s load.Stats) bool { return s.Failed > 0 })
+			if uint64(len(told)) != s.Failed {
+				t.Errorf("told of %d failures, want %d", len(told), s.Failed)
+			}
+			for _, f := range told {
+				if _, err := netip.ParseAddrPort(f.Local); (err == nil) != (c.serve != nil) {
+					t.Errorf("the client's address is %q, want one: %t", f.Local, c.serve != nil)
+				}
+			}
 			if s.Failed != s.Connections || len(s.Samples) == 0 {
 				t.Errorf("%d failed of %d, samples %v, want all", s.Failed, s.Connections, s.Samples)
 			}

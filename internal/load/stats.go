@@ -60,7 +60,9 @@ type Failure struct {
 	Target  string  `json:"target"`
 	Class   Class   `json:"class"`
 	Step    string  `json:"step"` // what the client was about to do
-	Error   string  `json:"error"`
+	// Local is the client's address on the connection, if there was one.
+	Local string `json:"local,omitempty"`
+	Error string `json:"error"`
 }
 
 // maxSamples bounds Stats.Samples.
@@ -138,8 +140,9 @@ func (r *recorder) moved() {
 	r.stats.Moved++
 }
 
-// done notes the end of an exchange.
-func (r *recorder) done(target, version string, questions uint64, step string, err error) {
+// done notes the end of an exchange. local is the client's address. It returns
+// what has failed, or nil.
+func (r *recorder) done(target, version string, questions uint64, step, local string, err error) *Failure {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.targets[target]
@@ -151,17 +154,18 @@ func (r *recorder) done(target, version string, questions uint64, step string, e
 		t.Versions[version]++
 	}
 	if err == nil {
-		return
+		return nil
 	}
-	class := Classify(err)
+	f := &Failure{
+		Seconds: time.Since(r.start).Seconds(), Target: target, Class: Classify(err), Step: step, Local: local, Error: err.Error(),
+	}
 	t.Failed++
 	r.stats.Failed++
-	r.stats.Failures[class]++
+	r.stats.Failures[f.Class]++
 	if len(r.stats.Samples) < maxSamples {
-		r.stats.Samples = append(r.stats.Samples, Failure{
-			Seconds: time.Since(r.start).Seconds(), Target: target, Class: class, Step: step, Error: err.Error(),
-		})
+		r.stats.Samples = append(r.stats.Samples, *f)
 	}
+	return f
 }
 
 // stalled notes a time in which this process did not get to run.
