@@ -132,7 +132,20 @@ func (r *request) body(into any) error {
 }
 
 // send sends an answer. An error says that nobody hears us any more.
-func (r *request) send(a operator.Answer, final bool) error {
+func (r *request) send(a operator.Answer, final bool) error { return r.sendWith(a, final, nil) }
+
+// sendProcess sends a descriptor of this process, if the kernel has such a thing.
+func (r *request) sendProcess() error {
+	fd, err := processFD()
+	if err != nil {
+		r.u.log.Debug("the operator will not see this process end", "error", err)
+		return nil
+	}
+	return errors.Join(r.sendWith(operator.Answer{}, false, []int{fd}), fdx.Close(fd))
+}
+
+// sendWith is send with descriptors, which it borrows.
+func (r *request) sendWith(a operator.Answer, final bool, fds []int) error {
 	b, err := json.Marshal(a)
 	if err != nil {
 		return err
@@ -145,7 +158,7 @@ func (r *request) send(a operator.Answer, final bool) error {
 	if err := wire.Check(m); err != nil {
 		return err
 	}
-	return r.link.Send(m, nil)
+	return r.link.Send(m, fds)
 }
 
 // fail says why the request came to nothing.
@@ -391,6 +404,11 @@ func (r *request) drain() error {
 	r.u.stop(asked.Reason)
 	if asked.Wait == operator.WaitNone {
 		return r.send(operator.Answer{}, true)
+	}
+	if asked.Process {
+		if err := r.sendProcess(); err != nil {
+			return err
+		}
 	}
 	return r.linger(w)
 }

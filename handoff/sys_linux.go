@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
@@ -31,6 +33,13 @@ func unixConn(fd int) (*net.UnixConn, error) {
 		return nil, fmt.Errorf("a %T is no unix socket", c)
 	}
 	return uc, nil
+}
+
+// processFD returns a descriptor of this process (pidfd_open(2), Linux 5.3) that
+// the caller closes.
+func processFD() (int, error) {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0) // close-on-exec without being asked
+	return fd, os.NewSyscallError("pidfd_open", err)
 }
 
 // findChild returns the process ID of a child of ours that was started with

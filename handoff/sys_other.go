@@ -21,6 +21,8 @@ func unixConn(int) (*net.UnixConn, error) { return nil, unsupported() }
 
 func findChild(string) int { return 0 }
 
+func processFD() (int, error) { return -1, unsupported() }
+
 func ownerOf(os.FileInfo) (int, bool) { return 0, false }
 
 func openControl(string) (*net.UnixConn, net.Listener, error) { return nil, nil, unsupported() }

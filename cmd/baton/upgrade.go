@@ -264,12 +264,13 @@ of a socket that nobody else has are lost with it.
 An interrupt (^C) ends the waiting, not the drain.`,
 		Example: "  baton drain api\n  baton drain api --wait=none",
 	}
-	cmd.Flags().StringVar(&wait, "wait", string(control.WaitLinger), "return when: linger (its open connections are done), none (it has stopped accepting)")
+	cmd.Flags().StringVar(&wait, "wait", string(control.WaitExit), "return when: exit (its process has ended), linger (its open connections are done), none (it has stopped accepting)")
 	cmd.Flags().StringVar(&cfg.Reason, "reason", "", "`text` for the server's log")
-	must(cmd.RegisterFlagCompletionFunc("wait", cobra.FixedCompletions(waits()[1:], cobra.ShellCompDirectiveNoFileComp)))
+	ends := append([]cobra.Completion{string(control.WaitExit)}, waits()[1:]...)
+	must(cmd.RegisterFlagCompletionFunc("wait", cobra.FixedCompletions(ends, cobra.ShellCompDirectiveNoFileComp)))
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		cfg.Wait = control.Wait(wait)
-		return checkWait(wait, waits()[1:])
+		return checkWait(wait, ends)
 	}
 	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
 		var l *control.Linger

@@ -28,10 +28,17 @@ const (
 // aLongTimeAgo is a deadline that has passed.
 func aLongTimeAgo() time.Time { return time.Unix(1, 0) }
 
-// call asks once and hands each answer to each, until the final one. leave, if
-// not nil, is called when ctx ends: it may have the server end the request, whose
-// answer is then waited for; otherwise the call ends.
+// call is callWith without descriptors.
 func (c *Client) call(ctx context.Context, op string, body any, leave func(*session.WireLink) error, each func(operator.Answer) error) error {
+	none := func(fds []int) { _ = fdx.Close(fds...) } // none belong here
+	return c.callWith(ctx, op, body, leave, none, each)
+}
+
+// callWith asks once and hands each answer to each, until the final one. leave, if
+// not nil, is called when ctx ends: it may have the server end the request, whose
+// answer is then waited for; otherwise the call ends. took gets the descriptors
+// that come with an answer, and owns them.
+func (c *Client) callWith(ctx context.Context, op string, body any, leave func(*session.WireLink) error, took func([]int), each func(operator.Answer) error) error {
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return err
@@ -58,7 +65,8 @@ func (c *Client) call(ctx context.Context, op string, body any, leave func(*sess
 	}
 	sent := link.Send(m, nil) // who was refused at the door finds the reason there
 	for {
-		a, final, err := answer(link)
+		a, fds, final, err := answer(link)
+		took(fds)
 		switch {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
@@ -92,20 +100,20 @@ func request(op string, body any) (*wire.Request, error) {
 // errBroken marks the end of a connection before the final answer.
 var errBroken = errors.New("connection")
 
-// answer reads one answer.
-func answer(link *session.WireLink) (a operator.Answer, final bool, err error) {
+// answer reads one answer, with its descriptors, which the caller closes.
+func answer(link *session.WireLink) (a operator.Answer, fds []int, final bool, err error) {
 	m, fds, err := link.Recv()
-	_ = fdx.Close(fds...) // none belong here
 	switch {
 	case err == nil:
 	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge):
-		return a, false, fmt.Errorf("%w: %w", handoff.ErrProtocol, err)
+		return a, fds, false, fmt.Errorf("%w: %w", handoff.ErrProtocol, err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return a, false, err
+		return a, fds, false, err
 	default:
-		return a, false, fmt.Errorf("%w: %w", errBroken, err)
+		return a, fds, false, fmt.Errorf("%w: %w", errBroken, err)
 	}
-	return decode(m)
+	a, final, err = decode(m)
+	return a, fds, final, err
 }
 
 // decode makes an answer of a message.

@@ -3,6 +3,7 @@
 package control
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 
@@ -13,3 +14,5 @@ import (
 func supported() error {
 	return fmt.Errorf("%w on %s: Linux is", handoff.ErrUnsupported, runtime.GOOS)
 }
+
+func awaitEnd(context.Context, int) error { return supported() }

@@ -86,6 +86,12 @@ func serviceMain([]string) {
 	<-up.Done()
 	check(up.Shutdown(context.Background()))
 	conns.Wait()
+	// What a program may have to do after Shutdown: a pipe with a name, which opens
+	// and ends when the other side does.
+	if f, err := os.Open(filepath.Join(set.Dir, "late")); err == nil {
+		_, err := io.Copy(io.Discard, f)
+		check(err)
+	}
 }
 
 func check(err error) {

@@ -9,6 +9,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operator"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
 // Wait says when a call returns.
@@ -19,6 +20,7 @@ const (
 	WaitCommit Wait = "commit" // when the upgrade is committed, or has failed
 	WaitLinger Wait = "linger" // when the predecessor's open connections are done as well
 	WaitNone   Wait = "none"   // when it has begun
+	WaitExit   Wait = "exit"   // of Drain: when the process has ended
 )
 
 // Status returns what the server says of itself.
@@ -190,7 +192,10 @@ type DrainConfig struct {
 	// Reason goes into the server's log. It may be empty.
 	Reason string
 	// Wait says when Drain returns: with WaitNone when the server has stopped
-	// accepting, else when its open connections are done. Empty means WaitLinger.
+	// accepting, with WaitExit when its process has ended, else when its open
+	// connections are done. Empty means WaitLinger. WaitExit is WaitLinger where
+	// the server can't show its process: its version is older, or its kernel
+	// than Linux 5.3.
 	Wait Wait
 
 	// OnEvent and OnLinger are those of UpgradeConfig.
@@ -201,18 +206,33 @@ type DrainConfig struct {
 // Drain has the server end without a successor: it stops accepting, serves its
 // open connections up to its linger limit, and ends. It returns how the open
 // connections fared; nil with WaitNone. The process ends a moment later, by
-// what its program does after Shutdown. When ctx ends, the server still drains.
-// A nil config means all defaults.
+// what its program does after Shutdown, for which WaitExit waits. When ctx ends,
+// the server still drains. A nil config means all defaults.
 func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 	if cfg == nil {
 		cfg = &DrainConfig{}
 	}
-	if err := cfg.Wait.check(); err != nil {
+	asked := operator.Drain{Reason: cfg.Reason, Wait: operator.Wait(cfg.Wait)}
+	if cfg.Wait == WaitExit {
+		asked.Wait, asked.Process = operator.WaitLinger, true
+	} else if err := cfg.Wait.check(); err != nil {
 		return nil, err
 	}
-	asked := operator.Drain{Reason: cfg.Reason, Wait: operator.Wait(cfg.Wait)}
+	process := -1
+	defer func() {
+		if process >= 0 {
+			_ = fdx.Close(process) // only looked at
+		}
+	}()
+	took := func(fds []int) {
+		if asked.Process && process < 0 && len(fds) == 1 {
+			process = fds[0]
+			return
+		}
+		_ = fdx.Close(fds...) // none belong here
+	}
 	var last *Linger
-	err := c.call(ctx, operator.OpDrain, asked, nil, func(a operator.Answer) error {
+	err := c.callWith(ctx, operator.OpDrain, asked, nil, took, func(a operator.Answer) error {
 		_, err := pass(a, nil, cfg.OnEvent, func(l Linger) {
 			last = &l
 			if cfg.OnLinger != nil {
@@ -221,6 +241,11 @@ func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 		})
 		return err
 	})
+	if err == nil && process >= 0 {
+		fd := process
+		process = -1
+		err = awaitEnd(ctx, fd)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -285,6 +286,46 @@ func TestDrain(t *testing.T) {
 		}
 		if _, err := s.Status(within(t)); !errors.Is(err, control.ErrNoServer) {
 			t.Errorf("Status() = %v, want ErrNoServer", err)
+		}
+	})
+}
+
+// TestDrainExit has Drain wait for the end of a process that has something to do
+// after its Shutdown.
+func TestDrainExit(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := start(t, settings{Mode: mode})
+		if _, err := s.Upgrade(within(t), &control.UpgradeConfig{Wait: control.WaitLinger}); err != nil {
+			t.Fatal(err)
+		}
+		late := filepath.Join(s.set.Dir, "late")
+		if err := syscall.Mkfifo(late, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.Drain(within(t), &control.DrainConfig{Wait: control.WaitExit})
+			done <- err
+		}()
+		// This waits until the process has come so far: its Shutdown is over.
+		f, err := os.OpenFile(late, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			t.Errorf("Drain() = %v, and the process is still there", err)
+			done <- err
+		case <-time.After(200 * time.Millisecond):
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("Drain() = %v", err)
+		}
+		if left := s.pids(); len(left) > 0 {
+			t.Errorf("Drain() has returned, and the process is still there: %v", left)
 		}
 	})
 }

@@ -41,6 +41,9 @@ type Rollback struct {
 type Drain struct {
 	Reason string `json:"reason,omitempty"`
 	Wait   Wait   `json:"wait,omitempty"`
+	// Process asks for a descriptor of the process (pidfd_open(2)), by which the
+	// tool sees it end. It comes with an answer that says nothing else, or not.
+	Process bool `json:"process,omitempty"`
 }
 
 // Events is the body of OpEvents.
