@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/internal/load"
+)
+
+// held is plain with sockets that systemd holds, from app.socket.
+func (r *testRig) held(s settings) []load.Target {
+	r.tb.Helper()
+	set, targets := plain(s)
+	set.listen = append(set.listen, restOfSocket()...)
+	r.must(r.m.WriteFile("/etc/systemd/system/app.socket.d/more.conf", "[Socket]\nListenStream="+lineAddress+"\n"))
+	r.must(r.install(r.ctx, set, "app.service", "app.socket"))
+	r.must(r.systemctl(r.ctx, "enable", "app.service", "app.socket"))
+	r.must(r.start(r.ctx, "app.service"))
+	return targets
+}
+
+// dial opens n connections to the service's lines.
+func (r *testRig) dial(n int) []net.Conn {
+	r.tb.Helper()
+	var conns []net.Conn
+	for range n {
+		c, err := r.m.Dial(r.ctx, "tcp", lineAddress)
+		r.must(err)
+		r.tb.Cleanup(func() { _ = c.Close() })
+		r.must(c.SetDeadline(time.Now().Add(patience)))
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// greeted wants each connection to be served, by the process pid.
+func greeted(t *testing.T, conns []net.Conn, pid int) {
+	t.Helper()
+	served := 0
+	for i, c := range conns {
+		line, err := bufio.NewReader(c).ReadString('\n')
+		if err != nil || !strings.HasSuffix(line, fmt.Sprintf(" %d\n", pid)) {
+			t.Errorf("connection %d: greeting %q, %v, want one of process %d", i, line, err, pid)
+			continue
+		}
+		served++
+	}
+	t.Logf("%d of %d served by process %d", served, len(conns), pid)
+}
+
+// TestCrash kills the main process under load, before and after an upgrade, with
+// sockets that systemd holds. Those who wait in the queue then, and those who come
+// before the next process is there, are served; what fails had been taken by the
+// process that was killed.
+func TestCrash(t *testing.T) {
+	r := newTestRig(t, "")
+	targets := r.held(settings{extra: []string{"RestartSec=1"}}) // a gap in which something can be done
+	c := r.load(targets...)
+	var killed []int
+	kill := func() {
+		t.Helper()
+		old := r.pid("app.service")
+		r.must(r.systemctl(r.ctx, "kill", "--kill-who=main", "--signal=STOP", "app.service"))
+		queued := r.dial(20)
+		r.must(r.systemctl(r.ctx, "kill", "--kill-who=main", "--signal=KILL", "app.service"))
+		killed = append(killed, old)
+		r.await("app.service", map[string]string{"SubState": "auto-restart"})
+		between := r.dial(20)
+		r.await("app.service", map[string]string{"SubState": "running", "NRestarts": fmt.Sprint(len(killed))})
+		pid := r.pid("app.service")
+		if pid == old {
+			t.Fatalf("the main process is %d, which was killed", pid)
+		}
+		greeted(t, queued, pid)
+		greeted(t, between, pid)
+		r.must(c.further(r.ctx, 5))
+	}
+	kill()
+	if _, err := r.upgrade(r.ctx, "app.service", c, "v2"); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody who helps the one that is killed.
+	r.alone("app.service")
+	kill()
+
+	stats, failures, err := c.stop(r.ctx)
+	r.must(err)
+	j := &judge{addresses: make(map[string]string), hands: 2 * len(killed)}
+	for _, target := range targets {
+		j.addresses[target.Name] = target.Address
+	}
+	for _, pid := range killed {
+		open, err := readLedger(r.m.Path(ledgerDir), pid)
+		r.must(err)
+		j.open = append(j.open, open)
+	}
+	res := &result{Crashes: len(killed), Upgrades: 1}
+	res.count(stats, failures, j)
+	for _, p := range res.Problems {
+		t.Error(p)
+	}
+	t.Logf("%s; died with a killed process: %d, of which %d in its hand", res.line(), res.InFlight+res.InHand, res.InHand)
+	if res.InFlight == 0 {
+		t.Error("nothing was in flight: the test proves nothing")
+	}
+}
+
+// alone waits until a unit has a single process.
+func (r *testRig) alone(unit string) {
+	r.tb.Helper()
+	r.must(until(r.ctx, "end of the predecessors", func() (bool, error) {
+		pids, err := r.processes(r.ctx, unit)
+		return len(pids) == 1, err
+	}))
+}
+
+// TestRestart restarts a service under load: systemd holds its sockets, and no
+// request fails.
+func TestRestart(t *testing.T) {
+	r := newTestRig(t, "")
+	targets := r.held(settings{})
+	c := r.load(targets...)
+	for i, after := range []string{"start", "upgrade"} {
+		old := r.pid("app.service")
+		r.must(r.systemctl(r.ctx, "restart", "app.service"))
+		if pid := r.pid("app.service"); pid == old {
+			t.Errorf("after a %s: systemctl restart has succeeded, and the main process is still %d", after, pid)
+		}
+		r.must(c.further(r.ctx, 5))
+		if i > 0 {
+			break
+		}
+		if _, err := r.upgrade(r.ctx, "app.service", c, "v2"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.lossless(c)
+	r.want("app.service", map[string]string{"ActiveState": "active", "NRestarts": "0"})
+	r.silent("app.service", "Failed with result", "timed out", "Killing process")
+}
+
+// TestWatchdog halts the main process, before and after an upgrade: systemd
+// starts another, and those who wait are served.
+func TestWatchdog(t *testing.T) {
+	r := newTestRig(t, "")
+	r.held(settings{extra: []string{"WatchdogSec=4"}})
+	for i := range 2 {
+		old := r.pid("app.service")
+		r.must(r.systemctl(r.ctx, "kill", "--kill-who=main", "--signal=STOP", "app.service"))
+		conns := r.dial(3)
+		r.await("app.service", map[string]string{"SubState": "running", "NRestarts": fmt.Sprint(i + 1)})
+		pid := r.pid("app.service")
+		if pid == old {
+			t.Fatalf("the main process is %d, which hangs", pid)
+		}
+		greeted(t, conns, pid)
+		if i == 0 {
+			r.must(r.systemctl(r.ctx, "reload", "app.service"))
+			r.alone("app.service")
+		}
+	}
+	if n := strings.Count(r.journal(r.ctx, "app.service"), "Watchdog timeout"); n != 2 {
+		t.Errorf("the journal has %d watchdog timeouts, want 2", n)
+	}
+}
+
+// TestExtend stops a service with a connection that is open for longer than
+// TimeoutStopSec: the process asks for more time, and gets it.
+func TestExtend(t *testing.T) {
+	r := newTestRig(t, "")
+	set, _ := plain(settings{extra: []string{"TimeoutStopSec=2"}})
+	r.must(r.install(r.ctx, set, "app.service"))
+	r.must(r.start(r.ctx, "app.service"))
+	r.must(r.systemctl(r.ctx, "reload", "app.service"))
+	r.alone("app.service")
+	c := r.dial(1)[0]
+	lines := bufio.NewReader(c)
+	ask := func(verb string) {
+		t.Helper()
+		if _, err := fmt.Fprintf(c, "%s q\n", verb); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, " q ") {
+			t.Fatalf("%s: answer %q, %v", verb, line, err)
+		}
+	}
+	greeting, err := lines.ReadString('\n')
+	if err != nil {
+		t.Fatalf("greeting %q, %v", greeting, err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.systemctl(r.ctx, "stop", "app.service") }() // ends with the service
+	r.await("app.service", map[string]string{"ActiveState": "deactivating"})
+	for end := time.Now().Add(6 * time.Second); time.Now().Before(end); {
+		ask("keep")
+		select {
+		case err := <-done:
+			t.Fatalf("systemctl stop = %v while a connection is open", err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	ask("bye")
+	r.must(<-done)
+	r.want("app.service", map[string]string{"ActiveState": "inactive", "Result": "success"})
+	r.silent("app.service", "timed out", "Killing process")
+}

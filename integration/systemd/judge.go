@@ -1,0 +1,45 @@
+package main
+
+import "github.com/seed-11c92bf9/baton/internal/load"
+
+// A verdict says what a failed request means.
+type verdict string
+
+// The verdicts.
+const (
+	failed   verdict = "failed"    // it must not have
+	refused  verdict = "refused"   // nobody took the connection
+	inFlight verdict = "in flight" // a process had it that was killed
+	inHand   verdict = "in hand"   // likewise, as far as can be known: it was not noted yet
+)
+
+// A judge tells failures that a crash explains from others.
+type judge struct {
+	addresses map[string]string // of targets
+	open      []map[string]bool // by killed process: what it had in the end
+	hands     int               // how many more may have been in a hand: one for each listener and crash
+}
+
+// judge returns the verdict on a failure. A connection explains one.
+func (j *judge) judge(f load.Failure) verdict {
+	switch f.Class {
+	case load.Refused:
+		return refused
+	case load.EOF, load.Reset:
+	default:
+		return failed // a crash ends connections, it does not delay or change answers
+	}
+	name := connName(f.Local, j.addresses[f.Target])
+	for _, open := range j.open {
+		if open[name] {
+			delete(open, name)
+			return inFlight
+		}
+	}
+	// Before anything was heard from the service.
+	if j.hands > 0 && (f.Step == "read greeting" || f.Step == "request") {
+		j.hands--
+		return inHand
+	}
+	return failed
+}
