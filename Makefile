@@ -13,7 +13,7 @@ MODULES := reuseport/ebpf handoff/handoffprom integration
 # Packages that a target works on.
 PKG ?= ./...
 # Time for each fuzz target, rounds of a benchmark, of a soak test, members to drain,
-# upgrades in each mode. Upgrades of the gauntlet in all modes together, its time
+# upgrades in each mode, upgrades and crashes under systemd. Upgrades of the gauntlet in all modes together, its time
 # and the seed of its faults. Benchmarks to run.
 FUZZTIME ?= 10s
 COUNT ?= 1
@@ -21,6 +21,8 @@ SOAK ?= 20
 DRAINS ?= 2000
 UPGRADES ?= 200
 BENCH ?= .
+RELOADS ?= 20
+CRASHES ?= 5
 RESTARTS ?= 200
 DURATION ?= 0
 SEED ?= 0
@@ -33,7 +35,7 @@ help: ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES) RESTARTS=$(RESTARTS) DURATION=$(DURATION) SEED=$(SEED) SUITES=$(SUITES)"
+	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES) RELOADS=$(RELOADS) CRASHES=$(CRASHES) RESTARTS=$(RESTARTS) DURATION=$(DURATION) SEED=$(SEED) SUITES=$(SUITES)"
 
 .PHONY: demo
 demo: ## upgrade a small service under load, in every mode
@@ -145,6 +147,13 @@ kernels: ## run tests on the kernels of Debian SUITES, in emulated machines (ARG
 	@mkdir -p bin
 	cd integration && CGO_ENABLED=0 $(GO) build -o ../bin/kernels ./kernels
 	bin/kernels -suites $(SUITES) -artifacts bin/kernels.d $(ARGS)
+
+.PHONY: systemd
+systemd: ## boot a systemd, upgrade a unit under load RELOADS times, crash it CRASHES times (root; ARGS=--json)
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -o bin/baton ./cmd/baton
+	cd integration && $(GO) build -o ../bin/systemd ./systemd
+	bin/systemd -upgrades $(RELOADS) -crashes $(CRASHES) $(ARGS)
 
 .PHONY: man
 man: ## write the manual pages of the command into cmd/baton/man/
