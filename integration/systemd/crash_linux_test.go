@@ -11,16 +11,27 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// held is plain with sockets that systemd holds, from app.socket.
-func (r *testRig) held(s settings) []load.Target {
+// held is plain with sockets that systemd holds, from app.socket or in the store.
+func (r *testRig) held(hold string, s settings) []load.Target {
 	r.tb.Helper()
 	set, targets := plain(s)
 	set.listen = append(set.listen, restOfSocket()...)
-	r.must(r.m.WriteFile("/etc/systemd/system/app.socket.d/more.conf", "[Socket]\nListenStream="+lineAddress+"\n"))
-	r.must(r.install(r.ctx, set, "app.service", "app.socket"))
-	r.must(r.systemctl(r.ctx, "enable", "app.service", "app.socket"))
+	units := []string{"app.service"}
+	if hold == holdSocket {
+		units = append(units, "app.socket")
+		r.must(r.m.WriteFile("/etc/systemd/system/app.socket.d/more.conf", "[Socket]\nListenStream="+lineAddress+"\n"))
+	}
+	r.must(r.install(r.ctx, set, units...))
+	r.must(r.systemctl(r.ctx, append([]string{"enable"}, units...)...))
 	r.must(r.start(r.ctx, "app.service"))
 	return targets
+}
+
+// eachHold runs a test with each way in which sockets outlive a crash.
+func eachHold(t *testing.T, f func(t *testing.T, hold string)) {
+	for _, hold := range []string{holdSocket, holdStore} {
+		t.Run(hold, func(t *testing.T) { f(t, hold) })
+	}
 }
 
 // dial opens n connections to the service's lines.
@@ -52,13 +63,14 @@ func greeted(t *testing.T, conns []net.Conn, pid int) {
 	t.Logf("%d of %d served by process %d", served, len(conns), pid)
 }
 
-// TestCrash kills the main process under load, before and after an upgrade, with
-// sockets that systemd holds. Those who wait in the queue then, and those who come
+// TestCrash kills the main process under load, before and after an upgrade. Those who wait in the queue then, and those who come
 // before the next process is there, are served; what fails had been taken by the
 // process that was killed.
-func TestCrash(t *testing.T) {
+func TestCrash(t *testing.T) { eachHold(t, testCrash) }
+
+func testCrash(t *testing.T, hold string) {
 	r := newTestRig(t, "")
-	targets := r.held(settings{extra: []string{"RestartSec=1"}}) // a gap in which something can be done
+	targets := r.held(hold, settings{extra: []string{"RestartSec=1"}}) // a gap in which something can be done
 	c := r.load(targets...)
 	var killed []int
 	kill := func() {
@@ -89,17 +101,12 @@ func TestCrash(t *testing.T) {
 
 	stats, failures, err := c.stop(r.ctx)
 	r.must(err)
-	j := &judge{addresses: make(map[string]string), hands: 2 * len(killed)}
-	for _, target := range targets {
-		j.addresses[target.Name] = target.Address
-	}
+	j := newJudge(targets)
 	for _, pid := range killed {
-		open, err := readLedger(r.m.Path(ledgerDir), pid)
-		r.must(err)
-		j.open = append(j.open, open)
+		r.must(j.killed(r.m.Path(ledgerDir), pid))
 	}
 	res := &result{Crashes: len(killed), Upgrades: 1}
-	res.count(stats, failures, j)
+	res.count(hold, stats, failures, j)
 	for _, p := range res.Problems {
 		t.Error(p)
 	}
@@ -120,9 +127,11 @@ func (r *testRig) alone(unit string) {
 
 // TestRestart restarts a service under load: systemd holds its sockets, and no
 // request fails.
-func TestRestart(t *testing.T) {
+func TestRestart(t *testing.T) { eachHold(t, testRestart) }
+
+func testRestart(t *testing.T, hold string) {
 	r := newTestRig(t, "")
-	targets := r.held(settings{})
+	targets := r.held(hold, settings{})
 	c := r.load(targets...)
 	for i, after := range []string{"start", "upgrade"} {
 		old := r.pid("app.service")
@@ -147,7 +156,7 @@ func TestRestart(t *testing.T) {
 // starts another, and those who wait are served.
 func TestWatchdog(t *testing.T) {
 	r := newTestRig(t, "")
-	r.held(settings{extra: []string{"WatchdogSec=4"}})
+	r.held(holdStore, settings{extra: []string{"WatchdogSec=4"}})
 	for i := range 2 {
 		old := r.pid("app.service")
 		r.must(r.systemctl(r.ctx, "kill", "--kill-who=main", "--signal=STOP", "app.service"))

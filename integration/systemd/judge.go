@@ -20,6 +20,29 @@ type judge struct {
 	hands     int               // how many more may have been in a hand: one for each listener and crash
 }
 
+func newJudge(targets []load.Target) *judge {
+	j := &judge{addresses: make(map[string]string)}
+	for _, t := range targets {
+		j.addresses[t.Name] = t.Address
+	}
+	return j
+}
+
+// killed has a process been killed that has noted its connections in a folder.
+func (j *judge) killed(dir string, pid int) error {
+	open, err := readLedger(dir, pid)
+	if err != nil {
+		return err
+	}
+	j.open = append(j.open, open)
+	listeners := make(map[string]bool)
+	for _, address := range j.addresses {
+		listeners[address] = true
+	}
+	j.hands += len(listeners)
+	return nil
+}
+
 // judge returns the verdict on a failure. A connection explains one.
 func (j *judge) judge(f load.Failure) verdict {
 	switch f.Class {

@@ -23,11 +23,17 @@ type result struct {
 	InFlight uint64 `json:"in_flight"` // failed, and a killed process had them
 	InHand   uint64 `json:"in_hand"`   // likewise, taken from the kernel and not noted yet
 	// Steps are what was done to the service, in order.
-	Steps    []step                  `json:"steps"`
-	Targets  map[string]targetResult `json:"targets"`
-	Seconds  float64                 `json:"seconds"`
-	Problems []string                `json:"problems"`
+	Steps    []step         `json:"steps"`
+	Targets  []targetResult `json:"targets"`
+	Seconds  float64        `json:"seconds"`
+	Problems []string       `json:"problems"`
 }
+
+// The ways in which sockets outlive a crash.
+const (
+	holdSocket = "socket unit"
+	holdStore  = "descriptor store"
+)
 
 // The kinds of steps.
 const (
@@ -38,6 +44,7 @@ const (
 // step is an upgrade or a crash.
 type step struct {
 	Kind string `json:"kind"`
+	Hold string `json:"hold"` // what holds the sockets
 	// From and To are the main process before and after, as systemd knows it.
 	From int `json:"from"`
 	To   int `json:"to"`
@@ -46,23 +53,28 @@ type step struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// targetResult is the part of a kind of client.
+// targetResult is the part of a kind of client while sockets are held in a way.
 type targetResult struct {
+	Name     string             `json:"name"`
+	Hold     string             `json:"hold"`
 	Requests uint64             `json:"requests"`
 	Verdicts map[verdict]uint64 `json:"verdicts"`
 	GapMS    float64            `json:"longest_gap_ms,omitempty"` // between two accepts
 }
 
 // count adds up what the clients have counted, and what became of the failures.
-func (r *result) count(s load.Stats, failures []load.Failure, j *judge) {
-	r.Targets = make(map[string]targetResult)
-	for name, t := range s.Targets {
-		r.Targets[name] = targetResult{Requests: t.Questions + t.Failed, Verdicts: make(map[verdict]uint64), GapMS: t.LongestGapMS}
-		r.Requests += t.Questions + t.Failed
+func (r *result) count(hold string, s load.Stats, failures []load.Failure, j *judge) {
+	verdicts := make(map[string]map[verdict]uint64)
+	for _, name := range slices.Sorted(maps.Keys(s.Targets)) {
+		t := s.Targets[name]
+		verdicts[name] = make(map[verdict]uint64)
+		n := t.Questions + t.Failed
+		r.Targets = append(r.Targets, targetResult{Name: name, Hold: hold, Requests: n, Verdicts: verdicts[name], GapMS: t.LongestGapMS})
+		r.Requests += n
 	}
 	for _, f := range failures {
 		v := j.judge(f)
-		r.Targets[f.Target].Verdicts[v]++
+		verdicts[f.Target][v]++
 		switch v {
 		case refused:
 			r.Refused++
@@ -74,7 +86,7 @@ func (r *result) count(s load.Stats, failures []load.Failure, j *judge) {
 			r.Failed++
 		}
 		if v == failed || v == refused {
-			r.problem("after %.2f s: %s: %s: %s: %s", f.Seconds, f.Target, f.Step, f.Class, f.Error)
+			r.problem("%s: after %.2f s: %s: %s: %s: %s", hold, f.Seconds, f.Target, f.Step, f.Class, f.Error)
 		}
 	}
 }
@@ -98,11 +110,12 @@ func (r *result) writeJSON(w io.Writer) error {
 // of that.
 func (r *result) writeTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "DONE TO THE SERVICE\tTIMES\tMEDIAN\tLONGEST\t")
-	for _, kind := range []string{stepUpgrade, stepCrash} {
+	fmt.Fprintln(t, "SOCKETS HELD BY\tDONE TO THE SERVICE\tTIMES\tMEDIAN\tLONGEST\t")
+	for i := range 4 {
+		hold, kind := []string{holdSocket, holdStore}[i/2], []string{stepUpgrade, stepCrash}[i%2]
 		var took []time.Duration
 		for _, s := range r.Steps {
-			if s.Kind == kind {
+			if s.Kind == kind && s.Hold == hold {
 				took = append(took, time.Duration(s.Seconds*float64(time.Second)))
 			}
 		}
@@ -110,21 +123,20 @@ func (r *result) writeTable(w io.Writer) error {
 			continue
 		}
 		slices.Sort(took)
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t\n", kind, len(took), millis(took[len(took)/2]), millis(took[len(took)-1]))
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t\n", hold, kind, len(took), millis(took[len(took)/2]), millis(took[len(took)-1]))
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
 	t = tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "CLIENTS\tREQUESTS\tFAILED\tREFUSED\tDIED WITH A KILLED PROCESS\tLONGEST GAP\t")
-	for _, name := range slices.Sorted(maps.Keys(r.Targets)) {
-		v := r.Targets[name]
+	fmt.Fprintln(t, "SOCKETS HELD BY\tCLIENTS\tREQUESTS\tFAILED\tREFUSED\tDIED WITH A KILLED PROCESS\tLONGEST GAP\t")
+	for _, v := range r.Targets {
 		gap := "-"
 		if v.GapMS > 0 {
 			gap = millis(time.Duration(v.GapMS * float64(time.Millisecond)))
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%s\t\n", name, v.Requests, v.Verdicts[failed], v.Verdicts[refused], v.Verdicts[inFlight]+v.Verdicts[inHand], gap)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t\n", v.Hold, v.Name, v.Requests, v.Verdicts[failed], v.Verdicts[refused], v.Verdicts[inFlight]+v.Verdicts[inHand], gap)
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -35,10 +35,11 @@ func restOfSocket() []address {
 	}
 }
 
-// show runs the service under systemd, upgrades and crashes it under load.
+// show runs the service under systemd, upgrades and crashes it under load: with
+// sockets that a socket unit holds, then with its own in the descriptor store.
 func show(ctx context.Context, o options) (res *result, err error) {
 	began := time.Now()
-	res = &result{Steps: []step{}, Problems: []string{}}
+	res = &result{Steps: []step{}, Targets: []targetResult{}, Problems: []string{}}
 	defer func() { res.Seconds = time.Since(began).Seconds() }()
 	o.status("booting systemd ...")
 	r, err := newRig(ctx, o.rigConfig)
@@ -52,80 +53,92 @@ func show(ctx context.Context, o options) (res *result, err error) {
 	}()
 	res.Systemd = r.m.Version
 	o.line("systemd %d booted in %s, as PID 1 of namespaces of its own", r.m.Version, millis(time.Since(began)))
+	upgrades, crashes := o.upgrades/2, o.crashes/2
+	if err := o.phase(ctx, r, res, holdSocket, plan(o.upgrades-upgrades, o.crashes-crashes)); err != nil {
+		return res, err
+	}
+	return res, o.phase(ctx, r, res, holdStore, plan(upgrades, crashes))
+}
 
-	set := settings{mode: handoff.Takeover, probation: o.probation, listen: append([]address{
-		{proto: protoHTTP, network: "tcp", address: webAddress},
-		{proto: protoLines, network: "tcp", address: lineAddress},
-	}, restOfSocket()...)}
-	if err := r.m.WriteFile("/etc/systemd/system/app.socket.d/more.conf", "[Socket]\nListenStream="+lineAddress+"\n"); err != nil {
-		return res, err
-	}
-	if err := r.install(ctx, set, "app.service", "app.socket"); err != nil {
-		return res, err
-	}
-	if err := errors.Join(r.systemctl(ctx, "enable", "app.service", "app.socket"), r.start(ctx, "app.service")); err != nil {
-		return res, err
-	}
-	targets := []load.Target{
+// targets are what the clients do.
+func (o *options) targets() []load.Target {
+	return []load.Target{
 		{Name: "new connections", Kind: load.Once, Network: "tcp", Address: lineAddress, Workers: o.workers},
 		{Name: "open connections", Kind: load.Keep, Network: "tcp", Address: lineAddress, Workers: o.workers},
 		{Name: "HTTP", Kind: load.HTTP, Network: "tcp", Address: webAddress, Workers: o.workers},
 		{Name: "HTTP keep-alive", Kind: load.Post, Network: "tcp", Address: webAddress, Workers: o.workers},
 	}
-	c, err := r.startClients(ctx, targets...)
+}
+
+// begin starts the service and its clients.
+func (o *options) begin(ctx context.Context, r *rig, hold string) (*clients, error) {
+	set := settings{mode: handoff.Takeover, probation: o.probation, listen: append([]address{
+		{proto: protoHTTP, network: "tcp", address: webAddress},
+		{proto: protoLines, network: "tcp", address: lineAddress},
+	}, restOfSocket()...)}
+	units := []string{"app.service"}
+	if hold == holdSocket {
+		units = append(units, "app.socket")
+		if err := r.m.WriteFile("/etc/systemd/system/app.socket.d/more.conf", "[Socket]\nListenStream="+lineAddress+"\n"); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.install(ctx, set, units...); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(r.systemctl(ctx, append([]string{"enable"}, units...)...), r.start(ctx, "app.service")); err != nil {
+		return nil, err
+	}
+	return r.startClients(ctx, o.targets()...)
+}
+
+// phase does what is planned to a service whose sockets are held in a way.
+func (o *options) phase(ctx context.Context, r *rig, res *result, hold string, steps []string) error {
+	if len(steps) == 0 {
+		return nil
+	}
+	c, err := o.begin(ctx, r, hold)
 	if err != nil {
-		return res, err
+		return fmt.Errorf("%s: %w", hold, err)
 	}
 	pid, err := r.mainPID(ctx, "app.service")
 	if err != nil {
-		return res, err
+		return err
 	}
-	o.line("app.service is active, its main process is %d; app.socket holds its sockets; clients are connected", pid)
-
-	j := &judge{addresses: make(map[string]string)}
-	listeners := make(map[string]bool)
-	for _, t := range targets {
-		j.addresses[t.Name] = t.Address
-		listeners[t.Address] = true
-	}
-	var killed []int
-	for i, kind := range plan(o.upgrades, o.crashes) {
-		o.status("%d of %d: %s: %s", i+1, o.upgrades+o.crashes, kind, progress(c.latest()))
-		var s step
-		if kind == stepUpgrade {
-			s, err = r.upgrade(ctx, "app.service", c, fmt.Sprintf("v%d", i+2))
-		} else {
-			s, err = r.crash(ctx, "app.service", c, fmt.Sprintf("v%d", i+2))
+	o.line("%s: app.service is active, its main process is %d, clients are connected", hold, pid)
+	j := newJudge(o.targets())
+	crashes := 0
+	for _, kind := range steps {
+		n := len(res.Steps) + 1
+		o.status("%d of %d: %s: %s", n, o.upgrades+o.crashes, kind, progress(c.latest()))
+		do, what := r.upgrade, "is upgraded in %8.1f ms       "
+		if kind == stepCrash {
+			do, what = r.crash, "is killed; answers %8.1f ms later"
 		}
+		s, err := do(ctx, "app.service", c, fmt.Sprintf("v%d", n+1))
 		if err != nil {
-			return res, fmt.Errorf("%s: %w\n%s", kind, err, r.journal(context.WithoutCancel(ctx), "app.service"))
+			return fmt.Errorf("%s: %s: %w\n%s", hold, kind, err, r.journal(context.WithoutCancel(ctx), "app.service"))
 		}
+		s.Hold = hold
 		res.Steps = append(res.Steps, s)
-		what := fmt.Sprintf("is upgraded in %8.1f ms", s.Seconds*1000)
 		if kind == stepUpgrade {
 			res.Upgrades++
 		} else {
 			res.Crashes++
-			killed = append(killed, s.From)
-			what = fmt.Sprintf("is killed; answers %8.1f ms later", s.Seconds*1000)
+			crashes++
+			if err := j.killed(r.m.Path(ledgerDir), s.From); err != nil {
+				return err
+			}
 		}
-		o.line("%2d  main process %6d -> %6d  %s  %s", i+1, s.From, s.To, what, progress(c.latest()))
+		o.line("%2d  main process %6d -> %6d  "+what+"  %s", n, s.From, s.To, s.Seconds*1000, progress(c.latest()))
 	}
 	o.status("stopping ...")
 	stats, failures, err := c.stop(ctx)
 	if err != nil {
-		return res, err
+		return err
 	}
-	for _, pid := range killed {
-		open, err := readLedger(r.m.Path(ledgerDir), pid)
-		if err != nil {
-			return res, err
-		}
-		j.open = append(j.open, open)
-	}
-	j.hands = len(killed) * len(listeners)
-	res.count(stats, failures, j)
-	return res, r.check(ctx, res)
+	res.count(hold, stats, failures, j)
+	return r.check(ctx, res, hold, crashes)
 }
 
 // progress says what the clients have counted.
@@ -146,19 +159,29 @@ func plan(upgrades, crashes int) []string {
 	return steps
 }
 
-// check looks at what systemd makes of it.
-func (r *rig) check(ctx context.Context, res *result) error {
-	values, err := r.show(ctx, "app.service", "ActiveState", "NRestarts", "MainPID")
+// check looks at what systemd makes of it, and stops the service.
+func (r *rig) check(ctx context.Context, res *result, hold string, crashes int) error {
+	values, err := r.show(ctx, "app.service", "ActiveState", "NRestarts", "MainPID", "NFileDescriptorStore")
 	if err != nil {
 		return err
 	}
-	if want := fmt.Sprint(res.Crashes); values["NRestarts"] != want {
-		res.problem("systemd has restarted the service %s times, want %s", values["NRestarts"], want)
+	if want := fmt.Sprint(crashes); values["NRestarts"] != want {
+		res.problem("%s: systemd has restarted the service %s times, want %s", hold, values["NRestarts"], want)
 	}
-	if n := len(res.Steps); values["ActiveState"] != "active" || n > 0 && values["MainPID"] != fmt.Sprint(res.Steps[n-1].To) {
-		res.problem("in the end the service is %s with main process %s", values["ActiveState"], values["MainPID"])
+	if want := fmt.Sprint(res.Steps[len(res.Steps)-1].To); values["ActiveState"] != "active" || values["MainPID"] != want {
+		res.problem("%s: in the end the service is %s with main process %s, want active with %s", hold, values["ActiveState"], values["MainPID"], want)
 	}
-	return r.systemctl(ctx, "stop", "app.service", "app.socket")
+	if stored := values["NFileDescriptorStore"] != "0"; stored != (hold == holdStore) {
+		res.problem("%s: the store has %s descriptors", hold, values["NFileDescriptorStore"])
+	}
+	units := []string{"app.service"}
+	if hold == holdSocket {
+		units = append(units, "app.socket")
+		if err := r.systemctl(ctx, "disable", "app.socket"); err != nil {
+			return err
+		}
+	}
+	return r.systemctl(ctx, append([]string{"stop"}, units...)...)
 }
 
 // upgrade upgrades a unit to a version by systemctl reload, and waits until that
