@@ -46,9 +46,19 @@
 // # Other servers
 //
 // A server with its own protocol uses the parts of package handoff:
-// [handoff.Upgrader.Done], Track, SendConn. grpc.Server.GracefulStop after Done
-// loses no call of a client that honours GOAWAY; see the examples in the module
-// integration.
+// [handoff.Listener.Tracked], [handoff.Upgrader.Done], [handoff.Upgrader.SendConn].
+// Each of these is a recipe, with its test, in module integration, package
+// servers:
+//
+//   - grpc-go: GracefulStop after Done loses no call, unary or streaming, of a
+//     client that honours GOAWAY. Connections don't move; a stream without end is
+//     cut at the linger limit.
+//   - fasthttp: SetConnectionClose in the handler after Done ends each connection
+//     with its next response. One that is silent until the linger limit is closed
+//     then, and a request that is on its way at that moment is lost.
+//   - a server of raw TCP, which knows its own protocol, can pass each connection
+//     on with what it has read of it. Nothing is closed; what the successor doesn't
+//     take stays until the limit.
 //
 // # Concurrency and platforms
 //

@@ -28,7 +28,7 @@ func eachMode(t *testing.T, f func(t *testing.T, mode handoff.Mode)) {
 
 // bounded returns a context for a whole test.
 func bounded(tb testing.TB) context.Context {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), 2*time.Minute, fmt.Errorf("the test's limit"))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 5*time.Minute, fmt.Errorf("the test's limit"))
 	tb.Cleanup(cancel)
 	return ctx
 }
@@ -51,6 +51,9 @@ func startServiceIn(tb testing.TB, in func(func()), set rig.Settings) *rig.Servi
 	}
 	if set.Probation == 0 {
 		set.Probation = 20 * time.Millisecond
+	}
+	if set.Linger == 0 {
+		set.Linger = 4 * time.Minute // nothing is cut because the machine is busy
 	}
 	cmd := testmain.Command(tb, "service")
 	var s *rig.Service

@@ -238,6 +238,36 @@ func TestLimit(t *testing.T) {
 	})
 }
 
+// TestLimitWhileMoving has the linger limit come while connections are on their
+// way to a successor that does not answer: they are cut, and counted.
+func TestLimitWhileMoving(t *testing.T) {
+	t.Parallel()
+	const n = 20
+	l := newLine(t, nil, nil)
+	var cs []*client
+	for range n {
+		c := l.dial()
+		c.send(post)
+		c.want(1, "POST", "/b")
+		cs = append(cs, c)
+	}
+	l.now.up.stuck = true
+	g := l.replace()
+	eventually(t, "all are offered", func() bool {
+		g.up.mu.Lock()
+		defer g.up.mu.Unlock()
+		return g.up.sent == n
+	})
+	close(g.up.expired)
+	r := g.gone(t)
+	if diff := cmp.Diff(map[string]uint64{handoffhttp.CutIdle: n}, r.Cut); diff != "" || r.Moved != 0 {
+		t.Errorf("%d moved, cut (-want +got):\n%s", r.Moved, diff)
+	}
+	for _, c := range cs {
+		c.wantEOF()
+	}
+}
+
 // TestCertificate has a new certificate on disk: the successor shows it, and
 // resumes the sessions of its predecessor all the same.
 func TestCertificate(t *testing.T) {

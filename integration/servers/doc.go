@@ -7,14 +7,14 @@
 //	go gs.Serve(lis)
 //	err = up.Ready()
 //	<-up.Done()
-//	stop := context.AfterFunc(limit, gs.Stop) // limit ends with up.LingerExpired
-//	gs.GracefulStop()
-//	err = up.Shutdown(ctx)
+//	go gs.GracefulStop() // wait for it at the end
+//	err = up.Shutdown(ctx) // waits for the connections, up to the linger limit
 //
 // GracefulStop sends GOAWAY in both phases and waits for calls and streams: no
 // call is lost, unary or streaming, of a client that honours GOAWAY (each that
-// speaks HTTP/2 should). A stream that doesn't end is cut at the linger limit.
-// Connections don't move: clients come back by a new one.
+// speaks HTTP/2 should). A stream that doesn't end is cut at the linger limit, and
+// counted: let Shutdown do that, not gs.Stop, which tells nobody. Connections
+// don't move: clients come back by a new one.
 //
 // # fasthttp
 //

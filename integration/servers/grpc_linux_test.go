@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -26,18 +27,49 @@ func serveGRPC(ctx context.Context, _ settings, up *handoff.Upgrader, ln *handof
 		return err
 	}
 	<-up.Done()
-	done := make(chan struct{})
-	go func() {
-		select {
-		case <-up.LingerExpired():
-			gs.Stop()
-		case <-done:
-		}
+	stopped := make(chan struct{})
+	go func() { // ends with the connections
+		defer close(stopped)
+		gs.GracefulStop()
 	}()
-	gs.GracefulStop()
-	close(done)
+	err := up.Shutdown(ctx) // waits for the connections, and cuts what is left at the limit
+	<-stopped
 	<-served
-	return up.Shutdown(ctx)
+	return err
+}
+
+// TestGRPCLimit has a stream that doesn't end: it is cut at the linger limit,
+// and the report says so.
+func TestGRPCLimit(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := start(t, "grpc", settings{Mode: mode, Linger: 300 * time.Millisecond})
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		cc, err := grpc.NewClient(s.addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cc.Close()
+		st, err := cc.NewStream(ctx, grpcecho.StreamDesc(), grpcecho.Stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		echo := func() error {
+			if err := st.SendMsg(wrapperspb.String("b")); err != nil {
+				return err
+			}
+			return st.RecvMsg(new(wrapperspb.StringValue))
+		}
+		if err := echo(); err != nil {
+			t.Fatal(err)
+		}
+		if r := s.upgrade(); r.Cut != 1 || r.CutBy["tracked"] != 1 {
+			t.Errorf("%d connections cut, %v, want the one with the stream", r.Cut, r.CutBy)
+		}
+		if err := echo(); err == nil {
+			t.Error("the stream goes on after the linger limit")
+		}
+	})
 }
 
 // TestGRPC has unary calls and streams under way while the server is replaced:

@@ -31,9 +31,10 @@ const patience = 60 * time.Second
 
 // settings are a service's, in its environment.
 type settings struct {
-	Mode  handoff.Mode
-	Dir   string
-	Plain bool // HTTP/1 only
+	Mode   handoff.Mode
+	Dir    string
+	Plain  bool          // HTTP/1 only
+	Linger time.Duration // zero means the default
 }
 
 const envSettings = "BATON_SERVERS"
@@ -65,7 +66,7 @@ func serve(run func(ctx context.Context, set settings, up *handoff.Upgrader, ln 
 			return err
 		}
 		up, err := handoff.New(&handoff.Config{
-			Mode: set.Mode, ControlSocket: set.Dir + "/ctl/s", Probation: 20 * time.Millisecond,
+			Mode: set.Mode, ControlSocket: set.Dir + "/ctl/s", Probation: 20 * time.Millisecond, LingerTimeout: set.Linger,
 			OnEvent: func(e handoff.Event) { say(line{Kind: string(e.Kind), Err: e.Reason, Report: e.Report}) },
 		})
 		if err != nil {
