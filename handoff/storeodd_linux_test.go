@@ -1,6 +1,7 @@
 package handoff_test
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -108,6 +109,32 @@ func TestStoreChanged(t *testing.T) {
 		}
 		s.stop()
 	})
+}
+
+// TestStoreShards starts a service that asks twice for what two addresses were before.
+func TestStoreShards(t *testing.T) {
+	t.Parallel()
+	k := newKeeper(t, 8)
+	s := k.start(newService(t, settings{Mode: handoff.Takeover, Reuseport: true, Sockets: []string{"tcp 127.0.0.1:0"}}))
+	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+	k.awaitSize(1)
+	s.stop()
+	s.set.Sockets = []string{"tcp " + addr, "tcp " + strings.Replace(addr, "127.0.0.1", "localhost", 1)}
+	s = k.again(s)
+	k.awaitSize(2)
+	s.stop()
+	w := &waiting{tb: t}
+	for range 16 {
+		w.dial("tcp", addr)
+	}
+	s.set.Sockets = []string{"tcp " + addr, "tcp " + addr}
+	s = k.again(s)
+	w.served()
+	eventually(t, "both are in the store, by names of their own", func() bool {
+		names, _ := k.state()
+		return len(names) == 2 && k.has("|0||") && k.has("|1||") && !k.has("localhost")
+	})
+	s.stop()
 }
 
 // TestStoreForeign has things in the store that no socket of ours is.
@@ -238,11 +265,20 @@ func TestStoreClose(t *testing.T) {
 		t.Errorf("path of a socket that was closed: %v, want none", err)
 	}
 	// What a server closes of its own accord when it shuts down.
-	go func() {
-		<-up.Done()
-		_ = ln.Close() // it may be closed already
-	}()
-	if err := up.Close(); err != nil {
+	client, err := net.Dial("unix", filepath.Join(dir, "u"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := up.Track(conn) // Shutdown waits for it
+	ended := make(chan error, 1)
+	go func() { ended <- up.Shutdown(context.Background()) }()
+	<-up.Done()
+	if err := errors.Join(ln.Close(), open.Close(), <-ended); err != nil {
 		t.Fatal(err)
 	}
 	k.awaitSize(2)
