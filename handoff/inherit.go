@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,7 +32,8 @@ const tableflipControl = "baton.control"
 // is one Upgrader in a process at most, which is tableflip's rule.
 type engine struct {
 	tf    *tableflip.Upgrader
-	spent bool // its successor has committed; guarded by Upgrader.mu
+	spent bool        // its successor has committed; guarded by Upgrader.mu
+	paths atomic.Bool // it knows a unix socket's path
 }
 
 // newEngine joins the parent, if there is one.
@@ -86,8 +88,16 @@ func fileName(e *wire.Socket) string {
 	return strings.Join([]string{"baton.socket", strconv.Itoa(int(e.Kind)), e.Name, e.Network, e.Address, strconv.Itoa(int(e.Shard))}, "|")
 }
 
+// notePath notes a path that tableflip's Stop would remove.
+func (e *engine) notePath(s *wire.Socket) {
+	if plain(s) && strings.HasPrefix(s.Network, "unix") && !strings.HasPrefix(s.Address, "@") {
+		e.paths.Store(true)
+	}
+}
+
 // add has successors inherit s, from now on.
 func (e *engine) add(s *socket) error {
+	e.notePath(&s.entry)
 	switch {
 	case s.file != nil && s.entry.Shard == 0:
 		return e.tf.AddFile(s.entry.Name, s.file)
@@ -150,6 +160,7 @@ var (
 
 // listener returns an inherited listener, or nil.
 func (e *engine) listener(s *wire.Socket) (net.Listener, error) {
+	e.notePath(s)
 	if plain(s) {
 		return e.tf.Listener(s.Network, s.Address)
 	}
@@ -162,6 +173,7 @@ func (e *engine) listener(s *wire.Socket) (net.Listener, error) {
 
 // packetConn returns an inherited datagram socket, or nil.
 func (e *engine) packetConn(s *wire.Socket) (net.PacketConn, error) {
+	e.notePath(s)
 	if plain(s) {
 		return e.tf.PacketConn(s.Network, s.Address)
 	}
@@ -240,10 +252,10 @@ func (e *engine) waitForParent(ctx context.Context) error {
 
 // stop ends tableflip's goroutine. Unless a successor of tableflip's has
 // committed, it removes the paths of all unix sockets that it knows, so it is
-// only for a process that owns them then. In any other (a successor that was
-// rolled back, a process that was taken over, one of whose unix sockets systemd
-// keeps for the next process) tableflip's goroutine has to stay until the process
-// ends.
+// only for a process that owns them then. In any other that has such sockets (a
+// successor that was rolled back, a process that was taken over by one that it
+// has not started, one of whose unix sockets systemd keeps for the next process)
+// tableflip's goroutine has to stay until the process ends.
 func (e *engine) stop() {
 	e.tf.Stop()
 	<-e.tf.Exit()

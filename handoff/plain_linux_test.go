@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"github.com/cloudflare/tableflip"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // plainMain is a service on tableflip alone, as its documentation shows one.
@@ -198,21 +198,36 @@ func (s *service) fixPID() {
 	})
 }
 
-// TestPlainDial has an outsider take over a service of mode Inherit.
+// TestPlainDial has an outsider take over a service of mode Inherit. Nothing of
+// tableflip's is left then, unless its end would take away the path of a unix
+// socket, which is the successor's now.
 func TestPlainDial(t *testing.T) {
 	t.Parallel()
-	// A service in mode Inherit with a name can also be taken over by a process
-	// that somebody else has started.
-	s := newService(t, settings{Mode: handoff.Inherit, Sockets: []string{"tcp 127.0.0.1:0"}}).start()
-	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
-	o := s.outsider(handoff.Takeover)
-	o.wait("owner")
-	s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 1 })
-	if gen, err := ask("tcp", addr); err != nil || gen != 2 {
-		t.Errorf("after the takeover: generation %d, %v, want 2", gen, err)
+	for _, path := range []bool{false, true} {
+		t.Run(fmt.Sprintf("path=%t", path), func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, settings{Mode: handoff.Inherit, Sockets: []string{"tcp 127.0.0.1:0", "unix @" + testenv.ShortDir(t)}})
+			socket := filepath.Join(s.set.Dir, "u")
+			if path {
+				s.set.Sockets = append(s.set.Sockets, "unix "+socket)
+			}
+			s.start()
+			addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+			o := s.outsider(handoff.Takeover)
+			o.wait("owner")
+			exit := s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 1 })
+			if exit.Engine != path {
+				t.Errorf("tableflip's goroutine is left: %t, want %t", exit.Engine, path)
+			}
+			if gen, err := ask("tcp", addr); err != nil || gen != 2 {
+				t.Errorf("after the takeover: generation %d, %v, want 2", gen, err)
+			}
+			if path {
+				if gen, err := ask("unix", socket); err != nil || gen != 2 {
+					t.Errorf("unix socket after the takeover: generation %d, %v, want 2", gen, err)
+				}
+			}
+			o.stop()
+		})
 	}
-	if _, err := net.Dial("tcp", addr); err != nil {
-		t.Error(err)
-	}
-	o.stop()
 }

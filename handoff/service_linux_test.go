@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,6 +82,7 @@ type message struct {
 	Err        string
 	Is         []string // names of the sentinels that Err matches
 	Report     *handoff.Report
+	Engine     bool // a goroutine of tableflip's is left
 }
 
 // sentinels by name, for errors that cross a process boundary.
@@ -231,11 +233,17 @@ func serviceMain([]string) {
 	if err := up.Shutdown(ctx); err != nil {
 		fail("shutdown", err)
 	}
-	m := message{Kind: "exit", Generation: up.Generation()}
+	m := message{Kind: "exit", Generation: up.Generation(), Engine: engineRuns()}
 	if err := up.Err(); err != nil {
 		m.Err, m.Is = err.Error(), sentinelsOf(err)
 	}
 	say(m)
+}
+
+// engineRuns reports whether tableflip's goroutine runs.
+func engineRuns() bool {
+	stacks := make([]byte, 1<<20)
+	return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("tableflip.(*Upgrader).run"))
 }
 
 func readPlan(dir string) plan {

@@ -190,7 +190,7 @@ func (u *Upgrader) letGo() error {
 	u.mu.Lock()
 	spent := u.engine != nil && u.engine.spent
 	u.mu.Unlock()
-	if u.engine != nil && (ours || spent) && !(ours && keepsPath) {
+	if u.engine != nil && (ours || spent || !u.engine.paths.Load()) && !(ours && keepsPath) {
 		u.engine.stop() // see there why not in any other case
 	}
 	u.states.close()
