@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -70,7 +71,12 @@ func TestCrash(t *testing.T) { eachHold(t, testCrash) }
 
 func testCrash(t *testing.T, hold string) {
 	r := newTestRig(t, "")
-	targets := r.held(hold, settings{extra: []string{"RestartSec=1"}}) // a gap in which something can be done
+	const gate = "/run/app-gate"
+	r.must(r.m.WriteFile(gate, ""))
+	targets := r.held(hold, settings{extra: []string{
+		// A gap in which something can be done.
+		"ExecStartPre=/bin/sh -c 'until test -e " + gate + "; do sleep 0.02; done'",
+	}})
 	c := r.load(targets...)
 	var killed []int
 	kill := func() {
@@ -78,10 +84,12 @@ func testCrash(t *testing.T, hold string) {
 		old := r.pid("app.service")
 		r.must(r.systemctl(r.ctx, "kill", "--kill-who=main", "--signal=STOP", "app.service"))
 		queued := r.dial(20)
+		r.must(os.Remove(r.m.Path(gate)))
 		r.must(r.systemctl(r.ctx, "kill", "--kill-who=main", "--signal=KILL", "app.service"))
 		killed = append(killed, old)
-		r.await("app.service", map[string]string{"SubState": "auto-restart"})
+		r.await("app.service", map[string]string{"SubState": "start-pre", "NRestarts": fmt.Sprint(len(killed))})
 		between := r.dial(20)
+		r.must(r.m.WriteFile(gate, ""))
 		r.await("app.service", map[string]string{"SubState": "running", "NRestarts": fmt.Sprint(len(killed))})
 		pid := r.pid("app.service")
 		if pid == old {
