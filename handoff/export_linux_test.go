@@ -3,6 +3,8 @@ package handoff
 import (
 	"net"
 	"os"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
 // EnvConversation and EnvTableflip are what New takes out of the environment.
@@ -15,6 +17,14 @@ const (
 func ListenControl(path string) (net.Listener, error) { return listenControl(path) }
 
 func OpenControl(path string) (*net.UnixConn, net.Listener, error) { return openControl(path) }
+
+// ConversationFD reads what the environment says of the conversation.
+func ConversationFD(v string) (int, error) { return conversationFD(v) }
+
+// RequestBody decodes the body of an operator's request into into.
+func RequestBody(op string, body []byte, into any) error {
+	return (&request{asked: wire.Request{Op: op, Body: body}}).body(into)
+}
 
 // NewCapture starts to copy a successor's standard error.
 func NewCapture(real *os.File) (*Capture, error) { return newCapture(real) }

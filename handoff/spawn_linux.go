@@ -146,15 +146,25 @@ func inheritedConversation() (*net.UnixConn, error) {
 	if err := os.Unsetenv(envConversation); err != nil {
 		return nil, err
 	}
-	fd, err := strconv.Atoi(v)
-	if err != nil || fd < 3 {
-		return nil, fmt.Errorf("%w: %s=%q in the environment is no descriptor", ErrProtocol, envConversation, v)
+	fd, err := conversationFD(v)
+	if err != nil {
+		return nil, err
 	}
 	c, err := unixConn(fd)
 	if err != nil {
 		return nil, fmt.Errorf("conversation on descriptor %d (%s in the environment; was this process started by a wrapper that closes descriptors?): %w", fd, envConversation, err)
 	}
 	return c, nil
+}
+
+// conversationFD returns the descriptor that the environment names. The kernel
+// looks at 32 bits of it: a larger number would be another descriptor.
+func conversationFD(v string) (int, error) {
+	fd, err := strconv.ParseInt(v, 10, 32)
+	if err != nil || fd < 3 {
+		return 0, fmt.Errorf("%w: %s=%q in the environment is no descriptor", ErrProtocol, envConversation, v)
+	}
+	return int(fd), nil
 }
 
 func withoutEnv(env []string, name string) []string {

@@ -20,7 +20,7 @@ import (
 
 const (
 	allSuites   = "bullseye,bookworm,trixie,sid"
-	allPackages = "internal/fdx,internal/netlab,reuseport,reuseport/ebpf,handoff/internal/fdpass,handoff/internal/session,handoff,handoff/handoffhttp"
+	allPackages = "internal/fdx,internal/netlab,handoff/internal/fdpass,handoff/internal/session,reuseport,reuseport/ebpf"
 )
 
 func main() {
@@ -56,7 +56,7 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&pattern, "run", "", "only tests that match this `pattern`, as in go test")
 	flags.StringVar(&skip, "skip", "", "no tests that match this `pattern`, as in go test")
 	flags.DurationVar(&o.timeout, "timeout", time.Hour, "time for one kernel")
-	flags.DurationVar(&perTest, "test-timeout", 20*time.Minute, "time for the tests of one folder")
+	flags.DurationVar(&perTest, "test-timeout", 30*time.Minute, "time for the tests of one folder")
 	flags.IntVar(&o.memory, "memory", 2048, "`MiB` of a machine")
 	flags.BoolVar(&o.fresh, "fresh", false, "download kernels again")
 	flags.StringVar(&o.cache, "cache", "", "`folder` that keeps the kernels (default in the user's cache folder)")
