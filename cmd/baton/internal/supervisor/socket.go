@@ -40,7 +40,7 @@ func ParseSocket(text string) (Socket, error) {
 	default:
 		ok = false
 	}
-	if !ok {
+	if !ok || strings.ContainsRune(address, 0) { // where the kernel and the environment would end it
 		return Socket{}, fmt.Errorf("%w: socket %q: want [NAME=]tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH or unix:@NAME", ErrConfig, text)
 	}
 	s.Address = address
