@@ -18,6 +18,8 @@ func (w world) check() string {
 	sOwns, sQuit := w.s.phase == claimOwner, w.s.phase == claimQuit
 	pThere, sThere := w.pFate != dead && !w.left, w.sFate != dead
 	switch {
+	case w.stuck:
+		return "P is to end, and can't"
 	case pThere && sThere && pKeeps && sOwns:
 		return "both own the sockets"
 	case !w.left && pGave && !sOwns: // dead or not: it has owned them
@@ -44,6 +46,10 @@ func (w world) checkSettled() string {
 	pGave, sQuit := w.p.phase == offerCommitted, w.s.phase == claimQuit
 	pLives, sLives := w.pFate == alive && !w.left, w.sFate == alive
 	switch {
+	case !pLives && sLives && w.s.phase == claimProbation:
+		return "S is alone and does not own the sockets"
+	case pLives && w.sFate == dead && !w.p.phase.terminal():
+		return "P waits for a successor that is dead"
 	case w.serves():
 		return ""
 	case pLives && sLives:

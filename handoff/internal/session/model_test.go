@@ -39,6 +39,7 @@ type world struct {
 	bound   bool    // the kernel can give S's own sockets something
 	forsook bool    // S found P silent, and went on without a loan
 	wasOpen bool    // S has accepted at some time
+	stuck   bool    // P's process can't end
 }
 
 // setting is what does not change.
@@ -234,7 +235,7 @@ func (w world) stepsOfP(add adder, seen *coverage) {
 	}
 	if w.p.phase == offerDoubting {
 		n := w.stepP(offerLeave, seen)
-		n.left = true
+		n.left, n.stuck = n.p.phase.terminal(), !n.p.phase.terminal()
 		add(false, "P: leave", n)
 	}
 }
