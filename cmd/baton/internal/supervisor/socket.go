@@ -60,7 +60,7 @@ func validName(name string) bool {
 // String returns what ParseSocket parses.
 func (s Socket) String() string {
 	sep := ":"
-	if !strings.HasPrefix(s.Network, "unix") {
+	if !strings.HasPrefix(s.Network, "unix") || strings.HasPrefix(s.Address, "//") { // a path of which ParseSocket would cut two
 		sep = "://"
 	}
 	return s.Name + "=" + s.Network + sep + s.Address
