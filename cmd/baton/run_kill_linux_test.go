@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math/rand/v2"
 	"net"
 	"syscall"
 	"testing"
@@ -42,6 +43,13 @@ func TestRunKilled(t *testing.T) {
 				r.await("ready")
 				r.signal(syscall.SIGUSR2)
 				r.await("upgraded")
+			},
+			"some time in an upgrade": func(r *running) {
+				r.await("ready")
+				r.signal(syscall.SIGUSR2)
+				d := rand.N(200 * time.Millisecond)
+				r.t.Logf("killed after %v", d)
+				<-time.After(d)
 			},
 			"stopping": func(r *running) {
 				r.await("ready")
