@@ -115,6 +115,13 @@ func (c *crowd) shun(ctx context.Context) error {
 	return c.tcp.Steer(ctx, steering)
 }
 
+// exclusive notes that the guests are ours alone.
+func (c *crowd) exclusive() {
+	for _, m := range c.guestsUDP {
+		m.Exclusive()
+	}
+}
+
 // remove drains the guests and closes our duplicates of them.
 func (c *crowd) remove(ctx context.Context) (reuseport.Report, error) {
 	if c.udp != nil {

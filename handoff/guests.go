@@ -132,6 +132,9 @@ func (u *Upgrader) host(parent context.Context, c *crowd, own []*socket, loans [
 	case <-gone(ctx, kind, inodes):
 	case <-ctx.Done():
 	}
+	if ctx.Err() == nil {
+		c.exclusive() // ours are the last duplicates
+	}
 	report, err := c.remove(ctx)
 	if err != nil {
 		u.log.Warn("drain", "address", address, "error", err)

@@ -18,9 +18,11 @@ type socket struct {
 	conn  syscall.Conn
 	shut  func() error // closes the member for good
 	count *atomic.Int64
-	// answering reports whether what was read last may not be answered yet; nil
-	// where answers don't need the socket.
-	answering func() bool
+	// answering reports whether what was read last may not be answered yet; with
+	// call it holds readers until dismiss. nil where answers don't need the
+	// socket.
+	answering func(call bool) bool
+	dismiss   func()
 	// shared reports whether another process may have a duplicate of the
 	// descriptor; nil where nobody asks.
 	shared func() bool

@@ -27,6 +27,7 @@ type leave struct {
 	start   time.Time
 	counted map[*socket]int64   // accepted at the start
 	busy    time.Time           // when something was seen to be left
+	crowded bool                // datagrams go on coming: readers must not be held
 	emptied time.Time           // when nothing was unread any more; zero while something is
 	under   map[diag.Tuple]bool // handshakes that were under way; only without refs
 	errs    []error             // of closing
@@ -297,14 +298,17 @@ func (l *leave) steered(ctx context.Context, left []*socket, inodes []uint32, ot
 	if now, _, err := l.group(); err != nil || !slices.Equal(now, want) {
 		return errors.Join(errChanged, err)
 	}
-	if err := l.hide(ctx, victims); err != nil {
+	exposed, err := l.closeAll(ctx, victims)
+	if err != nil {
 		return l.abandon(victims, err)
 	}
-	l.shut(victims)
 	want = slices.DeleteFunc(slices.Clone(want), func(inode uint32) bool {
 		return slices.ContainsFunc(victims, func(s *socket) bool { return s.inode == inode })
 	})
 	now, _, err := l.group()
+	if slices.ContainsFunc(exposed, func(s *socket) bool { return !slices.Contains(now, s.inode) }) {
+		l.lossy("a datagram that came in the instant of the close can be lost: the socket may have been shared, see PacketConn.Exclusive, or was bound to a device, or Linux is older than 5.7")
+	}
 	if err != nil {
 		l.lossy("the group after the close is not known: " + err.Error())
 	} else if !slices.Equal(now, want) {
@@ -316,30 +320,48 @@ func (l *leave) steered(ctx context.Context, left []*socket, inodes []uint32, ot
 // nowhere is the index of an interface that no machine has.
 const nowhere = 1<<31 - 1
 
-// hide keeps UDP sockets from being found while they close. The kernel takes a
+// closeAll closes sockets, which are quiet. It returns the UDP sockets that a
+// lookup could find while they closed.
+func (l *leave) closeAll(ctx context.Context, sockets []*socket) (exposed []*socket, err error) {
+	if !l.c.udp {
+		l.shut(sockets)
+		return nil, nil
+	}
+	var hidden []*socket
+	for _, s := range sockets { // in this order: hiding and closing both leave the group
+		if hide(s) {
+			hidden = append(hidden, s)
+			continue
+		}
+		l.shut([]*socket{s})
+		exposed = append(exposed, s)
+	}
+	if len(hidden) == 0 {
+		return exposed, nil
+	}
+	if err := awaitGrace(ctx); err != nil {
+		return exposed, err
+	}
+	// A lookup that had seen a socket before it was hidden may have given it
+	// something after that.
+	if err := l.wait(ctx, hidden, false, nil); err != nil {
+		return exposed, err
+	}
+	l.shut(hidden)
+	return exposed, nil
+}
+
+// hide keeps a UDP socket from being found while it closes. The kernel takes a
 // socket out of its group first and off its hash list afterwards
 // (net/ipv4/udp.c, udp_lib_unhash); a lookup that comes by in between finds a
 // socket without a group, and gives it the datagram. One that is bound to
-// another interface is passed over, also by sock_diag. That is possible once without privilege
-// (Linux 5.7), and would harm whoever has a duplicate of the socket.
-func (l *leave) hide(ctx context.Context, sockets []*socket) error {
-	if !l.c.udp {
-		return nil
-	}
-	hidden := false
-	for _, s := range sockets {
-		if s.shared() {
-			continue
-		}
-		err := control(s.conn, func(fd int) error {
-			return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, nowhere)
-		})
-		hidden = hidden || err == nil // an older kernel, or a socket with an interface: as without
-	}
-	if !hidden {
-		return nil
-	}
-	return awaitGrace(ctx)
+// another interface is passed over, also by sock_diag, and is out of its group
+// (udp_lib_rehash). That is possible once without privilege (Linux 5.7), and
+// would harm whoever uses a duplicate of the socket.
+func hide(s *socket) bool {
+	return !s.shared() && control(s.conn, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, nowhere)
+	}) == nil
 }
 
 // note records a strategy, keeping the weakest.

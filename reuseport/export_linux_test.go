@@ -44,3 +44,12 @@ func ProbeReset(byAccept bool) error {
 	_, err := s.connected(unix.ECONNRESET)
 	return err
 }
+
+// Receive is a read that takes its time after it has its datagram.
+func (p *PacketConn) Receive(read func() error) error { return p.receive(read) }
+
+// Answering calls the readers together, and reports whether one is missing.
+func (p *PacketConn) Answering() bool { return p.answering(true) }
+
+// Dismiss lets them go on.
+func (p *PacketConn) Dismiss() { p.roll.end() }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -63,7 +64,7 @@ func flows(t *testing.T, network, address string, n int) (sent *atomic.Int64, en
 			b := make([]byte, 8)
 			for i := uint64(0); !stop.Load(); i++ {
 				sent.Add(1)
-				_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+				_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 				if _, err := conn.Write(binary.BigEndian.AppendUint64(nil, i)); err != nil {
 					t.Error(err)
 					return
@@ -123,6 +124,53 @@ func TestDrainUDP(t *testing.T) {
 			}
 			if lost := end(); lost > 0 {
 				t.Errorf("%d of %d datagrams got no answer", lost, sent.Load())
+			}
+		})
+	}
+}
+
+// Sockets of another process, which has let go of them, leave one after another:
+// that they are known to be nobody else's keeps the close from losing a datagram.
+func TestDrainUDPAdopted(t *testing.T) {
+	t.Parallel()
+	for _, f := range []struct{ name, network, listen string }{
+		{"IPv4", "udp4", "127.66.36.5:0"},
+		{"IPv6", "udp6", "[::1]:0"},
+	} {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			ctx := testContext(t)
+			c := newCollector()
+			g := packetGroup(t, c, f.network, f.listen, 1)
+			address := g.Members()[0].LocalAddr().String()
+			sent, end := flows(t, f.network, address, 6)
+			const rounds = 40
+			for i := range rounds {
+				p, err := reuseport.ListenPacket(ctx, f.network, address, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				lent, err := g.Adopt(p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				go c.serve(lent)
+				if err := p.Close(); err != nil {
+					t.Fatal(err)
+				}
+				from := sent.Load()
+				waitFor(t, func() bool { return sent.Load() > from+20 })
+				last := i == rounds-1
+				if last { // without being told, Drain can't promise it
+					if lost := end(); lost > 0 {
+						t.Errorf("%d of %d datagrams got no answer", lost, sent.Load())
+					}
+				} else {
+					lent.Exclusive()
+				}
+				if r, err := lent.Drain(ctx); err != nil || r.LossPossible != last || r.Strategy != reuseport.StrategySteer {
+					t.Errorf("Drain = %+v, %v", r, err)
+				}
 			}
 		})
 	}
@@ -202,6 +250,50 @@ func TestDrainUDPAnswers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A read that has its datagram and has not returned is told from one that waits:
+// the thread may have lost its turn. The deadlines of the user are left alone.
+func TestRollCall(t *testing.T) {
+	t.Parallel()
+	p, err := reuseport.ListenPacket(testContext(t), "udp4", "127.66.37.2:0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	in, hold, ended := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		_ = p.Receive(func() error { close(in); <-hold; return nil }) // it is given nil
+		_, _, err := p.ReadFrom(make([]byte, 1))
+		ended <- err
+	}()
+	<-in
+	for range 100 {
+		if !p.Answering() {
+			t.Fatal("nobody is missing, while a datagram is in hand")
+		}
+	}
+	close(hold)
+	waitFor(t, func() bool { return !p.Answering() })
+	deadline := time.Now().Add(100 * time.Millisecond)
+	if err := p.SetReadDeadline(deadline); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // each calls the reader out, and none ends its read
+		waitFor(t, func() bool { return !p.Answering() })
+		p.Dismiss()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, os.ErrDeadlineExceeded) || time.Now().Before(deadline) {
+				t.Fatalf("ReadFrom() = %v, before its deadline: %t", err, time.Now().Before(deadline))
+			}
+			return
+		case <-time.After(time.Millisecond): // a moment for a wrong end
+		}
+	}
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) || time.Now().Before(deadline) {
+		t.Errorf("ReadFrom() = %v, before its deadline: %t", err, time.Now().Before(deadline))
 	}
 }
 

@@ -20,8 +20,10 @@ type PacketConn struct {
 	read  atomic.Int64
 
 	reading atomic.Int64 // calls under way
+	roll    rollCall
+	direct  atomic.Bool  // somebody may read past this type
 	readers atomic.Int64 // the most that there were at once
-	shared  atomic.Bool  // somebody may have a duplicate of the descriptor
+	shared  atomic.Bool  // somebody may use a duplicate of the descriptor
 }
 
 // ListenPacket returns a UDP socket on address that is in the SO_REUSEPORT group
@@ -39,21 +41,17 @@ func ListenPacket(ctx context.Context, network, address string, cfg *Config) (*P
 	return g.Add(ctx)
 }
 
-// enter notes that a read begins, done that it ends.
-func (p *PacketConn) enter() {
+// receive runs one read.
+func (p *PacketConn) receive(read func() error) error {
 	n := p.reading.Add(1)
 	for most := p.readers.Load(); n > most && !p.readers.CompareAndSwap(most, n); {
 		most = p.readers.Load()
 	}
 	p.group.crew.signal()
-}
-
-// answering reports whether a reader has not come back for the next datagram: it
-// may be about to answer the last one, from this socket.
-func (p *PacketConn) answering() bool { return p.reading.Load() < p.readers.Load() }
-
-// done counts a read and turns the error of a closed socket into [ErrClosed].
-func (p *PacketConn) done(err error) error {
+	err := read()
+	for err != nil && p.roll.again(err) {
+		err = read()
+	}
 	p.reading.Add(-1)
 	switch {
 	case err == nil:
@@ -65,27 +63,48 @@ func (p *PacketConn) done(err error) error {
 	return err
 }
 
+// answering reports whether a reader has not come back for the next datagram: it
+// may be about to answer the last one, from this socket. With call, that is
+// certain, and those that have come back are held until the end of the roll call.
+func (p *PacketConn) answering(call bool) bool {
+	if !call || p.direct.Load() { // who reads past us would see our deadline
+		return p.reading.Load() < p.readers.Load()
+	}
+	p.roll.begin()
+	return p.roll.present() < p.readers.Load()
+}
+
 // ReadFrom reads a datagram. It fails with [ErrClosed] once the socket is closed
 // or drained; until then somebody has to go on reading, for Drain waits for
 // what is unread.
 func (p *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	p.enter()
-	n, addr, err := p.udp.ReadFrom(b)
-	return n, addr, p.done(err)
+	var n int
+	var addr net.Addr
+	err := p.receive(func() (err error) {
+		n, addr, err = p.udp.ReadFrom(b)
+		return err
+	})
+	return n, addr, err
 }
 
 // ReadFromUDPAddrPort is ReadFrom without an allocation.
 func (p *PacketConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
-	p.enter()
-	n, addr, err := p.udp.ReadFromUDPAddrPort(b)
-	return n, addr, p.done(err)
+	var n int
+	var addr netip.AddrPort
+	err := p.receive(func() (err error) {
+		n, addr, err = p.udp.ReadFromUDPAddrPort(b)
+		return err
+	})
+	return n, addr, err
 }
 
 // ReadMsgUDPAddrPort is that of [net.UDPConn].
 func (p *PacketConn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error) {
-	p.enter()
-	n, oobn, flags, addr, err = p.udp.ReadMsgUDPAddrPort(b, oob)
-	return n, oobn, flags, addr, p.done(err)
+	err = p.receive(func() (err error) {
+		n, oobn, flags, addr, err = p.udp.ReadMsgUDPAddrPort(b, oob)
+		return err
+	})
+	return n, oobn, flags, addr, err
 }
 
 // WriteTo sends a datagram from the group's address.
@@ -105,8 +124,16 @@ func (p *PacketConn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n,
 // borrowed. Reads that go past p are not counted in a [Report].
 func (p *PacketConn) UDPConn() *net.UDPConn {
 	p.shared.Store(true)
+	p.direct.Store(true)
 	return p.udp
 }
+
+// Exclusive says that nobody uses a duplicate of the socket any more. One that
+// was adopted, or whose descriptor was asked for, counts as shared: closing it
+// may end the socket or not, so Drain can't have the kernel pass it over before,
+// and a datagram that comes in the instant of the close can be lost. The report
+// says so where the socket has gone with it.
+func (p *PacketConn) Exclusive() { p.shared.Store(false) }
 
 // Close leaves the group at once; unread datagrams are lost. Close unblocks
 // reads. A second Close returns nil.
@@ -146,10 +173,12 @@ func (p *PacketConn) LocalAddr() net.Addr { return p.udp.LocalAddr() }
 func (p *PacketConn) Group() *PacketGroup { return p.group }
 
 // SetDeadline is that of [net.PacketConn], as are the next two.
-func (p *PacketConn) SetDeadline(t time.Time) error { return p.udp.SetDeadline(t) }
+func (p *PacketConn) SetDeadline(t time.Time) error {
+	return errors.Join(p.SetReadDeadline(t), p.SetWriteDeadline(t))
+}
 
 // SetReadDeadline bounds reads.
-func (p *PacketConn) SetReadDeadline(t time.Time) error { return p.udp.SetReadDeadline(t) }
+func (p *PacketConn) SetReadDeadline(t time.Time) error { return p.roll.setDeadline(t) }
 
 // SetWriteDeadline bounds writes.
 func (p *PacketConn) SetWriteDeadline(t time.Time) error { return p.udp.SetWriteDeadline(t) }
@@ -157,6 +186,7 @@ func (p *PacketConn) SetWriteDeadline(t time.Time) error { return p.udp.SetWrite
 // SyscallConn returns access to the descriptor, which stays p's own.
 func (p *PacketConn) SyscallConn() (syscall.RawConn, error) {
 	p.shared.Store(true)
+	p.direct.Store(true)
 	return p.udp.SyscallConn()
 }
 

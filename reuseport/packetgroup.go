@@ -72,7 +72,7 @@ func (g *PacketGroup) Add(ctx context.Context) (*PacketConn, error) {
 }
 
 // Adopt makes one more member from a socket that is in the kernel's group
-// already: see [Group.Adopt].
+// already: see [Group.Adopt], and [PacketConn.Exclusive].
 func (g *PacketGroup) Adopt(c syscall.Conn) (*PacketConn, error) {
 	uc, err := duplicatePacket(c)
 	if err != nil {
@@ -96,8 +96,8 @@ func (g *PacketGroup) Adopt(c syscall.Conn) (*PacketConn, error) {
 
 // adopt takes ownership of uc.
 func (g *PacketGroup) adopt(uc *net.UDPConn) (*PacketConn, error) {
-	p := &PacketConn{group: g, udp: uc}
-	p.sock = &socket{conn: uc, shut: p.shutLeft, count: &p.read, answering: p.answering, shared: p.shared.Load}
+	p := &PacketConn{group: g, udp: uc, roll: rollCall{interrupt: uc.SetReadDeadline}}
+	p.sock = &socket{conn: uc, shut: p.shutLeft, count: &p.read, answering: p.answering, dismiss: p.roll.end, shared: p.shared.Load}
 	err := g.insert(p)
 	if err != nil {
 		return nil, errors.Join(err, uc.Close())

@@ -10,6 +10,7 @@ func (l *leave) last(ctx context.Context, left []*socket) error {
 	if l.c.udp {
 		l.note(StrategyBestEffort)
 		l.lossy("no other member")
+		l.crowded = true
 		if err := l.wait(ctx, left, false, nil); err != nil {
 			return l.abandon(left, err)
 		}
@@ -63,6 +64,7 @@ func (l *leave) canStop(sockets []*socket) bool {
 func (l *leave) bestEffort(ctx context.Context, left []*socket, why error) error {
 	l.note(StrategyBestEffort)
 	l.lossy(why.Error())
+	l.crowded = true
 	// What is new after this moment is not waited for, or a busy listener
 	// would never end.
 	if l.refs != nil {

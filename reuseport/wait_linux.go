@@ -28,6 +28,7 @@ func (l *leave) wait(ctx context.Context, sockets []*socket, early bool, group [
 	defer tick.Stop()
 	pause := 100 * time.Microsecond
 	looked := time.Now()
+	defer dismiss(sockets)
 	for {
 		if group != nil && time.Since(looked) > lookAgain {
 			if now, _, err := l.group(); err == nil && !slices.Equal(now, group) {
@@ -44,6 +45,7 @@ func (l *leave) wait(ctx context.Context, sockets []*socket, early bool, group [
 		}
 		if n > 0 {
 			l.busy, l.emptied = time.Now(), time.Time{}
+			dismiss(sockets) // somebody has to read it
 		}
 		tick.Reset(pause)
 		select {
@@ -168,12 +170,24 @@ func (l *leave) answering(sockets []*socket) bool {
 	if !l.c.udp {
 		return false
 	}
-	if l.emptied.IsZero() {
-		// A reader is counted as such a moment after the queue is empty: look twice.
+	first := l.emptied.IsZero()
+	if first {
 		l.emptied = time.Now()
-		return true
 	}
-	return time.Since(l.emptied) < answerTime && slices.ContainsFunc(sockets, func(s *socket) bool { return s.answering() })
+	answering := first          // a count is a moment late: look twice
+	for _, s := range sockets { // all of them, which calls their readers
+		answering = s.answering(!l.crowded) || answering
+	}
+	return answering && time.Since(l.emptied) < answerTime
+}
+
+// dismiss lets readers go on, where answering holds them.
+func dismiss(sockets []*socket) {
+	for _, s := range sockets {
+		if s.dismiss != nil {
+			s.dismiss()
+		}
+	}
 }
 
 // hasUnread reports whether a datagram waits in c.
