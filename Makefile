@@ -28,6 +28,10 @@ DURATION ?= 0
 SEED ?= 0
 # Whose kernels are booted.
 SUITES ?= bullseye,bookworm,trixie,sid
+# Peers to measure beside Baton, by how their names begin, and where the table,
+# JSON and picture go.
+PEERS ?= all
+OUT ?= bin/peers-run
 
 .PHONY: help
 help: ## list the targets
@@ -35,7 +39,7 @@ help: ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES) RELOADS=$(RELOADS) CRASHES=$(CRASHES) RESTARTS=$(RESTARTS) DURATION=$(DURATION) SEED=$(SEED) SUITES=$(SUITES)"
+	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES) RELOADS=$(RELOADS) CRASHES=$(CRASHES) RESTARTS=$(RESTARTS) DURATION=$(DURATION) SEED=$(SEED) SUITES=$(SUITES) PEERS=$(PEERS) OUT=$(OUT)"
 
 .PHONY: demo
 demo: ## upgrade a small service under load, in every mode
@@ -154,6 +158,12 @@ systemd: ## boot a systemd, upgrade a unit under load RELOADS times, crash it CR
 	CGO_ENABLED=0 $(GO) build -o bin/baton ./cmd/baton
 	cd integration && $(GO) build -o ../bin/systemd ./systemd
 	bin/systemd -upgrades $(RELOADS) -crashes $(CRASHES) $(ARGS)
+
+.PHONY: peers
+peers: ## upgrade Baton and its PEERS under the same load: a table, JSON and a picture in OUT (ARGS=-h: flags)
+	@mkdir -p bin
+	cd integration && $(GO) build -o ../bin/peers ./peers
+	bin/peers -peers $(PEERS) -upgrades $(if $(filter file,$(origin UPGRADES)),3,$(UPGRADES)) -out $(OUT) $(ARGS)
 
 .PHONY: man
 man: ## write the manual pages of the command into cmd/baton/man/
