@@ -214,7 +214,7 @@ func (w *wishes) write(res *result, stdout, told io.Writer) error {
 		if err := os.MkdirAll(w.out, 0o755); err != nil {
 			return err
 		}
-		if err := errors.Join(into(filepath.Join(w.out, "peers.json"), res.writeJSON), into(filepath.Join(w.out, "peers.txt"), func(f io.Writer) error {
+		if err := errors.Join(into(filepath.Join(w.out, "peers.json"), res.writeJSON), into(filepath.Join(w.out, "peers.md"), res.writeMarkdown), into(filepath.Join(w.out, "peers.txt"), func(f io.Writer) error {
 			return errors.Join(res.writeTable(f), func() error { _, err := fmt.Fprintln(f, res.line()); return err }())
 		})); err != nil {
 			return err

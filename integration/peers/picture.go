@@ -23,10 +23,11 @@ import (
 const (
 	pictureWidth  = vg.Length(760)
 	panelHeight   = vg.Length(250)
+	axisHeight    = vg.Length(13) // of the axis' name
 	headHeight    = vg.Length(30)
 	dotRadius     = vg.Length(0.95)
 	crossRadius   = vg.Length(2.6)
-	maxDots       = 2600 // of a panel; dots in one place are drawn once
+	maxDots       = 3400 // of a panel; dots in one place are drawn once
 	before        = 600 * time.Millisecond
 	after         = 700 * time.Millisecond
 	sansSerifList = "'Liberation Sans',Arial,Helvetica,sans-serif" // of one metric
@@ -68,15 +69,19 @@ func (s *result) draw(w io.Writer) error {
 			lowest, highest = min(lowest, latency(&d)), max(highest, latency(&d))
 		}
 	}
-	canvas := vgsvg.New(pictureWidth, headHeight+panelHeight*vg.Length(len(panels)))
+	canvas := vgsvg.New(pictureWidth, headHeight+panelHeight*vg.Length(len(panels))+axisHeight)
 	all := draw.New(canvas)
 	all.FillPolygon(color.White, []vg.Point{all.Min, {X: all.Max.X, Y: all.Min.Y}, all.Max, {X: all.Min.X, Y: all.Max.Y}})
 	head(all)
 	for i, p := range panels {
-		top := all.Max.Y - headHeight - panelHeight*vg.Length(i)
-		c := all
-		c.Rectangle = vg.Rectangle{Min: vg.Point{X: all.Min.X + 8, Y: top - panelHeight + 6}, Max: vg.Point{X: all.Max.X - 14, Y: top}}
-		p.plot(span, lowest, highest, i == len(panels)-1).Draw(c)
+		c, last := all, i == len(panels)-1
+		c.Max.Y -= headHeight + panelHeight*vg.Length(i)
+		c.Min.Y = c.Max.Y - panelHeight + 8
+		if last {
+			c.Min.Y -= axisHeight
+		}
+		c.Min.X, c.Max.X = c.Min.X+8, c.Max.X-14
+		p.plot(span, lowest, highest, last).Draw(c)
 	}
 	var b bytes.Buffer
 	if _, err := canvas.WriteTo(&b); err != nil {
@@ -172,10 +177,12 @@ func (p *panel) plot(span time.Duration, lowest, highest float64, last bool) *pl
 	plt.Title.Text = fmt.Sprintf("%s%s: %d of %d requests failed", p.title(), where, failed, len(p.records))
 	plt.Title.TextStyle = style(12, inkText, draw.XCenter, draw.YTop)
 	plt.Title.TextStyle.Font.Weight = 2 // bold
-	plt.Title.Padding = 14
+	plt.Title.Padding = 20
 	for _, a := range []*plot.Axis{&plt.X, &plt.Y} {
-		a.Color, a.Label.TextStyle.Color, a.Tick.Color, a.Tick.Label.Color = ink(inkEvent), ink(inkText), ink(inkEvent), ink(inkText)
-		a.Label.TextStyle.Font.Size, a.Tick.Label.Font.Size = 10, 9
+		a.Color, a.Tick.Color, a.Tick.Length = ink(inkEvent), ink(inkEvent), 4
+		for _, s := range []*text.Style{&a.Label.TextStyle, &a.Tick.Label} {
+			s.Color, s.Font.Variant, s.Font.Size = ink(inkText), "Sans", 9.5
+		}
 		a.Padding = 2
 	}
 	plt.X.Min, plt.X.Max = -before.Seconds(), span.Seconds()
@@ -183,10 +190,10 @@ func (p *panel) plot(span time.Duration, lowest, highest float64, last bool) *pl
 	if last {
 		plt.X.Label.Text = "seconds since the upgrade was triggered"
 	}
-	plt.Y.Min, plt.Y.Max = math.Pow(10, math.Floor(math.Log10(lowest))), highest*1.6
+	plt.Y.Min, plt.Y.Max = lowest*0.7, highest*1.5
 	plt.Y.Scale = plot.LogScale{}
 	plt.Y.Tick.Marker = powers(plt.Y.Min, plt.Y.Max)
-	plt.Y.Label.Text = "latency, ms"
+	plt.Y.Label.Text = "latency, ms (log)"
 	plt.Add(p)
 	return plt
 }
@@ -217,7 +224,7 @@ func steps(from, to float64) plot.ConstantTicks {
 // powers are the ticks of the latency's axis.
 func powers(from, to float64) plot.ConstantTicks {
 	var ticks plot.ConstantTicks
-	for v := from; v <= to; v *= 10 {
+	for v := math.Pow(10, math.Ceil(math.Log10(from))); v <= to; v *= 10 {
 		ticks = append(ticks, plot.Tick{Value: v, Label: fmt.Sprintf("%.4g", v)})
 	}
 	return ticks
@@ -254,22 +261,27 @@ func (p *panel) Plot(c draw.Canvas, plt *plot.Plot) {
 // moments draws the events, whose names stand above the panel.
 func (p *panel) moments(c draw.Canvas, x func(float64) vg.Length) {
 	line := draw.LineStyle{Color: ink(inkEvent), Width: 0.7, Dashes: []vg.Length{3, 2}}
-	name := func(at vg.Length, align text.XAlignment, s string) {
-		c.FillText(style(8.5, inkEvent, align, draw.YBottom), vg.Point{X: at, Y: c.Max.Y + 2}, s)
-	}
 	e := p.event
 	at := []vg.Length{x(0), x(p.seconds(e.First)), x(p.seconds(e.Last))}
 	for _, v := range at {
 		c.StrokeLine2(line, v, c.Min.Y, v, c.Max.Y)
 	}
-	name(at[0]-3, draw.XRight, "trigger")
-	first, old := fmt.Sprintf("new version after %s ms", digits(milliseconds(e.First-e.Trigger))), fmt.Sprintf("old version's last answer after %s ms", digits(milliseconds(e.Last-e.Trigger)))
-	if at[2]-at[1] > 190 { // there is room for the name
-		name(at[1]+3, draw.XLeft, first)
-		name(at[2]-3, draw.XRight, old)
-		return
+	c.FillText(style(8.5, inkEvent, draw.XRight, draw.YBottom), vg.Point{X: at[0] - 3, Y: c.Max.Y + 2}, "trigger")
+	for row, m := range []struct {
+		at   vg.Length
+		text string
+	}{
+		{at[1], fmt.Sprintf("new version's first answer after %s ms", digits(milliseconds(e.First-e.Trigger)))},
+		{at[2], fmt.Sprintf("old version's last answer after %s ms", digits(milliseconds(e.Last-e.Trigger)))},
+	} {
+		label := style(8.5, inkEvent, draw.XLeft, draw.YBottom)
+		place := vg.Point{X: m.at + 3, Y: c.Max.Y + 2 + 11*vg.Length(row)}
+		if m.at+label.Width(m.text) > c.Max.X { // there is room on one side
+			label.XAlign, place.X = draw.XRight, m.at-3
+		}
+		c.StrokeLine2(line, m.at, c.Max.Y, m.at, place.Y+7)
+		c.FillText(label, place, m.text)
 	}
-	name(max(at[1], at[2])+3, draw.XLeft, first+", "+old)
 }
 
 // spread leaves out requests that would be drawn upon others of their kind; never
@@ -342,5 +354,5 @@ func head(c draw.Canvas) {
 		c.FillText(label, vg.Point{X: at.X + 8, Y: at.Y}, item.name)
 		at.X += 30 + label.Width(item.name)
 	}
-	c.FillText(style(9, inkEvent, draw.XRight, draw.YCenter), vg.Point{X: c.Max.X - 16, Y: at.Y}, "each dot is a request; none is sent twice")
+	c.FillText(style(9, inkEvent, draw.XRight, draw.YCenter), vg.Point{X: c.Max.X - 16, Y: at.Y}, "each dot is a request, none is sent twice; of dots in one place one is drawn")
 }

@@ -239,6 +239,47 @@ func (s *result) writeTable(w io.Writer) error {
 	return nil
 }
 
+// writeMarkdown writes a compact table of all networks, for a README.
+func (s *result) writeMarkdown(w io.Writer) error {
+	networks := s.networks()
+	fmt.Fprintf(w, "%s, Linux %s, %d × %s, %s:\n\n| |", s.Date, s.Machine.Kernel, s.Machine.CPUs, s.Machine.CPU, s.Machine.Go)
+	for _, rtt := range networks {
+		where := "loopback"
+		if rtt > 0 {
+			where = fmt.Sprintf("%g ms", rtt)
+		}
+		fmt.Fprintf(w, " failed, %s |", where)
+	}
+	fmt.Fprintf(w, " p99 around / steady, ms | new version after, ms | accept gap, ms | memory, MiB | requests/s |\n|---|%s---|---|---|---|---|\n", strings.Repeat("---|", len(networks)))
+	var missing []string
+	for _, first := range s.Rows {
+		if first.RTT != networks[0] {
+			continue
+		}
+		fmt.Fprintf(w, "| %s |", first.What)
+		for _, rtt := range networks {
+			i := slices.IndexFunc(s.Rows, func(r *row) bool { return r.Peer == first.Peer && r.RTT == rtt })
+			if i < 0 || s.Rows[i].Error != "" {
+				fmt.Fprint(w, " – |")
+				continue
+			}
+			fmt.Fprintf(w, " %d of %d |", s.Rows[i].Failed, s.Rows[i].Requests)
+		}
+		if first.Error != "" {
+			line, _, _ := strings.Cut(first.Error, "\n")
+			missing = append(missing, first.What+": "+line)
+			fmt.Fprintln(w, " – | – | – | – | – |")
+			continue
+		}
+		fmt.Fprintf(w, " %s / %s | %s | %s | %s | %.0f |\n", digits(first.Around.P99), digits(first.Steady.P99),
+			digits(median(first.First)), digits(first.Gap), digits(mib(first.MemoryPeak)), first.PerSecond)
+	}
+	for _, m := range missing {
+		fmt.Fprintf(w, "\n%s\n", m)
+	}
+	return nil
+}
+
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
 func median(all []float64) float64 {

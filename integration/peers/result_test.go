@@ -84,7 +84,7 @@ func TestPicture(t *testing.T) {
 		t.Fatal(err)
 	}
 	svg := b.String()
-	for _, want := range []string{"<svg", "</svg>", "requests failed", "new version after 101 ms", "http.Server.Shutdown on tableflip", "sans-serif"} {
+	for _, want := range []string{"<svg", "</svg>", "requests failed", "first answer after 101 ms", "http.Server.Shutdown on tableflip", "sans-serif"} {
 		if !strings.Contains(svg, want) {
 			t.Errorf("the picture lacks %q", want)
 		}
@@ -115,6 +115,15 @@ func TestTable(t *testing.T) {
 	for _, want := range []string{"Loopback", "tableflip", "1234", "Caddy: not measured: no such thing\n"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, b.String())
+		}
+	}
+	b.Reset()
+	if err := s.writeMarkdown(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| tableflip | 2 of 600 |", "| 101 |", "| Caddy | – |", "Caddy: not measured: no such thing\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the README's table lacks %q:\n%s", want, b.String())
 		}
 	}
 	if got, want := s.line(), "result: upgrades=0 requests=0 failed=0 peers_failed=2 not_measured=1"; got != want {
