@@ -169,7 +169,7 @@ func TestTerminal(t *testing.T) {
 	if !strings.Contains(doctor, green+"ok") {
 		t.Errorf("doctor: %q", doctor)
 	}
-	for _, line := range strings.Split(sequences.ReplaceAllString(doctor, ""), "\n") {
+	for line := range strings.SplitSeq(sequences.ReplaceAllString(doctor, ""), "\n") {
 		// The path of a test can be wider than anything.
 		if utf8.RuneCountInString(line) > columns && !strings.Contains(line, dir) {
 			t.Errorf("doctor: more than %d columns: %s", columns, line)

@@ -28,11 +28,12 @@ func TestPipelineMoves(t *testing.T) {
 				l.waitEntered()
 				g := l.replace()
 				eventually(t, "the linger begins", g.s.Lingers)
-				rest := k.text[cut:]
+				var rest strings.Builder
+				rest.WriteString(k.text[cut:])
 				for _, k := range kinds {
-					rest += k.text
+					rest.WriteString(k.text)
 				}
-				c.send(rest + strings.Repeat(post, 100) + get[:3])
+				c.send(rest.String() + strings.Repeat(post, 100) + get[:3])
 				l.release("/a")
 				c.want(1, "GET", "/a")
 				c.want(1, k.method, k.path)

@@ -69,7 +69,7 @@ func (s *Screen) Wrap(margin int, text string) []string {
 	}
 	var lines []string
 	line := ""
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		switch {
 		case line == "":
 			line = word
