@@ -49,10 +49,10 @@ func TestReadmeMake(t *testing.T) {
 		t.Fatalf("the README has %q, want more", lines)
 	}
 	for _, line := range lines {
-		const number = "4711" // no default
-		args := strings.Fields(regexp.MustCompile(`=\d+`).ReplaceAllString(line, "="+number))[1:]
+		const value = "4711" // no default
+		args := strings.Fields(regexp.MustCompile(`=\S+`).ReplaceAllString(line, "="+value))[1:]
 		out := inRoot(t, "make", append([]string{"-n"}, args...)...)
-		if strings.Contains(line, "=") && !strings.Contains(out, number) {
+		if strings.Contains(line, "=") && !strings.Contains(out, value) {
 			t.Errorf("%s: a variable changes nothing:\n%s", line, out)
 		}
 	}
