@@ -216,7 +216,9 @@ func TestStoreOutsider(t *testing.T) {
 // address is free at once, and leaves it there when the process is about to end.
 func TestStoreClose(t *testing.T) {
 	k := newKeeper(t, 8)
+	k.mu.Lock()
 	k.main = os.Getpid()
+	k.mu.Unlock()
 	t.Setenv("NOTIFY_SOCKET", k.path)
 	t.Setenv("FDSTORE", "8")
 	dir := testenv.ShortDir(t)
