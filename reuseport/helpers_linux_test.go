@@ -62,7 +62,9 @@ func helperMembers(args []string) {
 				panic(err)
 			}
 			fmt.Println("steered")
+			ctx, cancel := context.WithTimeout(ctx, time.Minute) // it is killed before
 			_, err := g.Drain(ctx)
+			cancel()
 			panic(fmt.Sprint("the drain has ended: ", err))
 		}
 	}
@@ -106,6 +108,9 @@ type process struct {
 func startMembers(t testing.TB, network, address string, n int, more ...string) *process {
 	t.Helper()
 	cmd := testmain.Command(t, "members", append([]string{network, address, strconv.Itoa(n)}, more...)...)
+	// That comes with the end of the thread that starts the helper, which a test
+	// in a namespace may take with it. The helper ends with its standard input.
+	cmd.SysProcAttr.Pdeathsig = 0
 	p := &process{t: t, cmd: cmd}
 	in, err := cmd.StdinPipe()
 	if err != nil {
