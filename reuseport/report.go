@@ -12,13 +12,13 @@ const (
 	StrategySteer Strategy = "steer"
 
 	// StrategySteerMigrate: the same where net.ipv4.tcp_migrate_req is 1. The
-	// member closes as soon as its queue is served; the kernel moves the
-	// handshakes that are under way to another member.
+	// member waits for handshakes for a second at most; the kernel moves those
+	// that last longer to another member.
 	StrategySteerMigrate Strategy = "steer, migrate"
 
 	// StrategySteerer: the group's [Steerer] gives new connections to others.
-	// If it migrates, the member closes as soon as its queue is served, and
-	// what is under way moves.
+	// If it migrates, the member waits for handshakes for a second at most, and
+	// those that last longer move.
 	StrategySteerer Strategy = "steerer"
 
 	// StrategyMigrate: net.ipv4.tcp_migrate_req is 1 and steering failed. The

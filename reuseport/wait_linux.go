@@ -17,17 +17,24 @@ import (
 // lookAgain is how long a wait goes on before it looks for changes of the group.
 const lookAgain = 20 * time.Millisecond
 
+// migrateAfter is how long a handshake may hold up a member whose handshakes the
+// kernel can move. Those that end by themselves are better waited for: a listener
+// that closes between the lookup and the end of a handshake
+// (inet_csk_reqsk_queue_add) resets it, migration or not.
+const migrateAfter = time.Second
+
 // wait returns when the sockets have nothing left: no handshake under way and
-// nothing queued, or with early only nothing queued. Connections that nobody
-// accepts stop it until ctx ends. If group isn't nil, errChanged tells that the
+// nothing queued. With migrate, handshakes do not count that last for longer than
+// migrateAfter. Connections that nobody accepts stop it until ctx ends. If group isn't nil, errChanged tells that the
 // group is another one by now, for then the sockets may get traffic again.
-func (l *leave) wait(ctx context.Context, sockets []*socket, early bool, group []uint32) error {
+func (l *leave) wait(ctx context.Context, sockets []*socket, migrate bool, group []uint32) error {
 	l.snapshot(sockets)
 	l.busy, l.emptied = time.Now(), time.Time{}
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	pause := 100 * time.Microsecond
-	looked := time.Now()
+	began := time.Now()
+	looked := began
 	defer dismiss(sockets)
 	for {
 		if group != nil && time.Since(looked) > lookAgain {
@@ -36,7 +43,7 @@ func (l *leave) wait(ctx context.Context, sockets []*socket, early bool, group [
 			}
 			looked = time.Now()
 		}
-		n, err := l.left(sockets, early)
+		n, err := l.left(sockets, migrate && time.Since(began) > migrateAfter)
 		if err != nil {
 			return err
 		}
@@ -100,12 +107,12 @@ func (l *leave) snapshot(sockets []*socket) {
 	l.report.HalfOpen += n
 }
 
-// left counts what the sockets still hold.
-func (l *leave) left(sockets []*socket, early bool) (n int, err error) {
+// left counts what the sockets still hold, or with queued only what is queued.
+func (l *leave) left(sockets []*socket, queued bool) (n int, err error) {
 	if l.c.udp {
 		return unread(sockets)
 	}
-	if l.refs != nil && !early {
+	if l.refs != nil && !queued {
 		for _, s := range sockets {
 			if !slices.Contains(l.c.members(), s) {
 				continue // closed meanwhile by its user
@@ -122,7 +129,7 @@ func (l *leave) left(sockets []*socket, early bool) (n int, err error) {
 		}
 		return n, nil
 	}
-	if !early && len(l.under) > 0 {
+	if !queued && len(l.under) > 0 {
 		// Before the queues: see diag.Conn.HalfOpen.
 		tuples, err := l.dc.HalfOpen(l.site.query)
 		if err != nil {
@@ -138,11 +145,11 @@ func (l *leave) left(sockets []*socket, early bool) (n int, err error) {
 		n = len(still)
 	}
 	for _, s := range sockets {
-		queued, _, err := queueLen(s.conn)
+		waiting, _, err := queueLen(s.conn)
 		if err != nil {
 			return 0, err
 		}
-		n += queued
+		n += waiting
 	}
 	return n, nil
 }
