@@ -214,7 +214,13 @@ func (r *rig) owner() int {
 // processes returns the processes of the service that have not ended.
 func (r *rig) processes() []int {
 	r.reap()
-	return slices.DeleteFunc(procs.Marked(r.mark+"\x00"), func(pid int) bool { return stateOf(pid) == 'Z' })
+	pids := slices.DeleteFunc(procs.Marked(r.mark+"\x00"), func(pid int) bool { return stateOf(pid) == 'Z' })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, pid := range pids { // one may end before it says a word, and we may be its parent then
+		r.pids[pid] = true
+	}
+	return pids
 }
 
 // known returns the number of processes of which we have heard and that have not
