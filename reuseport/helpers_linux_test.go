@@ -108,9 +108,6 @@ type process struct {
 func startMembers(t testing.TB, network, address string, n int, more ...string) *process {
 	t.Helper()
 	cmd := testmain.Command(t, "members", append([]string{network, address, strconv.Itoa(n)}, more...)...)
-	// That comes with the end of the thread that starts the helper, which a test
-	// in a namespace may take with it. The helper ends with its standard input.
-	cmd.SysProcAttr.Pdeathsig = 0
 	p := &process{t: t, cmd: cmd}
 	in, err := cmd.StdinPipe()
 	if err != nil {

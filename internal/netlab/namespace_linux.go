@@ -115,9 +115,10 @@ func onThread(f func()) {
 	go func() { // ends with f
 		defer close(done)
 		runtime.LockOSThread() // never unlocked
-		if unix.Gettid() == unix.Getpid() {
+		if unix.Gettid() == unix.Getpid() || hasChildren() {
 			// The main thread does not end, and its namespace is that of
-			// /proc/self/net. While it is locked here, f gets another one.
+			// /proc/self/net. A thread that has started a process takes it along
+			// (PR_SET_PDEATHSIG(2const)). While it is locked here, f gets another.
 			onThread(f)
 			runtime.UnlockOSThread()
 			return
@@ -125,6 +126,12 @@ func onThread(f func()) {
 		f()
 	}()
 	<-done
+}
+
+// hasChildren reports whether this thread has started a process that is there yet.
+func hasChildren() bool {
+	pids, err := os.ReadFile("/proc/thread-self/children") // CONFIG_PROC_CHILDREN
+	return err == nil && len(pids) > 0
 }
 
 // linkUp sets an interface of the thread's namespace up.

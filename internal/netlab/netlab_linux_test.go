@@ -4,7 +4,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,5 +104,48 @@ func TestMainThread(t *testing.T) {
 	wg.Wait()
 	if after, err := os.Readlink("/proc/self/ns/net"); err != nil || after != before {
 		t.Errorf("the main thread is in %s, %v, want %s", after, err, before)
+	}
+}
+
+// A process that is to end with the thread that has started it outlives what the
+// namespace does, which ends threads.
+func TestChildren(t *testing.T) {
+	testenv.Need(t, "netns")
+	n := netlab.NewNamespace(t)
+	var children []*exec.Cmd
+	for range 20 {
+		var both sync.WaitGroup
+		both.Go(func() { n.Do(func() {}) })
+		cmd := exec.Command("cat")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		in, err := cmd.StdinPipe() // it ends with that
+		if err != nil {
+			t.Fatal(err)
+		}
+		both.Go(func() { // on a thread that is likely to be asked next
+			if err := cmd.Start(); err != nil {
+				t.Error(err)
+			}
+		})
+		both.Wait()
+		if t.Failed() {
+			return
+		}
+		children = append(children, cmd)
+		defer in.Close()
+	}
+	var all sync.WaitGroup
+	for range 300 {
+		all.Go(func() { n.Do(func() {}) })
+	}
+	all.Wait()
+	for _, cmd := range children {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, cmd.Process.Pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err != nil || info.Signo != 0 {
+			t.Errorf("process %d has ended with the thread that had started it (%v)", cmd.Process.Pid, err)
+		}
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()         // likewise
 	}
 }
