@@ -157,8 +157,7 @@ func testRestart(t *testing.T, hold string) {
 	}
 	r.lossless(c)
 	r.want("app.service", map[string]string{"ActiveState": "active", "NRestarts": "0"})
-	// One that has ended, and that systemd can't know to have, has no name: n/a.
-	r.silent("app.service", "Failed with result", "timed out", "(app) with signal SIGKILL")
+	r.silent("app.service", "Failed with result", "timed out", "Killing process")
 }
 
 // TestWatchdog halts the main process, before and after an upgrade: systemd
