@@ -1,19 +1,18 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/seed-11c92bf9/baton/integration/internal/debian"
 )
 
 // A kernel is what a Debian suite has, unpacked.
@@ -68,10 +67,8 @@ func only(patterns ...string) (string, error) {
 
 // fetch downloads the kernel of a suite, and unpacks it in the cache.
 func fetch(ctx context.Context, cache, suite string) (kernel, error) {
-	for _, tool := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return kernel{}, fmt.Errorf("fetch the kernel of %s: needs apt, as on Debian: %w", suite, err)
-		}
+	if runtime.GOARCH != "amd64" {
+		return kernel{}, fmt.Errorf("fetch the kernel of %s: only amd64 is emulated, not %s: %w", suite, runtime.GOARCH, errors.ErrUnsupported)
 	}
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return kernel{}, err
@@ -81,17 +78,21 @@ func fetch(ctx context.Context, cache, suite string) (kernel, error) {
 		return kernel{}, err
 	}
 	defer os.RemoveAll(work)
-	a, err := newApt(ctx, work, suite)
+	apt, err := debian.New(ctx, work, suite, "APT::Architecture=amd64", "APT::Architectures=amd64")
 	if err != nil {
-		return kernel{}, err
+		return kernel{}, fmt.Errorf("fetch the kernel: %w", err)
 	}
-	names, err := a.kernelPackages(ctx)
+	names, err := kernelPackages(ctx, apt, suite)
 	if err != nil {
 		return kernel{}, err
 	}
 	tree := filepath.Join(work, "tree")
 	for _, name := range append(names, "busybox-static") {
-		if err := a.unpack(ctx, name, tree); err != nil {
+		deb, err := apt.Download(ctx, name)
+		if err == nil {
+			err = debian.Unpack(ctx, tree, deb)
+		}
+		if err != nil {
 			return kernel{}, err
 		}
 	}
@@ -102,74 +103,10 @@ func fetch(ctx context.Context, cache, suite string) (kernel, error) {
 	return cached(cache, suite)
 }
 
-// apt is apt-get with lists and caches of its own, for one suite. It changes
-// nothing of the machine's, and needs no root.
-type apt struct {
-	suite   string
-	dir     string
-	options []string
-}
-
-const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-
-func newApt(ctx context.Context, dir, suite string) (*apt, error) {
-	a := &apt{suite: suite, dir: dir}
-	if runtime.GOARCH != "amd64" {
-		return nil, fmt.Errorf("fetch the kernel of %s: only amd64 is emulated, not %s: %w", suite, runtime.GOARCH, errors.ErrUnsupported)
-	}
-	mirrors, err := a.mirrors(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, sub := range []string{"lists/partial", "cache/archives/partial", "debs"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-			return nil, err
-		}
-	}
-	list := filepath.Join(dir, "sources.list")
-	for _, o := range []string{
-		"APT::Architecture=amd64", "APT::Architectures=amd64", "APT::Sandbox::User=root",
-		"Dir::Etc::sourcelist=" + list, "Dir::Etc::sourceparts=/dev/null", "Dir::State::status=/dev/null",
-		"Dir::State::lists=" + filepath.Join(dir, "lists"), "Dir::Cache=" + filepath.Join(dir, "cache"),
-	} {
-		a.options = append(a.options, "-o", o)
-	}
-	main := fmt.Sprintf("deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, mirrors["Debian"], suite)
-	security := fmt.Sprintf("deb [arch=amd64 signed-by=%s] %s %s-security main\n", keyring, mirrors["Debian-Security"], suite)
-	// Where there are, the newest fixes: unstable suites have none.
-	for _, lines := range []string{main + security, main} {
-		if err := os.WriteFile(list, []byte(lines), 0o600); err != nil {
-			return nil, err
-		}
-		if _, err = a.run(ctx, "apt-get", "-qq", "update"); err == nil {
-			return a, nil
-		}
-	}
-	return nil, fmt.Errorf("fetch the kernel of %s, which may have left the mirror %s: %w", suite, mirrors["Debian"], err)
-}
-
-// mirrors returns where this machine has its packages from, by label.
-func (a *apt) mirrors(ctx context.Context) (map[string]string, error) {
-	out, err := a.run(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(LABEL)")
-	if err != nil {
-		return nil, err
-	}
-	mirrors := make(map[string]string)
-	for line := range strings.Lines(out) {
-		if f := strings.Fields(line); len(f) == 3 && f[1] == "Debian" {
-			mirrors[f[2]] = f[0]
-		}
-	}
-	if mirrors["Debian"] == "" {
-		return nil, fmt.Errorf("fetch the kernel of %s: apt has no list of Debian's packages here: run apt-get update as root, on Debian", a.suite)
-	}
-	return mirrors, nil
-}
-
 // kernelPackages returns the packages of the suite's kernel for virtual
 // machines: one, or where it was taken apart, several.
-func (a *apt) kernelPackages(ctx context.Context) ([]string, error) {
-	out, err := a.run(ctx, "apt-cache", "depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts",
+func kernelPackages(ctx context.Context, apt *debian.Apt, suite string) ([]string, error) {
+	out, err := apt.Run(ctx, "apt-cache", "depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts",
 		"--no-breaks", "--no-replaces", "--no-enhances", "linux-image-cloud-amd64")
 	if err != nil {
 		return nil, err
@@ -181,50 +118,7 @@ func (a *apt) kernelPackages(ctx context.Context) ([]string, error) {
 		}
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("suite %s has no linux-image-cloud-amd64", a.suite)
+		return nil, fmt.Errorf("suite %s has no linux-image-cloud-amd64", suite)
 	}
 	return names, nil
-}
-
-// unpack downloads a package and unpacks it in tree.
-func (a *apt) unpack(ctx context.Context, name, tree string) error {
-	debs := filepath.Join(a.dir, "debs")
-	if _, err := a.run(ctx, "apt-get", "-qq", "download", name); err != nil {
-		return err
-	}
-	deb, err := only(filepath.Join(debs, name+"_*.deb"))
-	if err != nil {
-		return err
-	}
-	_, err = a.run(ctx, "dpkg-deb", "--extract", deb, tree)
-	return err
-}
-
-func (a *apt) run(ctx context.Context, name string, args ...string) (string, error) {
-	command := name + " " + strings.Join(args, " ")
-	if strings.HasPrefix(name, "apt") {
-		args = append(slices.Clone(a.options), args...)
-	}
-	cmd := exec.CommandContext(ctx, name, args...)
-	if len(a.options) > 0 {
-		cmd.Dir = filepath.Join(a.dir, "debs")
-	}
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w: %s", command, err, lastLine(stderr.Bytes()))
-	}
-	return string(out), nil
-}
-
-// lastLine returns the last line that says something.
-func lastLine(b []byte) (last string) {
-	for sc := bufio.NewScanner(bytes.NewReader(b)); sc.Scan(); {
-		if line := strings.TrimSpace(sc.Text()); line != "" {
-			last = line
-		}
-	}
-	return last
 }

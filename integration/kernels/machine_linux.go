@@ -115,14 +115,6 @@ type converter struct {
 	out chan error // of who reads what comes out
 }
 
-// testEvent is one of test2json's.
-type testEvent struct {
-	Action  string
-	Test    string
-	Elapsed float64
-	Output  string
-}
-
 func newConverter(ctx context.Context, told func(testEvent)) (*converter, error) {
 	c := &converter{cmd: exec.CommandContext(ctx, "go", "tool", "test2json"), out: make(chan error, 1)}
 	var err error

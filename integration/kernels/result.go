@@ -53,6 +53,14 @@ type test struct {
 	parent  bool // of subtests, and not counted
 }
 
+// testEvent is one of test2json's.
+type testEvent struct {
+	Action  string
+	Test    string
+	Elapsed float64
+	Output  string
+}
+
 type outcome string
 
 const (
