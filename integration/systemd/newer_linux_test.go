@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/seed-11c92bf9/baton/integration/internal/machine"
+	"github.com/seed-11c92bf9/baton/internal/load"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
@@ -36,45 +37,51 @@ func newerRoot(t *testing.T) string {
 // TestNewer does with a newer systemd what this machine's may not have: reloads of
 // Type=notify and of notify-reload.
 func TestNewer(t *testing.T) {
-	r := newTestRig(t, newerRoot(t))
-	t.Logf("systemd %d", r.m.Version)
-	if r.m.Version < 254 {
-		t.Fatalf("systemd %d is not newer", r.m.Version)
-	}
-	set, targets := plain(settings{})
-	set.listen = append(set.listen, restOfSocket()...)
-	r.must(r.install(r.ctx, set, "app.service"))
-	r.must(r.start(r.ctx, "app.service"))
-	fails := func(c *clients) { // an upgrade, and the reload says so
+	root := newerRoot(t)
+	boot := func(t *testing.T, units ...string) (*testRig, []load.Target) {
 		t.Helper()
-		r.must(r.plan(planExit))
-		if err := r.systemctl(r.ctx, "reload", "app.service"); err == nil || !strings.Contains(err.Error(), "Job for app.service failed") {
-			t.Errorf("systemctl reload = %v, want a failure", err)
+		r := newTestRig(t, root)
+		t.Logf("systemd %d", r.m.Version)
+		if r.m.Version < 254 {
+			t.Fatalf("systemd %d is not newer", r.m.Version)
 		}
-		r.must(r.plan(""))
-		r.says("app.service", reason)
-		r.must(c.further(r.ctx, 5))
+		set, targets := plain(settings{})
+		set.listen = append(set.listen, restOfSocket()...)
+		r.must(r.install(r.ctx, set, units...))
+		r.must(r.start(r.ctx, "app.service"))
+		return r, targets
 	}
-	r.reloads(t, targets, fails)
-	r.want("app.service", map[string]string{"Type": "notify"})
-	r.stops(t)
-
+	t.Run("notify", func(t *testing.T) {
+		r, targets := boot(t, "app.service")
+		r.reloads(t, targets, func(c *clients) { // an upgrade fails, and the reload says so
+			t.Helper()
+			r.must(r.plan(planExit))
+			if err := r.systemctl(r.ctx, "reload", "app.service"); err == nil || !strings.Contains(err.Error(), "Job for app.service failed") {
+				t.Errorf("systemctl reload = %v, want a failure", err)
+			}
+			r.must(r.plan(""))
+			r.says("app.service", reason)
+			r.must(c.further(r.ctx, 5))
+		})
+		r.want("app.service", map[string]string{"Type": "notify"})
+		r.stops(t)
+	})
 	// By the signal: the reload waits for the end of the upgrade, whichever that is.
-	r.must(r.version("v1"))
-	r.must(r.install(r.ctx, set, "app.service", "app.service.d/notify-reload.conf"))
-	r.must(r.start(r.ctx, "app.service"))
-	r.want("app.service", map[string]string{"Type": "notify-reload", "ReloadSignal": "12"})
-	r.reloads(t, targets, func(c *clients) {
-		t.Helper()
-		old := r.pid("app.service")
-		r.must(r.plan(planExit))
-		r.must(r.systemctl(r.ctx, "reload", "app.service")) // it can't say so
-		r.must(r.plan(""))
-		status, err := r.show(r.ctx, "app.service", "StatusText")
-		r.must(err)
-		if pid := r.pid("app.service"); pid != old || !strings.Contains(status["StatusText"], "upgrade failed") {
-			t.Errorf("after an upgrade that failed the main process is %d, the status %q; want %d and that it failed", pid, status["StatusText"], old)
-		}
-		r.must(c.further(r.ctx, 5))
+	t.Run("notify-reload", func(t *testing.T) {
+		r, targets := boot(t, "app.service", "app.service.d/notify-reload.conf")
+		r.want("app.service", map[string]string{"Type": "notify-reload", "ReloadSignal": "12"})
+		r.reloads(t, targets, func(c *clients) {
+			t.Helper()
+			old := r.pid("app.service")
+			r.must(r.plan(planExit))
+			r.must(r.systemctl(r.ctx, "reload", "app.service")) // it can't say so
+			r.must(r.plan(""))
+			status, err := r.show(r.ctx, "app.service", "StatusText")
+			r.must(err)
+			if pid := r.pid("app.service"); pid != old || !strings.Contains(status["StatusText"], "upgrade failed") {
+				t.Errorf("after an upgrade that failed the main process is %d, the status %q; want %d and that it failed", pid, status["StatusText"], old)
+			}
+			r.must(c.further(r.ctx, 5))
+		})
 	})
 }
