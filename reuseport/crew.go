@@ -119,7 +119,6 @@ func (c *crew) idle() {
 
 // drop takes s out, and reports whether it was there.
 func (c *crew) drop(s *socket) bool {
-	c.probes.closed(s)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	i := slices.Index(c.socks, s)

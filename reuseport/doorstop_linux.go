@@ -56,7 +56,9 @@ func (l *leave) placeDoorstop(ctx context.Context, prog program, inodes []uint32
 		return d, err
 	}
 	d.shot = shots[0]
-	via := l.c.members()[0].conn
+	members := l.c.members()
+	via := members[0].conn
+	d.shot.in = members // if it doesn't come to d
 	if err := attach(via, &fill); err != nil {
 		return d, err
 	}
@@ -66,6 +68,7 @@ func (l *leave) placeDoorstop(ctx context.Context, prog program, inodes []uint32
 	if n, _, err := queueLen(f); err != nil || n == 0 {
 		return d, fmt.Errorf("fill the queue of the socket that takes it off: %w", ErrNotSteered)
 	}
+	d.shot.in = nil
 	return d, attach(via, &prog)
 }
 

@@ -1,6 +1,9 @@
 package reuseport
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -53,3 +56,33 @@ func (p *PacketConn) Answering() bool { return p.answering(true) }
 
 // Dismiss lets them go on.
 func (p *PacketConn) Dismiss() { p.roll.end() }
+
+// Probe puts a probe into the queue of l, which is alone in its group, and
+// returns the client's address. With lost the prober can't find out where it
+// came to.
+func (l *Listener) Probe(ctx context.Context, lost bool) (netip.AddrPort, error) {
+	c := l.group.crew
+	op := &leave{c: c}
+	if err := op.open(l.sock); err != nil {
+		return netip.AddrPort{}, err
+	}
+	defer op.close()
+	if lost {
+		_ = op.dc.Close()
+	}
+	mark := func(*socket) int { return 1 }
+	_, err := op.probe.shoot(ctx, c.members(), mark, new(program), []int{anyIndex})
+	if lost != (err != nil) {
+		return netip.AddrPort{}, fmt.Errorf("lost %v: %w", lost, err)
+	}
+	for addr := range c.probes.by {
+		return addr, nil
+	}
+	return netip.AddrPort{}, errors.New("no probe is known")
+}
+
+// Probes returns how many probes of l's process are known.
+func (l *Listener) Probes() int { return int(l.group.crew.probes.n.Load()) }
+
+// Drop takes l out of what steering knows, as before a close.
+func (l *Listener) Drop() { l.group.crew.drop(l.sock) }

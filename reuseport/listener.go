@@ -23,6 +23,8 @@ type Listener struct {
 	open     chan struct{}                   // closed when it listens, or will never
 	accepted atomic.Int64
 
+	accepting sync.RWMutex // read-locked while a connection may be in hand that can be a probe
+
 	mu    sync.Mutex
 	bound *os.File // the socket until it listens
 }
@@ -101,14 +103,13 @@ func (l *Listener) AcceptTCP() (*net.TCPConn, error) {
 		return nil, ErrClosed
 	}
 	for {
-		tc, err := ln.AcceptTCP()
+		tc, ours, err := l.acceptFrom(ln)
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return nil, ErrClosed
 			}
 			return nil, err
 		}
-		ours := l.group.crew.probes.arrived(l.sock, tc)
 		if !ours {
 			l.accepted.Add(1)
 		}
@@ -121,6 +122,16 @@ func (l *Listener) AcceptTCP() (*net.TCPConn, error) {
 		}
 		return tc, nil
 	}
+}
+
+// acceptFrom is Accept of ln. ours means that it was a probe, which is gone.
+func (l *Listener) acceptFrom(ln *net.TCPListener) (tc *net.TCPConn, ours bool, err error) {
+	l.accepting.RLock()
+	defer l.accepting.RUnlock()
+	if tc, err = ln.AcceptTCP(); err != nil {
+		return nil, false, err
+	}
+	return tc, l.group.crew.probes.arrived(l.sock, tc), nil
 }
 
 // Close leaves the group at once. Connections in the accept queue and half-open
@@ -147,7 +158,11 @@ func (l *Listener) shut() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if ln := l.ln.Load(); ln != nil {
-		return ln.Close()
+		err := ln.Close()
+		l.accepting.Lock() // each Accept has failed or found its probe
+		defer l.accepting.Unlock()
+		l.group.crew.probes.closed(l.sock)
+		return err
 	}
 	f := l.bound
 	l.bound = nil

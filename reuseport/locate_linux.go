@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -124,9 +125,9 @@ type shot struct {
 	*probe
 	fd    int
 	index int
-	mark  int     // of the listener that it came to
-	sock  *socket // that listener, if it is an own one; if several have the mark, one of them
-	in    []*socket
+	mark  int       // of the listener that it came to
+	sock  *socket   // that listener, if it is an own one; if several have the mark, one of them
+	in    []*socket // listeners of this process in whose queue it may be
 }
 
 // aim reserves a source port for each index and adds it to prog. The caller ends
@@ -254,17 +255,36 @@ func (s *shot) connected(err error) (over bool, _ error) {
 	}
 }
 
-// end resets the probes. Those in a queue of this process stay known until they
-// come out of it.
+// end resets the probes. Those that can be in a queue of this process stay known
+// until they come out of it, and keep their port: another client that got it
+// would be taken for the probe.
 func (p *prober) end(shots []*shot) {
 	for _, s := range shots {
-		_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // or it ends with a FIN
-		_ = unix.Close(s.fd)
-		if s.mark == 0 {
+		if len(s.in) == 0 {
+			s.reset()
 			p.c.probes.forget(s.probe)
-		} else {
-			p.c.probes.at(s.probe, s.in)
+			continue
 		}
+		s.disconnect(p.site.sockaddr(s.addr))
+		if !p.c.probes.keep(s.probe, s.in, s.reset) {
+			s.reset()
+		}
+	}
+}
+
+// reset closes the client's end without a FIN.
+func (s *shot) reset() {
+	_ = unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(s.fd)
+}
+
+// disconnect resets the connection and keeps its port, which connect(2) with
+// AF_UNSPEC lets go of, because the kernel had chosen it (tcp_disconnect).
+func (s *shot) disconnect(self unix.Sockaddr) {
+	unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(s.fd), uintptr(unsafe.Pointer(&unspec)), unix.SizeofSockaddrInet4)
+	if errno == 0 {
+		_ = unix.Bind(s.fd, self) // if it fails, others can have the port
 	}
 }
 
@@ -365,6 +385,7 @@ func (p *prober) shoot(ctx context.Context, own []*socket, mark func(*socket) in
 	}
 	for _, s := range shots {
 		if err := p.fire(ctx, s); err != nil {
+			s.in = slices.Clone(own) // nobody knows
 			return nil, err
 		}
 		if s.sock != nil || s.mark == 0 {

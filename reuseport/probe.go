@@ -20,7 +20,15 @@ type probeSet struct {
 type probe struct {
 	addr   netip.AddrPort // client's end
 	landed chan *socket   // gets the member if its Accept saw the probe; has room for it
-	in     []*socket      // it is in the queue of one of these
+	in     []*socket      // it is in the queue of one of these, if in one of ours
+	free   func()         // lets others use the client's port; nil until the prober is done
+}
+
+// gone is called without the lock once p is in no set.
+func (p *probe) gone() {
+	if p.free != nil {
+		p.free()
+	}
 }
 
 func (ps *probeSet) add(addr netip.AddrPort) *probe {
@@ -46,11 +54,16 @@ func (ps *probeSet) forget(p *probe) {
 	}
 }
 
-// at notes that p is in the queue of one of socks.
-func (ps *probeSet) at(p *probe, socks []*socket) {
+// keep notes that p is in the queue of one of in, and calls free once it has come
+// out. It reports whether p was still to come; if not, free is the caller's.
+func (ps *probeSet) keep(p *probe, in []*socket, free func()) bool {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	p.in = socks
+	if ps.by[p.addr] != p {
+		return false
+	}
+	p.in, p.free = in, free
+	return true
 }
 
 // inQueue returns how many probes are in the queue of s.
@@ -66,10 +79,10 @@ func (ps *probeSet) inQueue(s *socket) (n int) {
 }
 
 // closed forgets the probes that were in the queue of s, and can't be in another
-// one.
+// one. No Accept of s may be under way: it can have one in hand.
 func (ps *probeSet) closed(s *socket) {
 	ps.mu.Lock()
-	defer ps.mu.Unlock()
+	var gone []*probe
 	for addr, p := range ps.by {
 		i := slices.Index(p.in, s)
 		if i < 0 {
@@ -77,9 +90,14 @@ func (ps *probeSet) closed(s *socket) {
 		}
 		if p.in = slices.Delete(p.in, i, i+1); len(p.in) == 0 {
 			delete(ps.by, addr)
+			gone = append(gone, p)
 		}
 	}
 	ps.n.Store(int32(len(ps.by)))
+	ps.mu.Unlock()
+	for _, p := range gone {
+		p.gone()
+	}
 }
 
 // arrived reports whether tc, which came out of s, is a probe, and ends it then.
@@ -106,5 +124,6 @@ func (ps *probeSet) arrived(s *socket, tc *net.TCPConn) bool {
 	p.landed <- s
 	_ = tc.SetLinger(0) // no TIME_WAIT for a connection to oneself
 	_ = tc.Close()
+	p.gone()
 	return true
 }

@@ -169,15 +169,3 @@ func TestQuiesceAndBack(t *testing.T) {
 		t.Errorf("shares after steering back %v, want some for the first", got)
 	}
 }
-
-// A probe that Accept has taken is reset, which connect(2) can be the first to
-// say on a busy machine.
-func TestProbeReset(t *testing.T) {
-	t.Parallel()
-	if err := reuseport.ProbeReset(true); err != nil {
-		t.Errorf("a probe that has landed: %v", err)
-	}
-	if err := reuseport.ProbeReset(false); !errors.Is(err, unix.ECONNRESET) {
-		t.Errorf("a probe that has not: %v, want ECONNRESET", err)
-	}
-}

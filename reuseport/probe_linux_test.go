@@ -1,0 +1,92 @@
+package reuseport_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/reuseport"
+)
+
+// A probe never comes out of Accept: not where the search for it failed, and not
+// while its listener is on its way out. Until it has come out of the queue nobody
+// else gets its port, whom Accept would take for the probe.
+func TestProbeIsNoClient(t *testing.T) {
+	for name, lost := range map[string]bool{"found": false, "lost": true} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			probed := func() (*reuseport.Listener, netip.AddrPort) {
+				t.Helper()
+				l, err := reuseport.Listen(ctx, "tcp4", "127.0.0.1:0", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = l.Close() })
+				addr, err := l.Probe(ctx, lost)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if canBind(addr) {
+					t.Errorf("others can have the port of %v, which is in the queue", addr)
+				}
+				return l, addr
+			}
+
+			l, addr := probed()
+			l.Drop()
+			client, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			c, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if c.RemoteAddr().String() != client.LocalAddr().String() {
+				t.Errorf("Accept returned %v, want %v; the probe is %v", c.RemoteAddr(), client.LocalAddr(), addr)
+			}
+			if n := l.Probes(); n != 0 || !canBind(addr) {
+				t.Errorf("%d probes known after Accept, port free: %v; want none, and the port free", n, canBind(addr))
+			}
+
+			l, addr = probed()
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if n := l.Probes(); n != 0 || !canBind(addr) {
+				t.Errorf("%d probes known after Close, port free: %v; want none, and the port free", n, canBind(addr))
+			}
+		})
+	}
+}
+
+// A probe that Accept has taken is reset, which connect(2) can be the first to
+// say on a busy machine.
+func TestProbeReset(t *testing.T) {
+	t.Parallel()
+	if err := reuseport.ProbeReset(true); err != nil {
+		t.Errorf("a probe that has landed: %v", err)
+	}
+	if err := reuseport.ProbeReset(false); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("a probe that has not: %v, want ECONNRESET", err)
+	}
+}
+
+// canBind reports whether a socket can be bound to addr.
+func canBind(addr netip.AddrPort) bool {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer syscall.Close(fd)
+	return syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}) == nil
+}
