@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -68,7 +69,7 @@ type Message struct {
 // A Process is one process of a service.
 type Process struct {
 	Settings
-	up *handoff.Upgrader
+	up atomic.Pointer[handoff.Upgrader] // events come before New returns
 
 	mu     sync.Mutex
 	counts map[string]int
@@ -95,8 +96,8 @@ func (p *Process) Main() {
 // Say writes a line.
 func (p *Process) Say(m Message) {
 	m.PID, m.Time = os.Getpid(), time.Now()
-	if p.up != nil && m.Gen == 0 {
-		m.Gen = p.up.Generation()
+	if up := p.up.Load(); up != nil && m.Gen == 0 {
+		m.Gen = up.Generation()
 	}
 	b, err := json.Marshal(m)
 	if err != nil {
@@ -118,10 +119,10 @@ func (p *Process) Count(what string) {
 }
 
 // Upgrader returns the one that the process stands on.
-func (p *Process) Upgrader() *handoff.Upgrader { return p.up }
+func (p *Process) Upgrader() *handoff.Upgrader { return p.up.Load() }
 
 // Generation returns the generation of the process.
-func (p *Process) Generation() uint64 { return p.up.Generation() }
+func (p *Process) Generation() uint64 { return p.Upgrader().Generation() }
 
 func (p *Process) run() error {
 	if err := json.Unmarshal([]byte(os.Getenv(EnvSettings)), &p.Settings); err != nil {
@@ -154,7 +155,7 @@ func (p *Process) run() error {
 	if err != nil {
 		return err
 	}
-	p.up = up
+	p.up.Store(up)
 	if p.NoFile > 0 && up.Generation() > 1 {
 		if err := limitFiles(p.NoFile); err != nil {
 			return err
@@ -227,15 +228,16 @@ func (p *Process) serveShutdown(srv *http.Server, ln net.Listener) error {
 		}
 		failed <- srv.Serve(ln)
 	}()
-	if err := p.up.Ready(); err != nil {
+	up := p.Upgrader()
+	if err := up.Ready(); err != nil {
 		return err
 	}
-	<-p.up.Done()
+	<-up.Done()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	_ = srv.Shutdown(ctx)
 	<-failed
-	return errors.Join(p.up.Err(), p.up.Shutdown(ctx))
+	return errors.Join(up.Err(), up.Shutdown(ctx))
 }
 
 // runTableflip follows tableflip's example for net/http.
