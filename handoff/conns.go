@@ -239,12 +239,7 @@ func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, sta
 	if !ok {
 		return fmt.Errorf("%w: %T has no descriptor", ErrUnsupported, conn)
 	}
-	fd, err := fdx.Dup(sc)
-	if err != nil {
-		return fmt.Errorf("handoff: send connection: %w", err)
-	}
-	err = l.Move(ctx, name, state, fd)
-	_ = fdx.Close(fd) // a copy
+	err := fdx.Borrow(sc, func(fd int) error { return l.Move(ctx, name, state, fd) })
 	switch {
 	case errors.Is(err, session.ErrInDoubt):
 		u.conns.lose()

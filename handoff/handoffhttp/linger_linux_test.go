@@ -72,13 +72,16 @@ func TestTakenLater(t *testing.T) {
 }
 
 // TestStop ends a service without a successor: responses ask to close, and what
-// is silent is closed at the limit alone, oldest first, and counted.
+// is silent is closed at the limit alone, oldest first, spread over time, and
+// counted.
 func TestStop(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var closed []string
+	var when []time.Time
 	idled := 0
-	l := newLine(t, &handoffhttp.Config{Spread: 50 * time.Millisecond}, func(g *generation) {
+	const spread = 200 * time.Millisecond
+	l := newLine(t, &handoffhttp.Config{Spread: spread}, func(g *generation) {
 		g.srv.ConnState = func(nc net.Conn, st http.ConnState) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -86,7 +89,7 @@ func TestStop(t *testing.T) {
 			case http.StateIdle:
 				idled++
 			case http.StateClosed:
-				closed = append(closed, nc.RemoteAddr().String())
+				closed, when = append(closed, nc.RemoteAddr().String()), append(when, time.Now())
 			}
 		}
 	})
@@ -130,8 +133,9 @@ func TestStop(t *testing.T) {
 	asks.wantEOF()
 	eventually(t, "the connection is forgotten", func() bool { return g.s.Open() == 5 })
 	mu.Lock()
-	closed = nil
+	closed, when = nil, nil
 	mu.Unlock()
+	expired := time.Now()
 	close(g.up.expired)
 	for _, c := range idle {
 		c.wantEOF()
@@ -153,6 +157,11 @@ func TestStop(t *testing.T) {
 	closed = slices.DeleteFunc(closed, func(a string) bool { return a == busy.LocalAddr().String() })
 	if diff := cmp.Diff(want, closed); diff != "" {
 		t.Errorf("order of closing (-want +got):\n%s", diff)
+	}
+	for i, at := range when[:4] { // busy is cut after them
+		if least := spread * time.Duration(i) / 4; at.Sub(expired) < least {
+			t.Errorf("connection %d was closed %v after the limit, want %v or more", i, at.Sub(expired), least)
+		}
 	}
 }
 

@@ -28,7 +28,7 @@ func NewBlob(name string) (*os.File, error) {
 // Seal makes f, which [NewBlob] made, immutable for good, through whichever
 // descriptor. EBUSY: a writable mapping of it exists.
 func Seal(f *os.File) error {
-	return control(f, func(fd int) error {
+	return Borrow(f, func(fd int) error {
 		_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)
 		return os.NewSyscallError("fcntl(F_ADD_SEALS)", err)
 	})

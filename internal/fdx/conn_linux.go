@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,6 +59,9 @@ func Conn(fd int, name string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connection from descriptor %q: %w", name, err)
 	}
+	if opts.n > 0 {
+		goOptions.once.Do(func() { goOptions.read(fd) })
+	}
 	if err := opts.restore(fd); err != nil {
 		_ = c.Close() // the restore error says more
 		return nil, fmt.Errorf("connection from descriptor %q: %w", name, err)
@@ -106,8 +110,17 @@ func (o *tcpOptions) read(fd int) {
 	}
 }
 
+// goOptions are the values that net has set, the same for each connection.
+var goOptions struct {
+	once sync.Once
+	tcpOptions
+}
+
 func (o *tcpOptions) restore(fd int) error {
 	for i, opt := range tcpOptionNames[:o.n] {
+		if i < goOptions.n && o.values[i] == goOptions.values[i] {
+			continue
+		}
 		if err := unix.SetsockoptInt(fd, opt.level, opt.opt, o.values[i]); err != nil {
 			return os.NewSyscallError(opt.name, err)
 		}

@@ -13,7 +13,7 @@ import (
 // closed c gives an error that matches [net.ErrClosed] or [os.ErrClosed].
 func Dup(c syscall.Conn) (int, error) {
 	dup := -1
-	err := control(c, func(fd int) error {
+	err := Borrow(c, func(fd int) error {
 		var err error
 		dup, err = DupFD(fd)
 		return err
@@ -37,7 +37,7 @@ func DupFD(fd int) (int, error) {
 // only as long as the caller keeps c open and reachable.
 func Number(c syscall.Conn) (int, error) {
 	number := -1
-	err := control(c, func(fd int) error {
+	err := Borrow(c, func(fd int) error {
 		number = fd
 		return nil
 	})
@@ -58,8 +58,9 @@ func Close(fds ...int) error {
 	return errors.Join(errs...)
 }
 
-// control calls f with c's descriptor, which stays open meanwhile.
-func control(c syscall.Conn, f func(fd int) error) error {
+// Borrow calls f with c's descriptor, which stays open meanwhile, also when c is
+// closed. A closed c gives an error as Dup does.
+func Borrow(c syscall.Conn, f func(fd int) error) error {
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return err

@@ -19,6 +19,9 @@ func Dup(syscall.Conn) (int, error) { return -1, errUnsupported }
 // DupFD is not supported here.
 func DupFD(int) (int, error) { return -1, errUnsupported }
 
+// Borrow is not supported here.
+func Borrow(syscall.Conn, func(int) error) error { return errUnsupported }
+
 // Number is not supported here.
 func Number(syscall.Conn) (int, error) { return -1, errUnsupported }
 

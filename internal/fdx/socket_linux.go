@@ -75,7 +75,7 @@ func getsockopt(fd, opt int) (int, error) {
 // or socketpair time.
 func PeerCred(c *net.UnixConn) (Cred, error) {
 	var cred Cred
-	err := control(c, func(fd int) error {
+	err := Borrow(c, func(fd int) error {
 		u, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 		if err != nil {
 			return os.NewSyscallError("getsockopt(SO_PEERCRED)", err)

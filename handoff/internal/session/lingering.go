@@ -28,6 +28,11 @@ var (
 	ErrInDoubt = errors.New("the successor is gone, and may have used the connection")
 )
 
+// tellEach is how many connections the successor says it is taking at once. A
+// message for each would cost as much as the rest of a move; if the successor
+// dies the sender gives up at most so many that nobody has used.
+const tellEach = 16
+
 // maxConnsBytes keeps a Conns message within a frame.
 const maxConnsBytes = 512 << 10
 
@@ -367,9 +372,9 @@ func (f *Following) Run() (wire.Bye, bool) {
 
 // take hands the connections of m to the program.
 //
-// The sender hears of each before the program can use it. If this process dies
-// in between, the connection ends with it, as it would a moment later: were it
-// the sender's again, two would have read from it.
+// The sender hears of each before the program can use it, of a few at once. If
+// this process dies in between, the connection ends with it, as it would a moment
+// later: were it the sender's again, two would have read from it.
 func (f *Following) take(m *wire.Conns, fds []int) {
 	f.delivering.Lock()
 	defer f.delivering.Unlock()
@@ -382,7 +387,11 @@ func (f *Following) deliver(m *wire.Conns, fds []int) uint32 {
 		return 0
 	}
 	for i, e := range m.Entries {
-		err := f.conv.link.Send(&wire.Taking{Seq: m.Seq, Index: uint32(i)}, nil)
+		var err error
+		if i%tellEach == 0 {
+			last := min(i+tellEach, len(fds)) - 1
+			err = f.conv.link.Send(&wire.Taking{Seq: m.Seq, Index: uint32(last)}, nil)
+		}
 		if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 			// It has not heard, and lives: it keeps them when the conversation ends.
 			_ = fdx.Close(fds[i:]...)

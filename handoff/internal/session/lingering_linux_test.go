@@ -217,7 +217,7 @@ func TestMoveCanceled(t *testing.T) {
 
 // TestFollowerDies kills the successor between giving a connection to its
 // program and acknowledging it: no connection is served by both, and what the
-// program has not had stays with the caller.
+// program was not about to have stays with the caller.
 func TestFollowerDies(t *testing.T) {
 	t.Parallel()
 	l, f := commit(t, 10*time.Second)
@@ -236,11 +236,11 @@ func TestFollowerDies(t *testing.T) {
 			t.Error("Following.Run() had a Bye from nobody")
 		}
 	})
-	const count = 20
+	const count = 60
 	errs := moveAll(l, w, count)
 	lingering := run(l.Run)
 	within(t, following, "Following.Run")
-	doubts := 0
+	doubts, nobody := 0, 0
 	for range count {
 		m := <-errs
 		switch {
@@ -249,7 +249,9 @@ func TestFollowerDies(t *testing.T) {
 				doubts++
 			}
 			if !delivered[m.state] {
-				t.Errorf("connection %s: Move() = %v, and nobody has it", m.state, m.err)
+				if nobody++; m.err == nil {
+					t.Errorf("connection %s: Move() = nil, and nobody has it", m.state)
+				}
 			}
 		case errors.Is(m.err, session.ErrGone), errors.Is(m.err, session.ErrNotTaken):
 			if delivered[m.state] {
@@ -259,8 +261,9 @@ func TestFollowerDies(t *testing.T) {
 			t.Errorf("connection %s: Move() = %v", m.state, m.err)
 		}
 	}
-	if len(delivered) != 5 || doubts == 0 {
-		t.Errorf("%d connections delivered, %d in doubt, want 5, and the last of them at least", len(delivered), doubts)
+	// It takes 16 at once.
+	if len(delivered) < 5 || len(delivered) > 4+16 || doubts == 0 || nobody >= 16 {
+		t.Errorf("%d connections delivered, %d in doubt, %d of them not delivered", len(delivered), doubts, nobody)
 	}
 	within(t, lingering, "Lingering.Run")
 	w.gone()

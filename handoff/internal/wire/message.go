@@ -240,9 +240,9 @@ type Conns struct {
 	Entries []Conn
 }
 
-// Taking says that the receiver of a Conns message is about to give an entry to
-// its program. Until it has sent the Ack, nobody else knows whether the program
-// has it.
+// Taking says that the receiver of a Conns message is about to give an entry, and
+// those before it, to its program. Until it has sent the Ack, nobody else knows
+// whether the program has them.
 type Taking struct {
 	Seq   uint32 // of the Conns message
 	Index uint32 // of the entry
