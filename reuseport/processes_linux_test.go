@@ -108,8 +108,61 @@ func TestDrainOfSeveralProcesses(t *testing.T) {
 	}
 }
 
+// Members of a process that knows nothing of taking turns come while others
+// drain, which moves nobody's connections to a member that leaves.
+func TestDrainWhileOthersCome(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	g := group(t, "tcp4", "127.66.32.4:0", 2)
+	address := g.Addr().String()
+	_, end := traffic(t, address, 8)
+	var stop atomic.Bool
+	var came atomic.Int64
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends with stop, or when there are many
+		lc := net.ListenConfig{Control: reuseport.Control(nil)}
+		lc.SetMultipathTCP(false)
+		for !stop.Load() && came.Load() < 200 {
+			ln, err := lc.Listen(ctx, "tcp4", address)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { _ = ln.Close() })
+			came.Add(1)
+			go serveEcho(ln)
+			time.Sleep(time.Millisecond) // or all have come before the second drain
+		}
+	})
+	changed := 0
+	for range 20 {
+		l, err := g.Add(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go serveEcho(l)
+		before := came.Load()
+		r, err := g.Members()[0].Drain(ctx)
+		if err != nil || r.Members != 1 || r.LossPossible || r.Left != 0 {
+			t.Errorf("Drain: %+v, %v", r, err)
+		}
+		if came.Load() > before {
+			changed++
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+	if seen := end(); seen.lost() > 0 {
+		t.Errorf("lost %v, want none", seen)
+	}
+	if changed == 0 {
+		t.Errorf("%d came, none of them during a drain, which shows nothing", came.Load())
+	}
+}
+
 // Members of a process that knows nothing of taking turns come and go while
-// others drain. Its own connections may be lost; nobody else's.
+// others drain, which ends all the same. (Who goes like that loses connections,
+// so nobody makes any meanwhile.)
 func TestDrainWhileOthersComeAndGo(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)

@@ -9,10 +9,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
 )
@@ -95,32 +98,84 @@ func (a *asker) ask() error {
 }
 
 // BenchmarkRequests compares requests on keep-alive connections with those of a
-// plain http.Server.
+// plain http.Server, by rounds in turn. The metric "ratio" is our requests per
+// second to the plain one's: the median over pairs of rounds.
 func BenchmarkRequests(b *testing.B) {
-	for _, wrapped := range []bool{false, true} {
-		name := "plain"
-		if wrapped {
-			name = "baton"
+	const clients, each = 32, 100
+	var askers [2][]*asker
+	for k := range askers {
+		addr := startServer(b, k == 1, small)
+		for range clients {
+			askers[k] = append(askers[k], newAsker(b, addr))
 		}
-		b.Run(name, func(b *testing.B) {
-			addr := startServer(b, wrapped, small)
-			b.ReportAllocs()
-			b.SetParallelism(16)
-			began := cpuTime(b)
-			defer func() { // the wall clock tells of what else the machine does
-				b.ReportMetric(float64(cpuTime(b)-began)/float64(b.N), "cpu-ns/op")
-			}()
-			b.RunParallel(func(pb *testing.PB) {
-				a := newAsker(b, addr)
-				for pb.Next() {
+	}
+	paired(b, 60, clients*each, func(k int) {
+		var wg sync.WaitGroup
+		for _, a := range askers[k] {
+			wg.Go(func() {
+				for range each {
 					if err := a.ask(); err != nil {
 						b.Error(err)
 						return
 					}
 				}
 			})
-		})
+		}
+		wg.Wait()
+	})
+}
+
+// BenchmarkConns compares connections with one request each, likewise.
+func BenchmarkConns(b *testing.B) {
+	const each = 200
+	addrs := []string{startServer(b, false, small), startServer(b, true, small)}
+	paired(b, 60, each, func(k int) {
+		for range each {
+			a := &asker{req: []byte(post)}
+			var err error
+			if a.nc, err = net.Dial("tcp", addrs[k]); err != nil {
+				b.Fatal(err)
+			}
+			a.in = bufio.NewReader(a.nc)
+			if err := a.ask(); err != nil {
+				b.Fatal(err)
+			}
+			_ = a.nc.Close()
+		}
+	})
+}
+
+// paired runs rounds of n operations, of the plain server's (0) and of ours (1),
+// each pair in the order that the one before had not.
+func paired(b *testing.B, pairs, n int, round func(k int)) {
+	b.Helper()
+	var took, cpu [2][]float64
+	var ratios []float64
+	for b.Loop() {
+		for i := range pairs {
+			var pair [2]float64
+			for j := range pair {
+				k := (i + j) % 2
+				began, used := time.Now(), cpuTime(b)
+				round(k)
+				pair[k] = float64(time.Since(began).Nanoseconds())
+				took[k] = append(took[k], pair[k]/float64(n))
+				cpu[k] = append(cpu[k], float64(cpuTime(b)-used)/float64(n))
+			}
+			ratios = append(ratios, pair[0]/pair[1])
+		}
 	}
+	b.ReportMetric(median(ratios), "ratio")
+	for k, name := range []string{"plain", "baton"} {
+		b.ReportMetric(median(took[k]), name+"-ns")
+		b.ReportMetric(median(cpu[k]), name+"-cpu-ns")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+func median(vs []float64) float64 {
+	slices.Sort(vs)
+	return vs[len(vs)/2]
 }
 
 // cpuTime returns the time that this process has computed, in nanoseconds.
@@ -130,32 +185,6 @@ func cpuTime(tb testing.TB) int64 {
 		tb.Fatal(err)
 	}
 	return ru.Utime.Nano() + ru.Stime.Nano()
-}
-
-// BenchmarkConns compares connections with one request each.
-func BenchmarkConns(b *testing.B) {
-	for _, wrapped := range []bool{false, true} {
-		name := "plain"
-		if wrapped {
-			name = "baton"
-		}
-		b.Run(name, func(b *testing.B) {
-			addr := startServer(b, wrapped, small)
-			b.ReportAllocs()
-			for b.Loop() {
-				a := &asker{req: []byte(post)}
-				var err error
-				if a.nc, err = net.Dial("tcp", addr); err != nil {
-					b.Fatal(err)
-				}
-				a.in = bufio.NewReader(a.nc)
-				if err := a.ask(); err != nil {
-					b.Fatal(err)
-				}
-				_ = a.nc.Close()
-			}
-		})
-	}
 }
 
 // TestAllocations shows that a request costs no allocation more than on a plain

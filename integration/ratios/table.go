@@ -53,10 +53,13 @@ func rows() []row {
 		add(row{"from the signal to the first accept, " + mode + ", ms", ref{"handoff.FirstAccept", mode + "-ms", 0}, ref{"handoff.FirstAccept", "tableflip-ms", 0}, "plain tableflip"})
 		add(row{"the same", ref{"handoff.FirstAccept", mode + "-ms", 0}, ref{"handoff.FirstAccept", "exec-ms", 0}, "fork and exec alone"})
 	}
-	add(row{"an HTTP request, ns of the CPU", ref{"handoffhttp.Requests/baton", "cpu-ns/op", 0}, ref{"handoffhttp.Requests/plain", "cpu-ns/op", 0}, "net/http alone"})
-	add(row{"an HTTP connection, ns", ref{"handoffhttp.Conns/baton", "ns/op", 0}, ref{"handoffhttp.Conns/plain", "ns/op", 0}, "net/http alone"})
+	for _, what := range []struct{ name, benchmark string }{{"request", "Requests"}, {"connection", "Conns"}} {
+		add(row{"an HTTP " + what.name + ", ns", ref{"handoffhttp." + what.benchmark, "baton-ns", 0}, ref{"handoffhttp." + what.benchmark, "plain-ns", 0}, "net/http alone"})
+		add(row{"the same, ns of the CPU", ref{"handoffhttp." + what.benchmark, "baton-cpu-ns", 0}, ref{"handoffhttp." + what.benchmark, "plain-cpu-ns", 0}, "net/http alone"})
+	}
 	add(moving("inherit"))
 	add(moving("takeover"))
+	add(moving("drain"))
 	add(row{"drain, after its last handshake, ns", ref{"reuseport.Drain", "settle-µs/op", 1e3}, ref{"reuseport.Accept/net", "ns/op", 0}, "one handshake, which it waits for"})
 	add(row{"steering by weight, percent", ref{"reuseport.Weights/*%", "percent", 0}, ref{"", "", perStar}, "what was asked for"})
 	return all
