@@ -32,10 +32,15 @@ type options struct {
 	state     string        // a small file system for the state, or empty
 	artifacts string        // where the account of a failure goes
 	shutdown  bool          // the control
+	clock     bool          // the clock on the wall is ours to step
+	slow      int           // multiplies the limits, for a slow machine; 0 means 1
 	progress  func(string)
 }
 
-// Limits of a service of the gauntlet.
+// limit is a limit, on this machine.
+func (o options) limit(d time.Duration) time.Duration { return d * time.Duration(max(1, o.slow)) }
+
+// Limits of a service of the gauntlet, on a machine that isn't slow.
 const (
 	readyTimeout  = 6 * time.Second
 	lingerTimeout = 15 * time.Second
@@ -113,6 +118,7 @@ type run struct {
 	res    *modeResult
 	whole  *result
 	base   belongings
+	wall   wall
 	rounds int
 	failed uint64 // requests, when the ledgers were compared last
 	since  int    // rounds since then
@@ -135,12 +141,15 @@ func driveMode(ctx context.Context, o options, mode handoff.Mode, rng *rand.Rand
 			return res, err
 		}
 	}
-	r, err := newRig(dir, cmd, serviceSettings{Mode: mode, State: o.state, Ready: readyTimeout, Until: lingerTimeout, Shutdown: o.shutdown}, o.pause, link)
+	r, err := newRig(dir, cmd, serviceSettings{Mode: mode, State: o.state, Ready: o.limit(readyTimeout), Until: o.limit(lingerTimeout), Shutdown: o.shutdown}, o.pause, link)
 	if err != nil {
 		return res, err
 	}
 	defer r.close()
-	d := &run{rig: r, options: o, rng: rng, res: res, whole: whole}
+	d := &run{rig: r, options: o, rng: rng, res: res, whole: whole, wall: newWall()}
+	if o.clock {
+		defer func() { err = errors.Join(err, d.wall.step(0)) }()
+	}
 	err = d.all(ctx, began)
 	if err != nil && ctx.Err() == nil {
 		err = errors.Join(err, d.account(ctx, err))
@@ -207,6 +216,7 @@ func (d *run) pick() *fault {
 		switch {
 		case f.needs&needLink != 0 && d.rig.link == nil,
 			f.needs&needDisk != 0 && d.state == "",
+			f.needs&needClock != 0 && !d.clock,
 			f.needs&needPatience != 0 && (d.quick || d.rng.Float64() < 0.8), // they would take all the time
 			!strings.Contains(f.name, d.only), d.without != "" && strings.Contains(f.name, d.without):
 			continue
@@ -265,7 +275,7 @@ func (d *run) round(ctx context.Context, pred int, f *fault) (int, error) {
 	if err := p.write(d.set.Notes); err != nil {
 		return 0, err
 	}
-	limit, cancel := context.WithTimeoutCause(ctx, readyTimeout+lingerTimeout+2*slack, fmt.Errorf("round %d, fault %q: it did not come to its end", d.rounds, name))
+	limit, cancel := context.WithTimeoutCause(ctx, d.limit(readyTimeout+lingerTimeout+2*slack), fmt.Errorf("round %d, fault %q: it did not come to its end", d.rounds, name))
 	defer cancel()
 	began := now()
 	if f == nil || !f.triggers {
@@ -459,7 +469,7 @@ func (d *run) compare(ctx context.Context, serves int) error {
 	if _, err := d.tell("hold", true); err != nil {
 		return err
 	}
-	limit, cancel := context.WithTimeoutCause(ctx, slack, errors.New("the service has connections, and its clients have closed them"))
+	limit, cancel := context.WithTimeoutCause(ctx, d.limit(slack), errors.New("the service has connections, and its clients have closed them"))
 	defer cancel()
 	err := eventually(limit, func() bool {
 		b, err := d.belongingsOf(serves)

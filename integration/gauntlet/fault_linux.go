@@ -38,6 +38,7 @@ type need int
 const (
 	needLink     need = 1 << iota // root, and a namespace
 	needDisk                      // a file system for the state that may be full
+	needClock                     // a clock that is nobody else's
 	needPatience                  // it takes seconds
 )
 
@@ -109,6 +110,7 @@ func faults() []fault {
 			fault{name: fmt.Sprintf("hostile peer, %s", step), do: hostile(step), fate: mustCommit},
 			fault{name: fmt.Sprintf("stranger's peer, %s", step), needs: needLink, do: stranger(step), fate: mustCommit},
 			fault{name: fmt.Sprintf("second successor, %s", step), do: second(step)},
+			fault{name: fmt.Sprintf("clock step, %s", step), needs: needClock, do: stepClock(step), fate: mustCommit},
 			fault{name: fmt.Sprintf("SIGUSR2 again, %s", step), do: again(predecessor, step)},
 			fault{name: fmt.Sprintf("SIGUSR2 to the successor, %s", step), do: again(successor, step)},
 			fault{name: fmt.Sprintf("SIGTERM to the successor, %s", step), do: terminate(successor, step), fate: mayStop})

@@ -29,7 +29,7 @@ const patience = 5 * time.Minute
 // drives does a run and wants nothing to be lost.
 func drives(t *testing.T, o options) *result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), o.limit(patience))
 	defer cancel()
 	res, err := drive(ctx, o, commandOf(t))
 	if err != nil {
@@ -75,6 +75,22 @@ func TestFarClients(t *testing.T) {
 	o := short(t, handoff.Takeover)
 	o.restarts, o.faulty, o.link = 2, 0, 50*time.Millisecond
 	drives(t, o)
+}
+
+// TestClockSteps has the clock on the wall jump by a day and back, at each step
+// of an upgrade: nothing that Baton waits for, or cuts, goes by it.
+func TestClockSteps(t *testing.T) {
+	testenv.Need(t, "own_clock")
+	for _, mode := range modes() {
+		t.Run(mode.String(), func(t *testing.T) {
+			o := short(t, mode)
+			o.restarts, o.faulty, o.clock, o.only = 6, 1, true, "clock step"
+			o.slow = 10 // such a machine is an emulated one
+			if res := drives(t, o); res.Faults == 0 {
+				t.Error("the clock was never stepped")
+			}
+		})
+	}
 }
 
 // TestControl has the service do what http.Server.Shutdown does: the same clients

@@ -64,6 +64,8 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 	fs.StringVar(&o.without, "without", "", "no faults whose name contains this `text`")
 	fs.DurationVar(&o.link, "link", 50*time.Millisecond, "round trip of the far clients' link; 0 means none; needs root")
 	fs.DurationVar(&o.pause, "pause", defaultPause, "the longest pause of a client between two requests")
+	fs.IntVar(&o.slow, "slow", 1, "multiply the time that the service has to be ready, and to linger: for a slow machine")
+	fs.BoolVar(&o.clock, "clock", false, "step the machine's clock, too: only where it is nobody else's; needs root")
 	fs.StringVar(&o.artifacts, "artifacts", os.TempDir(), "`folder` for the account of a failure")
 	fs.BoolVar(&o.shutdown, "control", false, "end HTTP servers by http.Server.Shutdown, which loses requests")
 	fs.BoolVar(&asJSON, "json", false, "print the result as JSON; progress goes to standard error")
@@ -83,8 +85,8 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 		}
 		return 0
 	}
-	if o.pause < 0 || o.link < 0 || o.duration < 0 || o.restarts < 0 {
-		fmt.Fprintln(stderr, "gauntlet: a time or number is negative")
+	if o.pause < 0 || o.link < 0 || o.duration < 0 || o.restarts < 0 || o.slow < 1 {
+		fmt.Fprintln(stderr, "gauntlet: a time or number is negative, or -slow less than 1")
 		return 2
 	}
 	for name := range strings.SplitSeq(modes, ",") {

@@ -214,7 +214,7 @@ func carryOutRun(t teller, r run) error {
 	defer out.Close()
 	cmd := exec.Command(r.Path, r.Args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = r.Dir, w, w
-	cmd.Env = []string{"PATH=/bin", "HOME=/root", "TMPDIR=/tmp", "USER=root"}
+	cmd.Env = []string{"PATH=/bin", "HOME=/root", "TMPDIR=/tmp", "USER=root", "BATON_OWN_CLOCK=1"}
 	start := time.Now()
 	if err := errors.Join(cmd.Start(), w.Close()); err != nil {
 		return t.tell(event{Kind: eventExit, Package: r.Package, Status: -1, Text: err.Error()})

@@ -20,7 +20,7 @@ import (
 
 const (
 	allSuites   = "bullseye,bookworm,trixie,sid"
-	allPackages = "internal/fdx,internal/netlab,handoff/internal/fdpass,handoff/internal/session,reuseport,reuseport/ebpf"
+	allPackages = "internal/fdx,internal/netlab,handoff/internal/fdpass,handoff/internal/session,reuseport,reuseport/ebpf," + gauntletPackage
 )
 
 func main() {

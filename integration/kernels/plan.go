@@ -9,6 +9,12 @@ type plan struct {
 // planFile is where it is.
 const planFile = "/plan.json"
 
+// Of the gauntlet only what can't be tested in a machine that others use.
+const (
+	gauntletPackage = "integration/gauntlet"
+	gauntletTests   = "^TestClockSteps$"
+)
+
 // A run is one test binary.
 type run struct {
 	Package string   `json:"package"` // folder in the repository

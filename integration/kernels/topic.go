@@ -26,6 +26,7 @@ func topics() []topic {
 		{name: "drain, 50 ms link", pkg: "reuseport", tests: regexp.MustCompile(`^TestDrainMatrix`)},
 		{name: "select-or-migrate", pkg: "reuseport/ebpf", tests: regexp.MustCompile(`^TestDrain`), since: version{5, 14}},
 		{name: "conversation", pkg: "handoff/internal/session", tests: regexp.MustCompile(`^Test`)},
+		{name: "clock steps", pkg: gauntletPackage, tests: regexp.MustCompile(`^TestClockSteps/`)},
 		{name: "inherit", pkg: "handoff", tests: regexp.MustCompile(`/inherit`)},
 		{name: "takeover", pkg: "handoff", tests: regexp.MustCompile(`/takeover`)},
 		{name: "drain", pkg: "handoff", tests: regexp.MustCompile(`/drain`)},
