@@ -152,6 +152,66 @@ func TestDrainPredecessorKilled(t *testing.T) {
 	})
 }
 
+// TestDrainProbes has the traffic turned away from a listener as an upgrade does
+// it, which takes connections of our own: Accept returns none of them.
+func TestDrainProbes(t *testing.T) {
+	t.Parallel()
+	lc := &net.ListenConfig{Control: reuseport.Control(nil)}
+	lc.SetMultipathTCP(false)
+	up := newUpgrader(t, handoff.Config{ListenConfig: lc})
+	ln, err := up.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan string, 100)
+	go func() { // ends with ln
+		defer close(accepted)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c.RemoteAddr().String()
+			_ = c.Close() // nothing was said
+		}
+	}()
+	other, err := reuseport.Listen(t.Context(), "tcp4", ln.Addr().String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	first, err := reuseport.Bind(t.Context(), "tcp4", ln.Addr().String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	g := first.Group()
+	m, err := g.Adopt(ln)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if r, err := g.Quiesce(t.Context(), m); err != nil || r.Strategy != reuseport.StrategySteer {
+			t.Fatalf("Quiesce: %+v, %v", r, err)
+		}
+		if err := g.Steer(t.Context(), reuseport.Hash()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(m.Close(), ln.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for addr := range accepted {
+		t.Errorf("Accept has returned a connection from %s, and nobody has made one", addr)
+	}
+	if n := ln.Accepted(); n != 0 {
+		t.Errorf("%d connections accepted, want none", n)
+	}
+}
+
 // TestDrainPredecessorHangs stops a predecessor before its successor is ready:
 // that one takes over, and the other yields when it goes on.
 func TestDrainPredecessorHangs(t *testing.T) {

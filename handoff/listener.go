@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // A Listener is a listening socket that outlives its process. It is a
@@ -60,6 +62,10 @@ func (l *Listener) accept(all *conns) (net.Conn, error) {
 		var err error
 		if !ok {
 			c, err = l.inner.Accept()
+			if err == nil && reuseport.IsProbe(l.inner, c) {
+				l.gate.exit()
+				continue
+			}
 		}
 		if err == nil {
 			// Before exit: after a pause the counts stand.

@@ -34,8 +34,7 @@ type socket struct {
 // their steering. The kernel's group can have further members in other
 // processes.
 type crew struct {
-	udp    bool
-	probes probeSet
+	udp bool
 
 	// op holds a token for whoever changes the steering or leaves; those take
 	// turns. It guards lease and prog.
@@ -154,6 +153,16 @@ func (c *crew) members() []*socket {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.socks)
+}
+
+// byInode returns the member that is that socket, or nil.
+func (c *crew) byInode(inode uint32) *socket {
+	for _, s := range c.members() {
+		if s.inode == inode {
+			return s
+		}
+	}
+	return nil
 }
 
 func (c *crew) current() Steering {

@@ -37,15 +37,18 @@ func ListHalfOpen(ln *net.TCPListener) (n int, err error) {
 	return n, err
 }
 
-// ProbeReset returns what becomes of a probe whose connect(2) says that it was
-// reset, by Accept or by somebody else.
-func ProbeReset(byAccept bool) error {
-	s := &shot{probe: new(probeSet).add(netip.AddrPort{})}
+// ProbeReset returns which member a probe has come to whose connect(2) says that
+// it was reset, by Accept or by somebody else.
+func ProbeReset(byAccept bool) (ours bool, err error) {
+	s := &shot{probe: new(probeSet).add(nil, netip.AddrPort{})}
 	if byAccept {
 		s.landed <- new(socket)
 	}
-	_, err := s.connected(unix.ECONNRESET)
-	return err
+	over, err := s.connected(unix.ECONNRESET)
+	if !over {
+		err = errors.Join(err, errors.New("the shot is not over"))
+	}
+	return s.sock != nil, err
 }
 
 // Receive is a read that takes its time after it has its datagram.
@@ -75,14 +78,27 @@ func (l *Listener) Probe(ctx context.Context, lost bool) (netip.AddrPort, error)
 	if lost != (err != nil) {
 		return netip.AddrPort{}, fmt.Errorf("lost %v: %w", lost, err)
 	}
-	for addr := range c.probes.by {
-		return addr, nil
+	probes.mu.Lock()
+	defer probes.mu.Unlock()
+	for addr, p := range probes.by {
+		if p.crew == c {
+			return addr, nil
+		}
 	}
 	return netip.AddrPort{}, errors.New("no probe is known")
 }
 
-// Probes returns how many probes of l's process are known.
-func (l *Listener) Probes() int { return int(l.group.crew.probes.n.Load()) }
+// Probes returns how many probes of l's group are known.
+func (l *Listener) Probes() (n int) {
+	probes.mu.Lock()
+	defer probes.mu.Unlock()
+	for _, p := range probes.by {
+		if p.crew == l.group.crew {
+			n++
+		}
+	}
+	return n
+}
 
 // Drop takes l out of what steering knows, as before a close.
 func (l *Listener) Drop() { l.group.crew.drop(l.sock) }

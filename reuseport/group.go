@@ -115,7 +115,7 @@ func (g *Group) Adopt(c syscall.Conn) (*Listener, error) {
 		_ = tl.Close() // a duplicate
 		return nil, fmt.Errorf("adopt a listener on %v into a group on %v: %w", tl.Addr(), addr, ErrForeign)
 	}
-	return g.adopt(&Listener{tcp: tl})
+	return g.adopt(&Listener{tcp: tl, adopted: true})
 }
 
 // adopt makes l, which has its socket, a member, or closes that socket.

@@ -19,6 +19,8 @@ type Listener struct {
 	sock  *socket
 	tcp   *net.TCPListener // what it was made from; nil after Bind
 
+	adopted bool // others may have the socket too
+
 	ln       atomic.Pointer[net.TCPListener] // nil until it listens
 	open     chan struct{}                   // closed when it listens, or will never
 	accepted atomic.Int64
@@ -131,7 +133,13 @@ func (l *Listener) acceptFrom(ln *net.TCPListener) (tc *net.TCPConn, ours bool, 
 	if tc, err = ln.AcceptTCP(); err != nil {
 		return nil, false, err
 	}
-	return tc, l.group.crew.probes.arrived(l.sock, tc), nil
+	ours = probes.arrived(tc, func(c *crew) *socket {
+		if c == l.group.crew {
+			return l.sock
+		}
+		return c.byInode(l.sock.inode)
+	})
+	return tc, ours, nil
 }
 
 // Close leaves the group at once. Connections in the accept queue and half-open
@@ -159,9 +167,13 @@ func (l *Listener) shut() error {
 	defer l.mu.Unlock()
 	if ln := l.ln.Load(); ln != nil {
 		err := ln.Close()
+		if l.adopted {
+			probes.left(l.sock)
+			return err
+		}
 		l.accepting.Lock() // each Accept has failed or found its probe
 		defer l.accepting.Unlock()
-		l.group.crew.probes.closed(l.sock)
+		probes.closed(l.sock)
 		return err
 	}
 	f := l.bound

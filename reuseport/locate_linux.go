@@ -171,7 +171,7 @@ func (p *prober) load(index int) (_ *shot, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &shot{probe: p.c.probes.add(netip.AddrPortFrom(p.self.Addr(), port)), fd: fd, index: index}, nil
+	return &shot{probe: probes.add(p.c, netip.AddrPortFrom(p.self.Addr(), port)), fd: fd, index: index}, nil
 }
 
 func portOf(fd int) (uint16, error) {
@@ -212,6 +212,9 @@ func (p *prober) fire(ctx context.Context, s *shot) error {
 		child, err := p.dc.Lookup(family, tuple)
 		switch {
 		case err == nil && child.State != diag.StateSynRecv:
+			if child.State == diag.StateFinWait2 || child.State == diag.StateTimeWait {
+				return nil // somebody else's: he has hung up, and the kernel keeps only the remains
+			}
 			if !child.HasSockopts {
 				return fmt.Errorf("options of a connection in sock_diag, which kernel 5.13 has: %w", errors.ErrUnsupported)
 			}
@@ -219,6 +222,9 @@ func (p *prober) fire(ctx context.Context, s *shot) error {
 			return nil
 		case err != nil && !errors.Is(err, unix.ENOENT):
 			return err
+		case err != nil && s.isReset():
+			s.wasReset()
+			return nil
 		}
 		if try == 3 {
 			// With TCP_DEFER_ACCEPT there is no child before there are data.
@@ -242,17 +248,28 @@ func (p *prober) fire(ctx context.Context, s *shot) error {
 
 // connected takes what connect(2) has returned, and reports whether the shot is
 // over. On a busy machine Accept can have taken the connection and reset it
-// before connect(2) has seen that it is there.
+// before connect(2) has seen that it is there; somebody else's can, too.
 func (s *shot) connected(err error) (over bool, _ error) {
 	if !errors.Is(err, unix.ECONNRESET) {
 		return false, err
 	}
+	s.wasReset()
+	return true, nil
+}
+
+// wasReset notes who has reset the connection: an Accept of ours says so before,
+// else it was somebody else's.
+func (s *shot) wasReset() {
 	select {
-	case s.sock = <-s.landed: // which comes before the reset
-		return true, nil
+	case s.sock = <-s.landed:
 	default:
-		return true, err
 	}
+}
+
+// isReset reports whether the connection, which was there, is gone.
+func (s *shot) isReset() bool {
+	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == diag.StateClose
 }
 
 // end resets the probes. Those that can be in a queue of this process stay known
@@ -262,12 +279,19 @@ func (p *prober) end(shots []*shot) {
 	for _, s := range shots {
 		if len(s.in) == 0 {
 			s.reset()
-			p.c.probes.forget(s.probe)
+			probes.forget(s.probe)
 			continue
 		}
 		s.disconnect(p.site.sockaddr(s.addr))
-		if !p.c.probes.keep(s.probe, s.in, s.reset) {
+		if !probes.keep(s.probe, s.in, s.reset) {
 			s.reset()
+			continue
+		}
+		members := p.c.members()
+		for _, in := range s.in {
+			if !slices.Contains(members, in) {
+				probes.left(in) // closed by its user meanwhile
+			}
 		}
 	}
 }

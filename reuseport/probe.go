@@ -6,10 +6,17 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 )
 
-// probeSet knows the connections that this process makes to its own group to
-// learn which member the kernel chooses. They never come out of Accept.
+// probes are the connections that this process makes to its own groups to learn
+// which member the kernel chooses. They never come out of Accept. They are the
+// process's and not a group's: what one group has probed can come out of a
+// duplicate that another group, or its user, accepts from.
+var probes probeSet
+
+// probeSet knows probes.
 type probeSet struct {
 	n  atomic.Int32 // len(by), read on each Accept
 	mu sync.Mutex
@@ -18,8 +25,9 @@ type probeSet struct {
 
 // probe is one such connection.
 type probe struct {
-	addr   netip.AddrPort // client's end
-	landed chan *socket   // gets the member if its Accept saw the probe; has room for it
+	crew   *crew
+	addr   netip.AddrPort // client's end, which is bound to it
+	landed chan *socket   // gets the member if an Accept saw the probe; has room for it
 	in     []*socket      // it is in the queue of one of these, if in one of ours
 	free   func()         // lets others use the client's port; nil until the prober is done
 }
@@ -31,8 +39,8 @@ func (p *probe) gone() {
 	}
 }
 
-func (ps *probeSet) add(addr netip.AddrPort) *probe {
-	p := &probe{addr: addr, landed: make(chan *socket, 1)}
+func (ps *probeSet) add(c *crew, addr netip.AddrPort) *probe {
+	p := &probe{crew: c, addr: addr, landed: make(chan *socket, 1)}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if ps.by == nil {
@@ -100,8 +108,20 @@ func (ps *probeSet) closed(s *socket) {
 	}
 }
 
-// arrived reports whether tc, which came out of s, is a probe, and ends it then.
-func (ps *probeSet) arrived(s *socket, tc *net.TCPConn) bool {
+// lostTime is how long a probe stays known that came out of a queue, or will,
+// without our knowledge.
+const lostTime = time.Minute
+
+// left is closed where somebody else accepts from s as well.
+func (ps *probeSet) left(s *socket) {
+	if ps.n.Load() > 0 {
+		time.AfterFunc(lostTime, func() { ps.closed(s) })
+	}
+}
+
+// arrived reports whether tc is a probe, and ends it then. from tells which
+// member it came out of.
+func (ps *probeSet) arrived(tc *net.TCPConn, from func(*crew) *socket) bool {
 	if ps.n.Load() == 0 {
 		return false
 	}
@@ -121,9 +141,26 @@ func (ps *probeSet) arrived(s *socket, tc *net.TCPConn) bool {
 	if p == nil {
 		return false
 	}
-	p.landed <- s
+	p.landed <- from(p.crew)
 	_ = tc.SetLinger(0) // no TIME_WAIT for a connection to oneself
 	_ = tc.Close()
 	p.gone()
 	return true
+}
+
+// IsProbe reports whether c, which has come out of the accept queue of ln, is a
+// connection that this process has made to its own group to find out what the
+// kernel does, and closes it then. [Listener.Accept] keeps those to itself. Who
+// has a listener of his own, and a duplicate of it in a [Group] by [Group.Adopt],
+// calls it for each connection: its client is nobody. It costs the load of an
+// integer while no group is probed.
+func IsProbe(ln syscall.Conn, c net.Conn) bool {
+	tc, ok := c.(*net.TCPConn)
+	return ok && probes.arrived(tc, func(c *crew) *socket {
+		inode, err := inodeOfConn(ln)
+		if err != nil {
+			return nil // closed meanwhile
+		}
+		return c.byInode(inode)
+	})
 }

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -70,14 +68,49 @@ func TestProbeIsNoClient(t *testing.T) {
 }
 
 // A probe that Accept has taken is reset, which connect(2) can be the first to
-// say on a busy machine.
+// say on a busy machine. Who else resets it is a member of somebody else's.
 func TestProbeReset(t *testing.T) {
 	t.Parallel()
-	if err := reuseport.ProbeReset(true); err != nil {
-		t.Errorf("a probe that has landed: %v", err)
+	for _, byAccept := range []bool{true, false} {
+		if ours, err := reuseport.ProbeReset(byAccept); err != nil || ours != byAccept {
+			t.Errorf("reset by Accept %t: ours %t, %v", byAccept, ours, err)
+		}
 	}
-	if err := reuseport.ProbeReset(false); !errors.Is(err, unix.ECONNRESET) {
-		t.Errorf("a probe that has not: %v, want ECONNRESET", err)
+}
+
+// A member of somebody else's that hangs up at once is no reason to give up
+// steering.
+func TestProbeHungUp(t *testing.T) {
+	for name, hangUp := range map[string]func(*net.TCPConn) error{
+		"close": (*net.TCPConn).Close,
+		"reset": func(c *net.TCPConn) error { return errors.Join(c.SetLinger(0), c.Close()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := testContext(t)
+			g := group(t, "tcp4", "127.66.39.1:0", 2)
+			lc := net.ListenConfig{Control: reuseport.Control(nil)}
+			lc.SetMultipathTCP(false)
+			ln, err := lc.Listen(ctx, "tcp4", g.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			go func() { // ends with ln
+				for {
+					c, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					_ = hangUp(c.(*net.TCPConn))
+				}
+			}()
+			for range 200 {
+				if r, err := g.Quiesce(ctx, g.Members()[0]); err != nil || r.Strategy != reuseport.StrategySteer || r.LossPossible {
+					t.Fatalf("Quiesce: %+v, %v", r, err)
+				}
+			}
+		})
 	}
 }
 

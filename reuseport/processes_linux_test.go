@@ -113,7 +113,7 @@ func TestDrainOfSeveralProcesses(t *testing.T) {
 func TestDrainWhileOthersCome(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
-	g := group(t, "tcp4", "127.66.32.4:0", 2)
+	g := group(t, "tcp4", "127.66.39.2:0", 2)
 	address := g.Addr().String()
 	_, end := traffic(t, address, 8)
 	var stop atomic.Bool

@@ -65,7 +65,7 @@ func (l *leave) wait(ctx context.Context, sockets []*socket, migrate bool, group
 				return nil // it was to give them time, no more
 			}
 			for _, s := range sockets {
-				n -= l.c.probes.inQueue(s)
+				n -= probes.inQueue(s)
 			}
 			l.report.Left += max(0, n)
 			return fmt.Errorf("%w: %w", ErrIncomplete, context.Cause(ctx))

@@ -38,7 +38,9 @@ type Socket struct {
 const (
 	StateEstablished = 1
 	StateSynRecv     = 3
-	StateClose       = 7 // a UDP socket without a peer
+	StateFinWait2    = 5
+	StateTimeWait    = 6
+	StateClose       = 7 // of a UDP socket: it has no peer
 	StateListen      = 10
 )
 
