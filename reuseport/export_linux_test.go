@@ -8,6 +8,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/reuseport/internal/diag"
 )
 
 // Pending returns the look at one listener that Drain repeats, and its end.
@@ -40,7 +42,7 @@ func ListHalfOpen(ln *net.TCPListener) (n int, err error) {
 // ProbeReset returns which member a probe has come to whose connect(2) says that
 // it was reset, by Accept or by somebody else.
 func ProbeReset(byAccept bool) (ours bool, err error) {
-	s := &shot{probe: new(probeSet).add(nil, netip.AddrPort{})}
+	s := &shot{probe: new(probeSet).add(nil, diag.Tuple{})}
 	if byAccept {
 		s.landed <- new(socket)
 	}
@@ -80,9 +82,9 @@ func (l *Listener) Probe(ctx context.Context, lost bool) (netip.AddrPort, error)
 	}
 	probes.mu.Lock()
 	defer probes.mu.Unlock()
-	for addr, p := range probes.by {
+	for t, p := range probes.by {
 		if p.crew == c {
-			return addr, nil
+			return t.Remote, nil
 		}
 	}
 	return netip.AddrPort{}, errors.New("no probe is known")

@@ -143,7 +143,7 @@ func (p *prober) aim(prog *program, indexes []int) ([]*shot, error) {
 		}
 		shots = append(shots, s)
 		if index != anyIndex {
-			prog.except[s.addr.Port()] = index
+			prog.except[s.tuple.Remote.Port()] = index
 		}
 	}
 	return shots, nil
@@ -171,7 +171,8 @@ func (p *prober) load(index int) (_ *shot, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &shot{probe: probes.add(p.c, netip.AddrPortFrom(p.self.Addr(), port)), fd: fd, index: index}, nil
+	t := diag.Tuple{Local: p.self, Remote: netip.AddrPortFrom(p.self.Addr(), port)}
+	return &shot{probe: probes.add(p.c, t), fd: fd, index: index}, nil
 }
 
 func portOf(fd int) (uint16, error) {
@@ -205,11 +206,10 @@ func (p *prober) fire(ctx context.Context, s *shot) error {
 	if p.self.Addr().Is4() {
 		family = unix.AF_INET
 	}
-	tuple := diag.Tuple{Local: p.self, Remote: s.addr}
 	deadline := time.NewTimer(probeTime)
 	defer deadline.Stop()
 	for try := 0; ; try++ {
-		child, err := p.dc.Lookup(family, tuple)
+		child, err := p.dc.Lookup(family, s.tuple)
 		switch {
 		case err == nil && child.State != diag.StateSynRecv:
 			if child.State == diag.StateFinWait2 || child.State == diag.StateTimeWait {
@@ -238,7 +238,7 @@ func (p *prober) fire(ctx context.Context, s *shot) error {
 		case <-wait.C:
 		case <-deadline.C:
 			wait.Stop()
-			return fmt.Errorf("find the own connection from %v: %w", s.addr, os.ErrDeadlineExceeded)
+			return fmt.Errorf("find the own connection from %v: %w", s.tuple.Remote, os.ErrDeadlineExceeded)
 		case <-ctx.Done():
 			wait.Stop()
 			return context.Cause(ctx)
@@ -282,7 +282,7 @@ func (p *prober) end(shots []*shot) {
 			probes.forget(s.probe)
 			continue
 		}
-		s.disconnect(p.site.sockaddr(s.addr))
+		s.disconnect(p.site.sockaddr(s.tuple.Remote))
 		if !probes.keep(s.probe, s.in, s.reset) {
 			s.reset()
 			continue

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/seed-11c92bf9/baton/reuseport/internal/diag"
 )
 
 // probes are the connections that this process makes to its own groups to learn
@@ -20,16 +22,18 @@ var probes probeSet
 type probeSet struct {
 	n  atomic.Int32 // len(by), read on each Accept
 	mu sync.Mutex
-	by map[netip.AddrPort]*probe
+	// by has them as the server sees them: a process can have groups in several
+	// network namespaces, and so one client's end more than once.
+	by map[diag.Tuple]*probe
 }
 
 // probe is one such connection.
 type probe struct {
 	crew   *crew
-	addr   netip.AddrPort // client's end, which is bound to it
-	landed chan *socket   // gets the member if an Accept saw the probe; has room for it
-	in     []*socket      // it is in the queue of one of these, if in one of ours
-	free   func()         // lets others use the client's port; nil until the prober is done
+	tuple  diag.Tuple
+	landed chan *socket // gets the member if an Accept saw the probe; has room for it
+	in     []*socket    // it is in the queue of one of these, if in one of ours
+	free   func()       // lets others use the client's port; nil until the prober is done
 }
 
 // gone is called without the lock once p is in no set.
@@ -39,14 +43,14 @@ func (p *probe) gone() {
 	}
 }
 
-func (ps *probeSet) add(c *crew, addr netip.AddrPort) *probe {
-	p := &probe{crew: c, addr: addr, landed: make(chan *socket, 1)}
+func (ps *probeSet) add(c *crew, t diag.Tuple) *probe {
+	p := &probe{crew: c, tuple: t, landed: make(chan *socket, 1)}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if ps.by == nil {
-		ps.by = make(map[netip.AddrPort]*probe)
+		ps.by = make(map[diag.Tuple]*probe)
 	}
-	ps.by[addr] = p
+	ps.by[t] = p
 	ps.n.Store(int32(len(ps.by)))
 	return p
 }
@@ -56,8 +60,8 @@ func (ps *probeSet) add(c *crew, addr netip.AddrPort) *probe {
 func (ps *probeSet) forget(p *probe) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if ps.by[p.addr] == p {
-		delete(ps.by, p.addr)
+	if ps.by[p.tuple] == p {
+		delete(ps.by, p.tuple)
 		ps.n.Store(int32(len(ps.by)))
 	}
 }
@@ -67,7 +71,7 @@ func (ps *probeSet) forget(p *probe) {
 func (ps *probeSet) keep(p *probe, in []*socket, free func()) bool {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if ps.by[p.addr] != p {
+	if ps.by[p.tuple] != p {
 		return false
 	}
 	p.in, p.free = in, free
@@ -91,13 +95,13 @@ func (ps *probeSet) inQueue(s *socket) (n int) {
 func (ps *probeSet) closed(s *socket) {
 	ps.mu.Lock()
 	var gone []*probe
-	for addr, p := range ps.by {
+	for t, p := range ps.by {
 		i := slices.Index(p.in, s)
 		if i < 0 {
 			continue
 		}
 		if p.in = slices.Delete(p.in, i, i+1); len(p.in) == 0 {
-			delete(ps.by, addr)
+			delete(ps.by, t)
 			gone = append(gone, p)
 		}
 	}
@@ -125,16 +129,11 @@ func (ps *probeSet) arrived(tc *net.TCPConn, from func(*crew) *socket) bool {
 	if ps.n.Load() == 0 {
 		return false
 	}
-	ra, ok := tc.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return false
-	}
-	ap := ra.AddrPort()
-	ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	t := diag.Tuple{Local: addrPort(tc.LocalAddr()), Remote: addrPort(tc.RemoteAddr())}
 	ps.mu.Lock()
-	p := ps.by[ap]
+	p := ps.by[t]
 	if p != nil {
-		delete(ps.by, ap)
+		delete(ps.by, t)
 		ps.n.Store(int32(len(ps.by)))
 	}
 	ps.mu.Unlock()
@@ -146,6 +145,15 @@ func (ps *probeSet) arrived(tc *net.TCPConn, from func(*crew) *socket) bool {
 	_ = tc.Close()
 	p.gone()
 	return true
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	ta, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := ta.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }
 
 // IsProbe reports whether c, which has come out of the accept queue of ln, is a

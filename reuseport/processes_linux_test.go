@@ -122,7 +122,10 @@ func TestDrainWhileOthersCome(t *testing.T) {
 	wg.Go(func() { // ends with stop, or when there are many
 		lc := net.ListenConfig{Control: reuseport.Control(nil)}
 		lc.SetMultipathTCP(false)
+		pace := time.NewTicker(time.Millisecond) // or all have come before the second drain
+		defer pace.Stop()
 		for !stop.Load() && came.Load() < 200 {
+			<-pace.C
 			ln, err := lc.Listen(ctx, "tcp4", address)
 			if err != nil {
 				t.Error(err)
@@ -131,7 +134,6 @@ func TestDrainWhileOthersCome(t *testing.T) {
 			t.Cleanup(func() { _ = ln.Close() })
 			came.Add(1)
 			go serveEcho(ln)
-			time.Sleep(time.Millisecond) // or all have come before the second drain
 		}
 	})
 	changed := 0
