@@ -28,9 +28,9 @@ const linger = time.Minute
 //	inherit, takeover uses package handoff, with the control socket c/s; a second
 //	                  argument is its time of probation
 //
-// It serves package load's questions on its first socket. The file "plan" in its
-// working directory says how the next process fails before it is ready, the file
-// "version" who it is.
+// It serves package load's questions on its first socket. SIGHUP has it accept
+// nobody any more, SIGUSR1 has it panic. The file "plan" in its working directory
+// says how the next process fails before it is ready, the file "version" who it is.
 func appMain(args []string) {
 	if plan, err := os.ReadFile("plan"); err == nil {
 		must(os.Remove("plan"))
@@ -100,10 +100,24 @@ func plainApp(kind string, s *load.Service) {
 // serveLoad serves until the listener is closed, and its connections to their end.
 func serveLoad(loops *sync.WaitGroup, ln net.Listener, s *load.Service) {
 	s.Patience = linger
+	odd := make(chan os.Signal, 1)
+	signal.Notify(odd, syscall.SIGHUP, syscall.SIGUSR1)
+	go func() { // ends with the process
+		for sig := range odd {
+			if sig == syscall.SIGUSR1 {
+				panic("as the test wants it")
+			}
+			must(ln.(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Unix(1, 0)))
+		}
+	}()
 	loops.Go(func() {
 		for {
 			c, err := ln.Accept()
 			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				fmt.Fprintln(os.Stderr, `{"@message":"accepts nobody"}`)
 				return
 			}
 			if err != nil {

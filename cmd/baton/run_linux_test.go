@@ -48,39 +48,6 @@ func TestRunUpgrades(t *testing.T) {
 	}
 }
 
-// TestRunCrash kills the app under load. The sockets are baton's: nobody is
-// refused, and only what the dead process had accepted fails.
-func TestRunCrash(t *testing.T) {
-	t.Parallel()
-	for kind, flags := range map[string][]string{
-		"plain":    {"--ready-notify"},
-		"takeover": {"--socket", "c/s"},
-	} {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			r := runApp(t, nil, append(flags, "--listen", "web=tcp://127.0.0.1:0", "--restart-delay", "200ms", "--restart-max-delay", "200ms"), goApp(t, kind)...)
-			p := press(t, r.address(), load.Once)
-			const crashes = 5
-			for range crashes {
-				l := r.await("ready")
-				p.more(200)
-				if err := syscall.Kill(l.PID, syscall.SIGKILL); err != nil {
-					t.Fatal(err)
-				}
-			}
-			r.await("ready")
-			p.more(200)
-			s := p.end()
-			// Each of the clients has one connection at a time.
-			if inFlight := uint64(4 * crashes); s.Failed > inFlight || s.Failures[load.Refused] > 0 || s.Failures[load.Timeout] > 0 {
-				t.Errorf("%d failed, %v, want at most %d, none refused, none forgotten: %+v", s.Failed, s.Failures, inFlight, s.Samples)
-			}
-			t.Logf("%s: crashes=%d connections=%d failed=%d refused=%d longest wait %.0f ms", kind, crashes, s.Connections, s.Failed, s.Failures[load.Refused], s.LongestGapMS)
-			r.stop()
-		})
-	}
-}
-
 // TestRunRollback has new generations fail in each way, under load: the one that
 // serves is never stopped.
 func TestRunRollback(t *testing.T) {
