@@ -172,6 +172,28 @@ func TestScreen(t *testing.T) {
 	}
 }
 
+// TestStored shows what systemd's store has, where it has anything.
+func TestStored(t *testing.T) {
+	t.Parallel()
+	a := newApp(&bytes.Buffer{})
+	st := &handoff.Status{Sockets: []handoff.SocketStatus{
+		{Name: "web", Kind: "listener", Network: "tcp", Address: "[::]:80", Queue: 1, Backlog: 128, Accepted: 9},
+		{Kind: "file", Queue: -1, Backlog: -1, HalfOpen: -1},
+	}}
+	if text := a.statusText(st); strings.Contains(text, "STORED") || !strings.Contains(text, " ACCEPTED\n") {
+		t.Errorf("without a store:\n%s", text)
+	}
+	st.Sockets[0].Stored = true
+	const want = `
+SOCKET  NETWORK  ADDRESS  QUEUE  BACKLOG  HALF-OPEN  ACCEPTED  STORED
+web     tcp      [::]:80  1      128      0          9         yes
+file    -        -        -      -        -          -         no
+`
+	if text := a.statusText(st); !strings.Contains(text, want) {
+		t.Errorf("with a store:\n%s\nwant%s", text, want)
+	}
+}
+
 // TestDoctor finds what is wrong.
 func TestDoctor(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -25,7 +26,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Long: `Show a server's generation, process, version, mode and uptime; its sockets with
 what waits in their queues; predecessors that still linger; and the last upgrades.
 
-"-" stands for what is not known, or what a socket does not have.`,
+"-" stands for what is not known, or what a socket does not have. Where systemd's
+descriptor store has sockets of the server, STORED says which.`,
 		Example: "  baton status api\n  baton status api --watch\n  baton status api --json | jq .generation",
 	}
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on until interrupted")
@@ -102,13 +104,21 @@ func (a *app) statusText(st *handoff.Status) string {
 	if u := st.Upgrade; u != nil {
 		fmt.Fprintf(&b, "upgrade      %s\n", a.screen.Colour(terminal.Yellow, stepWords(u)))
 	}
-	table(&b, "SOCKET\tNETWORK\tADDRESS\tQUEUE\tBACKLOG\tHALF-OPEN\tACCEPTED", len(st.Sockets), func(i int) string {
+	head, stored := "SOCKET\tNETWORK\tADDRESS\tQUEUE\tBACKLOG\tHALF-OPEN\tACCEPTED", slices.ContainsFunc(st.Sockets, isStored)
+	if stored {
+		head += "\tSTORED"
+	}
+	table(&b, head, len(st.Sockets), func(i int) string {
 		s := st.Sockets[i]
 		accepted := "-"
 		if s.Kind == "listener" {
 			accepted = fmt.Sprint(s.Accepted)
 		}
-		return row(or(s.Name, s.Kind), or(s.Network, "-"), or(s.Address, "-"), count(s.Queue), count(s.Backlog), count(s.HalfOpen), accepted)
+		cells := []string{or(s.Name, s.Kind), or(s.Network, "-"), or(s.Address, "-"), count(s.Queue), count(s.Backlog), count(s.HalfOpen), accepted}
+		if stored {
+			cells = append(cells, map[bool]string{true: "yes", false: "no"}[s.Stored])
+		}
+		return row(cells...)
 	})
 	table(&b, "LINGERING\tVERSION\tGENERATION\tOPEN\tMOVED\tENDS", len(st.Lingering), func(i int) string {
 		p := st.Lingering[i]
@@ -131,6 +141,8 @@ func (a *app) statusText(st *handoff.Status) string {
 	a.withReasons(&b, upgrades.String(), st.Upgrades)
 	return b.String()
 }
+
+func isStored(s handoff.SocketStatus) bool { return s.Stored }
 
 // table writes a table with a head, if it has rows.
 func table(b *bytes.Buffer, head string, rows int, at func(int) string) {

@@ -112,6 +112,22 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// TestStored has a column for what systemd's store has, where it has anything.
+func TestStored(t *testing.T) {
+	t.Parallel()
+	s := serving()
+	if _, body := ask(t, handoffdebug.Handler(s), http.MethodGet, handoffdebug.Path); strings.Contains(body, "Stored") {
+		t.Error("without a store the page has a column for it")
+	}
+	s.Sockets[0].Stored = true
+	_, body := ask(t, handoffdebug.Handler(s), http.MethodGet, handoffdebug.Path)
+	for _, want := range []string{">Stored</abbr></tr>", `<td class="n">99<td>yes</tr>`, `<td class="n">–<td>no</tr>`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page has no %q", want)
+		}
+	}
+}
+
 // TestUnderWay shows an upgrade that is not over, a process that ends, and a
 // page that loads itself anew.
 func TestUnderWay(t *testing.T) {

@@ -23,6 +23,7 @@ type view struct {
 	Ends     string // the linger; empty if there is no limit
 	Step     *step
 	Rows     []socket
+	Stored   bool // systemd's store has one of them
 	Old      []predecessor
 	Attempts []attempt // newest first
 }
@@ -45,6 +46,7 @@ type socket struct {
 	Name, Kind, Network, Address       string
 	Queue, Backlog, HalfOpen, Accepted string
 	Full                               bool // a half of the queue or more is taken
+	Stored                             string
 }
 
 // predecessor is a row of the table of predecessors.
@@ -86,7 +88,7 @@ func newView(s *handoff.Status, now time.Time, refresh int) *view {
 		}
 	}
 	for _, k := range s.Sockets {
-		v.Rows = append(v.Rows, socketRow(k))
+		v.Rows, v.Stored = append(v.Rows, socketRow(k)), v.Stored || k.Stored
 	}
 	for _, p := range s.Lingering {
 		row := predecessor{Predecessor: p, Ends: "when its connections are done"}
@@ -105,7 +107,10 @@ func socketRow(k handoff.SocketStatus) socket {
 	row := socket{
 		Name: or(k.Name, "–"), Kind: k.Kind, Network: or(k.Network, "–"), Address: or(k.Address, "–"),
 		Queue: count(k.Queue), Backlog: count(k.Backlog), HalfOpen: count(k.HalfOpen), Accepted: "–",
-		Full: k.Backlog > 0 && k.Queue*2 >= k.Backlog,
+		Full: k.Backlog > 0 && k.Queue*2 >= k.Backlog, Stored: "no",
+	}
+	if k.Stored {
+		row.Stored = "yes"
 	}
 	if k.Kind == "listener" {
 		row.Accepted = fmt.Sprint(k.Accepted)

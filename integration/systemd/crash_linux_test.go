@@ -155,6 +155,15 @@ func testRestart(t *testing.T, hold string) {
 			t.Fatal(err)
 		}
 	}
+	// Whom a crash would find prepared is to be seen.
+	status, err := r.m.Output(r.ctx, "baton", "status", appName)
+	r.must(err)
+	_, table, _ := strings.Cut(status, "\nSOCKET ")
+	head, table, _ := strings.Cut(table, "\n")
+	socket, _, _ := strings.Cut(table, "\n")
+	if stored := hold == holdStore; strings.HasSuffix(head, "STORED") != stored || strings.HasSuffix(socket, "yes") != stored {
+		t.Errorf("baton status with the sockets in a %s:\n%s", hold, status)
+	}
 	r.lossless(c)
 	r.want("app.service", map[string]string{"ActiveState": "active", "NRestarts": "0"})
 	r.silent("app.service", "Failed with result", "timed out", "Killing process")
