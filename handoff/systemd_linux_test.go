@@ -25,9 +25,11 @@ import (
 type manager struct {
 	tb   testing.TB
 	path string
+	c    *net.UnixConn
 
 	mu    sync.Mutex
 	heard []string
+	from  []int // the processes that have said it
 	hold  bool  // barriers wait
 	held  []int // their descriptors
 	news  chan struct{}
@@ -35,34 +37,57 @@ type manager struct {
 
 func newManager(tb testing.TB) *manager {
 	tb.Helper()
-	m := &manager{tb: tb, path: filepath.Join(testenv.ShortDir(tb), "notify"), news: make(chan struct{})}
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.path, Net: "unixgram"})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		m.listen(c)
-	}()
-	tb.Cleanup(func() {
-		_ = c.Close()
-		<-done
-		_ = fdx.Close(m.held...)
-	})
+	m := newDeafManager(tb)
+	m.listen()
 	return m
 }
 
-func (m *manager) listen(c *net.UnixConn) {
+// newDeafManager returns one that reads nothing before listen.
+func newDeafManager(tb testing.TB) *manager {
+	tb.Helper()
+	m := &manager{tb: tb, path: filepath.Join(testenv.ShortDir(tb), "notify"), news: make(chan struct{})}
+	var err error
+	if m.c, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.path, Net: "unixgram"}); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = m.c.Close() })
+	raw, err := m.c.SyscallConn()
+	if err == nil {
+		_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return m
+}
+
+func (m *manager) listen() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.read()
+	}()
+	m.tb.Cleanup(func() {
+		_ = m.c.Close()
+		<-done
+		_ = fdx.Close(m.held...)
+	})
+}
+
+func (m *manager) read() {
 	buf, oob := make([]byte, 8192), make([]byte, 256)
 	for {
-		n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+		n, oobn, _, _, err := m.c.ReadMsgUnix(buf, oob)
 		if err != nil {
 			return
 		}
 		var fds []int
+		pid := 0
 		all, _ := unix.ParseSocketControlMessage(oob[:oobn])
 		for _, cm := range all {
+			if cred, err := unix.ParseUnixCredentials(&cm); err == nil {
+				pid = int(cred.Pid)
+			}
 			got, _ := unix.ParseUnixRights(&cm)
 			fds = append(fds, got...)
 		}
@@ -70,7 +95,7 @@ func (m *manager) listen(c *net.UnixConn) {
 		if m.hold {
 			m.held, fds = append(m.held, fds...), nil
 		}
-		m.heard = append(m.heard, string(buf[:n]))
+		m.heard, m.from = append(m.heard, string(buf[:n])), append(m.from, pid)
 		close(m.news)
 		m.news = make(chan struct{})
 		m.mu.Unlock()
