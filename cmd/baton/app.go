@@ -72,6 +72,7 @@ func (a *app) command() *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.plain, "plain", false, "no colours, no live progress, also on a terminal")
 	root.PersistentFlags().StringVar(&a.socket, "socket", "", "`path` of the control socket, instead of NAME")
 	root.AddCommand(a.statusCommand(), a.upgradeCommand(), a.rollbackCommand(), a.drainCommand(), a.eventsCommand(), a.runCommand(), a.doctorCommand(), a.manCommand())
+	root.SetOut(a.out) // completion keeps what it finds here
 	root.InitDefaultCompletionCmd()
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		completion.Args = cobra.ArbitraryArgs

@@ -28,11 +28,10 @@ func run(args []string, stdout, stderr io.Writer) exit {
 	a := newApp(stdout)
 	root := a.command()
 	root.SetArgs(args)
-	root.SetOut(a.out)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	a.screen.Clear()
-	if err == nil {
+	if err == nil || errors.Is(a.out.err, err) {
 		err = a.out.err // what was said did not arrive
 	}
 	status, name := statusOf(err)
@@ -106,6 +105,15 @@ func (o *output) Write(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// shown is for the end of a command that has changed something. Where that could
+// not be shown, it says that it is done all the same.
+func (a *app) shown(done string) error {
+	if a.out.err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s, which could not be shown: %w", done, a.out.err)
 }
 
 // printJSON prints a value in a line.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/procs"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -32,8 +33,9 @@ func batonMain(args []string) { os.Exit(int(run(args, os.Stdout, os.Stderr))) }
 const envService = "BATON_TEST_SERVICE"
 
 // serviceMain is a service that echoes; its arguments are the mode, the time of
-// probation and, if not c/s, the path of the control socket. The file "plan" in its working directory
-// says how the next process fails before Ready.
+// probation and, if not c/s, the path of the control socket. The file "plan" in its
+// working directory says how the next process fails before Ready. A folder "run"
+// there has its PID file.
 func serviceMain(args []string) {
 	if len(args) == 0 {
 		args = strings.Fields(os.Getenv(envService))
@@ -54,6 +56,9 @@ func serviceMain(args []string) {
 	}
 	if filepath.Base(os.Args[0]) == "two" {
 		cfg.Version = "two"
+	}
+	if _, err := os.Stat("run"); err == nil {
+		cfg.PIDFile = "run/pid"
 	}
 	if len(args) > 2 {
 		cfg.Name, cfg.ControlSocket = "api", args[2]
@@ -92,14 +97,26 @@ func serviceMain(args []string) {
 // TestScripts runs the scripts in testdata. Beside what testscript knows, they
 // have
 //
-//	serve MODE PROBATION   start a service, and wait until it serves
-//	connect                open a connection to it, which has been answered
-//	disconnect             close it
-//	await FILE TEXT        wait until a file has that text
-//	crash                  kill the service
-//	exits STATUS COMMAND…  run a command that ends with that status
+//	serve MODE PROBATION [COMMAND…]  start a service, by a command that gets its command line, and wait until it serves
+//	connect                          open a connection to it, which has been answered
+//	disconnect                       close it
+//	await FILE TEXT                  wait until a file has that text
+//	crash                            kill the service
+//	exits STATUS COMMAND…            run a command that ends with that status
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	runScripts(t, "testdata")
+}
+
+// TestScriptsRoot runs those that mount something.
+func TestScriptsRoot(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, "root")
+	runScripts(t, "testdata/root")
+}
+
+func runScripts(t *testing.T, dir string) {
+	t.Helper()
 	bin := t.TempDir()
 	for _, name := range []string{"baton", "service"} {
 		cmd := testmain.Command(t, name)
@@ -115,7 +132,7 @@ func TestScripts(t *testing.T) {
 		}
 	}
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
+		Dir: dir,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", bin+":"+env.Getenv("PATH"))
 			env.Setenv("SOCKET", filepath.Join(env.WorkDir, "c", "s"))
@@ -149,15 +166,16 @@ func exitsCmd(ts *testscript.TestScript, neg bool, args []string) {
 // serveCmd starts a service whose address and processes the others find in its
 // working directory.
 func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: serve MODE PROBATION")
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: serve MODE PROBATION [COMMAND…]")
 	}
+	args = append(args[2:], "service", args[0], args[1])
 	dir := ts.MkAbs(".")
 	log, err := os.Create(filepath.Join(dir, "log"))
 	ts.Check(err)
 	r, w, err := os.Pipe()
 	ts.Check(err)
-	p, err := os.StartProcess("/bin/sh", []string{"sh", "-c", `exec service "$@"`, "sh", args[0], args[1]}, &os.ProcAttr{
+	p, err := os.StartProcess("/bin/sh", append([]string{"sh", "-c", `exec "$@"`, "sh"}, args...), &os.ProcAttr{
 		Dir: dir, Env: append(os.Environ(), "PATH="+ts.Getenv("PATH"), "BATON_TEST_SCRIPT="+dir),
 		Files: []*os.File{nil, w, log}, Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
 	})

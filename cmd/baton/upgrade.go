@@ -61,7 +61,10 @@ An interrupt (^C) before the commit takes the upgrade back.`,
 			return err
 		}
 		a.showReport(report, cfg.Wait)
-		return nil
+		if report == nil {
+			return a.shown("the upgrade is under way")
+		}
+		return a.shown(fmt.Sprintf("the upgrade is committed, pid %d serves", report.Successor.PID))
 	})
 }
 
@@ -244,10 +247,10 @@ and wait for that. No connection is lost by it.`,
 		}
 		if a.json {
 			a.printJSON(r)
-			return nil
+		} else {
+			a.screen.Line("rolled back: pid %d%s serves on", r.Predecessor.PID, versionOf(r.Predecessor))
 		}
-		a.screen.Line("rolled back: pid %d%s serves on", r.Predecessor.PID, versionOf(r.Predecessor))
-		return nil
+		return a.shown(fmt.Sprintf("the upgrade is rolled back, pid %d serves on", r.Predecessor.PID))
 	})
 }
 
@@ -296,7 +299,10 @@ An interrupt (^C) ends the waiting, not the drain.`,
 		default:
 			a.screen.Line("the server is done: %d of its connections were cut", l.Cut)
 		}
-		return nil
+		if l == nil {
+			return a.shown("the server drains")
+		}
+		return a.shown("the server is done")
 	})
 }
 
