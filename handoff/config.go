@@ -112,8 +112,9 @@ type Config struct {
 	//
 	// A socket leaves the store when it is closed, unless the process is about to
 	// end: Shutdown leaves the store as it is, and the path of a unix socket that is
-	// in it. systemd empties it when the service stops for good (systemd.service(5),
-	// FileDescriptorStorePreserve=).
+	// in it. systemd empties it when the service stops for good, or, with
+	// FileDescriptorStorePreserve=yes (systemd 254), when it forgets the unit, as it
+	// may if that has stopped and no other unit refers to it (systemd.service(5)).
 	//
 	// Not stored are files, sockets of a socket unit, which systemd has, and TCP and
 	// UDP sockets in mode Drain: as members of their groups they would go on to get
