@@ -219,7 +219,7 @@ func TestFailedUpgrade(t *testing.T) {
 				t.Parallel()
 				set := settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: 300 * time.Millisecond}
 				if c.how == "hang" {
-					set.Ready = 500 * time.Millisecond
+					set.Ready = 5 * time.Second // for the next one is to be ready in it, on any machine
 				}
 				s := newService(t, set).start()
 				addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
