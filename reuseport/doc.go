@@ -37,8 +37,9 @@
 //
 // To learn which place is whose, and to check that a program does what it
 // should, a process makes connections to its own address. They never come out of
-// an Accept of this package. Members of processes that don't use it get some
-// connections that are reset at once.
+// an Accept of this package in that process; who accepts there by other means
+// asks [IsProbe]. Other processes with members get some connections from an
+// address of this machine that say nothing and are reset within a millisecond.
 //
 // A process that is killed while a member leaves takes nothing along but what it
 // had accepted and what waited in its own queues. The program that it may leave
