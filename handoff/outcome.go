@@ -57,7 +57,6 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	}
 	if up.drain != nil {
 		up.report.Groups = up.drain.end()
-		up.drain.leave()
 		u.holds.Store(u.table.hasPackets())
 	}
 	up.report.Outcome = OutcomeCommitted
@@ -74,6 +73,9 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	}
 	if err := u.table.release(); err != nil {
 		u.log.Warn("release sockets", "error", err)
+	}
+	if up.drain != nil {
+		up.drain.leave() // only now can the successor steer, whose probes nobody here accepts
 	}
 	u.control.gate.shut()
 	if u.control.drop() {
