@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"syscall"
 )
@@ -72,9 +74,7 @@ rackup "%[1]s/config.ru"
 		upgrade               func(n *nest) error
 	}{
 		{"uwsgi-hup", "uWSGI, graceful reload", "HUP", "", func(n *nest) error { return n.signal(n.main, syscall.SIGHUP) }},
-		{"uwsgi-chain", "uWSGI, chain reload", "master FIFO", "lazy-apps = true", func(n *nest) error {
-			return os.WriteFile(n.outside("fifo"), []byte("c"), 0o600)
-		}},
+		{"uwsgi-chain", "uWSGI, chain reload", "master FIFO", "lazy-apps = true", (*nest).chainReload},
 	} {
 		all = append(all, &peer{
 			name: c.name, what: c.what, how: c.how, program: "uwsgi-core", version: []string{"uwsgi-core", "--version"},
@@ -108,4 +108,26 @@ disable-logging = true
 		})
 	}
 	return all
+}
+
+// chainReload has uWSGI reload one worker after the other, and returns when it
+// says that it has: until then it takes no other.
+func (n *nest) chainReload() error {
+	over := func() int {
+		b, err := os.ReadFile(n.outside("log"))
+		if err != nil {
+			return 0
+		}
+		return bytes.Count(b, []byte("chain reloading complete"))
+	}
+	before := over()
+	if err := os.WriteFile(n.outside("fifo"), []byte("c"), 0o600); err != nil {
+		return err
+	}
+	return n.await(leaveTimeout, func() error {
+		if over() == before {
+			return errors.New("the chain is not over")
+		}
+		return nil
+	})
 }
