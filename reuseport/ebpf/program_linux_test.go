@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,12 +20,15 @@ import (
 	"github.com/seed-11c92bf9/baton/reuseport/ebpf"
 )
 
-func TestMain(m *testing.M) { testmain.Run(m) }
+func TestMain(m *testing.M) {
+	testmain.RunWith(m, map[string]func([]string){"privilege": privilege})
+}
 
 func newProgram(t *testing.T) *ebpf.Program {
 	t.Helper()
 	p, err := ebpf.New()
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported) {
+		testmain.Skipped()
 		t.Skip(err)
 	}
 	if err != nil {
@@ -55,6 +59,21 @@ func serve(l net.Listener, n *atomic.Int64) {
 	}
 }
 
+// deferAccept has a connection stay half-open until its client sends.
+func deferAccept(l syscall.Conn) error {
+	rc, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var serr error
+	if err := rc.Control(func(fd uintptr) {
+		serr = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 120)
+	}); err != nil {
+		return err
+	}
+	return os.NewSyscallError("setsockopt(TCP_DEFER_ACCEPT)", serr)
+}
+
 func ask(c net.Conn) error {
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := c.Write([]byte{1}); err != nil {
@@ -64,17 +83,29 @@ func ask(c net.Conn) error {
 	return err
 }
 
-func dial(t *testing.T, address string, n int) (conns []net.Conn) {
+func dial(t *testing.T, address string, n int) []net.Conn {
 	t.Helper()
+	conns, err := dialMany(address, n)
+	t.Cleanup(func() {
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conns
+}
+
+func dialMany(address string, n int) (conns []net.Conn, err error) {
 	for range n {
 		c, err := net.Dial("tcp", address)
 		if err != nil {
-			t.Fatal(err)
+			return conns, err
 		}
-		t.Cleanup(func() { _ = c.Close() })
 		conns = append(conns, c)
 	}
-	return conns
+	return conns, nil
 }
 
 // Members leave with handshakes under way, and don't wait for them: what they
@@ -105,16 +136,7 @@ func TestDrain(t *testing.T) {
 			}
 			var served [4]atomic.Int64
 			for i, l := range g.Members() {
-				rc, err := l.SyscallConn()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := rc.Control(func(fd uintptr) {
-					err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 120)
-				}); err != nil {
-					t.Fatal(err)
-				}
-				if err != nil {
+				if err := deferAccept(l); err != nil {
 					t.Fatal(err)
 				}
 				go serve(l, &served[i])

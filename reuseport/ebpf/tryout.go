@@ -61,11 +61,23 @@ func tryOut() (err error) {
 func explain(what string, err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s: it needs CAP_BPF: %w", what, err)
+		return fmt.Errorf("%s: %s: %w", what, refusal(), err)
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, ebpf.ErrNotSupported):
 		return fmt.Errorf("%s: %w: %w", what, errors.ErrUnsupported, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
+}
+
+// refusal says why the kernel may have refused, and what to do.
+func refusal() string {
+	var data [2]unix.CapUserData // two words, capget(2)
+	err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0])
+	has := func(bit uint) bool { return data[bit/32].Effective&(1<<(bit%32)) != 0 }
+	if err == nil && !has(unix.CAP_BPF) && !has(unix.CAP_SYS_ADMIN) {
+		return "it needs CAP_BPF, which this process does not have (AmbientCapabilities= of systemd, setcap(8))"
+	}
+	return "it needs CAP_BPF, and what this process has is that of a user namespace, as in a rootless container;" +
+		" or a seccomp filter or a security module forbids bpf(2)"
 }
 
 func inodeOf(c syscall.Conn) (inode uint64, err error) {
