@@ -63,10 +63,12 @@ const envSettings = "BATON_TEST_SETTINGS"
 type plan struct {
 	// At says where it fails: "start" (before New), "joined" (after New),
 	// "listening" (before Ready), "listened" (in Ready, when its sockets have
-	// joined their groups), "probation" (after Ready), or nowhere.
-	At string
+	// joined their groups), "probation" (after Ready), "moving" (when its program
+	// has got After connections that move), or nowhere.
+	At    string
+	After int
 	// How: "exit0", "exit1", "panic", "hang" (does nothing more), "stop" (stops
-	// itself with SIGSTOP), "abort", "unhealthy", "wait" (goes on when the file
+	// itself with SIGSTOP), "kill" (kills itself), "abort", "unhealthy", "wait" (goes on when the file
 	// "go" is there), "hold" (the same, and there is no commit meanwhile).
 	How     string
 	Sockets []string // other sockets than settings say
@@ -204,10 +206,13 @@ func serviceMain([]string) {
 	if set.Move {
 		in := up.Conns("echo")
 		moved.Go(func() {
-			for {
+			for n := 1; ; n++ {
 				select {
 				case mc := <-in:
 					moved.Go(func() { echoConn(up, mc.Conn, mc.State, true) })
+					if n == p.After {
+						p.fail(set.Dir, "moving", up)
+					}
 				case <-up.Done():
 					return
 				}
@@ -273,6 +278,9 @@ func (p plan) fail(dir, at string, up *handoff.Upgrader) {
 		os.Exit(1)
 	case "panic":
 		panic("told to panic")
+	case "kill":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {} // until the kernel gets to it
 	case "hang":
 		say(message{Kind: "hangs"})
 		select {}
@@ -382,7 +390,8 @@ func echo(up *handoff.Upgrader, l *handoff.Listener, set settings) {
 }
 
 // echoConn serves a connection of which begun has been read already. If move,
-// it goes to the successor when this process is to end.
+// it goes to the successor when this process is to end, and is served on here if
+// that does not take it.
 func echoConn(up *handoff.Upgrader, c net.Conn, begun []byte, move bool) {
 	defer c.Close()
 	if move {
@@ -400,10 +409,17 @@ func echoConn(up *handoff.Upgrader, c net.Conn, begun []byte, move bool) {
 	for {
 		line, err := r.ReadString('\n')
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if err := up.SendConn(context.Background(), "echo", c, []byte(line)); err != nil {
-				say(message{Kind: "not-moved", Err: err.Error(), Is: sentinelsOf(err)})
+			err := up.SendConn(context.Background(), "echo", c, []byte(line))
+			if err == nil {
+				return
 			}
-			return
+			say(message{Kind: "not-moved", Err: err.Error(), Is: sentinelsOf(err)})
+			if !errors.Is(err, handoff.ErrNotTaken) {
+				return // it is in doubt, or there is no successor
+			}
+			_ = c.SetReadDeadline(time.Time{}) // its end shows in the next read
+			r = bufio.NewReader(io.MultiReader(strings.NewReader(line), c))
+			continue
 		}
 		if err != nil {
 			return
