@@ -672,7 +672,9 @@ func TestExecutable(t *testing.T) {
 		if err := errors.Join(os.Remove(i.app), os.WriteFile(i.app, []byte("nothing that runs"), 0o755)); err != nil {
 			t.Fatal(err)
 		}
-		i.mustFail("exec format error")
+		if m := i.mustFail("exec format error"); strings.Contains(m.Err, "had not called") {
+			t.Errorf("of a program that never ran the error says: %s", m.Err)
+		}
 		if err := os.Chmod(i.app, 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -19,7 +19,8 @@ var (
 	// ErrStart says that the successor could not be started: its program is not
 	// there, say, or not for this machine.
 	ErrStart = errors.New("handoff: the successor can't be started")
-	// ErrSuccessorDied says that the successor ended before commit.
+	// ErrSuccessorDied says that the successor ended before commit. What it wrote
+	// last is in [UpgradeError.Stderr].
 	ErrSuccessorDied = errors.New("handoff: the successor died")
 	// ErrPredecessorDied says that the predecessor ended before it had passed on
 	// its sockets.
@@ -82,7 +83,8 @@ type UpgradeError struct {
 	PID int
 	// Stderr holds the last lines that the successor wrote to its standard
 	// error, oldest first. In mode Inherit they begin when the successor has
-	// called New.
+	// called New: a panic in an init function, say, is in the predecessor's own
+	// standard error alone, which the successor has until then, and Err says so.
 	Stderr []string
 	// Err is the reason.
 	Err error

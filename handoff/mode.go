@@ -8,7 +8,9 @@ type Mode int
 const (
 	// Inherit has the predecessor start its successor, which inherits the
 	// sockets (fork and exec, by way of tableflip: a service on plain tableflip
-	// can be upgraded to Inherit in place, and back).
+	// can be upgraded to Inherit in place, and back). What a successor writes to
+	// its standard error before it calls New is not in the error of a failed
+	// upgrade, see [UpgradeError].
 	Inherit Mode = iota
 	// Takeover passes the sockets over a unix socket (SCM_RIGHTS), to a
 	// successor that the predecessor starts, or that anybody starts who points

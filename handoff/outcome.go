@@ -1,6 +1,8 @@
 package handoff
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -110,6 +112,10 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	}
 	up.report.Durations.Total = time.Since(up.began)
 	err := &UpgradeError{PID: up.report.Successor.PID, Err: upgradeError(cause)}
+	silent := up.inherit && res.Hello.PID == 0 && !errors.Is(err.Err, ErrStart)
+	if silent && (errors.Is(err.Err, ErrSuccessorDied) || errors.Is(err.Err, ErrTimeout)) {
+		err.Err = fmt.Errorf("%w: it had not called handoff.New: in mode inherit what it wrote until then is only in this service's standard error", err.Err)
+	}
 	u.finishChild(up)
 	if err := u.pid.clean(); err != nil {
 		u.log.Warn("what a successor has left", "error", err)

@@ -18,6 +18,11 @@ import (
 // if the predecessor dies, writing does not become SIGPIPE, and what is left in
 // the pipe is not lost. At commit the successor puts the real standard error in
 // the pipe's place.
+//
+// In mode Inherit the successor puts the pipe there itself, in New. It can't have
+// it from its start: tableflip gives it our descriptor 2, and a plain tableflip
+// service, which may be what starts, would keep the pipe for good and be killed by
+// SIGPIPE once we are gone. So would one of ours if we died before its New.
 
 const (
 	tailLines = 20

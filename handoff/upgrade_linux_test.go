@@ -237,8 +237,12 @@ func TestFailedUpgrade(t *testing.T) {
 					t.Fatalf("upgrade: %s %v: %s, want %s", m.Kind, m.Is, m.Err, c.want)
 				}
 				// Inherit begins to read along when the successor calls New.
-				if c.stderr != "" && (mode == handoff.Takeover || c.at != "start") && !strings.Contains(m.Err, c.stderr) {
-					t.Errorf("error does not hold the successor's last words %q:\n%s", c.stderr, m.Err)
+				unread := mode == handoff.Inherit && c.at == "start"
+				if c.stderr != "" && strings.Contains(m.Err, c.stderr) == unread {
+					t.Errorf("want the successor's last words %q in the error: %t:\n%s", c.stderr, !unread, m.Err)
+				}
+				if strings.Contains(m.Err, "is only in this service's standard error") != unread {
+					t.Errorf("want the error to say where the last words are: %t:\n%s", unread, m.Err)
 				}
 				eventually(t, "the successor's words are in the log of the service", func() bool {
 					return strings.Contains(s.log.String(), c.stderr)
