@@ -34,3 +34,30 @@ type Capture = capture
 func (c *capture) W() *os.File     { return c.w }
 func (c *capture) Lines() []string { return c.lines() }
 func (c *capture) Close()          { c.close() }
+
+// HoldListener has nobody shut l's gate until release is called; what would
+// close l waits for that. HoldPacketConn is the same for a datagram socket.
+func HoldListener(l *Listener) (release func()) {
+	l.gate.mu.Lock()
+	return l.gate.mu.Unlock
+}
+
+func HoldPacketConn(c *PacketConn) (release func()) {
+	c.gate.mu.Lock()
+	return c.gate.mu.Unlock
+}
+
+// ToldClosed returns channels that are closed when u's predecessor in mode Drain
+// has said that its listeners and its datagram sockets are.
+func ToldClosed(u *Upgrader) (listeners, packets <-chan struct{}) {
+	return u.lending.told[wire.KindListener], u.lending.told[wire.KindPacket]
+}
+
+// Overtake returns when u's successor has read all that u has said to it.
+func Overtake(u, successor *Upgrader) {
+	u.mu.Lock()
+	l, report := u.lingering, *u.report
+	u.mu.Unlock()
+	u.tellHistory(l, report)
+	<-successor.ops.learned // nothing else of it has come
+}

@@ -48,6 +48,10 @@ func (u *Upgrader) watchLinger(l *session.Lingering) {
 	}
 }
 
+// tellLinger says how the linger goes. In mode Drain it also says that our
+// listeners are closed, and our datagram sockets unless we hold them: the successor
+// drains what it has of them then, and would leave a socket that is open to lose
+// what the kernel gives it until it is closed.
 func (u *Upgrader) tellLinger(l *session.Lingering, end time.Time) {
 	c := u.conns.counts()
 	left := time.Duration(-1)

@@ -79,6 +79,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	if up.drain != nil {
 		up.drain.leave() // only now can the successor steer, whose probes nobody here accepts
 	}
+	u.parted.Store(true)
 	u.control.gate.shut()
 	if u.control.drop() {
 		_ = u.control.release() // the successor has it

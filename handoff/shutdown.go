@@ -108,9 +108,10 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 		<-up.done // it may have committed all the same
 	}
 	u.mu.Lock()
-	l, report := u.lingering, u.report
+	l, end, report := u.lingering, u.lingerEnd, u.report
 	u.mu.Unlock()
 	if l != nil {
+		u.tellLinger(l, end) // nobody may have done so
 		c := u.conns.counts()
 		l.Bye(wire.Bye{Moved: c.moved, Cut: c.cut})
 	}
@@ -151,20 +152,22 @@ func (u *Upgrader) awaitHolds(ctx context.Context) {
 }
 
 // releasePackets closes the datagram sockets that a successor has joined by its
-// own: it drains them when nobody here has them any more.
+// own: it drains them when nobody here has them any more. What it is told has to
+// be so by then, see tellLinger.
 func (u *Upgrader) releasePackets() {
-	if !u.holds.Swap(false) {
+	if !u.holds.Load() {
 		return
 	}
 	if err := u.table.leave(wire.KindPacket); err != nil {
 		u.log.Warn("release sockets", "error", err)
 	}
+	u.holds.Store(false)
 	u.mu.Lock()
 	l, end := u.lingering, u.lingerEnd
 	u.mu.Unlock()
-	if l != nil {
+	if l != nil && u.parted.Load() {
 		u.tellLinger(l, end)
-	}
+	} // else watchLinger does, once it begins
 }
 
 // letGo closes what is left.

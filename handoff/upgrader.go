@@ -55,7 +55,8 @@ type Upgrader struct {
 	expired chan struct{}  // closed when the linger is over
 	closing chan struct{}  // closed when Shutdown lets go of everything
 
-	holds atomic.Bool // datagram sockets that a successor waits for
+	parted atomic.Bool // a successor is committed, and our listeners are closed
+	holds  atomic.Bool // datagram sockets that a successor waits for
 
 	mu         sync.Mutex
 	phase      phase
