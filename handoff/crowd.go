@@ -27,7 +27,7 @@ type crowd struct {
 }
 
 // newCrowd makes a crowd of sockets, which are bound to one address.
-func newCrowd(ctx context.Context, sockets []*socket) (*crowd, error) {
+func newCrowd(ctx context.Context, sockets []*socket, cfg *config) (*crowd, error) {
 	e := &sockets[0].entry
 	c := &crowd{network: e.Network, address: e.Bound}
 	if e.Kind == wire.KindPacket {
@@ -49,8 +49,9 @@ func newCrowd(ctx context.Context, sockets []*socket) (*crowd, error) {
 		}
 		return c, nil
 	}
-	// One that does not listen is no member for the kernel.
-	first, err := reuseport.Bind(ctx, e.Network, e.Bound, nil)
+	// One that does not listen is no member for the kernel. It is bound as they are,
+	// which may take what the user's Control sets (IP_FREEBIND, for one).
+	first, err := reuseport.Bind(ctx, e.Network, e.Bound, &reuseport.Config{Control: cfg.listenConfig.Control})
 	if err != nil {
 		return nil, err
 	}

@@ -105,7 +105,7 @@ func (d *drain) begin() {
 
 func (d *drain) quiesce(sockets []*socket) {
 	report := GroupReport{Network: sockets[0].entry.Network, Address: sockets[0].entry.Bound}
-	c, err := newCrowd(d.ctx, sockets)
+	c, err := newCrowd(d.ctx, sockets, d.u.cfg)
 	if err == nil {
 		d.mu.Lock()
 		d.crowds = append(d.crowds, c)

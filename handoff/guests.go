@@ -25,7 +25,9 @@ func (u *Upgrader) takeInLoans() {
 			select {
 			case <-l.told[kind]:
 			case <-l.over:
-				released(ctx, l.predecessor, inodes)
+				if !l.says(kind) {
+					released(ctx, l.predecessor, inodes)
+				}
 			case <-ctx.Done():
 			}
 		})
@@ -104,7 +106,7 @@ func (u *Upgrader) host(parent context.Context, c *crowd, own []*socket, loans [
 		inodes[i] = inodeOf(it.FD)
 	}
 	if c == nil {
-		c, err = newCrowd(ctx, own)
+		c, err = newCrowd(ctx, own, u.cfg)
 	}
 	for i, it := range loans {
 		if perr := u.serveGuest(ctx, &pumps, c, own[i%len(own)], it); perr != nil {

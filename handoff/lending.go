@@ -48,6 +48,16 @@ func (l *lending) linger(m wire.Linger) {
 	}
 }
 
+// says reports whether it has said that it has closed its members of a kind.
+func (l *lending) says(kind wire.SocketKind) bool {
+	select {
+	case <-l.told[kind]:
+		return true
+	default:
+		return false
+	}
+}
+
 // ended notes that the predecessor says nothing more.
 func (l *lending) ended() {
 	if l != nil {
@@ -96,7 +106,7 @@ func (u *Upgrader) unsteer() {
 	cancel() // to wait for nobody's turn
 	members := slices.DeleteFunc(u.table.snapshot(), func(s *socket) bool { return !inet(&s.entry) })
 	for _, sockets := range crowds(members) {
-		c, err := newCrowd(context.Background(), sockets)
+		c, err := newCrowd(context.Background(), sockets, u.cfg)
 		if err == nil {
 			err = errors.Join(c.shun(now), c.close()) // nobody; duplicates
 		}
