@@ -43,13 +43,17 @@ func (t *table) claim(k key) (*session.Item, bool) {
 	return nil, false
 }
 
-// named is claim by the name alone: the address may have changed. t.mu is held.
+// named is claim by the name alone: the address may have changed, but for members
+// in mode Drain, where ours is bound to what k says. t.mu is held.
 func (t *table) named(k key) (*session.Item, bool) {
 	for i, it := range t.arrived {
 		if it == nil {
 			continue
 		}
 		if e := &it.Socket; e.Kind == k.kind && e.Name == k.name && e.Network == k.network {
+			if bound, _ := resolve(k.network, k.address); t.lent && inet(e) && bound != e.Bound {
+				continue
+			}
 			t.arrived[i] = nil
 			return it, true
 		}

@@ -118,3 +118,52 @@ func TestDrainListenWhileReady(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestDrainNamed upgrades to a version that has another address for names: in
+// mode Drain its sockets are there. Where the address is the same, in other words
+// perhaps, they are on the old port.
+func TestDrainNamed(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, first string
+		second      func(bound net.Addr) string
+		host        string // that the second has
+		kept        bool   // the port
+	}{
+		{"another", "127.0.0.1:0", func(net.Addr) string { return "127.66.8.10:0" }, "127.66.8.10", false},
+		{"the same", "127.0.0.1:0", func(net.Addr) string { return "127.0.0.1:0" }, "127.0.0.1", true},
+		{"the same in full", "127.0.0.1:0", net.Addr.String, "127.0.0.1", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			generation := drainLine(t)
+			open := func(up *handoff.Upgrader, tcp, udp string) (ln, pc net.Addr) {
+				l, err := up.ListenNamed(t.Context(), "api", "tcp4", tcp)
+				if err != nil {
+					t.Fatal(err)
+				}
+				p, err := up.ListenPacketNamed(t.Context(), "api", "udp4", udp)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := up.Ready(); err != nil {
+					t.Fatal(err)
+				}
+				return l.Addr(), p.LocalAddr()
+			}
+			ln, pc := open(generation(), c.first, c.first)
+			second := generation()
+			nextLn, nextPC := open(second, c.second(ln), c.second(pc))
+			for _, a := range [][2]net.Addr{{ln, nextLn}, {pc, nextPC}} {
+				_, old, _ := net.SplitHostPort(a[0].String())
+				host, port, err := net.SplitHostPort(a[1].String())
+				if err != nil || host != c.host || c.kept && port != old {
+					t.Errorf("%v became %v, want %s, the port kept: %t", a[0], a[1], c.host, c.kept)
+				}
+			}
+			if err := second.Abort(errors.New("enough")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
