@@ -5,6 +5,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -164,6 +166,33 @@ func TestDrainNamed(t *testing.T) {
 			if err := second.Abort(errors.New("enough")); err != nil {
 				t.Error(err)
 			}
+		})
+	}
+}
+
+// TestDrainNeverJoined has a successor fail when it has lent its sockets and they
+// have not joined their groups: the predecessor lets go of them, and can be
+// upgraded.
+func TestDrainNeverJoined(t *testing.T) {
+	t.Parallel()
+	for how, want := range map[string]string{"kill": "ErrSuccessorDied", "abort": "ErrAborted"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0"}}).start()
+			addrs := s.wait("addrs").Addrs
+			before := openFiles(t, s.pid())
+			s.plan(plan{At: "lent", How: how})
+			s.signal(syscall.SIGUSR2)
+			if m := s.wait("upgrade-failed"); !slices.Contains(m.Is, want) {
+				t.Errorf("upgrade: %v %s, want %s", m.Is, m.Err, want)
+			}
+			eventually(t, "the predecessor's descriptors are as before", func() bool {
+				return len(openFiles(t, s.pid())) <= len(before)
+			})
+			s.upgrade()
+			s.alone(addrs["0 tcp 127.0.0.1:0"], 2)
+			s.aloneUDP(addrs["1 udp 127.0.0.1:0"], 2)
+			s.stop()
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
@@ -37,6 +38,26 @@ func checkMember(fd int) error {
 		return fmt.Errorf("the running socket has no SO_REUSEPORT: %w", reuseport.ErrForeign)
 	}
 	return nil
+}
+
+// hasJoined reports whether a TCP socket listens, or a UDP socket is bound: it is
+// in its group then.
+func hasJoined(kind wire.SocketKind, fd int) bool {
+	if kind == wire.KindListener {
+		v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		return err == nil && v != 0
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return false
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return sa.Port != 0
+	case *unix.SockaddrInet6:
+		return sa.Port != 0
+	}
+	return false
 }
 
 // inodeOf returns the inode of a descriptor, 0 if it is not known.

@@ -6,11 +6,14 @@ import (
 	"net"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
 const msgTrunc = 0
 
 func checkMember(int) error { return unsupported() }
+
+func hasJoined(wire.SocketKind, int) bool { return false }
 
 func inodeOf(int) uint64 { return 0 }
 

@@ -66,3 +66,18 @@ func AfterJoin(u *Upgrader, f func()) {
 		return nil
 	}
 }
+
+// BeforeJoin calls f when the predecessor has duplicates of u's sockets, which have
+// not joined their groups yet; an error fails Ready. It comes before Ready.
+func BeforeJoin(u *Upgrader, f func() error) {
+	if u.successor == nil {
+		return
+	}
+	join := u.successor.Join
+	u.successor.Join = func() error {
+		if err := f(); err != nil {
+			return err
+		}
+		return join()
+	}
+}

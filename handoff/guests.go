@@ -53,6 +53,13 @@ func (u *Upgrader) takeIn(parent context.Context, loans []session.Item, have []*
 			}
 			continue
 		}
+		group, waiting := joined(group)
+		if len(waiting) > 0 {
+			u.visit(func() { u.hostLater(parent, own, waiting, gone) }) // ends as host
+		}
+		if len(group) == 0 {
+			continue
+		}
 		var c *crowd
 		for i, h := range have {
 			if h.address == e.Bound && (h.udp != nil) == (e.Kind == wire.KindPacket) {
@@ -61,16 +68,10 @@ func (u *Upgrader) takeIn(parent context.Context, loans []session.Item, have []*
 				break
 			}
 		}
-		u.visits.begin()
-		u.wg.Go(func() { // ends with its work, or with closing
-			defer u.visits.end()
-			u.host(parent, c, own, group, gone)
-		})
+		u.visit(func() { u.host(parent, c, own, group, gone) }) // ends with its work, or with closing
 	}
 	for _, c := range have {
-		u.visits.begin()
-		u.wg.Go(func() {
-			defer u.visits.end()
+		u.visit(func() {
 			ctx, cancel := u.untilClosing(parent)
 			defer cancel()
 			err := c.shun(ctx) // nobody
@@ -79,6 +80,56 @@ func (u *Upgrader) takeIn(parent context.Context, loans []session.Item, have []*
 			}
 		})
 	}
+}
+
+// visit runs f, which ends before the next upgrade begins.
+func (u *Upgrader) visit(f func()) {
+	u.visits.begin()
+	u.wg.Go(func() {
+		defer u.visits.end()
+		f()
+	})
+}
+
+// joined divides loans into those that the kernel can give something, and those
+// that it can't: their process has lent them and died, or failed, before it had
+// them join their groups. It may still do that if it lives.
+func joined(loans []session.Item) (in, waiting []session.Item) {
+	for _, it := range loans {
+		if hasJoined(it.Socket.Kind, it.FD) {
+			in = append(in, it)
+		} else {
+			waiting = append(waiting, it)
+		}
+	}
+	return in, waiting
+}
+
+// hostLater is host for loans that have not joined their groups when it is called.
+// They are kept until their process has closed them, for what comes to them if it
+// has them join, and is killed.
+func (u *Upgrader) hostLater(parent context.Context, own []*socket, loans []session.Item, gone departure) {
+	ctx, cancel := u.untilClosing(parent)
+	defer cancel()
+	select {
+	case <-gone(ctx, loans[0].Socket.Kind, inodesOf(loans)):
+	case <-ctx.Done():
+	}
+	in, never := joined(loans)
+	for _, it := range never {
+		_ = fdx.Close(it.FD) // it has nothing
+	}
+	if len(in) > 0 {
+		u.host(parent, nil, own, in, gone)
+	}
+}
+
+func inodesOf(loans []session.Item) []uint64 {
+	inodes := make([]uint64, len(loans))
+	for i, it := range loans {
+		inodes[i] = inodeOf(it.FD)
+	}
+	return inodes
 }
 
 // untilClosing returns a context that ends when Shutdown lets go of everything.
@@ -101,10 +152,7 @@ func (u *Upgrader) host(parent context.Context, c *crowd, own []*socket, loans [
 	address, kind := loans[0].Socket.Bound, loans[0].Socket.Kind
 	var pumps sync.WaitGroup
 	var err error
-	inodes := make([]uint64, len(loans))
-	for i, it := range loans {
-		inodes[i] = inodeOf(it.FD)
-	}
+	inodes := inodesOf(loans)
 	if c == nil {
 		c, err = newCrowd(ctx, own, u.cfg)
 	}

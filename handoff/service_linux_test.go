@@ -62,8 +62,8 @@ const envSettings = "BATON_TEST_SETTINGS"
 // the file "plan" in its folder.
 type plan struct {
 	// At says where it fails: "start" (before New), "joined" (after New),
-	// "listening" (before Ready), "listened" (in Ready, when its sockets have
-	// joined their groups), "probation" (after Ready), "moving" (when its program
+	// "listening" (before Ready), "lent" (in Ready, when the predecessor has its
+	// sockets), "listened" (in Ready, when they have joined their groups), "probation" (after Ready), "moving" (when its program
 	// has got After connections that move), or nowhere.
 	At    string
 	After int
@@ -221,6 +221,15 @@ func serviceMain([]string) {
 	}
 	go onRollback(up)
 	p.fail(set.Dir, "listening", up)
+	if p.At == "lent" {
+		handoff.BeforeJoin(up, func() error {
+			if p.How == "abort" { // by a call it would wait for Ready
+				return errors.New("told to abort")
+			}
+			p.fail(set.Dir, p.At, up)
+			return nil
+		})
+	}
 	if p.At == "listened" {
 		handoff.AfterJoin(up, func() { p.fail(set.Dir, p.At, up) })
 	}
