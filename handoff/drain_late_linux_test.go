@@ -31,6 +31,20 @@ func drainLine(tb testing.TB) func() *handoff.Upgrader {
 	}
 }
 
+// keepAccepting accepts whatever comes out of ln, and closes it. A probe stays known,
+// with its descriptor, until somebody accepts it (package reuseport).
+func keepAccepting(ln net.Listener) {
+	go func() { // ends with ln
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close() // it has said nothing
+		}
+	}()
+}
+
 // TestDrainLatePacket asks for a UDP socket between Ready and commit: it is bound
 // at once, and usable.
 func TestDrainLatePacket(t *testing.T) {
@@ -73,6 +87,7 @@ func TestDrainListenWhileReady(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keepAccepting(oldLn)
 	oldPC, err := first.ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -87,8 +102,10 @@ func TestDrainListenWhileReady(t *testing.T) {
 		if own, err = second.Listen(t.Context(), "tcp4", "127.66.8.9:0"); err != nil {
 			t.Error(err)
 		}
-		if _, err = second.Listen(t.Context(), "tcp4", oldLn.Addr().String()); err != nil {
+		if ln, err := second.Listen(t.Context(), "tcp4", oldLn.Addr().String()); err != nil {
 			t.Error(err)
+		} else {
+			keepAccepting(ln)
 		}
 		if pc, err = second.ListenPacket(t.Context(), "udp4", oldPC.LocalAddr().String()); err != nil {
 			t.Error(err)
@@ -148,12 +165,14 @@ func TestDrainNamed(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := up.Ready(); err != nil {
-					t.Fatal(err)
-				}
+				keepAccepting(l)
 				return l.Addr(), p.LocalAddr()
 			}
-			ln, pc := open(generation(), c.first, c.first)
+			first := generation()
+			ln, pc := open(first, c.first, c.first)
+			if err := first.Ready(); err != nil {
+				t.Fatal(err)
+			}
 			second := generation()
 			nextLn, nextPC := open(second, c.second(ln), c.second(pc))
 			for _, a := range [][2]net.Addr{{ln, nextLn}, {pc, nextPC}} {

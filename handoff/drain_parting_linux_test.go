@@ -40,6 +40,7 @@ func newParting(t *testing.T) *parting {
 		if err != nil {
 			t.Fatal(err)
 		}
+		keepAccepting(ln)
 		pc, err := up.ListenPacket(t.Context(), "udp4", udp)
 		if err != nil {
 			t.Fatal(err)
@@ -108,6 +109,9 @@ func TestDrainPartsListeners(t *testing.T) {
 	<-listeners
 	<-packets
 	wait()
+	if err := handoff.Settled(p.second, patience); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestDrainPartsPackets holds the predecessor up when it is about to close its
@@ -140,4 +144,7 @@ func TestDrainPartsPackets(t *testing.T) {
 	release()
 	<-packets
 	wait()
+	if err := handoff.Settled(p.second, patience); err != nil {
+		t.Error(err)
+	}
 }

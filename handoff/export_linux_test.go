@@ -3,6 +3,7 @@ package handoff
 import (
 	"net"
 	"os"
+	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
@@ -61,3 +62,6 @@ func Overtake(u, successor *Upgrader) {
 	u.tellHistory(l, report)
 	<-successor.ops.learned // nothing else of it has come
 }
+
+// Settled waits until u serves no sockets of another process any more.
+func Settled(u *Upgrader, patience time.Duration) error { return u.visits.settled(patience) }
