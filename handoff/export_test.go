@@ -30,6 +30,9 @@ func (g *gate) SetUserDeadline(t time.Time) error { return g.setDeadline(t) }
 // HangTimeout is the silence after which a peer counts as hung.
 const HangTimeout = hangTimeout
 
+// ParentDied is what a successor in mode Inherit makes of a failed join.
+var ParentDied = parentDied
+
 // NewTestListener returns an open Listener that belongs to no Upgrader.
 func NewTestListener(tb testing.TB, network, address string) *Listener {
 	tb.Helper()

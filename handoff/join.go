@@ -89,21 +89,49 @@ func (u *Upgrader) joinParent() error {
 	// answer; tableflip knows when the parent is gone.
 	ctx, cancel := context.WithCancel(context.Background())
 	var watch sync.WaitGroup
-	var died bool
+	gone := make(chan struct{})
 	watch.Go(func() { // ends with the parent, or with cancel
-		if died = u.engine.waitForParent(ctx) == nil; died {
+		if u.engine.waitForParent(ctx) == nil {
+			close(gone)
 			_ = c.Close() // which ends the join
 		}
 	})
 	err = u.joinOver(c, wire.ViaInherit)
+	died := parentDied(err, gone)
 	cancel()
 	watch.Wait()
-	if err != nil && died {
+	if died {
 		// We have its sockets all the same, under the names that tableflip knows.
 		u.log.Warn("predecessor died before it had told what it passes on: carrying on with what was inherited", "error", err)
 		return nil
 	}
 	return err
+}
+
+// parentDied reports whether a join that has ended with err did so because the
+// parent is gone. The end of the conversation can be heard first, while tableflip
+// is yet to hear of its own.
+func parentDied(err error, gone <-chan struct{}) bool {
+	if err == nil {
+		return false
+	}
+	limit := time.Duration(0)
+	if errors.Is(err, ErrPredecessorDied) {
+		limit = hangTimeout
+	}
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-gone:
+		return true
+	default:
+	}
+	select {
+	case <-gone:
+		return true
+	case <-t.C:
+		return false
+	}
 }
 
 // A process that ends refuses successors. Whoever comes at that moment tries
