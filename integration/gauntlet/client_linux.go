@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -256,6 +257,20 @@ func answered(text, token string) (uint32, error) {
 	return uint32(pid), nil
 }
 
+// lastWord is a unixpacket connection whose end comes after what was sent. Linux
+// looks for a message first and for the end afterwards, without a lock between the
+// two (net/unix/af_unix.c, __unix_dgram_recvmsg): what comes together with the end
+// in that moment is found by the next read.
+type lastWord struct{ io.Reader }
+
+func (l lastWord) Read(p []byte) (int, error) {
+	n, err := l.Reader.Read(p)
+	if n == 0 && err == io.EOF {
+		return l.Reader.Read(p)
+	}
+	return n, err
+}
+
 // dial opens a connection with a deadline.
 func (w *worker) dial(network string) error {
 	w.conn, w.opened = 0, now()
@@ -269,6 +284,9 @@ func (w *worker) dial(network string) error {
 		return err
 	}
 	w.nc, w.in = nc, bufio.NewReader(nc)
+	if network == "unixpacket" {
+		w.in = bufio.NewReader(lastWord{nc})
+	}
 	w.conn = connOf(nc.LocalAddr(), nc.RemoteAddr())
 	return nc.SetDeadline(time.Now().Add(clientTimeout))
 }

@@ -346,6 +346,10 @@ func (rd *round) settle(ctx context.Context) (int, error) {
 		if running(rd.pred) && !rd.over(ms) && !rd.refused(ms) {
 			return false
 		}
+		if rd.hangs(ms) { // nobody but us has started it
+			rd.die(rd.started, now())
+			_ = syscall.Kill(rd.started, syscall.SIGKILL) // it may have ended
+		}
 		if rd.known() > 1 { // to look at all processes takes a while
 			return false
 		}
@@ -383,6 +387,13 @@ func (rd *round) settle(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("%w: left: %v, the PID file names %d", err, rd.processes(), rd.owner())
 	}
 	return serves, nil
+}
+
+// hangs reports whether a successor that was started by hand hangs, and its
+// upgrade has failed.
+func (rd *round) hangs(ms []message) bool {
+	return rd.hand && rd.fault != nil && rd.fault.plan.How == howHang && running(rd.started) &&
+		slices.ContainsFunc(ms, func(m message) bool { return m.PID == rd.pred && m.Kind == string(handoff.EventUpgradeFailed) })
 }
 
 // refused reports whether a successor that was started by hand was not let in, or
