@@ -333,6 +333,41 @@ func TestMergedListener(t *testing.T) {
 	wg.Wait()
 }
 
+// A group whose members have all left takes new ones, and so does its merged
+// listener.
+func TestMergedListenerAgain(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	g, err := reuseport.ListenGroup(ctx, "tcp4", "127.66.34.7:0", &reuseport.Config{Members: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := g.Listener()
+	for range 2 {
+		if _, err := g.Remove(ctx, g.Members()...); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := ln.Accept(); !isClosed(err) {
+			t.Fatalf("Accept without members: %v, %v, want ErrClosed", c, err)
+		}
+		if _, err := g.Add(ctx); err != nil {
+			t.Fatal(err)
+		}
+		dial(t, "tcp", g.Addr().String(), 1)
+		c, err := ln.Accept()
+		if err != nil {
+			t.Fatalf("Accept from a new member: %v", err)
+		}
+		_ = c.Close() // that it came is all
+	}
+	if err := ln.Close(); err != nil {
+		t.Error(err)
+	}
+	if c, err := ln.Accept(); !isClosed(err) {
+		t.Errorf("Accept after Close: %v, %v, want ErrClosed", c, err)
+	}
+}
+
 // All members of a process may leave at once, each on its own.
 func TestDrainAllAtOnce(t *testing.T) {
 	t.Parallel()

@@ -11,10 +11,10 @@ type merged struct {
 	group *Group
 	conns chan accepted
 	stop  chan struct{} // closed by Close
-	done  chan struct{} // closed when no member is left to accept from
 
 	mu      sync.Mutex
 	serving int
+	done    chan struct{} // closed when no member is left to accept from
 	once    sync.Once
 }
 
@@ -25,7 +25,8 @@ type accepted struct {
 
 // Listener returns the group as one listener: Accept returns connections of all
 // members, those added later included, and [ErrClosed] when no member is left
-// and the last connection was handed out. Close closes the group. Each call
+// and the last connection was handed out. A member that is added after that can
+// be accepted from again. Close closes the group. Each call
 // returns the same listener; use either it or the members' own Accept, for each
 // connection comes out once. One goroutine for each member, which ends when the
 // member closes, holds at most one connection that nobody has asked for yet.
@@ -39,11 +40,9 @@ func (g *Group) Listener() net.Listener {
 			stop:  make(chan struct{}),
 			done:  make(chan struct{}),
 		}
+		close(g.merged.done) // there is no member yet
 		for _, l := range g.members {
 			g.merged.serve(l)
-		}
-		if len(g.members) == 0 {
-			close(g.merged.done)
 		}
 	}
 	return g.merged
@@ -53,7 +52,9 @@ func (g *Group) Listener() net.Listener {
 func (m *merged) serve(l *Listener) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.serving++
+	if m.serving++; m.serving == 1 {
+		m.done = make(chan struct{}) // the one before is closed, or nobody's yet
+	}
 	go func() { // ends with l, or with m if nobody calls Accept
 		defer m.ended()
 		for {
@@ -80,11 +81,18 @@ func (m *merged) ended() {
 	}
 }
 
+// ending returns what is closed when the members of now have ended.
+func (m *merged) ending() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.done
+}
+
 func (m *merged) Accept() (net.Conn, error) {
 	select {
 	case a := <-m.conns:
 		return a.conn, a.err
-	case <-m.done:
+	case <-m.ending():
 		return nil, ErrClosed
 	}
 }
@@ -92,7 +100,7 @@ func (m *merged) Accept() (net.Conn, error) {
 func (m *merged) Close() error {
 	m.once.Do(func() { close(m.stop) })
 	err := m.group.Close()
-	<-m.done
+	<-m.ending()
 	return err
 }
 
