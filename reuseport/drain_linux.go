@@ -39,6 +39,7 @@ func (c *crew) remove(ctx context.Context, sockets []*socket, shut bool) (report
 	start := time.Now()
 	defer func() { report.Duration = time.Since(start) }()
 	if err := c.begin(ctx); err != nil {
+		report.Queued = time.Since(start)
 		return report, c.giveUp(&report, sockets, shut, err)
 	}
 	defer c.end()
@@ -62,7 +63,8 @@ func (c *crew) remove(ctx context.Context, sockets []*socket, shut bool) (report
 		case errors.Is(err, errSquatted):
 			l.lossy(err.Error())
 		case err != nil:
-			return report, c.giveUp(&report, sockets, shut, err)
+			report.Queued = time.Since(start)
+			return report, c.giveUp(&report, sockets, shut, fmt.Errorf("wait for the turn of the group: %w", err))
 		}
 	}
 	report.Queued = time.Since(start)
@@ -98,11 +100,15 @@ func (c *crew) giveUp(report *Report, sockets []*socket, shut bool, cause error)
 	if errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, context.Canceled) {
 		err = fmt.Errorf("%w: %w", ErrIncomplete, cause)
 	}
+	l := &leave{c: c, report: report}
+	if site, serr := siteOf(sockets[0].conn); serr == nil && !c.udp {
+		if l.refs, serr = openRefs(uint8(site.query.Family)); serr == nil {
+			defer l.refs.close()
+		}
+	}
+	l.countLeft(sockets)
 	for _, s := range sockets {
 		if c.drop(s) {
-			if n, _, qerr := queueLen(s.conn); qerr == nil {
-				report.Left += n
-			}
 			report.Members++
 			err = errors.Join(err, s.shut())
 		}
@@ -184,6 +190,7 @@ func (l *leave) all(ctx context.Context, sockets []*socket) error {
 			return errors.Join(l.errs...)
 		}
 		if ctx.Err() != nil {
+			l.note(StrategyBestEffort)
 			return errors.Join(append(l.errs, l.abandon(left, context.Cause(ctx)))...)
 		}
 		inodes, others, err := l.group()
@@ -219,7 +226,7 @@ func (l *leave) all(ctx context.Context, sockets []*socket) error {
 				err = l.unsteered(ctx, left, err)
 			}
 			if err != nil {
-				l.shut(sockets) // those of later steps, when the time is up
+				l.hurry(sockets)
 				return errors.Join(append(l.errs, err)...)
 			}
 		}
@@ -424,11 +431,27 @@ func (l *leave) abandon(sockets []*socket, cause error) error {
 	if !l.migrate || l.report.Strategy != StrategySteerMigrate && l.report.Strategy != StrategySteerer {
 		l.lossy("the time was up")
 	}
-	if !errors.Is(cause, ErrIncomplete) {
+	if !errors.Is(cause, ErrIncomplete) { // else wait has counted
+		l.countLeft(sockets)
 		cause = fmt.Errorf("%w: %w", ErrIncomplete, cause)
 	}
 	l.shut(sockets)
 	return cause
+}
+
+// hurry closes those of later steps when the time is up. They may be where the
+// traffic goes.
+func (l *leave) hurry(sockets []*socket) {
+	own := l.c.members()
+	rest := slices.DeleteFunc(slices.Clone(sockets), func(s *socket) bool { return !slices.Contains(own, s) })
+	if len(rest) == 0 {
+		return
+	}
+	if !l.report.LossPossible {
+		l.lossy("the time was up")
+	}
+	l.countLeft(rest)
+	l.shut(rest)
 }
 
 // restore puts the steering of the remaining members back.

@@ -401,7 +401,7 @@ func TestDrainWaitsForTurn(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	r, err := other.Members()[0].Drain(ctx)
-	if !isIncomplete(err) || !r.LossPossible || r.Members != 1 {
-		t.Errorf("Drain while another has the turn: %+v, %v, want ErrIncomplete", r, err)
+	if !isIncomplete(err) || !r.LossPossible || r.Members != 1 || r.Queued == 0 || !strings.Contains(r.Reason, "turn") {
+		t.Errorf("Drain while another has the turn: %+v, %v, want ErrIncomplete and a reason", r, err)
 	}
 }

@@ -351,6 +351,42 @@ func TestDrainDeadline(t *testing.T) {
 	}
 }
 
+// However early the time is up, the report has all that was lost.
+func TestDrainDeadlineCountsAll(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		members int
+		stay    bool
+		time    time.Duration
+	}{
+		{"at once", 1, false, 0},
+		{"at once, others stay", 1, true, 0},
+		{"several at once", 4, true, 0},
+		{"several in several steps", 4, true, 50 * time.Millisecond},
+		{"several, nobody stays", 4, false, 50 * time.Millisecond},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			g, err := reuseport.ListenGroup(context.Background(), "tcp4", "127.66.32.5:0", &reuseport.Config{Members: tt.members})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer g.Close()
+			dial(t, "tcp", g.Addr().String(), 20)
+			if tt.stay {
+				group(t, "tcp4", g.Addr().String(), 1)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), tt.time)
+			defer cancel()
+			r, err := g.Drain(ctx)
+			if !isIncomplete(err) || r.Left != 20 || !r.LossPossible || r.Strategy == "" || r.Members != tt.members {
+				t.Errorf("Drain = %+v, %v, want 20 left, a strategy and ErrIncomplete", r, err)
+			}
+		})
+	}
+}
+
 func waitFor(t testing.TB, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !ok(); {

@@ -35,7 +35,9 @@ const (
 	// StrategyBestEffort: what was queued or half-open at the start is served,
 	// then the member closes. What arrives in the moment of the close is
 	// lost. It is what a lone member does without privilege: without another
-	// member, the next connection would have been refused anyway.
+	// member, the next connection would have been refused anyway. It is also
+	// the name where the time was up before anything was done: the member
+	// closes at once.
 	StrategyBestEffort Strategy = "best effort"
 )
 
@@ -59,11 +61,12 @@ type Report struct {
 	Accepted int64
 	// Left counts handshakes and queued connections at the end of the time
 	// (ErrIncomplete). They are lost, except where the kernel moves them:
-	// StrategySteerMigrate, StrategyMigrate, and a Steerer that migrates.
+	// StrategySteerMigrate, StrategyMigrate, and a Steerer that migrates. For
+	// UDP it is the number of sockets with something unread.
 	Left int
 
 	// Duration is the time from the call to the end, Queued the part of it that
-	// was spent behind another leaving member of the group, and Settle that
+	// was spent behind others that steer the group or leave it, and Settle that
 	// between the end of the last handshake, or the last Accept, and the
 	// close.
 	Duration, Queued, Settle time.Duration
