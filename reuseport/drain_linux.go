@@ -44,11 +44,11 @@ func (c *crew) remove(ctx context.Context, sockets []*socket, shut bool) (report
 	}
 	defer c.end()
 	own := c.members()
-	for _, s := range sockets {
-		if !slices.Contains(own, s) {
-			return report, ErrClosed
-		}
+	there := slices.DeleteFunc(slices.Clone(sockets), func(s *socket) bool { return !slices.Contains(own, s) })
+	if len(there) == 0 || len(there) < len(sockets) && !shut {
+		return report, ErrClosed
 	}
+	sockets = there // those that have left by themselves are no reason to keep the others
 	l := &leave{c: c, report: &report, start: start, busy: start, counted: make(map[*socket]int64)}
 	for _, s := range sockets {
 		l.counted[s] = s.count.Load()

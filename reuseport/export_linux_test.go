@@ -104,3 +104,13 @@ func (l *Listener) Probes() (n int) {
 
 // Drop takes l out of what steering knows, as before a close.
 func (l *Listener) Drop() { l.group.crew.drop(l.sock) }
+
+// Leaving reports whether a member leaves.
+func (g *Group) Leaving() bool { return g.crew.leaving.Load() > 0 }
+
+// Closed reports whether Drain or Close was called.
+func (g *Group) Closed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed
+}

@@ -387,6 +387,46 @@ func TestDrainDeadlineCountsAll(t *testing.T) {
 	}
 }
 
+// A group drains although one of its members does so already.
+func TestDrainOfGroupAndMember(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	stay := group(t, "tcp4", "127.66.32.6:0", 1)
+	g, err := reuseport.ListenGroup(ctx, "tcp4", stay.Addr().String(), &reuseport.Config{Members: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	first := g.Members()[0]
+	dial(t, "tcp", g.Addr().String(), 30) // some are in first, which holds it up
+	n, _, err := reuseport.QueueLen(first)
+	if err != nil || n == 0 {
+		t.Fatalf("QueueLen = %d, %v, want some", n, err)
+	}
+	done := make(chan error, 2)
+	go func() { // ends with the drain
+		_, err := first.Drain(ctx)
+		done <- err
+	}()
+	waitFor(t, g.Leaving)
+	go func() { // likewise
+		_, err := g.Drain(ctx)
+		done <- err
+	}()
+	waitFor(t, g.Closed)
+	for _, l := range g.Members() {
+		go serveEcho(l) // ends with the member
+	}
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Errorf("Drain: %v", err)
+		}
+	}
+	if left := g.Members(); len(left) > 0 {
+		t.Errorf("%d members are left", len(left))
+	}
+}
+
 func waitFor(t testing.TB, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !ok(); {
