@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -38,7 +39,9 @@ func stopQueueing(c syscall.Conn) error {
 			return err
 		}
 		if n == len(raw) {
-			return nil // ours, in all likelihood
+			if there, err := filterOf(fd, n); err != nil || slices.Equal(there, unsafe.Slice(prog.Filter, n)) {
+				return err // nil: it is ours
+			}
 		}
 		if n != 0 {
 			return fmt.Errorf("stop queueing: the listener has a socket filter of %d instructions: %w", n, fs.ErrExist)
@@ -93,4 +96,15 @@ func filterLen(fd int) (int, error) {
 		return 0, os.NewSyscallError("getsockopt(SO_GET_FILTER)", errno)
 	}
 	return int(n), nil
+}
+
+// filterOf returns fd's socket filter, which has n instructions.
+func filterOf(fd, n int) ([]unix.SockFilter, error) {
+	there, size := make([]unix.SockFilter, n), uint32(n)
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER,
+		uintptr(unsafe.Pointer(&there[0])), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return nil, os.NewSyscallError("getsockopt(SO_GET_FILTER)", errno)
+	}
+	return there, nil
 }

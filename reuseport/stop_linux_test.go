@@ -259,6 +259,45 @@ func TestStopQueueingErrors(t *testing.T) {
 	}
 }
 
+// A filter of somebody else's stays, also one that is as long as ours, and who
+// asks to stop is told.
+func TestStopQueueingForeignFilter(t *testing.T) {
+	testenv.Need(t, "root") // CAP_NET_ADMIN
+	t.Parallel()
+	ln, err := reuseport.Listen(context.Background(), "tcp4", "127.0.0.1:0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	rc, err := ln.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 8; n++ {
+		all := make([]unix.SockFilter, n)
+		for i := range all {
+			all[i] = unix.SockFilter{Code: unix.BPF_LD | unix.BPF_IMM}
+		}
+		all[n-1] = unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 20}
+		if cerr := rc.Control(func(fd uintptr) {
+			err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(n), Filter: &all[0]})
+		}); cerr != nil || err != nil {
+			t.Fatal(cerr, err)
+		}
+		if err := reuseport.StopQueueing(ln); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("StopQueueing beside a filter of %d instructions: %v, want ErrExist", n, err)
+		}
+	}
+	if err := reuseport.ResumeQueueing(ln); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second finds it stopped
+		if err := reuseport.StopQueueing(ln); err != nil {
+			t.Errorf("StopQueueing: %v", err)
+		}
+	}
+}
+
 // anybodyMayFilter reports whether the kernel lets a user without privilege put
 // a filter on a TCP socket, as 5.10 does.
 func anybodyMayFilter(t *testing.T) bool {
