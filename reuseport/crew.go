@@ -93,6 +93,9 @@ func (c *crew) joined(s *socket) error {
 	c.order = extend(c.udp, c.order, s, len(c.socks))
 	steerer := c.steerer
 	c.mu.Unlock()
+	if !c.udp {
+		probes.know(s, c)
+	}
 	if steerer == nil {
 		return nil
 	}
@@ -133,6 +136,7 @@ func (c *crew) drop(s *socket) bool {
 		}
 	}
 	c.socks = slices.Delete(c.socks, i, i+1)
+	probes.unknow(s)
 	if at := slices.Index(c.order, s.inode); at >= 0 {
 		c.order = after(c.order, []int{at})
 	}

@@ -27,7 +27,8 @@ import (
 // connection that is reset at once.
 
 // With three flags there are seven marks. Those up to markOwn tell members
-// apart; markOwn is for the other members of this process.
+// apart; markOwn is for the other members of this process, those of other groups
+// included.
 const markOwn = 7
 
 // markFlags are socket options without effect on TCP.
@@ -287,9 +288,8 @@ func (p *prober) end(shots []*shot) {
 			s.reset()
 			continue
 		}
-		members := p.c.members()
 		for _, in := range s.in {
-			if !slices.Contains(members, in) {
+			if !probes.knows(in) {
 				probes.left(in) // closed by its user meanwhile
 			}
 		}
@@ -389,11 +389,21 @@ func (p *prober) shoot(ctx context.Context, own []*socket, mark func(*socket) in
 			return nil, fmt.Errorf("mark a listener: %w", err)
 		}
 	}
+	kin, err := p.kin(own)
+	if err != nil {
+		return nil, fmt.Errorf("mark a listener: %w", err)
+	}
 	defer func() {
 		for _, s := range own {
 			err = errors.Join(err, p.setMark(s, 0))
 		}
+		for _, s := range kin {
+			_ = p.setMark(s, 0) // it may have closed
+		}
 	}()
+	for _, s := range kin {
+		_ = p.setMark(s, markOwn) // likewise
+	}
 	for _, s := range own {
 		if err := p.setMark(s, mark(s)); err != nil {
 			return nil, err
@@ -409,7 +419,7 @@ func (p *prober) shoot(ctx context.Context, own []*socket, mark func(*socket) in
 	}
 	for _, s := range shots {
 		if err := p.fire(ctx, s); err != nil {
-			s.in = slices.Clone(own) // nobody knows
+			s.in = slices.Concat(own, kin) // nobody knows
 			return nil, err
 		}
 		if s.sock != nil || s.mark == 0 {
@@ -423,8 +433,37 @@ func (p *prober) shoot(ctx context.Context, own []*socket, mark func(*socket) in
 		if len(s.in) > 0 {
 			s.sock = s.in[0]
 		}
+		if s.mark == markOwn {
+			s.in = append(s.in, kin...)
+		}
 	}
 	return shots, nil
+}
+
+// kin returns the listeners that this process has in the group beside own, as
+// members of other groups.
+func (p *prober) kin(own []*socket) (kin []*socket, err error) {
+	others := probes.ofOthers(p.c)
+	if len(others) == 0 {
+		return nil, nil
+	}
+	group, err := p.site.list(p.dc)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range others {
+		same := func(o *socket) bool { return o.inode == s.inode } // a duplicate
+		if slices.ContainsFunc(own, same) || !slices.ContainsFunc(group, func(m diag.Socket) bool { return m.Inode == s.inode }) {
+			continue
+		}
+		switch err := p.unmarked(s); {
+		case err == nil:
+			kin = append(kin, s)
+		case errors.Is(err, errors.ErrUnsupported):
+			return nil, err
+		} // else it has closed
+	}
+	return kin, nil
 }
 
 // connectTimeout connects the blocking socket fd within probeTime.

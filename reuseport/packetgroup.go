@@ -150,8 +150,8 @@ func (g *PacketGroup) Members() []*PacketConn {
 // its flow before, and the next ones follow it there.
 //
 // The kernel's order of the members is found with datagrams to oneself, which
-// never come out of a read; members of other processes get one datagram of 16
-// random bytes each.
+// never come out of a read; members of other processes, or of other groups of
+// this one, get one datagram of 16 random bytes each.
 func (g *PacketGroup) Steer(ctx context.Context, s Steering) error {
 	return g.crew.steer(ctx, s)
 }

@@ -25,6 +25,43 @@ type probeSet struct {
 	// by has them as the server sees them: a process can have groups in several
 	// network namespaces, and so one client's end more than once.
 	by map[diag.Tuple]*probe
+	// socks has the listeners of all groups of this process, while they are
+	// in their crew.
+	socks map[*socket]*crew
+}
+
+// know notes that s is in c; unknow, that it no longer is.
+func (ps *probeSet) know(s *socket, c *crew) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.socks == nil {
+		ps.socks = make(map[*socket]*crew)
+	}
+	ps.socks[s] = c
+}
+
+func (ps *probeSet) unknow(s *socket) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	delete(ps.socks, s)
+}
+
+func (ps *probeSet) knows(s *socket) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return ps.socks[s] != nil
+}
+
+// ofOthers returns the listeners of this process that are not in c.
+func (ps *probeSet) ofOthers(c *crew) (socks []*socket) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for s, in := range ps.socks {
+		if in != c {
+			socks = append(socks, s)
+		}
+	}
+	return socks
 }
 
 // probe is one such connection.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -62,6 +63,80 @@ func TestProbeIsNoClient(t *testing.T) {
 			}
 			if n := l.Probes(); n != 0 || !canBind(addr) {
 				t.Errorf("%d probes known after Close, port free: %v; want none, and the port free", n, canBind(addr))
+			}
+		})
+	}
+}
+
+// What one group probes does not come out of another group's Accept either, where
+// both have members on one address.
+func TestProbeIsNoClientOfOtherGroup(t *testing.T) {
+	t.Parallel()
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			ctx := testContext(t)
+			a, err := reuseport.Listen(ctx, f.network, f.listen, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.Close()
+			var others []*reuseport.Listener
+			for range 3 {
+				l, err := reuseport.Listen(ctx, f.network, a.Addr().String(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer l.Close()
+				others = append(others, l)
+			}
+			if err := a.Group().Steer(ctx, reuseport.Away(a)); err != nil {
+				t.Fatal(err)
+			}
+			queued := func() (n int) {
+				for _, l := range others {
+					q, _, err := reuseport.QueueLen(l)
+					if err != nil {
+						t.Fatal(err)
+					}
+					n += q
+				}
+				return n
+			}
+			if n := queued(); n < len(others) {
+				t.Errorf("%d probes in the queues of the other groups, want one for each at least", n)
+			}
+			client := dial(t, f.network, at(a, f.dial), 1)[0].LocalAddr().String()
+			var wg sync.WaitGroup
+			came := make(chan string, 100)
+			for _, l := range others {
+				wg.Go(func() { // ends with l
+					for {
+						c, err := l.Accept()
+						if err != nil {
+							return
+						}
+						came <- c.RemoteAddr().String()
+						_ = c.Close() // that it came is all
+					}
+				})
+			}
+			waitFor(t, func() bool { return queued() == 0 })
+			for _, l := range others {
+				_ = l.Close() // it is empty
+			}
+			wg.Wait()
+			close(came)
+			var all []string
+			for addr := range came {
+				all = append(all, addr)
+			}
+			if len(all) != 1 || all[0] != client {
+				t.Errorf("Accept returned %v, want the client %s alone", all, client)
+			}
+			_ = a.Close() // nobody accepts from it
+			if n := a.Probes(); n != 0 {
+				t.Errorf("%d probes are known to the end, want none", n)
 			}
 		})
 	}
