@@ -394,6 +394,10 @@ func (l *leave) shut(sockets []*socket) {
 // quiesce turns the traffic away from sockets and returns when they have
 // nothing left.
 func (l *leave) quiesce(ctx context.Context, sockets []*socket) error {
+	if l.c.steeredBy() != nil {
+		// Its program would be replaced, and Steer could not put it back.
+		return fmt.Errorf("turn the traffic away: the group has a Steerer: %w", errors.ErrUnsupported)
+	}
 	s := l.c.current()
 	if !s.isAway(sockets) {
 		s = Steering{kind: steerAway, away: slices.Clone(s.away)}
@@ -401,7 +405,6 @@ func (l *leave) quiesce(ctx context.Context, sockets []*socket) error {
 			s.away = append(s.away, sock)
 		}
 	}
-	l.note(StrategySteer)
 	for {
 		inodes, _, err := l.group()
 		if err != nil {
@@ -410,6 +413,7 @@ func (l *leave) quiesce(ctx context.Context, sockets []*socket) error {
 		if err := l.apply(ctx, s); err != nil {
 			return err
 		}
+		l.note(StrategySteer)
 		l.c.setCurrent(s)
 		if err := awaitGrace(ctx); err != nil {
 			return err

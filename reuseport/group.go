@@ -233,6 +233,7 @@ func (g *Group) Steering() Steering { return g.crew.current() }
 // Quiesce is the part of Remove before the close: it steers Away from members,
 // if that wasn't done, and returns when nothing waits in them, neither a
 // handshake nor a queued connection. They stay open, and Steer takes them back.
+// In a group that has a [Steerer] the error matches [errors.ErrUnsupported].
 func (g *Group) Quiesce(ctx context.Context, members ...*Listener) (Report, error) {
 	return g.leave(ctx, members, false)
 }

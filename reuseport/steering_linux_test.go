@@ -2,6 +2,7 @@ package reuseport_test
 
 import (
 	"errors"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -167,5 +168,34 @@ func TestQuiesceAndBack(t *testing.T) {
 	}
 	if got := share(t, g, g.Addr().String(), 50); got[0] == 0 {
 		t.Errorf("shares after steering back %v, want some for the first", got)
+	}
+}
+
+// otherSteerer is a Steerer that leaves the choice to the kernel.
+type otherSteerer struct{}
+
+func (otherSteerer) Join(syscall.Conn) error    { return nil }
+func (otherSteerer) Away(...syscall.Conn) error { return errors.New("can't") }
+func (otherSteerer) Left(syscall.Conn)          {}
+func (otherSteerer) Migrates() bool             { return false }
+func (otherSteerer) Close() error               { return nil }
+
+// Neither Steer nor Quiesce puts its program in the place of a Steerer's.
+func TestSteererIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	g := group(t, "tcp4", "127.66.33.6:0", 2)
+	if err := g.Use(ctx, otherSteerer{}); err != nil {
+		t.Fatal(err)
+	}
+	l := g.Members()[0]
+	if err := g.Steer(ctx, reuseport.Away(l)); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Steer: %v, want ErrUnsupported", err)
+	}
+	if r, err := g.Quiesce(ctx, l); !errors.Is(err, errors.ErrUnsupported) || r.Strategy != "" {
+		t.Errorf("Quiesce: %+v, %v, want ErrUnsupported and no strategy", r, err)
+	}
+	if got := share(t, g, g.Addr().String(), 50); got[0] == 0 || got[1] == 0 {
+		t.Errorf("shares %v, want both above 0", got)
 	}
 }
