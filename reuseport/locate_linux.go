@@ -26,10 +26,13 @@ import (
 // listeners of other processes too, which are those without a mark. They see a
 // connection that is reset at once.
 
-// With three flags there are seven marks. Those up to markOwn tell members
-// apart; markOwn is for the other members of this process, those of other groups
-// included.
-const markOwn = 7
+// With three flags there are seven marks. Those below markKin tell members apart;
+// markOwn is for the other members of this group, and markKin for those that
+// other groups of this process have.
+const (
+	markKin = 6
+	markOwn = 7
+)
 
 // markFlags are socket options without effect on TCP.
 var markFlags = [...]struct {
@@ -318,7 +321,7 @@ func (s *shot) disconnect(self unix.Sockaddr) {
 func (p *prober) locate(ctx context.Context, own []*socket, n int, rest program) (order []uint32, err error) {
 	found := make([]*socket, n)
 	for todo := own; len(todo) > 0; {
-		batch := todo[:min(markOwn-1, len(todo))]
+		batch := todo[:min(markKin-1, len(todo))]
 		todo = todo[len(batch):]
 		mark := func(s *socket) int {
 			if i := slices.Index(batch, s); i >= 0 {
@@ -362,9 +365,13 @@ func (p *prober) locate(ctx context.Context, own []*socket, n int, rest program)
 // verify makes count connections that go the way of all traffic, and reports
 // whether none of them came to a member of away.
 func (p *prober) verify(ctx context.Context, own, away []*socket, prog program, count int) error {
+	others := slices.DeleteFunc(slices.Clone(own), func(s *socket) bool { return slices.Contains(away, s) })
 	mark := func(s *socket) int {
-		if slices.Contains(away, s) {
+		switch i := slices.Index(others, s); {
+		case i < 0:
 			return 1
+		case 2+i < markKin: // for the report, should one of them leave as well
+			return 2 + i
 		}
 		return markOwn
 	}
@@ -402,7 +409,7 @@ func (p *prober) shoot(ctx context.Context, own []*socket, mark func(*socket) in
 		}
 	}()
 	for _, s := range kin {
-		_ = p.setMark(s, markOwn) // likewise
+		_ = p.setMark(s, markKin) // likewise
 	}
 	for _, s := range own {
 		if err := p.setMark(s, mark(s)); err != nil {
@@ -433,8 +440,8 @@ func (p *prober) shoot(ctx context.Context, own []*socket, mark func(*socket) in
 		if len(s.in) > 0 {
 			s.sock = s.in[0]
 		}
-		if s.mark == markOwn {
-			s.in = append(s.in, kin...)
+		if s.mark == markKin {
+			s.in = slices.Clone(kin) // each is cut down by itself
 		}
 	}
 	return shots, nil

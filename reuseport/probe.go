@@ -115,12 +115,13 @@ func (ps *probeSet) keep(p *probe, in []*socket, free func()) bool {
 	return true
 }
 
-// inQueue returns how many probes are in the queue of s.
-func (ps *probeSet) inQueue(s *socket) (n int) {
+// among returns how many probes are in the queues of socks.
+func (ps *probeSet) among(socks []*socket) (n int) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
+	elsewhere := func(s *socket) bool { return !slices.Contains(socks, s) }
 	for _, p := range ps.by {
-		if len(p.in) == 1 && p.in[0] == s {
+		if len(p.in) > 0 && !slices.ContainsFunc(p.in, elsewhere) {
 			n++
 		}
 	}

@@ -64,10 +64,7 @@ func (l *leave) wait(ctx context.Context, sockets []*socket, migrate bool, group
 			if n == 0 {
 				return nil // it was to give them time, no more
 			}
-			for _, s := range sockets {
-				n -= probes.inQueue(s)
-			}
-			l.report.Left += max(0, n)
+			l.report.Left += max(0, n-probes.among(sockets))
 			return fmt.Errorf("%w: %w", ErrIncomplete, context.Cause(ctx))
 		}
 	}
@@ -157,11 +154,12 @@ func (l *leave) left(sockets []*socket, queued bool) (n int, err error) {
 // countLeft adds what the sockets hold that are about to close without a wait.
 func (l *leave) countLeft(sockets []*socket) {
 	own := l.c.members()
-	for _, s := range sockets {
-		if slices.Contains(own, s) {
-			l.report.Left += max(0, l.holds(s)-probes.inQueue(s))
-		}
+	there := slices.DeleteFunc(slices.Clone(sockets), func(s *socket) bool { return !slices.Contains(own, s) })
+	n := -probes.among(there)
+	for _, s := range there {
+		n += l.holds(s)
 	}
+	l.report.Left += max(0, n)
 }
 
 // holds returns how much s holds, as far as the kernel tells.
