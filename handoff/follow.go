@@ -46,6 +46,11 @@ func (u *Upgrader) Lingering() []Predecessor {
 // follow watches a predecessor until it is gone.
 // lending is nil, unless f is who has lent us its members.
 func (u *Upgrader) follow(f *session.Following, lending *lending) {
+	u.attend(u.enroll(f, lending), lending)
+}
+
+// enroll has passOn find a predecessor, whom attend has to watch then.
+func (u *Upgrader) enroll(f *session.Following, lending *lending) *following {
 	w := &following{f: f, stopped: make(chan struct{})}
 	f.Deliver = func(name string, state []byte, fd int) bool {
 		return u.deliver(f.Predecessor().Generation, name, state, fd)
@@ -64,7 +69,14 @@ func (u *Upgrader) follow(f *session.Following, lending *lending) {
 			return false
 		}
 		older := session.Follow(session.NewWireLink(fdpass.New(c), hangTimeout), m)
-		u.wg.Go(func() { u.follow(older, nil) }) // ends with that conversation
+		w := u.enroll(older, nil)            // before the sender hears of it, and can end
+		u.wg.Go(func() { u.attend(w, nil) }) // ends with that conversation
+		u.mu.Lock()
+		l := u.lingering
+		u.mu.Unlock()
+		if l != nil {
+			u.passOver(l, w) // passOn may have been there
+		}
 		return true
 	}
 	u.mu.Lock()
@@ -73,11 +85,17 @@ func (u *Upgrader) follow(f *session.Following, lending *lending) {
 		at++
 	}
 	u.followings = append(u.followings[:at], append([]*following{w}, u.followings[at:]...)...)
-	closing := u.phase >= phaseLingering
+	closing := u.phase >= phaseLingering && u.lingering == nil
 	u.mu.Unlock()
 	if closing {
-		f.Stop() // nobody passes it on any more
+		f.Stop() // there is nobody to pass it on to
 	}
+	return w
+}
+
+// attend watches a predecessor that is enrolled until it is gone.
+func (u *Upgrader) attend(w *following, lending *lending) {
+	f := w.f
 	u.limitLingering()
 	bye, clean := f.Run()
 	lending.ended()
@@ -126,26 +144,32 @@ func (u *Upgrader) passOn(l *session.Lingering) {
 	u.mu.Lock()
 	all := append([]*following(nil), u.followings...)
 	u.mu.Unlock()
-	for _, f := range all {
-		u.mu.Lock()
-		f.passed = true
-		u.mu.Unlock()
-		if !f.f.Detach() {
-			continue // it had ended
-		}
-		<-f.stopped
-		link := f.f.Link()
-		w := f.f.Predecessor()
-		if wl, ok := link.(*session.WireLink); ok {
-			err := wl.Lend(func(fd int) error {
-				return l.Adopt(wire.Adopt{Version: w.Version, Generation: w.Generation, PID: w.PID, Build: w.Build}, fd)
-			})
-			if err != nil {
-				u.log.Warn("pass on an older predecessor", "pid", w.PID, "error", err)
-			}
-		}
-		_ = link.Close() // the successor has it, or nobody
+	for _, w := range all {
+		u.passOver(l, w)
 	}
+}
+
+// passOver is passOn for one of them, once.
+func (u *Upgrader) passOver(l *session.Lingering, w *following) {
+	u.mu.Lock()
+	passed := w.passed
+	w.passed = true
+	u.mu.Unlock()
+	if passed || !w.f.Detach() {
+		return // it had ended
+	}
+	<-w.stopped
+	link := w.f.Link()
+	p := w.f.Predecessor()
+	if wl, ok := link.(*session.WireLink); ok {
+		err := wl.Lend(func(fd int) error {
+			return l.Adopt(wire.Adopt{Version: p.Version, Generation: p.Generation, PID: p.PID, Build: p.Build}, fd)
+		})
+		if err != nil {
+			u.log.Warn("pass on an older predecessor", "pid", p.PID, "error", err)
+		}
+	}
+	_ = link.Close() // the successor has it, or nobody
 }
 
 // unfollow ends all conversations with predecessors.

@@ -94,8 +94,15 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	}
 	if l := res.Lingering; l != nil {
 		u.tellHistory(l, up.report)
-		u.wg.Go(l.Run)                  // ends with Bye or the conversation
-		u.wg.Go(func() { u.passOn(l) }) // ends with the last older predecessor
+		passed := make(chan struct{})
+		u.mu.Lock()
+		u.passed = passed
+		u.mu.Unlock()
+		u.wg.Go(l.Run)   // ends with Bye or the conversation
+		u.wg.Go(func() { // ends with the last older predecessor
+			defer close(passed)
+			u.passOn(l)
+		})
 	}
 	u.wg.Go(func() { u.watchLinger(res.Lingering) }) // ends with closing
 	u.finish(up, nil, Event{Kind: EventLingering, Report: &up.report})

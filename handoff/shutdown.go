@@ -108,10 +108,11 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 		<-up.done // it may have committed all the same
 	}
 	u.mu.Lock()
-	l, end, report := u.lingering, u.lingerEnd, u.report
+	l, end, report, passed := u.lingering, u.lingerEnd, u.report, u.passed
 	u.mu.Unlock()
 	if l != nil {
 		u.tellLinger(l, end) // nobody may have done so
+		awaitPassed(l, passed)
 		c := u.conns.counts()
 		l.Bye(wire.Bye{Moved: c.moved, Cut: c.cut})
 	}
@@ -130,6 +131,19 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	u.handlers.Wait()
 	u.redirect.close()
 	return errors.Join(errs...)
+}
+
+// awaitPassed waits until the successor talks to the older predecessors: nobody
+// else can when this process is gone, and then their connections could not move.
+// A successor that lives has answered by then.
+func awaitPassed(l *session.Lingering, passed <-chan struct{}) {
+	t := time.NewTimer(hangTimeout)
+	defer t.Stop()
+	select {
+	case <-passed:
+	case <-l.Gone():
+	case <-t.C:
+	}
 }
 
 // answerTime is how long those who read datagrams may take to answer the last.

@@ -129,3 +129,43 @@ func TestSeveralLinger(t *testing.T) {
 	s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 4 })
 	s.stop()
 }
+
+// TestIdleGenerationsBetween has generations without a connection, which end as
+// soon as they are replaced, between those that linger and the one that serves:
+// it can still end the oldest, because each has passed the others on before it
+// went.
+func TestIdleGenerationsBetween(t *testing.T) {
+	t.Parallel()
+	const lingering, idle = 4, 6
+	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}, Max: lingering, Linger: 10 * time.Minute}).start()
+	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+	var conns []net.Conn
+	for gen := uint64(1); gen <= lingering+idle+1; gen++ {
+		if gen <= lingering || gen > lingering+idle {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.Close() })
+			conns = append(conns, c)
+			if got, err := askOver(c, "x"); err != nil || got != gen {
+				t.Fatalf("answered by generation %d, %v, want %d", got, err, gen)
+			}
+		}
+		s.upgrade()
+	}
+	// Five linger now, one too many.
+	s.waitFor("exit of generation 1", func(m message) bool { return m.Kind == "exit" && m.Generation == 1 })
+	for i, c := range conns[1:] {
+		if _, err := askOver(c, "x"); err != nil {
+			t.Errorf("connection of generation %d: %v", i+2, err)
+		}
+	}
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	for _, gen := range []uint64{2, 3, 4, lingering + idle + 1} {
+		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == gen })
+	}
+	s.stop()
+}

@@ -65,6 +65,7 @@ type Upgrader struct {
 	err        error  // why done was closed
 	upgrade    *upgrade
 	lingering  *session.Lingering
+	passed     chan struct{} // closed when the successor talks to who lingers beside us
 	followings []*following
 	lingerEnd  time.Time
 	report     *Report // of the upgrade that replaced us
