@@ -1,6 +1,7 @@
 package handoffhttp
 
 import (
+	"io"
 	"net"
 	"time"
 )
@@ -73,11 +74,11 @@ func (c *conn) wait() waitResult {
 			c.stay = time.Time{} // try again to move
 			_ = c.raw.SetReadDeadline(c.deadline)
 			continue
-		case c.phase != phaseParked || n == 0:
+		case c.phase != phaseParked || n == 0 && (err != io.EOF || c.idle || c.nbegun == 0):
 			return waitOver
 		}
 		c.nbegun += uint8(copy(c.begun[c.nbegun:], buf[:c.stripLocked(buf[:], n)]))
-		if int(c.nbegun) < len(c.begun) {
+		if int(c.nbegun) < len(c.begun) && n > 0 { // net/http answers a first request that ends here
 			continue
 		}
 		c.heard, c.phase, c.stay = true, phaseNone, time.Time{}

@@ -123,7 +123,8 @@ func serveScript(srv *http.Server) http.HandlerFunc {
 
 // TestSameAsPlain shows that clients can't tell a Server from a plain
 // http.Server, timeouts, errors and what handlers may do to a connection
-// included: on a connection that stays and on one that has moved.
+// included: on a connection that stays and on one that has moved, after a first
+// request or before it.
 func TestSameAsPlain(t *testing.T) {
 	t.Parallel()
 	for _, s := range scripts {
@@ -151,22 +152,24 @@ func TestSameAsPlain(t *testing.T) {
 				_ = srv.Close()
 				<-served
 			}()
-			plain := (&line{tb: t, addr: ln.Addr().String()}).dial().play(s, nil)
-			if plain == "" && s.shut && s.name != "two bytes" && s.name != "half a request" {
-				t.Error("a plain http.Server says nothing: the script shows nothing")
-			}
-			for _, moved := range []bool{false, true} {
-				l := newLine(t, nil, func(g *generation) { prepare(g.srv) })
-				var upgrade func()
-				if moved {
-					upgrade = func() {
-						if r := l.upgrade(); r.Moved != 1 && s.set == nil { // or a timeout may pass meanwhile
-							t.Errorf("linger: %+v, want one moved", r)
+			for _, fresh := range []bool{false, true} {
+				plain := (&line{tb: t, addr: ln.Addr().String()}).dial().play(s, fresh, nil)
+				if plain == "" && s.shut && !fresh && s.name != "two bytes" && s.name != "half a request" {
+					t.Error("a plain http.Server says nothing: the script shows nothing")
+				}
+				for _, moved := range []bool{false, true} {
+					l := newLine(t, nil, func(g *generation) { prepare(g.srv) })
+					var upgrade func()
+					if moved {
+						upgrade = func() {
+							if r := l.upgrade(); r.Moved != 1 && !fresh && s.set == nil { // or a timeout may pass meanwhile
+								t.Errorf("linger: %+v, want one moved", r)
+							}
 						}
 					}
-				}
-				if diff := cmp.Diff(plain, l.dial().play(s, upgrade)); diff != "" {
-					t.Errorf("moved %v: what the client reads differs from what a plain http.Server says (-want +got):\n%s", moved, diff)
+					if diff := cmp.Diff(plain, l.dial().play(s, fresh, upgrade)); diff != "" {
+						t.Errorf("fresh %v, moved %v: what the client reads differs from what a plain http.Server says (-want +got):\n%s", fresh, moved, diff)
+					}
 				}
 			}
 		})
@@ -175,16 +178,19 @@ func TestSameAsPlain(t *testing.T) {
 
 var date = regexp.MustCompile(`(?m)^Date: .*\r\n`)
 
-// play returns all that a server says, after a first request and then upgrade.
-func (c *client) play(s script, upgrade func()) string {
+// play returns all that a server says, after a first request, unless fresh, and
+// then upgrade.
+func (c *client) play(s script, fresh bool, upgrade func()) string {
 	c.tb.Helper()
-	c.send(get)
-	res, err := http.ReadResponse(c.r, nil)
-	if err == nil {
-		_, err = io.Copy(io.Discard, res.Body)
-	}
-	if err != nil {
-		c.tb.Fatalf("first request: %v", err)
+	if !fresh {
+		c.send(get)
+		res, err := http.ReadResponse(c.r, nil)
+		if err == nil {
+			_, err = io.Copy(io.Discard, res.Body)
+		}
+		if err != nil {
+			c.tb.Fatalf("first request: %v", err)
+		}
 	}
 	if upgrade != nil {
 		upgrade()
