@@ -119,12 +119,12 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 		up.report.Outcome = OutcomeRolledBack
 	}
 	up.report.Durations.Total = time.Since(up.began)
-	err := &UpgradeError{PID: up.report.Successor.PID, Err: upgradeError(cause)}
+	u.finishChild(up)
+	err := &UpgradeError{PID: up.report.Successor.PID, Err: upgradeError(up.obituary(cause))}
 	silent := up.inherit && res.Hello.PID == 0 && !errors.Is(err.Err, ErrStart)
 	if silent && (errors.Is(err.Err, ErrSuccessorDied) || errors.Is(err.Err, ErrTimeout)) {
 		err.Err = fmt.Errorf("%w: it had not called handoff.New: in mode inherit what it wrote until then is only in this service's standard error", err.Err)
 	}
-	u.finishChild(up)
 	if err := u.pid.clean(); err != nil {
 		u.log.Warn("what a successor has left", "error", err)
 	}
@@ -142,6 +142,23 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	}
 	u.log.Error("upgrade failed", fields...)
 	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: &up.report, Err: err})
+}
+
+// obituary says how the process of a successor that has died ended. The end of the
+// conversation comes first, as a rule: the kernel closes what a process has open
+// before anybody can wait for it. Nobody waits for that with the sockets in
+// suspense, only with the account.
+func (up *upgrade) obituary(cause error) error {
+	var e *session.Error
+	if up.child == nil || !errors.As(cause, &e) || e.Reason != session.ReasonDied {
+		return cause
+	}
+	select {
+	case err := <-up.child.exited:
+		return session.Ended(err)
+	default: // the cause says it, or it lives on
+		return cause
+	}
 }
 
 // finish ends the upgrade for those who wait for it. Who hears of last can begin

@@ -236,6 +236,9 @@ func TestFailedUpgrade(t *testing.T) {
 				if m.Kind != "upgrade-failed" || len(m.Is) == 0 || m.Is[0] != c.want {
 					t.Fatalf("upgrade: %s %v: %s, want %s", m.Kind, m.Is, m.Err, c.want)
 				}
+				if c.want == "ErrSuccessorDied" && !strings.Contains(m.Err, "its process ended: ") {
+					t.Errorf("error does not say how the process ended:\n%s", m.Err)
+				}
 				// Inherit begins to read along when the successor calls New.
 				unread := mode == handoff.Inherit && c.at == "start"
 				if c.stderr != "" && strings.Contains(m.Err, c.stderr) == unread {

@@ -1,6 +1,10 @@
 package session
 
-import "github.com/seed-11c92bf9/baton/handoff/internal/wire"
+import (
+	"errors"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+)
 
 // Reason says why a conversation ended without a commit.
 type Reason uint8
@@ -64,3 +68,12 @@ func (e *Error) Detail() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// Ended says how the successor's process has ended: err is what exec.Cmd.Wait
+// returns.
+func Ended(err error) *Error {
+	if err == nil {
+		err = errors.New("exit status 0")
+	}
+	return &Error{Reason: ReasonDied, Text: "its process ended", Err: err}
+}

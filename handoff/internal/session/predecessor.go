@@ -204,10 +204,7 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 			p.message(in.msg)
 		case err := <-p.Exited:
 			p.Exited = nil
-			if err == nil {
-				err = errors.New("exit status 0")
-			}
-			p.ended = &Error{Text: "its process ended", Err: err}
+			p.ended = Ended(err)
 			if p.conv == nil {
 				p.gone(nil, "")
 				continue
