@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,11 +26,17 @@ type app struct {
 	plain   bool
 	socket  string
 	sockets string // pattern of the control sockets of this user
+
+	patience time.Duration // how long a server may say nothing at all
 }
+
+// silenceLimit is more than a server takes that is at work: it says nothing while it
+// waits for a successor to confirm a commit, which takes it seconds.
+const silenceLimit = 30 * time.Second
 
 func newApp(stdout io.Writer) *app {
 	out := &output{w: stdout}
-	return &app{out: out, screen: terminal.New(stdout, out), sockets: handoff.ControlPath("*")}
+	return &app{out: out, screen: terminal.New(stdout, out), sockets: handoff.ControlPath("*"), patience: silenceLimit}
 }
 
 // about says what the command is for.
@@ -38,7 +45,8 @@ by its next version, takes that back, or ends it. Any app, whatever it uses, can
 run by baton run.
 
 NAME is the Name in the server's configuration. Without it, and without --socket,
-it is the only server that this user runs.`
+it is the only server that this user runs. Root finds another user's server by its
+--socket: /run/user/UID/baton/NAME/control.sock or /tmp/baton-UID/NAME/control.sock.`
 
 // command returns the whole tree of commands.
 func (a *app) command() *cobra.Command {
@@ -106,6 +114,13 @@ func (a *app) leaf(cmd *cobra.Command, do func(ctx context.Context, c *control.C
 		return a.names(), cobra.ShellCompDirectiveNoFileComp
 	}
 	return cmd
+}
+
+// status asks a server for its status: one that hangs must not hang who asks.
+func (a *app) status(ctx context.Context, c *control.Client) (*handoff.Status, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, a.patience, errSilent)
+	defer cancel()
+	return c.Status(ctx)
 }
 
 // names returns the servers of this user, those that were killed included.

@@ -48,6 +48,7 @@ func TestExitStatus(t *testing.T) {
 		{handoff.ErrCommitted, 13},
 		{errProblem, 14},
 		{control.ErrNoAnswer, 15},
+		{fmt.Errorf("control: status: %w", errSilent), 15},
 		{handoff.ErrClosed, 15},
 		{supervisor.ErrStart, 16},
 		{supervisor.ErrFailed, 17},

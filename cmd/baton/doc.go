@@ -37,7 +37,7 @@
 //	12  not now: the server is not ready, or no upgrade is under way
 //	13  too late: the upgrade is committed
 //	14  doctor has found a problem
-//	15  the server broke off, or is about to end
+//	15  the server broke off, says nothing, or is about to end
 //	16  run: the app can't be started: it is missing, or no program
 //	17  run: the app has failed for good, or had to be killed in the end
 //	18  run: a socket can't be bound: its address is in use, say

@@ -65,7 +65,7 @@ It listens on a loopback address for a moment and changes nothing.`,
 				return err
 			}
 			checks = append(checks, check{"folder of the control socket", func() finding { return checkSocketFolder(filepath.Dir(c.Socket())) }})
-			st, err := c.Status(cmd.Context())
+			st, err := a.status(cmd.Context(), c)
 			checks = append(checks, check{"server", func() finding { return checkServer(st, err) }})
 			if err == nil {
 				checks = append(checks, check{"open files of the server", func() finding { return checkServerFiles(st.PID) }})

@@ -62,7 +62,7 @@ func exitTexts() []struct {
 		{exitNotNow, "not now: the server is not ready, or no upgrade is under way"},
 		{exitTooLate, "too late: the upgrade is committed"},
 		{exitProblem, "doctor has found a problem"},
-		{exitBrokeOff, "the server broke off, or is about to end"},
+		{exitBrokeOff, "the server broke off, says nothing, or is about to end"},
 		{exitNoStart, "run: the app can't be started: it is missing, or no program"},
 		{exitAppFailed, "run: the app has failed for good, or had to be killed in the end"},
 		{exitNoSocket, "run: a socket can't be bound: its address is in use, say"},
@@ -83,6 +83,9 @@ func exitText() string {
 var (
 	errUsage   = errors.New("usage")
 	errProblem = errors.New("a problem was found")
+	// errSilent is of those that end as ErrNoAnswer does: nobody knows what has
+	// become of the server.
+	errSilent = errors.New("the server says nothing: it hangs, or is stopped: see what its process does (its pid is in its log, or fuser(1) has it)")
 )
 
 // statuses are tried in order: what says more comes first.
@@ -119,6 +122,7 @@ func statuses() []struct {
 		{handoff.ErrUnsupported, exitUnsupported, "unsupported"},
 		{errors.ErrUnsupported, exitUnsupported, "unsupported"},
 		{control.ErrNoAnswer, exitBrokeOff, "broke-off"},
+		{errSilent, exitBrokeOff, "no-answer"},
 		{handoff.ErrClosed, exitBrokeOff, "broke-off"},
 	}
 }

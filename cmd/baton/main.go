@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -38,7 +39,7 @@ func run(args []string, stdout, stderr io.Writer) exit {
 	if status == exitDone || status == exitProblem { // those were shown
 		return status
 	}
-	if a.json {
+	if a.json || errors.Is(err, errUsage) && asksJSON(args) {
 		a.printJSON(map[string]any{"error": errorJSON(err, status, name)})
 	}
 	fmt.Fprintln(stderr, terminal.New(stderr, stderr).Colour(terminal.Red, "baton:"), oneLine(err))
@@ -49,6 +50,15 @@ func run(args []string, stdout, stderr io.Writer) exit {
 		}
 	}
 	return status
+}
+
+// asksJSON reports whether --json is among arguments that were not read to their
+// end: a wrong one came first.
+func asksJSON(args []string) bool {
+	if i := slices.Index(args, "--"); i >= 0 {
+		args = args[:i] // the rest is an app's
+	}
+	return slices.Contains(args, "--json")
 }
 
 // oneLine puts an error into a line.

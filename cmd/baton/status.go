@@ -40,7 +40,7 @@ descriptor store has sockets of the server, STORED says which.`,
 	}
 	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
 		for {
-			st, err := c.Status(ctx)
+			st, err := a.status(ctx, c)
 			if watch && ctx.Err() != nil {
 				return nil
 			}

@@ -48,14 +48,28 @@ An interrupt (^C) before the commit takes the upgrade back.`,
 	}
 	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
 		var report *handoff.Report
+		committed := false
 		err := a.watch(func(p *progress) error {
-			cfg.OnEvent, cfg.OnLinger = p.event, p.linger
+			ctx, cancel := context.WithCancelCause(ctx)
+			defer cancel(nil)
+			// It says at once that it has begun, if it is alive.
+			silence := time.AfterFunc(a.patience, func() { cancel(errSilent) })
+			defer silence.Stop()
+			cfg.OnLinger = p.linger
+			cfg.OnEvent = func(e handoff.Event) {
+				silence.Stop()
+				committed = committed || e.Kind == handoff.EventCommitted
+				p.event(e)
+			}
 			var err error
 			report, err = c.Upgrade(ctx, &cfg)
 			return err
 		})
-		if interrupted(ctx, err) {
+		switch {
+		case interrupted(ctx, err) && committed:
 			return fmt.Errorf("interrupted: the upgrade is committed, the old version lingers: %w", err)
+		case interrupted(ctx, err):
+			return fmt.Errorf("interrupted, and it is not known whether the upgrade is taken back: %w", errSilent)
 		}
 		if err != nil {
 			return err

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestInterruptedSilent interrupts an upgrade that the server has not said a word
+// about: nothing is known to be committed.
+func TestInterruptedSilent(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done, end := make(chan struct{}), make(chan struct{})
+	go func() { // ends with the command
+		defer close(done)
+		defer cancel()
+		c, err := ln.AcceptUnix()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = c.Read(make([]byte, 4096))
+		_ = c.CloseRead() // it can't be taken back
+		cancel()
+		<-end
+	}()
+	cmd := newApp(&bytes.Buffer{}).command()
+	cmd.SetArgs([]string{"upgrade", "--socket", socket})
+	err = cmd.ExecuteContext(ctx)
+	if got, _ := statusOf(err); got != exitBrokeOff || strings.Contains(err.Error(), "is committed") {
+		t.Errorf("exit status %d: %v, want %d, and nothing committed", got, err, exitBrokeOff)
+	}
+	_ = ln.Close()
+	close(end)
+	<-done
+}
+
+// TestSilent asks a server whose process is stopped: the kernel takes the
+// connection, and nobody answers. No command that is asked at night waits for ever.
+func TestSilent(t *testing.T) {
+	for _, name := range []string{"status", "upgrade", "doctor"} {
+		t.Run(name, func(t *testing.T) {
+			socket := filepath.Join(t.TempDir(), "s")
+			ln, err := net.Listen("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan struct{})
+			go func() { // ends with the client
+				defer close(done)
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				// The second message takes the request back: nothing more to wait for.
+				for range 2 {
+					if _, err := c.Read(make([]byte, 4096)); err != nil {
+						return
+					}
+				}
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			a := newApp(&bytes.Buffer{})
+			a.patience = 50 * time.Millisecond
+			cmd := a.command()
+			cmd.SetArgs([]string{name, "--json", "--socket", socket})
+			err = cmd.ExecuteContext(ctx)
+			want := exitBrokeOff
+			if name == "doctor" {
+				want = exitProblem
+			}
+			if got, _ := statusOf(err); got != want || ctx.Err() != nil {
+				t.Errorf("%v: exit status %d, want %d; %v", err, got, want, ctx.Err())
+			}
+			_ = ln.Close()
+			<-done
+		})
+	}
+}
