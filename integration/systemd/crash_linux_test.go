@@ -83,6 +83,7 @@ func testCrash(t *testing.T, hold string) {
 		t.Helper()
 		old := r.pid("app.service")
 		r.must(r.systemctl(r.ctx, "kill", "--kill-who=main", "--signal=STOP", "app.service"))
+		r.halted(old)
 		queued := r.dial(20)
 		r.must(os.Remove(r.m.Path(gate)))
 		r.must(r.systemctl(r.ctx, "kill", "--kill-who=main", "--signal=KILL", "app.service"))
@@ -177,6 +178,7 @@ func TestWatchdog(t *testing.T) {
 	for i := range 2 {
 		old := r.pid("app.service")
 		r.must(r.systemctl(r.ctx, "kill", "--kill-who=main", "--signal=STOP", "app.service"))
+		r.halted(old)
 		conns := r.dial(3)
 		r.await("app.service", map[string]string{"SubState": "running", "NRestarts": fmt.Sprint(i + 1)})
 		pid := r.pid("app.service")
@@ -192,6 +194,17 @@ func TestWatchdog(t *testing.T) {
 	if n := strings.Count(r.journal(r.ctx, "app.service"), "Watchdog timeout"); n != 2 {
 		t.Errorf("the journal has %d watchdog timeouts, want 2", n)
 	}
+}
+
+// halted waits until each thread of a process has stopped, or systemd has ended it.
+// Until one of them takes the signal, which on a busy machine is some time after it
+// was sent, the others go on, and may accept a connection yet.
+func (r *testRig) halted(pid int) {
+	r.tb.Helper()
+	r.must(until(r.ctx, "halt of the main process", func() (bool, error) {
+		states, err := r.m.Output(r.ctx, "sh", "-c", fmt.Sprintf("grep -hs ^State: /proc/%d/task/*/status || true", pid))
+		return strings.Count(states, "\n") == strings.Count(states, "(stopped)"), err
+	}))
 }
 
 // TestExtend stops a service with a connection that is open for longer than
