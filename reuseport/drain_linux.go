@@ -53,8 +53,9 @@ func (c *crew) remove(ctx context.Context, sockets []*socket, shut bool) (report
 	for _, s := range sockets {
 		l.counted[s] = s.count.Load()
 	}
-	if err := l.open(sockets[0]); err != nil {
-		return report, c.giveUp(&report, sockets, shut, err)
+	blind := l.open(sockets[0])
+	if blind != nil && (!shut || !l.openBlind(sockets[0])) {
+		return report, c.giveUp(&report, sockets, shut, blind)
 	}
 	defer l.close()
 
@@ -71,9 +72,12 @@ func (c *crew) remove(ctx context.Context, sockets []*socket, shut bool) (report
 	defer c.release() // after the program was put back
 	c.leaving.Add(1)
 	defer c.leaving.Add(-1)
-	if shut {
+	switch {
+	case blind != nil:
+		err = errors.Join(append(l.errs, l.blindly(ctx, sockets, blind))...)
+	case shut:
 		err = l.all(ctx, sockets)
-	} else {
+	default:
 		err = l.quiesce(ctx, sockets)
 	}
 	for s, n := range l.counted {
@@ -141,11 +145,47 @@ func (l *leave) open(s *socket) error {
 	return nil
 }
 
+// openBlind is open where sock_diag can't be asked, because a sandbox has no
+// AF_NETLINK, for one. It reports whether s can leave that way.
+func (l *leave) openBlind(s *socket) bool {
+	l.dc, l.probe = nil, nil
+	if l.site == (site{}) {
+		return false // open has not even come that far
+	}
+	if l.c.udp {
+		return true
+	}
+	l.migrate = migrateReq()
+	refs, err := openRefs(uint8(l.site.query.Family))
+	if err != nil {
+		return true
+	}
+	if _, err := refs.pending(s.inode); err != nil {
+		refs.close() // the table of another network namespace
+		return true
+	}
+	l.refs = refs
+	return true
+}
+
+// blindly lets sockets leave where the group can't be looked at.
+func (l *leave) blindly(ctx context.Context, sockets []*socket, why error) error {
+	if s := l.c.steeredBy(); s != nil {
+		if err := l.byOther(ctx, s, sockets, nil); err == nil || errors.Is(err, ErrIncomplete) {
+			return err
+		}
+	}
+	l.c.setCurrent(Hash()) // what is named by its place can't be found again
+	return l.unsteered(ctx, sockets, why)
+}
+
 func (l *leave) close() {
 	if l.refs != nil {
 		l.refs.close()
 	}
-	_ = l.dc.Close() // only answers were read
+	if l.dc != nil {
+		_ = l.dc.Close() // only answers were read
+	}
 }
 
 func migrateReq() bool {

@@ -20,6 +20,7 @@ import (
 
 var helpers = map[string]func(args []string){
 	"members": helperMembers,
+	"sandbox": helperSandbox,
 }
 
 // helperMembers has members on an address, which serve until a line on stdin

@@ -88,6 +88,8 @@ func (l *leave) snapshot(sockets []*socket) {
 				n = max(0, n-queued)
 			}
 		}
+	case l.dc == nil:
+		l.report.WaitedFor = "no queued connection"
 	default:
 		l.report.WaitedFor = "no queued connection, and none of the port's handshakes"
 		tuples, err := l.dc.HalfOpen(l.site.query)
