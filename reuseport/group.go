@@ -62,7 +62,7 @@ func ListenGroup(ctx context.Context, network, address string, cfg *Config) (*Gr
 }
 
 // Add makes one more member, which gets its share of the connections from now
-// on. It may be called while the group serves and while members leave.
+// on, unless the group is steered: see [Group.Steer]. It may be called while the group serves and while members leave.
 func (g *Group) Add(ctx context.Context) (*Listener, error) {
 	address, err := g.target()
 	if err != nil {
@@ -218,7 +218,8 @@ func (g *Group) Addr() net.Addr {
 // see them as connections that are reset at once.
 //
 // The program names members by their place, so CPU, Weights and Away hold as
-// long as no member leaves without this package; then call Steer again.
+// long as no member leaves by a Close; then call Steer again. One that joins gets
+// nothing until then.
 // [ErrNotSteered] means that the kernel does not choose as asked. A kernel or a
 // socket that can't be steered gives an error that matches
 // [errors.ErrUnsupported].
