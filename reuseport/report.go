@@ -44,37 +44,39 @@ const (
 // Report tells how members left their group.
 type Report struct {
 	// Strategy is the weakest that was used, empty if nothing had to be done.
-	Strategy Strategy
+	Strategy Strategy `json:"strategy"`
 	// Members is the number of members that have left.
-	Members int
+	Members int `json:"members"`
 	// Last is true if no other member was there to get the traffic.
-	Last bool
+	Last bool `json:"last"`
 	// WaitedFor names what showed that nothing was left.
-	WaitedFor string
+	WaitedFor string `json:"waited_for"`
 
 	// HalfOpen is the number of handshakes that were under way when new
 	// connections had been turned away. If the kernel tells only the number of
 	// the whole group, it is that.
-	HalfOpen int
+	HalfOpen int `json:"half_open"`
 	// Accepted counts connections that came out of Accept meanwhile; for UDP,
 	// datagrams read.
-	Accepted int64
+	Accepted int64 `json:"accepted"`
 	// Left counts handshakes and queued connections at the end of the time
 	// (ErrIncomplete). They are lost, except where the kernel moves them:
 	// StrategySteerMigrate, StrategyMigrate, and a Steerer that migrates. For
 	// UDP it is the number of sockets with something unread.
-	Left int
+	Left int `json:"left"`
 
 	// Duration is the time from the call to the end, Queued the part of it that
 	// was spent behind others that steer the group or leave it, and Settle that
 	// between the end of the last handshake, or the last Accept, and the
 	// close.
-	Duration, Queued, Settle time.Duration
+	Duration time.Duration `json:"duration"`
+	Queued   time.Duration `json:"queued"`
+	Settle   time.Duration `json:"settle"`
 
 	// LossPossible is true if a connection may have been lost. Reason then says
 	// why; else it says why no better strategy was used, if one exists.
-	LossPossible bool
-	Reason       string
+	LossPossible bool   `json:"loss_possible"`
+	Reason       string `json:"reason,omitempty"`
 }
 
 // note adds a reason.

@@ -17,7 +17,9 @@ type Config struct {
 	// Goodbye is called, once for each connection that a handler has hijacked,
 	// when the linger begins, or later, when a connection is hijacked while it
 	// lasts: the place to say goodbye in the protocol's words, or to pass the
-	// connection on by [handoff.Upgrader.SendConn]. conn is what Hijack
+	// connection on by [handoff.Upgrader.SendConn], which wants nobody to use it:
+	// a handler that waits in a Read is called back by a read deadline in the
+	// past, and what it has read belongs into the state. conn is what Hijack
 	// returned. It is called from a goroutine of its own, and must return when
 	// ctx ends, at the linger limit. nil means nothing to do; a handler can also
 	// look at [Lingering].

@@ -76,7 +76,7 @@ func (s *Server) doLinger(ctx context.Context) *Report {
 	if doubted > 0 {
 		r.Cut[CutInDoubt] = doubted // the Upgrader has counted them itself
 	}
-	s.log.Info("linger ended", "took", r.Took, "open", r.Open, "moved", r.Moved, "stayed", r.Stayed, "cut", r.Cut)
+	s.log.Info("linger ended", "took", r.Took, "open", r.Open, "moved", r.Moved, "stayed", r.Stayed, "why", r.Why, "cut", r.Cut)
 	return r
 }
 
