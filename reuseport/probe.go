@@ -152,7 +152,7 @@ func (ps *probeSet) closed(s *socket) {
 
 // lostTime is how long a probe stays known that came out of a queue, or will,
 // without our knowledge.
-const lostTime = 10 * time.Second
+const lostTime = time.Second
 
 // left is closed where somebody else accepts from s as well.
 func (ps *probeSet) left(s *socket) {
