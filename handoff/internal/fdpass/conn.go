@@ -101,7 +101,8 @@ func (c *Conn) Send(typ uint16, payload []byte, fds []int) error {
 }
 
 // Recv waits for the next frame and returns it. The caller owns the frame's
-// descriptors; on an error there are none.
+// descriptors; on an error there are none. With [ErrTruncated] comes the rest of
+// the frame.
 //
 // Errors: [io.EOF] if the peer closed the connection after a whole frame,
 // [io.ErrUnexpectedEOF] if inside one; [ErrTruncated], after which the next
@@ -133,10 +134,7 @@ func (c *Conn) Recv() (Frame, error) {
 	f := Frame{Type: typ, Payload: in.payload, FDs: in.fds}
 	missing := in.missing
 	in.reset()
-	if missing != nil {
-		return Frame{}, missing
-	}
-	return f, nil
+	return f, missing
 }
 
 // readHeader reads a part of the header, and checks it when it is complete.

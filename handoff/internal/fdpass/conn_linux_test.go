@@ -299,8 +299,12 @@ func TestHostile(t *testing.T) {
 				t.Fatal(err)
 			}
 			f, err := c.Recv()
-			if !errors.Is(err, tt.want) || f.FDs != nil || f.Payload != nil {
-				t.Errorf("Recv = %+v, %v, want %v", f, err, tt.want)
+			rest := "" // of the frame
+			if tt.usable {
+				rest = "abc"
+			}
+			if !errors.Is(err, tt.want) || f.FDs != nil || string(f.Payload) != rest {
+				t.Errorf("Recv = %+v, %v, want %v and the rest of the frame %q", f, err, tt.want, rest)
 			}
 			if errors.Is(err, unix.EMFILE) {
 				t.Errorf("%v matches EMFILE", err)

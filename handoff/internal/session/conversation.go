@@ -45,6 +45,9 @@ func (c *conversation) read() {
 	defer close(c.inbox)
 	for {
 		m, fds, err := c.link.Recv()
+		if errors.Is(err, fdpass.ErrTruncated) && optional(m) {
+			err = nil
+		}
 		if err != nil {
 			c.err = err
 			return
@@ -57,6 +60,16 @@ func (c *conversation) read() {
 			return
 		}
 	}
+}
+
+// optional reports whether the sender keeps what comes with m unless it hears that
+// it was taken: that descriptors are missing is no end of the conversation then.
+func optional(m wire.Message) bool {
+	switch m.(type) {
+	case *wire.Conns, *wire.Adopt:
+		return true
+	}
+	return false
 }
 
 // gone describes the end of the conversation once the inbox is closed.

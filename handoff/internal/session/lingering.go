@@ -17,7 +17,7 @@ import (
 // stays with the caller.
 var (
 	// ErrNotTaken says that the successor did not take a connection.
-	ErrNotTaken = errors.New("the successor did not take the connection")
+	ErrNotTaken = errors.New("the successor did not take the connection: its program takes no more, or it is short of descriptors")
 	// ErrNoTaker says that nobody in the successor takes connections of that name.
 	ErrNoTaker = errors.New("the successor takes no connections of this name")
 	// ErrGone says that the conversation with the successor is over.

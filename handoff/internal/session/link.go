@@ -20,7 +20,8 @@ var errInterrupted = errors.New("receive interrupted")
 type Link interface {
 	// Send borrows fds for the call.
 	Send(m wire.Message, fds []int) error
-	// Recv returns the next message. The caller owns the descriptors.
+	// Recv returns the next message. The caller owns the descriptors. With an
+	// error that matches fdpass.ErrTruncated comes the message without them.
 	// After Interrupt it returns an error between two messages.
 	Recv() (wire.Message, []int, error)
 	// Interrupt makes Recv return without having consumed a part of a message.
@@ -81,8 +82,9 @@ func (l *WireLink) Recv() (wire.Message, []int, error) {
 			return nil, nil, errInterrupted
 		}
 		f, err := l.conn.Recv()
+		missing := err
 		switch {
-		case err == nil:
+		case err == nil, errors.Is(err, fdpass.ErrTruncated):
 		case l.interrupted.Load() && errors.Is(err, os.ErrDeadlineExceeded):
 			if l.conn.Buffered() && !l.finishing {
 				// Within a frame: whoever reads on must not find half of it.
@@ -105,7 +107,7 @@ func (l *WireLink) Recv() (wire.Message, []int, error) {
 		}
 		m, err := wire.Decode(wire.Type(f.Type), f.Payload)
 		if err == nil {
-			return m, f.FDs, nil
+			return m, f.FDs, missing
 		}
 		_ = fdx.Close(f.FDs...) // nobody else knows them
 		if !errors.Is(err, wire.ErrUnknownType) {
