@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ type clientSettings struct {
 	Process uint32 // numbers it; in the upper half of its workers' numbers
 	Far     bool
 	Pause   time.Duration // at most, between the requests of a client
+	Without []string      // parts of the names of kinds that have no worker
 	Dir     string        // for its ledger and its sockets
 	Addrs   map[string]string
 }
@@ -101,6 +103,9 @@ func (c *clients) start() (stop func()) {
 		workers := k.near
 		if c.Far {
 			workers = k.far
+		}
+		if slices.ContainsFunc(c.Without, func(part string) bool { return strings.Contains(string(k.name), part) }) {
+			workers = 0
 		}
 		for range workers {
 			id := n

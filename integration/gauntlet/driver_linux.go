@@ -29,6 +29,7 @@ type options struct {
 	without   string  // part of the names of faults that are left out; empty means none
 	link      time.Duration
 	pause     time.Duration // at most, between the requests of a client
+	idle      []string      // parts of the names of kinds of clients that are left out
 	state     string        // a small file system for the state, or empty
 	artifacts string        // where the account of a failure goes
 	shutdown  bool          // the control
@@ -141,7 +142,7 @@ func driveMode(ctx context.Context, o options, mode handoff.Mode, rng *rand.Rand
 			return res, err
 		}
 	}
-	r, err := newRig(dir, cmd, serviceSettings{Mode: mode, State: o.state, Ready: o.limit(readyTimeout), Until: o.limit(lingerTimeout), Shutdown: o.shutdown}, o.pause, link)
+	r, err := newRig(dir, cmd, serviceSettings{Mode: mode, State: o.state, Ready: o.limit(readyTimeout), Until: o.limit(lingerTimeout), Shutdown: o.shutdown}, clientSettings{Pause: o.pause, Without: o.idle}, link)
 	if err != nil {
 		return res, err
 	}

@@ -64,6 +64,10 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 	fs.StringVar(&o.without, "without", "", "no faults whose name contains this `text`")
 	fs.DurationVar(&o.link, "link", 50*time.Millisecond, "round trip of the far clients' link; 0 means none; needs root")
 	fs.DurationVar(&o.pause, "pause", defaultPause, "the longest pause of a client between two requests")
+	fs.Func("idle", "no clients of these `kinds`, parts of their names with commas: without h2 and grpc, which take a second to say goodbye, an upgrade takes half the time", func(s string) error {
+		o.idle = strings.Split(s, ",")
+		return nil
+	})
 	fs.IntVar(&o.slow, "slow", 1, "multiply the time that the service has to be ready, and to linger: for a slow machine")
 	fs.BoolVar(&o.clock, "clock", false, "step the machine's clock, too: only where it is nobody else's; needs root")
 	fs.StringVar(&o.artifacts, "artifacts", os.TempDir(), "`folder` for the account of a failure")

@@ -32,11 +32,11 @@ type command func(role string, args ...string) *exec.Cmd
 type rig struct {
 	command
 	set   serviceSettings
-	pause time.Duration // of the clients
-	link  *netlab.Link  // nil without
-	log   *os.File      // standard error of all
-	stdin []*os.File    // of the service's first processes; closed at the end
-	mark  string        // an entry of the environment of all processes of the service
+	load  clientSettings // what all clients have in common
+	link  *netlab.Link   // nil without
+	log   *os.File       // standard error of all
+	stdin []*os.File     // of the service's first processes; closed at the end
+	mark  string         // an entry of the environment of all processes of the service
 
 	clients []*clientProcess
 	readers sync.WaitGroup
@@ -49,9 +49,9 @@ type rig struct {
 }
 
 // newRig prepares a rig in dir.
-func newRig(dir string, cmd command, set serviceSettings, pause time.Duration, link *netlab.Link) (*rig, error) {
+func newRig(dir string, cmd command, set serviceSettings, load clientSettings, link *netlab.Link) (*rig, error) {
 	r := &rig{
-		command: cmd, set: set, pause: pause, link: link, news: make(chan struct{}), pids: make(map[int]bool),
+		command: cmd, set: set, load: load, link: link, news: make(chan struct{}), pids: make(map[int]bool),
 		mark: "BATON_GAUNTLET_RIG=" + dir,
 	}
 	r.set.Dir, r.set.Notes = filepath.Join(dir, "run"), filepath.Join(dir, "notes")
@@ -322,7 +322,8 @@ type clientProcess struct {
 
 // startClients starts a process of clients.
 func (r *rig) startClients(far bool) error {
-	set := clientSettings{Process: uint32(len(r.clients) + 1), Far: far, Pause: r.pause, Dir: r.set.Notes, Addrs: r.addrs()}
+	set := r.load
+	set.Process, set.Far, set.Dir, set.Addrs = uint32(len(r.clients)+1), far, r.set.Notes, r.addrs()
 	b, err := json.Marshal(set)
 	if err != nil {
 		return err
