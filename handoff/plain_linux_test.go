@@ -47,7 +47,12 @@ func plainMain(args []string) {
 				upg.Stop()
 				return
 			}
-			if err := upg.Upgrade(); err != nil {
+			err := upg.Upgrade()
+			for try := 0; err != nil && err.Error() == "parent hasn't exited" && try < 500; try++ {
+				<-time.After(10 * time.Millisecond) // it has: tableflip is yet to hear of it
+				err = upg.Upgrade()
+			}
+			if err != nil {
 				say(message{Kind: "upgrade-failed", Err: err.Error()})
 			} else {
 				say(message{Kind: "committed"})
