@@ -209,12 +209,18 @@ func (r *rig) upgrade(ctx context.Context, from, to string, told func(step hando
 	})
 	err = r.until(ctx, "upgrade to "+to, func() (bool, error) {
 		var step handoff.EventKind
+		started := false
 		for _, m := range r.messages[seen:] {
 			if m.PID != pid {
 				continue // the successor has the same to say
 			}
 			switch kind := handoff.EventKind(m.Kind); kind {
+			case handoff.EventUpgradeStarted:
+				started = true
 			case handoff.EventUpgradeFailed:
+				if !started {
+					continue // the one before, of which the command has told first
+				}
 				return false, errors.New(m.Reason)
 			case handoff.EventCommitted:
 				step, info.Report = kind, m.Report
