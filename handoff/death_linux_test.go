@@ -1,6 +1,8 @@
 package handoff_test
 
 import (
+	"encoding/gob"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -13,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
 // TestPredecessorKilled kills the predecessor at each step of an upgrade.
@@ -41,8 +44,8 @@ func TestPredecessorKilled(t *testing.T) {
 				waits := s.wait("waits")
 				if mode == handoff.Inherit && c.at == "start" {
 					// tableflip tells the names over a pipe, descriptor 4 of its child. One
-					// that has not heard them has inherited nothing.
-					eventually(t, "tableflip has told the names", func() bool { return unread(t, waits.PID, 4) > 0 })
+					// that has not heard all of them has inherited nothing.
+					eventually(t, "tableflip has told the names", func() bool { return told(t, waits.PID, 4) })
 				}
 				// A connection that waits in the queue when the process dies: paused
 				// in probation, and stopped before that.
@@ -94,20 +97,30 @@ func TestPredecessorKilled(t *testing.T) {
 	})
 }
 
-// unread returns how many bytes wait in a pipe of which a process has an end
-// (FIONREAD, by its other name).
-func unread(tb testing.TB, pid, fd int) int {
+// told reports whether all of a gob waits in a pipe of which a process has an end.
+func told(tb testing.TB, pid, fd int) bool {
 	tb.Helper()
 	pipe, err := unix.Open(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	defer unix.Close(pipe)
-	n, err := unix.IoctlGetInt(pipe, unix.TIOCINQ)
+	r, w, err := os.Pipe()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return n
+	defer r.Close()
+	defer w.Close()
+	to, err := fdx.Number(w)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := unix.Tee(pipe, to, 1<<16, unix.SPLICE_F_NONBLOCK); err != nil && !errors.Is(err, unix.EAGAIN) {
+		tb.Fatal(err)
+	}
+	_ = w.Close() // a pipe
+	var names [][]string
+	return gob.NewDecoder(r).Decode(&names) == nil
 }
 
 // TestPredecessorStopped stops the predecessor in probation for longer than the
