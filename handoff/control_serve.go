@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"time"
 
@@ -122,6 +123,12 @@ func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
 		if up == nil || !up.inherit {
 			return ErrNotReady
 		}
+		// An inherited control socket can hold connections that the process before us
+		// did not live to accept: of children of its own, and the one by which this
+		// process has tried to join it.
+		if !descends(cred.PID) {
+			return fmt.Errorf("%w: pid %d is no child of this process", ErrPeerRefused, cred.PID)
+		}
 		up.peer.Store(int64(cred.PID))
 		up.arrive(a)
 		return nil
@@ -155,6 +162,8 @@ func refusal(err error) wire.Code {
 		return wire.CodeNotReady
 	case errors.Is(err, ErrClosed):
 		return wire.CodeClosed
+	case errors.Is(err, ErrPeerRefused):
+		return wire.CodePeer
 	}
 	return wire.CodeInternal
 }

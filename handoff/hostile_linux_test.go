@@ -390,6 +390,29 @@ func TestSilentWarming(t *testing.T) {
 	s.stop()
 }
 
+// TestNoHeir has a process that is no child of the service say that it has
+// inherited the sockets, while the service waits for a child that has. It is
+// refused, and not killed; the child takes over.
+func TestNoHeir(t *testing.T) {
+	t.Parallel()
+	s := newService(t, settings{Mode: handoff.Inherit, Sockets: []string{"tcp 127.0.0.1:0"}}).start()
+	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+	s.plan(plan{At: "start", How: "wait"})
+	s.signal(syscall.SIGUSR2)
+	s.wait("waits")
+	p := dialRaw(t, controlOf(s))
+	p.send(hello(func(h *wire.Hello) { h.Via = wire.ViaInherit }))
+	if code := p.rest(); code != wire.CodePeer {
+		t.Errorf("code of the refusal: %d, want %d", code, wire.CodePeer)
+	}
+	s.let()
+	if m := s.waitFor("the end", func(m message) bool { return m.Kind == "committed" || m.Kind == "upgrade-failed" }); m.Kind != "committed" {
+		t.Errorf("%s: %s", m.Kind, m.Err)
+	}
+	mustAnswer(t, addr, 2)
+	s.stop()
+}
+
 // TestTwoSuccessors starts a second successor while the first one warms up.
 func TestTwoSuccessors(t *testing.T) {
 	t.Parallel()

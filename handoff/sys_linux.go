@@ -42,6 +42,44 @@ func processFD() (int, error) {
 	return fd, os.NewSyscallError("pidfd_open", err)
 }
 
+// descends reports whether pid is a child of ours, or one of its descendants. One
+// that has ended, or is in no PID namespace below ours, is not. Where there is no
+// proc(5) to ask, anybody but this process is taken for one.
+func descends(pid int) bool {
+	own := os.Getpid()
+	if pid == own {
+		return false
+	}
+	if _, err := parent(own); err != nil {
+		return true
+	}
+	for pid > 1 {
+		ppid, err := parent(pid)
+		if err != nil {
+			return false
+		}
+		if ppid == own {
+			return true
+		}
+		pid = ppid
+	}
+	return false
+}
+
+// parent returns the parent's process ID (proc_pid_stat(5), field 4).
+func parent(pid int) (int, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	// The name, in parentheses, can have spaces and parentheses itself.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("/proc/%d/stat: %q", pid, text)
+	}
+	return strconv.Atoi(fields[1])
+}
+
 // findChild returns the process ID of a child of ours that was started with
 // name in its environment, or 0.
 func findChild(name string) int {

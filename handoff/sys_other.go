@@ -19,6 +19,8 @@ func spawned() bool { return false }
 
 func unixConn(int) (*net.UnixConn, error) { return nil, unsupported() }
 
+func descends(int) bool { return true }
+
 func findChild(string) int { return 0 }
 
 func processFD() (int, error) { return -1, unsupported() }

@@ -208,7 +208,12 @@ func (u *Upgrader) expectHello(up *upgrade, c *net.UnixConn) {
 
 // arrive hands the successor to the upgrade, if that still waits for it.
 func (up *upgrade) arrive(a session.Arrival) {
-	up.arrivals <- a
+	select {
+	case up.arrivals <- a:
+	case <-up.done: // one has come before it
+		_ = a.Link.Close() // which tells it
+		return
+	}
 	select {
 	case <-up.done:
 		up.dismiss()
