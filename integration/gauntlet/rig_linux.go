@@ -45,6 +45,7 @@ type rig struct {
 	news     chan struct{} // closed and replaced with each message
 	messages []message
 	pids     map[int]bool      // of the service, of which we have heard
+	groups   []int             // process groups of the service
 	actual   map[string]string // where it listens
 }
 
@@ -129,6 +130,7 @@ func (r *rig) start() (int, error) {
 	r.stdin = append(r.stdin, stdin)
 	r.mu.Lock()
 	r.pids[pid] = true
+	r.groups = append(r.groups, pid)
 	r.mu.Unlock()
 	r.readers.Go(func() { // ends with the last process that has the other end
 		r.read(out)
@@ -217,7 +219,7 @@ func (r *rig) processes() []int {
 	pids := slices.DeleteFunc(procs.Marked(r.mark+"\x00"), func(pid int) bool { return stateOf(pid) == 'Z' })
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, pid := range pids { // one may end before it says a word, and we may be its parent then
+	for _, pid := range pids { // one may end before it says a word
 		r.pids[pid] = true
 	}
 	return pids
@@ -238,19 +240,28 @@ func (r *rig) known() (n int) {
 }
 
 // reap waits for processes that have ended and whose parent we are, by birth or
-// because their own has ended.
+// because their own has ended. They have the process group of the one of their
+// line that we started, also those that ended before they said a word.
 func (r *rig) reap() {
 	r.mu.Lock()
-	pids := make([]int, 0, len(r.pids))
+	defer r.mu.Unlock()
+	r.wait(syscall.WNOHANG)
 	for pid := range r.pids {
-		pids = append(pids, pid)
-	}
-	r.mu.Unlock()
-	for _, pid := range pids {
-		if got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); got == pid || stateOf(pid) == 0 && errors.Is(err, syscall.ECHILD) {
-			r.mu.Lock()
+		if stateOf(pid) == 0 {
 			delete(r.pids, pid)
-			r.mu.Unlock()
+		}
+	}
+}
+
+// wait waits for children of the service's process groups, until there is none or,
+// with WNOHANG, none that has ended. Its caller holds r.mu.
+func (r *rig) wait(options int) {
+	for _, group := range r.groups {
+		for {
+			pid, err := syscall.Wait4(-group, nil, options, nil)
+			if pid <= 0 && !errors.Is(err, syscall.EINTR) {
+				break
+			}
 		}
 	}
 }
@@ -309,7 +320,9 @@ func (r *rig) close() {
 		_ = f.Close()
 	}
 	r.readers.Wait()
-	r.reap()
+	r.mu.Lock()
+	r.wait(0) // one that is about to end has no environment to know it by
+	r.mu.Unlock()
 	_ = r.log.Close()
 }
 
