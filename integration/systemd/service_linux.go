@@ -34,7 +34,7 @@ const (
 // The plans.
 const (
 	planExit = "exit" // say why, and end
-	planHang = "hang" // never get ready
+	planWait = "wait" // go on when the plan is another one
 )
 
 // reason is what a process that follows planExit says.
@@ -76,11 +76,15 @@ type app struct {
 // serviceMain is a process of the service, as its main function would be: it
 // listens, is ready, and ends when it is told to.
 func serviceMain() error {
-	switch plan, _ := os.ReadFile(planPath); strings.TrimSpace(string(plan)) { // none is fine
-	case planExit:
-		return errors.New(reason)
-	case planHang:
-		select {}
+	for waits := true; waits; {
+		switch plan, _ := os.ReadFile(planPath); strings.TrimSpace(string(plan)) { // none is fine
+		case planExit:
+			return errors.New(reason)
+		case planWait:
+			time.Sleep(pollEvery)
+		default:
+			waits = false
+		}
 	}
 	version, err := os.ReadFile(versionPath)
 	if err != nil {
