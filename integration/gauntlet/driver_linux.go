@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
 	"github.com/seed-11c92bf9/baton/internal/netlab"
 )
 
@@ -304,6 +305,9 @@ func (d *run) round(ctx context.Context, pred int, f *fault) (int, error) {
 		}
 		if len(m.Cut) > 0 {
 			d.res.Cut += total(m.Cut)
+		}
+		if passed := m.Moved + m.Cut[handoffhttp.CutInDoubt]; passed > 0 && m.To != 0 {
+			rd.judge.move(uint32(m.PID), m.To, passed)
 		}
 	}
 	if f != nil {

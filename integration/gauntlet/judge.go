@@ -41,7 +41,20 @@ type span struct{ from, to int64 }
 type judge struct {
 	deaths  []death
 	outages []span
-	hands   map[hand]bool // that were used
+	moves   map[move]uint64 // connections that went to a successor, by its predecessor's account
+	hands   map[hand]bool   // that were used
+}
+
+// move is how connections went.
+type move struct{ from, to uint32 }
+
+// move notes how many connections a process has passed on. Later accounts of the
+// same count all of them again.
+func (j *judge) move(from, to uint32, n uint64) {
+	if j.moves == nil {
+		j.moves = make(map[move]uint64)
+	}
+	j.moves[move{from, to}] = n
 }
 
 // hand is a listener of a process that was killed, as its clients know it.
@@ -88,6 +101,11 @@ func (j *judge) settle(entries []entry, outcomes []outcome) (map[uint8]map[verdi
 	}
 	for _, held := range holders {
 		slices.SortStableFunc(held, func(a, b entry) int { return cmp.Compare(a.at, b.at) })
+		for i := range held[1:] { // what has arrived is in no hand
+			if m := (move{held[i].pid, held[i+1].pid}); j.moves[m] > 0 {
+				j.moves[m]--
+			}
+		}
 	}
 	tally := make(map[uint8]map[verdict]uint64)
 	var findings []finding
@@ -147,6 +165,14 @@ func (j *judge) judge(o outcome, answers []entry, holders map[connID][]entry) (v
 				return diedWith, e.pid
 			}
 			break
+		}
+	}
+	// A successor that was killed has got as many as its predecessor says, those
+	// that it had not come to note included.
+	for _, d := range j.deaths {
+		if m := (move{had, d.pid}); j.moves[m] > 0 && d.at <= o.end {
+			j.moves[m]--
+			return inHand, d.pid
 		}
 	}
 	// Who has a connection and is not killed serves it, whatever comes. Of a

@@ -76,6 +76,35 @@ func TestJudgeHands(t *testing.T) {
 	}
 }
 
+// Of the connections that moved to a process that was killed, those that it has not
+// noted were in its hand: no more than its predecessor has passed on.
+func TestJudgeMoves(t *testing.T) {
+	t.Parallel()
+	const a, b = 100, 200
+	j := judge{deaths: []death{{b, 12}}}
+	j.move(a, b, 2)
+	j.move(a, b, 3) // a later account
+	var entries []entry
+	var outcomes []outcome
+	for i := range 4 {
+		conn := connOf(tcpAddr(i), tcpAddr(9))
+		entries = append(entries, entry{kind: entryHeld, pid: a, conn: conn, at: 5})
+		if i == 0 {
+			entries = append(entries, entry{kind: entryHeld, pid: b, conn: conn, at: 11})
+		}
+		outcomes = append(outcomes, outcome{class: failed(load.Reset), number: number{1, uint32(i)}, conn: conn, start: 10, end: 20})
+	}
+	tally, _ := j.settle(entries, outcomes)
+	if want := map[verdict]uint64{diedWith: 1, inHand: 2, lost: 1}; !cmp.Equal(tally[0], want) {
+		t.Errorf("four connections, three of which had moved: %v, want %v", tally[0], want)
+	}
+	early := judge{deaths: []death{{b, 30}}}
+	early.move(a, b, 3)
+	if tally, _ := early.settle(entries, outcomes); tally[0][lost] != 4 {
+		t.Errorf("killed later: %v, want all lost", tally[0])
+	}
+}
+
 func TestJudgeUnasked(t *testing.T) {
 	t.Parallel()
 	var j judge

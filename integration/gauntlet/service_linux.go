@@ -54,6 +54,8 @@ type message struct {
 	Err   string            `json:",omitempty"`
 	Busy  bool              `json:",omitempty"` // Err is handoff.ErrInProgress
 	Cut   map[string]uint64 `json:",omitempty"` // connections that were cut at the linger limit
+	To    uint32            `json:",omitempty"` // the successor
+	Moved uint64            `json:",omitempty"` // connections that the successor has got
 }
 
 // process is a process of the service.
@@ -104,7 +106,7 @@ func (p *process) run() error {
 		OnEvent: func(e handoff.Event) {
 			m := message{Kind: string(e.Kind), Gen: e.Generation, Err: e.Reason}
 			if e.Report != nil {
-				m.Cut = e.Report.CutBy
+				m.Cut, m.To, m.Moved = e.Report.CutBy, uint32(e.Report.Successor.PID), e.Report.Moved
 			}
 			p.say(m)
 		},
