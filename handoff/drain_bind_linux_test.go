@@ -36,19 +36,7 @@ func TestDrainFreebind(t *testing.T) {
 	tcp, udp := "192.0.2.7:0", "192.0.2.7:0" // of TEST-NET-1, RFC 5737
 	var before *handoff.Upgrader
 	for range 3 {
-		up, err := handoff.New(&cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = up.Close() })
-		ln, err := up.Listen(t.Context(), "tcp4", tcp)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pc, err := up.ListenPacket(t.Context(), "udp4", udp)
-		if err != nil {
-			t.Fatal(err)
-		}
+		up, ln, pc := openPair(t, &cfg, tcp, udp)
 		tcp, udp = ln.Addr().String(), pc.LocalAddr().String()
 		if err := up.Ready(); err != nil {
 			t.Fatal(err)

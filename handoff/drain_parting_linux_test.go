@@ -30,35 +30,40 @@ func newParting(t *testing.T) *parting {
 		Mode: handoff.Drain, ControlSocket: filepath.Join(testenv.ShortDir(t), "c", "s"), Probation: -1, LingerTimeout: time.Hour,
 		UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{},
 	}
-	open := func(tcp, udp string) (*handoff.Upgrader, *handoff.Listener, *handoff.PacketConn) {
-		up, err := handoff.New(&cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = up.Close() })
-		ln, err := up.Listen(t.Context(), "tcp4", tcp)
-		if err != nil {
-			t.Fatal(err)
-		}
-		keepAccepting(ln)
-		pc, err := up.ListenPacket(t.Context(), "udp4", udp)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return up, ln, pc
-	}
 	cfg.OnEvent = func(e handoff.Event) {
 		if e.Kind == handoff.EventLingering {
 			close(p.lingers)
 		}
 	}
-	p.first, p.ln, p.pc = open("127.0.0.1:0", "127.0.0.1:0")
+	p.first, p.ln, p.pc = openPair(t, &cfg, "127.0.0.1:0", "127.0.0.1:0")
+	keepAccepting(p.ln)
 	if err := p.first.Ready(); err != nil {
 		t.Fatal(err)
 	}
 	cfg.OnEvent = nil
-	p.second, _, _ = open(p.ln.Addr().String(), p.pc.LocalAddr().String())
+	var ln *handoff.Listener
+	p.second, ln, _ = openPair(t, &cfg, p.ln.Addr().String(), p.pc.LocalAddr().String())
+	keepAccepting(ln)
 	return p
+}
+
+// openPair starts one process's side of a service with a TCP and a UDP socket.
+func openPair(t *testing.T, cfg *handoff.Config, tcp, udp string) (*handoff.Upgrader, *handoff.Listener, *handoff.PacketConn) {
+	t.Helper()
+	up, err := handoff.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = up.Close() })
+	ln, err := up.Listen(t.Context(), "tcp4", tcp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pc, err := up.ListenPacket(t.Context(), "udp4", udp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return up, ln, pc
 }
 
 // shutdown begins the Shutdown of first; the result waits for its end.
