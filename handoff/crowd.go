@@ -118,6 +118,9 @@ func (c *crowd) shun(ctx context.Context) error {
 
 // exclusive notes that the guests are ours alone.
 func (c *crowd) exclusive() {
+	for _, m := range c.guests {
+		m.Exclusive()
+	}
 	for _, m := range c.guestsUDP {
 		m.Exclusive()
 	}

@@ -10,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
@@ -151,5 +154,30 @@ func TestDrainPartsPackets(t *testing.T) {
 	wait()
 	if err := handoff.Settled(p.second, patience); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDrainHidesListeners has a duplicate of the predecessor's listener, of which
+// nobody knows, tell how the successor has drained it: as one that is its own
+// alone, which no SYN can find while it closes.
+func TestDrainHidesListeners(t *testing.T) {
+	t.Parallel()
+	p := newParting(t)
+	dup, err := fdx.Dup(p.ln)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fdx.Close(dup)
+	if err := p.second.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.first.Done()
+	p.shutdown(t)()
+	if err := handoff.Settled(p.second, patience); err != nil {
+		t.Fatal(err)
+	}
+	index, err := unix.GetsockoptInt(dup, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+	if err != nil || index == 0 {
+		t.Errorf("the drained listener is bound to interface %d, %v, want one that is nowhere", index, err)
 	}
 }

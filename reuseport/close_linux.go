@@ -8,17 +8,18 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/reuseport/internal/diag"
 )
 
 // nowhere is the index of an interface that no machine has.
 const nowhere = 1<<31 - 1
 
-// closeAll closes sockets, which are quiet. It returns the UDP sockets that a
-// lookup could find while they closed.
+// closeAll closes sockets, which are quiet. It returns those that a lookup could
+// find while they closed.
 func (l *leave) closeAll(ctx context.Context, sockets []*socket) (exposed []*socket, err error) {
 	if !l.c.udp {
-		l.shut(sockets)
-		return nil, nil
+		return l.closeListeners(ctx, sockets)
 	}
 	var hidden []*socket
 	for _, s := range sockets { // in this order: hiding and closing both leave the group
@@ -44,13 +45,54 @@ func (l *leave) closeAll(ctx context.Context, sockets []*socket) (exposed []*soc
 	return exposed, nil
 }
 
-// hide keeps a UDP socket from being found while it closes. The kernel takes a
-// socket out of its group first and off its hash list afterwards
-// (net/ipv4/udp.c, udp_lib_unhash); a lookup that comes by in between finds a
-// socket without a group, and gives it the datagram. One that is bound to
-// another interface is passed over, also by sock_diag, and is out of its group
-// (udp_lib_rehash). That is possible once without privilege (Linux 5.7), and
-// would harm whoever uses a duplicate of the socket.
+// closeListeners is closeAll for TCP. A hidden listener is still in its group, so
+// that all of them close in the order given, and ignores a SYN that comes to it
+// there, because no way leads out of its interface. One that moves to the closed
+// part of its group (reuseport_stop_listen_sock, where the kernel migrates) is
+// never without a group, and needs none of this.
+//
+// A grace is not waited for, as it is for UDP: a lookup that had found a listener
+// before it was hidden has nanoseconds to its group, and would have to be held up
+// there for as long as two system calls take.
+func (l *leave) closeListeners(ctx context.Context, sockets []*socket) (exposed []*socket, err error) {
+	if l.migrate {
+		l.shut(sockets)
+		return nil, nil
+	}
+	for _, s := range sockets {
+		if !hide(s) {
+			exposed = append(exposed, s)
+		}
+	}
+	if n, err := l.left(sockets, false); err != nil || n > 0 {
+		// Another process has left without taking turns.
+		if err := l.wait(ctx, sockets, false, nil); err != nil {
+			return exposed, err
+		}
+	}
+	l.shut(sockets)
+	if len(exposed) == len(sockets) {
+		return exposed, nil
+	}
+	there, err := l.dc.Listeners(l.site.query)
+	if err == nil && slices.ContainsFunc(there, func(m diag.Socket) bool {
+		return m.Ifindex == nowhere && slices.ContainsFunc(sockets, func(s *socket) bool { return s.inode == m.Inode })
+	}) {
+		l.lossy("somebody has a duplicate of the member, see Listener.Exclusive: it stays in the group and drops what comes to it")
+	}
+	return exposed, nil
+}
+
+// hide keeps a socket from being found while it closes. The kernel takes a
+// socket out of its group first and off its hash list afterwards (udp_lib_unhash,
+// net/ipv4/udp.c; inet_unhash, net/ipv4/inet_hashtables.c); a lookup that comes by
+// in between, if only in a softirq that the first step has put off, finds a
+// socket without a group, and gives it the datagram or the SYN. Of listeners that
+// befalls the one that is first on the list: the last that has listened with
+// IPv4, the first with IPv6. A socket that is bound to another interface is
+// passed over; a UDP socket is out of its group then, too (udp_lib_rehash), and
+// sock_diag passes it over as well. That is possible once without privilege
+// (Linux 5.7), and would harm whoever uses a duplicate of the socket.
 func hide(s *socket) bool {
 	return !s.shared() && control(s.conn, func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, nowhere)

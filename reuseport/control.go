@@ -34,6 +34,9 @@ func Control(next func(network, address string, c syscall.RawConn) error) func(n
 
 // control calls f with c's descriptor, which stays open meanwhile.
 func control(c syscall.Conn, f func(fd int) error) error {
+	if l, ok := c.(*Listener); ok {
+		c = loan{l}
+	}
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return err

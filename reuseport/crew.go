@@ -23,8 +23,8 @@ type socket struct {
 	// socket.
 	answering func(call bool) bool
 	dismiss   func()
-	// shared reports whether another process may have a duplicate of the
-	// descriptor; nil where nobody asks.
+	// shared reports whether somebody else may have a duplicate of the
+	// descriptor.
 	shared func() bool
 
 	inode uint32 // set before the socket is in crew.socks

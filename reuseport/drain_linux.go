@@ -352,7 +352,11 @@ func (l *leave) steered(ctx context.Context, left []*socket, inodes []uint32, ot
 	})
 	now, _, err := l.group()
 	if slices.ContainsFunc(exposed, func(s *socket) bool { return !slices.Contains(now, s.inode) }) {
-		l.lossy("a datagram that came in the instant of the close can be lost: the socket may have been shared, see PacketConn.Exclusive, or was bound to a device, or Linux is older than 5.7")
+		what, see := "connection", "Listener"
+		if l.c.udp {
+			what, see = "datagram", "PacketConn"
+		}
+		l.lossy("a " + what + " that came in the instant of the close can be lost: the socket may have been shared, see " + see + ".Exclusive, or was bound to a device, or Linux is older than 5.7")
 	}
 	if err != nil {
 		l.lossy("the group after the close is not known: " + err.Error())

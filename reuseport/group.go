@@ -122,7 +122,8 @@ func (g *Group) Adopt(c syscall.Conn) (*Listener, error) {
 func (g *Group) adopt(l *Listener) (*Listener, error) {
 	l.group = g
 	l.open = make(chan struct{})
-	l.sock = &socket{conn: l, shut: l.shutLeft, count: &l.accepted}
+	l.sock = &socket{conn: loan{l}, shut: l.shutLeft, count: &l.accepted, shared: l.shared.Load}
+	l.shared.Store(l.adopted)
 	var addr net.Addr
 	if l.tcp != nil {
 		addr = l.tcp.Addr()
@@ -142,7 +143,7 @@ func (g *Group) adopt(l *Listener) (*Listener, error) {
 }
 
 func (g *Group) insert(l *Listener, addr net.Addr) error {
-	inode, err := inodeOfConn(l)
+	inode, err := inodeOfConn(l.sock.conn)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,8 @@ type Listener struct {
 	sock  *socket
 	tcp   *net.TCPListener // what it was made from; nil after Bind
 
-	adopted bool // others may have the socket too
+	adopted bool        // others may have the socket too
+	shared  atomic.Bool // others may use a duplicate of the descriptor
 
 	ln       atomic.Pointer[net.TCPListener] // nil until it listens
 	open     chan struct{}                   // closed when it listens, or will never
@@ -203,8 +204,26 @@ func (l *Listener) Group() *Group { return l.group }
 // SyscallConn returns access to the descriptor, which stays l's own. Don't
 // call shutdown(2) on it: that resets every connection in the queue. Through it
 // the descriptor can be duplicated for another process; a duplicate that
-// outlives l keeps the socket in the group.
+// outlives l keeps the socket in the group. See [Listener.Exclusive] if you don't.
 func (l *Listener) SyscallConn() (syscall.RawConn, error) {
+	l.shared.Store(true)
+	return l.raw()
+}
+
+// Exclusive says that nobody uses a duplicate of the socket any more. One that
+// was adopted, or whose descriptor was asked for, counts as shared: closing it
+// may end the socket or not, so Drain can't have the kernel pass it over before,
+// and a connection that comes in the instant of the close can be lost, unless
+// net.ipv4.tcp_migrate_req is 1. The report says so where the socket has gone
+// with it. A duplicate of one that is exclusive gets no connection after a Drain.
+func (l *Listener) Exclusive() { l.shared.Store(false) }
+
+// loan is a Listener for this package's own calls, which keep no duplicate.
+type loan struct{ *Listener }
+
+func (l loan) SyscallConn() (syscall.RawConn, error) { return l.raw() }
+
+func (l *Listener) raw() (syscall.RawConn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {

@@ -178,6 +178,7 @@ func TestControlAndAdopt(t *testing.T) {
 		t.Errorf("second Adopt: %v, want ErrExist", err)
 	}
 	_ = ln.Close() // the group has a duplicate
+	adopted.Exclusive()
 	go serveEcho(adopted)
 	conns := dial(t, "tcp", ln.Addr().String(), 20)
 	r, err := adopted.Drain(ctx)
@@ -213,6 +214,7 @@ func TestDrainOfLentMember(t *testing.T) {
 	if err != nil || !strings.Contains(r.Reason, "duplicate") || r.LossPossible {
 		t.Errorf("Drain of a lent member: %+v, %v, want a reason that names the duplicate", r, err)
 	}
+	lent.Exclusive()
 	if r, err := lent.Drain(ctx); err != nil || r.LossPossible || r.Reason != "" {
 		t.Errorf("Drain of the duplicate: %+v, %v", r, err)
 	}

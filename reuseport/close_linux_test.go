@@ -1,0 +1,108 @@
+package reuseport_test
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/reuseport"
+)
+
+// The kernel takes a listener out of its group before it takes it off the list in
+// which a SYN looks for it, so a leaving one must not be found there: it is bound
+// to no interface by then. Who may have a duplicate of it, as far as is known, is
+// spared that, and the report says what it costs.
+func TestDrainHides(t *testing.T) {
+	t.Parallel()
+	for _, f := range families {
+		for _, tt := range []struct {
+			name   string
+			shared func(*reuseport.Listener)
+			hidden bool
+			reason string
+		}{
+			{"exclusive", func(*reuseport.Listener) {}, true, "has a duplicate"}, // the test has
+			{"told", func(l *reuseport.Listener) { _, _ = l.SyscallConn(); l.Exclusive() }, true, "has a duplicate"},
+			{"read only", func(l *reuseport.Listener) { _, _, _ = reuseport.QueueLen(l) }, true, "has a duplicate"},
+			{"shared", func(l *reuseport.Listener) { _, _ = l.SyscallConn() }, false, "stays in the group"},
+		} {
+			t.Run(f.name+"/"+tt.name, func(t *testing.T) {
+				t.Parallel()
+				ctx := testContext(t)
+				var dups []int
+				t.Cleanup(func() {
+					for _, fd := range dups {
+						_ = unix.Close(fd) // was only looked at
+					}
+				})
+				g, err := reuseport.ListenGroup(ctx, f.network, f.listen, &reuseport.Config{
+					Members: 2,
+					Control: func(_, _ string, c syscall.RawConn) error {
+						return c.Control(func(fd uintptr) {
+							if dup, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+								dups = append(dups, dup)
+							}
+						})
+					},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = g.Close() })
+				l := g.Members()[0]
+				for _, m := range g.Members() {
+					go serveEcho(m)
+				}
+				tt.shared(l)
+				r, err := l.Drain(ctx)
+				if err != nil || r.LossPossible != tt.hidden || !strings.Contains(r.Reason, tt.reason) {
+					t.Errorf("Drain = %+v, %v, want LossPossible %t, for a reason like %q", r, err, tt.hidden, tt.reason)
+				}
+				for i, want := range []bool{tt.hidden, false} { // the other one stays
+					index, err := unix.GetsockoptInt(dups[i], unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+					if err != nil || index != 0 != want {
+						t.Errorf("member %d is bound to interface %d, %v, want one: %t", i, index, err, want)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A listener that may have been lent out, and is closed nevertheless, could have
+// lost something.
+func TestDrainOfAdoptedMember(t *testing.T) {
+	t.Parallel()
+	for _, exclusive := range []bool{false, true} {
+		ctx := testContext(t)
+		g := group(t, "tcp4", "127.66.34.8:0", 1)
+		l := listenOn(t, g.Addr().String())
+		lent, err := g.Adopt(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if exclusive {
+			lent.Exclusive()
+		}
+		go serveEcho(lent)
+		r, err := lent.Drain(ctx)
+		if err != nil || r.LossPossible == exclusive || r.Strategy != reuseport.StrategySteer {
+			t.Errorf("Drain, exclusive %t: %+v, %v, want LossPossible %t", exclusive, r, err, !exclusive)
+		}
+	}
+}
+
+func listenOn(t *testing.T, address string) *reuseport.Listener {
+	t.Helper()
+	l, err := reuseport.Listen(testContext(t), "tcp4", address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
