@@ -114,3 +114,7 @@ func (g *Group) Closed() bool {
 	defer g.mu.Unlock()
 	return g.closed
 }
+
+// Joined returns how many sockets of this process are taken to be in the kernel's
+// group.
+func Joined(g *Group) int { return len(g.crew.members()) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -80,7 +81,12 @@ func (l *Listener) Listen() error {
 	close(l.open)
 	l.mu.Unlock() // a Steerer asks for the descriptor
 	defer l.mu.Lock()
-	return l.group.crew.joined(l.sock)
+	err = l.group.crew.joined(l.sock)
+	if !slices.Contains(l.group.Members(), l) {
+		l.group.crew.drop(l.sock) // Close has come meanwhile, maybe before it was there
+		return ErrClosed
+	}
+	return err
 }
 
 // Accept waits for the next connection. It fails with [ErrClosed] once the
