@@ -388,7 +388,10 @@ func (l *leave) quiesce(ctx context.Context, sockets []*socket) error {
 			s.away = append(s.away, sock)
 		}
 	}
-	for {
+	for try := 0; ; try++ {
+		if err := restless(ctx, try); err != nil {
+			return err
+		}
 		inodes, _, err := l.group()
 		if err != nil {
 			return err

@@ -221,6 +221,8 @@ func (g *Group) Addr() net.Addr {
 // The program names members by their place, so CPU, Weights and Away hold as
 // long as no member leaves by a Close; then call Steer again. One that joins gets
 // nothing until then.
+// Where members come and go all the time it is tried again until ctx ends, and
+// the steering is Hash then.
 // [ErrNotSteered] means that the kernel does not choose as asked. A kernel or a
 // socket that can't be steered gives an error that matches
 // [errors.ErrUnsupported].

@@ -61,7 +61,13 @@ func (l *leave) apply(ctx context.Context, s Steering) error {
 		}
 		away = append(away, m.member())
 	}
-	for {
+	for try := 0; ; try++ {
+		if err := restless(ctx, try); err != nil {
+			// Indexes of whom, it is not known.
+			l.c.prog = program{}
+			l.c.setCurrent(Hash())
+			return errors.Join(err, detach(own[0].conn))
+		}
 		inodes, _, err := l.group()
 		if err != nil {
 			return err
@@ -91,11 +97,22 @@ func (l *leave) apply(ctx context.Context, s Steering) error {
 			prog.weights, prog.byCPU = weights, s.kind == steerCPU
 			err = l.turn(ctx, prog, nil)
 		}
-		if err != nil {
+		now, _, gerr := l.group()
+		if gerr == nil && !slices.Equal(now, inodes) {
+			continue // whatever the probes have said
+		}
+		if err := errors.Join(err, gerr); err != nil {
 			return err
 		}
-		if now, _, err := l.group(); err == nil && slices.Equal(now, inodes) {
-			return nil
-		}
+		return nil
 	}
+}
+
+// restless returns an error when ctx has ended and the group has changed under
+// several tries.
+func restless(ctx context.Context, try int) error {
+	if try < maxTries || ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("members come and go all the time, under %d tries: %w", try, context.Cause(ctx))
 }

@@ -1,7 +1,11 @@
 package reuseport_test
 
 import (
+	"context"
 	"errors"
+	"net"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -198,4 +202,37 @@ func TestSteererIsNotReplaced(t *testing.T) {
 	if got := share(t, g, g.Addr().String(), 50); got[0] == 0 || got[1] == 0 {
 		t.Errorf("shares %v, want both above 0", got)
 	}
+}
+
+// Who steers a group that never rests gives up when his time is over.
+func TestSteerRestless(t *testing.T) {
+	t.Parallel()
+	g := group(t, "tcp4", "127.66.32.20:0", 2)
+	lc := &net.ListenConfig{Control: reuseport.Control(nil)}
+	lc.SetMultipathTCP(false)
+	over, stop := context.WithCancel(testContext(t))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	for range 4 {
+		wg.Go(func() { // ends with over
+			for over.Err() == nil {
+				if ln, err := lc.Listen(over, "tcp4", g.Addr().String()); err == nil {
+					_ = ln.Close() // nobody has asked for it
+				}
+			}
+		})
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	for over.Err() == nil { // it may find a moment of rest
+		err := g.Steer(ended, reuseport.CPU())
+		if errors.Is(err, context.Canceled) && strings.Contains(err.Error(), "come and go") {
+			if got := g.Steering().String(); got != "hash" {
+				t.Errorf("the steering is %s afterwards, want hash", got)
+			}
+			return
+		}
+	}
+	t.Error("Steer has never given up")
 }
