@@ -74,13 +74,37 @@ func (l *leave) closeListeners(ctx context.Context, sockets []*socket) (exposed 
 	if len(exposed) == len(sockets) {
 		return exposed, nil
 	}
-	there, err := l.dc.Listeners(l.site.query)
-	if err == nil && slices.ContainsFunc(there, func(m diag.Socket) bool {
-		return m.Ifindex == nowhere && slices.ContainsFunc(sockets, func(s *socket) bool { return s.inode == m.Inode })
-	}) {
+	if l.linger(ctx, sockets) {
 		l.lossy("somebody has a duplicate of the member, see Listener.Exclusive: it stays in the group and drops what comes to it")
 	}
 	return exposed, nil
+}
+
+// forkTime is how long a child of this process may have a duplicate of each
+// descriptor, between fork and exec on a busy machine.
+const forkTime = 2 * time.Second
+
+// linger reports whether hidden listeners stay in the group although this process
+// has closed them. Nothing is steered to them yet.
+func (l *leave) linger(ctx context.Context, closed []*socket) bool {
+	for start := time.Now(); ; {
+		there, err := l.dc.Listeners(l.site.query)
+		if err != nil || !slices.ContainsFunc(there, func(m diag.Socket) bool {
+			return m.Ifindex == nowhere && slices.ContainsFunc(closed, func(s *socket) bool { return s.inode == m.Inode })
+		}) {
+			return false
+		}
+		if time.Since(start) > forkTime {
+			return true
+		}
+		pause := time.NewTimer(time.Millisecond)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return true
+		}
+	}
 }
 
 // hide keeps a socket from being found while it closes. The kernel takes a
