@@ -80,8 +80,9 @@ type conn struct {
 	fills     uint16    // of a chunked body's Reads, so many more are of one byte
 	left      int64     // bytes of a body that were not read yet; 0 if that isn't known
 	deadline  time.Time // for reading, as net/http wants it
-	since     time.Time // idle, or new, since then
 	stay      time.Time // parked: it doesn't move before
+
+	since time.Duration // idle, or new, since then, by Server.now
 }
 
 // tcpConn is a TCP connection that can move. It has all methods of
@@ -357,9 +358,9 @@ func (c *conn) enter(p phase) {
 	case phaseIdle:
 		c.deadlines, c.idle = 0, true
 		c.exact, c.left, c.fills = false, 0, 0
-		c.since = time.Now()
+		c.since = c.srv.now()
 	case phaseNew:
-		c.since = time.Now()
+		c.since = c.srv.now()
 	}
 }
 

@@ -1,6 +1,7 @@
 package handoffhttp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -162,7 +163,7 @@ func (s *Server) depart(c *conn) {
 func (s *Server) closeIdle(ctx context.Context, r *Report) {
 	type idle struct {
 		c     *conn
-		since time.Time
+		since time.Duration
 	}
 	var cs []idle
 	for _, c := range s.all() {
@@ -172,7 +173,7 @@ func (s *Server) closeIdle(ctx context.Context, r *Report) {
 		}
 		c.mu.Unlock()
 	}
-	slices.SortStableFunc(cs, func(a, b idle) int { return a.since.Compare(b.since) })
+	slices.SortStableFunc(cs, func(a, b idle) int { return cmp.Compare(a.since, b.since) })
 	began := time.Now()
 	for i, e := range cs {
 		at := time.Duration(float64(max(0, s.cfg.spread)) * float64(i) / float64(len(cs)))

@@ -108,13 +108,13 @@ func (l *listener) readopt(nc net.Conn, st movedState, tries uint8) {
 	}
 	c.nbegun = uint8(copy(c.begun[:], st.begun))
 	c.nbegun = uint8(c.stripLocked(c.begun[:], int(c.nbegun)))
-	c.since = time.Now().Add(-st.silent)
+	c.since = s.now() - st.silent
 	limit := s.readHeaderTimeout()
 	if st.idle {
 		limit = s.idleTimeout()
 	}
 	if limit > 0 {
-		c.deadline = c.since.Add(limit)
+		c.deadline = time.Now().Add(limit - st.silent)
 	}
 	if err := c.raw.SetReadDeadline(c.deadline); err != nil || !s.enlist(c, true) {
 		_ = nc.Close() // too late
@@ -135,7 +135,7 @@ func (l *listener) readopt(nc net.Conn, st movedState, tries uint8) {
 func (c *conn) state() movedState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return movedState{idle: c.idle, silent: time.Since(c.since), strip: c.strip, begun: append([]byte(nil), c.begun[:c.nbegun]...)}
+	return movedState{idle: c.idle, silent: c.srv.now() - c.since, strip: c.strip, begun: append([]byte(nil), c.begun[:c.nbegun]...)}
 }
 
 // idleTimeout is http.Server's, which is not exported.
