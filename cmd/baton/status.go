@@ -232,10 +232,7 @@ func stepWords(e *handoff.Event) string {
 	if e.Report != nil {
 		p = e.Report.Successor
 	}
-	successor := "the successor"
-	if p.PID != 0 {
-		successor = fmt.Sprintf("pid %d%s", p.PID, versionOf(p))
-	}
+	successor := successorOf(p)
 	switch e.Kind {
 	case handoff.EventUpgradeStarted:
 		return "a successor is on its way"

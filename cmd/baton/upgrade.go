@@ -230,11 +230,20 @@ func (a *app) showReport(r *handoff.Report, wait control.Wait) {
 	case r == nil:
 		a.screen.Line("started: baton status shows how it goes")
 	default:
-		a.screen.Line("pid %d%s has replaced pid %d%s in %s", r.Successor.PID, versionOf(r.Successor), r.Predecessor.PID, versionOf(r.Predecessor), short(r.Durations.Total))
+		a.screen.Line("%s has replaced pid %d%s in %s", successorOf(r.Successor), r.Predecessor.PID, versionOf(r.Predecessor), short(r.Durations.Total))
 		if wait == control.WaitLinger {
 			a.screen.Line("the old version was done %s later: %d of its connections were moved, %d cut", short(r.Durations.Linger), r.Moved, r.Cut)
 		}
 	}
+}
+
+// successorOf names a successor. One that is plain tableflip never tells its
+// process ID.
+func successorOf(p handoff.Process) string {
+	if p.PID == 0 {
+		return "the successor"
+	}
+	return fmt.Sprintf("pid %d%s", p.PID, versionOf(p))
 }
 
 func versionOf(p handoff.Process) string {

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/internal/terminal"
+)
+
+// TestShowReport names both processes, but a successor that has not told its
+// process ID: plain tableflip, after a downgrade in mode Inherit.
+func TestShowReport(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		successor handoff.Process
+		want      string
+	}{
+		{handoff.Process{PID: 12, Version: "two"}, "pid 12 (two) has replaced pid 11 in 0s\n"},
+		{handoff.Process{}, "the successor has replaced pid 11 in 0s\n"},
+	} {
+		var out bytes.Buffer
+		a := &app{screen: terminal.Sized(&out, 0, 0)}
+		a.showReport(&handoff.Report{Predecessor: handoff.Process{PID: 11}, Successor: tt.successor}, control.WaitCommit)
+		if out.String() != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.successor, out.String(), tt.want)
+		}
+	}
+}
