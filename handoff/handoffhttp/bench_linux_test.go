@@ -102,7 +102,7 @@ func (a *asker) ask() error {
 // plain http.Server, by rounds in turn. The metric "ratio" is our requests per
 // second to the plain one's: the median over pairs of rounds.
 func BenchmarkRequests(b *testing.B) {
-	const clients, each = 32, 100
+	const clients, each = 32, 10
 	var askers [2][]*asker
 	for k := range askers {
 		addr := startServer(b, k == 1, small)
@@ -110,7 +110,7 @@ func BenchmarkRequests(b *testing.B) {
 			askers[k] = append(askers[k], newAsker(b, addr))
 		}
 	}
-	paired(b, 60, clients*each, func(k int) {
+	paired(b, 600, clients*each, func(k int) {
 		var wg sync.WaitGroup
 		for _, a := range askers[k] {
 			wg.Go(func() {
@@ -128,9 +128,9 @@ func BenchmarkRequests(b *testing.B) {
 
 // BenchmarkConns compares connections with one request each, likewise.
 func BenchmarkConns(b *testing.B) {
-	const each = 200
+	const each = 20
 	addrs := []string{startServer(b, false, small), startServer(b, true, small)}
-	paired(b, 60, each, func(k int) {
+	paired(b, 600, each, func(k int) {
 		for range each {
 			a := &asker{req: []byte(post)}
 			var err error
