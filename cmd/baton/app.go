@@ -123,6 +123,17 @@ func (a *app) status(ctx context.Context, c *control.Client) (*handoff.Status, e
 	return c.Status(ctx)
 }
 
+// answered returns a context that ends when the server has said nothing for too long,
+// unless heard is called before; end releases it.
+func (a *app) answered(ctx context.Context) (_ context.Context, heard, end func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	silence := time.AfterFunc(a.patience, func() { cancel(errSilent) })
+	return ctx, func() { silence.Stop() }, func() {
+		silence.Stop()
+		cancel(nil)
+	}
+}
+
 // names returns the servers of this user, those that were killed included.
 func (a *app) names() []string {
 	found, err := filepath.Glob(a.sockets)

@@ -27,7 +27,17 @@ come, of its successors too, until the last of them is done.`,
 			return a.out.err
 		}
 		if !follow {
+			ctx, _, end := a.answered(ctx)
+			defer end()
 			return c.Events(ctx, false, show)
+		}
+		// What happens to a server may be nothing for as long as it likes, from the
+		// beginning on: that it is alive is another question.
+		if _, err := a.status(ctx, c); err != nil {
+			if interrupted(ctx, err) {
+				return nil
+			}
+			return err
 		}
 		if err := c.Follow(ctx, show); !interrupted(ctx, err) {
 			return err

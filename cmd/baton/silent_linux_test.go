@@ -47,8 +47,8 @@ func TestInterruptedSilent(t *testing.T) {
 // TestSilent asks a server whose process is stopped: the kernel takes the
 // connection, and nobody answers. No command that is asked at night waits for ever.
 func TestSilent(t *testing.T) {
-	for _, name := range []string{"status", "upgrade", "doctor"} {
-		t.Run(name, func(t *testing.T) {
+	for _, args := range []string{"status", "upgrade", "doctor", "rollback", "drain", "drain --wait=none", "events", "events --follow"} {
+		t.Run(args, func(t *testing.T) {
 			socket := filepath.Join(t.TempDir(), "s")
 			ln, err := net.Listen("unix", socket)
 			if err != nil {
@@ -74,14 +74,18 @@ func TestSilent(t *testing.T) {
 			a := newApp(&bytes.Buffer{})
 			a.patience = 50 * time.Millisecond
 			cmd := a.command()
-			cmd.SetArgs([]string{name, "--json", "--socket", socket})
+			cmd.SetArgs(append(strings.Fields(args), "--json", "--socket", socket))
 			err = cmd.ExecuteContext(ctx)
 			want := exitBrokeOff
-			if name == "doctor" {
+			if args == "doctor" {
 				want = exitProblem
 			}
 			if got, _ := statusOf(err); got != want || ctx.Err() != nil {
 				t.Errorf("%v: exit status %d, want %d; %v", err, got, want, ctx.Err())
+			}
+			// What it has been told it does when it is let go on.
+			if strings.HasPrefix(args, "drain") && !strings.Contains(err.Error(), "should it go on, it drains then") {
+				t.Errorf("%v: want that it may drain yet", err)
 			}
 			_ = ln.Close()
 			<-done

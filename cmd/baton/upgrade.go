@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,14 +51,11 @@ An interrupt (^C) before the commit takes the upgrade back.`,
 		var report *handoff.Report
 		committed := false
 		err := a.watch(func(p *progress) error {
-			ctx, cancel := context.WithCancelCause(ctx)
-			defer cancel(nil)
-			// It says at once that it has begun, if it is alive.
-			silence := time.AfterFunc(a.patience, func() { cancel(errSilent) })
-			defer silence.Stop()
+			ctx, heard, end := a.answered(ctx) // it says at once that it has begun, if it is alive
+			defer end()
 			cfg.OnLinger = p.linger
 			cfg.OnEvent = func(e handoff.Event) {
-				silence.Stop()
+				heard()
 				committed = committed || e.Kind == handoff.EventCommitted
 				p.event(e)
 			}
@@ -264,9 +262,12 @@ and wait for that. No connection is lost by it.`,
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "`text` for the server's log and its report")
 	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
+		// A successor that hangs is given up in seconds.
+		ctx, _, end := a.answered(ctx)
+		defer end()
 		r, err := c.Rollback(ctx, reason)
 		if err != nil {
-			return err
+			return still(err, "rolls back")
 		}
 		if a.json {
 			a.printJSON(r)
@@ -301,7 +302,16 @@ An interrupt (^C) ends the waiting, not the drain.`,
 	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
 		var l *control.Linger
 		err := a.watch(func(p *progress) error {
-			cfg.OnEvent, cfg.OnLinger = p.event, p.linger
+			ctx, heard, end := a.answered(ctx) // it tells of its open connections at once
+			defer end()
+			cfg.OnEvent = func(e handoff.Event) {
+				heard()
+				p.event(e)
+			}
+			cfg.OnLinger = func(l control.Linger) {
+				heard()
+				p.linger(l)
+			}
 			var err error
 			l, err = c.Drain(ctx, &cfg)
 			return err
@@ -310,7 +320,7 @@ An interrupt (^C) ends the waiting, not the drain.`,
 			return fmt.Errorf("interrupted: the server drains on: %w", err)
 		}
 		if err != nil {
-			return err
+			return still(err, "drains")
 		}
 		switch {
 		case a.json && l == nil:
@@ -327,6 +337,15 @@ An interrupt (^C) ends the waiting, not the drain.`,
 		}
 		return a.shown("the server is done")
 	})
+}
+
+// still says of a request that nobody has answered what may become of it: it is read
+// when the server goes on.
+func still(err error, does string) error {
+	if errors.Is(err, errSilent) {
+		return fmt.Errorf("%w; should it go on, it %s then", err, does)
+	}
+	return err
 }
 
 // bar shows how much of a whole is done.
