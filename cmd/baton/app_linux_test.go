@@ -25,6 +25,7 @@ const linger = time.Minute
 // appMain is an app below baton run. Its argument says of which kind it is:
 //
 //	plain, http       knows LISTEN_FDS and NOTIFY_SOCKET alone
+//	mute              knows LISTEN_FDS alone
 //	inherit, takeover uses package handoff, with the control socket c/s; a second
 //	                  argument is its time of probation
 //
@@ -32,9 +33,17 @@ const linger = time.Minute
 // nobody any more, SIGUSR1 has it panic. The file "plan" in its working directory
 // says how the next process fails before it is ready, the file "version" who it is.
 func appMain(args []string) {
+	late := false
 	if plan, err := os.ReadFile("plan"); err == nil {
 		must(os.Remove("plan"))
 		switch strings.TrimSpace(string(plan)) {
+		case "wait":
+			fmt.Fprintln(os.Stderr, `{"@message":"waits"}`)
+			for _, err := os.Stat("go"); err != nil; _, err = os.Stat("go") {
+				time.Sleep(5 * time.Millisecond)
+			}
+		case "hang late":
+			late = true
 		case "exit":
 			os.Exit(3)
 		case "exit0":
@@ -50,7 +59,7 @@ func appMain(args []string) {
 	}
 	generation, err := strconv.ParseUint(os.Getenv("BATON_GENERATION"), 10, 64)
 	must(err)
-	if args[0] == "plain" || args[0] == "http" {
+	if args[0] == "plain" || args[0] == "http" || args[0] == "mute" {
 		plainApp(args[0], &load.Service{Version: version, Generation: func() uint64 { return generation }})
 		return
 	}
@@ -64,6 +73,10 @@ func appMain(args []string) {
 	must(err)
 	ln, err := up.ListenNamed(context.Background(), "web", "tcp", "127.0.0.1:0")
 	must(err)
+	if late {
+		fmt.Fprintln(os.Stderr, `{"@message":"hangs"}`)
+		select {}
+	}
 	var loops sync.WaitGroup
 	serveLoad(&loops, ln.Tracked(), &load.Service{Version: version, Generation: up.Generation})
 	must(up.Ready())
@@ -88,10 +101,12 @@ func plainApp(kind string, s *load.Service) {
 	} else {
 		serveLoad(&loops, ln, s)
 	}
-	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
-	must(err)
-	_, err = c.Write([]byte("STATUS=serving\nREADY=1"))
-	must(err)
+	if kind != "mute" {
+		c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+		must(err)
+		_, err = c.Write([]byte("STATUS=serving\nREADY=1"))
+		must(err)
+	}
 	<-stop
 	must(ln.Close())
 	loops.Wait()

@@ -26,8 +26,15 @@ func TestMain(m *testing.M) {
 	testmain.RunWith(m, map[string]func([]string){"baton": batonMain, "service": serviceMain, "app": appMain, "instance": instanceMain})
 }
 
-// batonMain is the program itself.
-func batonMain(args []string) { os.Exit(int(run(args, os.Stdout, os.Stderr))) }
+// batonMain is the program itself; or an app below it that it has executed without
+// an env(1) in between.
+func batonMain(args []string) {
+	if os.Args[0] == "./app" {
+		appMain(args)
+		return
+	}
+	os.Exit(int(run(args, os.Stdout, os.Stderr)))
+}
 
 // envService has the arguments of a service that was started without any.
 const envService = "BATON_TEST_SERVICE"

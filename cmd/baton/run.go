@@ -48,6 +48,11 @@ connections move as its mode has it. One in mode Inherit needs --name.
 An app that has ended is started again (--restart): on-failure means unless with
 status 0, whenever it has ended; then baton ends with 0 as well. One that gets not
 ready counts as failed. SIGUSR2 never ends a running app by a new one that fails.
+What is started again is what is at the app's path, unless that has been tried and
+was not ready: then it is the program that was ready last. So it is when the app dies
+while a new version is not ready yet, which stays for that, beside it. An app that says
+READY=1, or is asked, has a second to be ready then, before it is killed. A script, or
+what the app's command executes in turn (env), is always what is at its path.
 If baton itself is killed, the kernel sends the app the stop signal, but not to a
 process that the app has put in its own place (mode Inherit, or baton upgrade), and
 what waits in a socket is lost when the app closes it. As PID 1, baton takes all with

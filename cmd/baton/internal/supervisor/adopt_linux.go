@@ -63,7 +63,7 @@ func (s *Supervisor) awaitHeir(g *generation, how string) {
 			s.heirOf = nil
 			s.killGroup(g)
 			if !s.stopping {
-				s.down(g, how, false)
+				s.down(how, false)
 			}
 		})
 	})

@@ -41,7 +41,8 @@ func Exec(args []string) int {
 		}
 	}
 	report, parent, sig := numbers[0], numbers[1], numbers[2]
-	unix.CloseOnExec(report) // its end without a word says that the exec was done
+	unix.CloseOnExec(report)     // its end without a word says that the exec was done
+	unix.CloseOnExec(report + 1) // the program, if it is not at its path any more
 	// The signal belongs to a thread: that of the one that calls execve is left.
 	runtime.LockOSThread()
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(sig), 0, 0, 0); err != nil || os.Getppid() != parent {
@@ -58,41 +59,49 @@ func Exec(args []string) int {
 	return 127
 }
 
-// spawn starts the app with the sockets and waits until it is executed. It returns
-// its process ID, which is also that of its process group. The calling goroutine's
-// thread must live for as long as the app should: the kernel sends the app the stop
-// signal when it ends (PR_SET_PDEATHSIG(2const)).
-func (s *Supervisor) spawn(generation int) (int, error) {
-	path, err := exec.LookPath(s.cfg.Args[0])
+// spawn starts the app with the sockets, as g, and waits until it is executed. Its
+// process ID is also that of its process group. wanted is that of find. The calling
+// goroutine's thread must live for as long as the app should: the kernel sends the
+// app the stop signal when it ends (PR_SET_PDEATHSIG(2const)).
+func (s *Supervisor) spawn(g *generation, wanted bool) error {
+	path, p, kept, err := s.find(wanted)
 	if err != nil {
-		return 0, explainStart(s.cfg.Args[0], err)
+		return explainStart(s.cfg.Args[0], err)
+	}
+	g.program = p
+	if !kept && s.coming == nil {
+		s.asked = false // this is the program as it is now
 	}
 	var report [2]int
 	if err := unix.Pipe2(report[:], unix.O_CLOEXEC); err != nil {
-		return 0, explainStart(path, os.NewSyscallError("pipe2", err))
+		return explainStart(path, os.NewSyscallError("pipe2", err))
 	}
 	defer fdx.Close(report[0])
 	files := []uintptr{0, 1, 2}
 	for _, fd := range s.sockets.fds {
 		files = append(files, uintptr(fd))
 	}
-	argv := append([]string{
-		"baton", ExecArg, strconv.Itoa(len(files)), strconv.Itoa(os.Getpid()), strconv.Itoa(int(s.stopSignal)), path,
-	}, s.cfg.Args...)
+	argv := []string{"baton", ExecArg, strconv.Itoa(len(files)), strconv.Itoa(os.Getpid()), strconv.Itoa(int(s.stopSignal)), path}
 	files = append(files, uintptr(report[1]))
+	if kept {
+		s.log.Warn("what is at the app's path is gone, or was never ready: what was is started", "generation", g.number, "app", s.cfg.Args[0])
+		argv[len(argv)-1] = "/proc/self/fd/" + strconv.Itoa(len(files))
+		files = append(files, uintptr(p.fd))
+	}
 	// The very program that runs, also when its file was replaced meanwhile.
-	pid, _, err := syscall.StartProcess("/proc/self/exe", argv, &syscall.ProcAttr{
-		Env: s.environment(generation), Files: files,
+	pid, _, err := syscall.StartProcess("/proc/self/exe", append(argv, s.cfg.Args...), &syscall.ProcAttr{
+		Env: s.environment(g.number), Files: files,
 		Sys: &syscall.SysProcAttr{Setpgid: true},
 	})
 	_ = fdx.Close(report[1])
 	if err != nil {
-		return 0, explainStart(path, err)
+		return explainStart(path, err)
 	}
 	var buf [4]byte
 	n, err := readFull(report[0], buf[:])
 	if err == nil && n == 0 {
-		return pid, nil
+		g.pid, g.pgid = pid, pid
+		return nil
 	}
 	var status syscall.WaitStatus
 	for {
@@ -101,9 +110,9 @@ func (s *Supervisor) spawn(generation int) (int, error) {
 		}
 	}
 	if n < len(buf) {
-		return 0, explainStart(path, fmt.Errorf("ended before it was executed: %s", statusText(status)))
+		return explainStart(path, fmt.Errorf("ended before it was executed: %s", statusText(status)))
 	}
-	return 0, explainStart(path, os.NewSyscallError("execve", syscall.Errno(binary.NativeEndian.Uint32(buf[:]))))
+	return explainStart(path, os.NewSyscallError("execve", syscall.Errno(binary.NativeEndian.Uint32(buf[:]))))
 }
 
 // readFull reads until buf is full or at its end.

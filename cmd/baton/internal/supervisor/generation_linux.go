@@ -16,6 +16,8 @@ type generation struct {
 	pgid   int
 	after  int // process ID of the one that served when it was started; 0 for none
 
+	program *program // nil if it can't be kept
+
 	began  time.Time
 	served time.Time // since when it is ready; zero before
 
@@ -45,6 +47,8 @@ func (g *generation) end() {
 			t.Stop()
 		}
 	}
+	g.program.close()
+	g.program = nil
 }
 
 // signal sends a signal to the main process. It has not been waited for, so that

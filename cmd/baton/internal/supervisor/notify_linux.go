@@ -130,7 +130,7 @@ func (s *Supervisor) heard(n news) {
 	if n.ready {
 		g.spoke = true
 		// One of package handoff says so when it is committed.
-		if g == s.coming && (s.cfg.Ready.Notify || s.cfg.Ready.Control != nil || s.cfg.Ready.after() > 0) {
+		if (g == s.coming || g == s.relief) && (s.cfg.Ready.Notify || s.cfg.Ready.Control != nil || s.cfg.Ready.after() > 0) {
 			s.ready(g)
 		}
 	}

@@ -24,7 +24,7 @@ const (
 func (s *Supervisor) await(g *generation) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ReadyTimeout)
 	g.cancel = cancel
-	number, pid, pgid := g.number, g.pid, g.pgid
+	pid, pgid := g.pid, g.pgid
 	s.wg.Go(func() {
 		defer cancel()
 		err := s.probe(ctx, pid, pgid)
@@ -33,11 +33,11 @@ func (s *Supervisor) await(g *generation) {
 		}
 		s.todo.add(func() {
 			switch {
-			case s.coming == nil || s.coming.number != number:
+			case g != s.coming && g != s.relief: // it has ended
 			case err != nil:
-				s.unready(s.coming, fmt.Sprintf("not ready within %v: %v", s.cfg.ReadyTimeout, err))
+				s.unready(g, fmt.Sprintf("not ready within %v: %v", s.cfg.ReadyTimeout, err))
 			default:
-				s.ready(s.coming)
+				s.ready(g)
 			}
 		})
 	})

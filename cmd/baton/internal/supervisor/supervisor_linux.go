@@ -32,7 +32,10 @@ type Supervisor struct {
 	last    int                 // number of the last generation
 	serving *generation         // the one that is ready
 	coming  *generation         // the one that is to be
+	relief  *generation         // the one that is to serve until then, for one that has died
 	heirOf  *generation         // has died, and has left somebody who may take its place
+	proven  *program            // that was ready last; nil if it can't be kept
+	tried   fileID              // of the program that was at the app's path at the last start from there
 	asked   bool                // for an upgrade, when the one under way is over
 	asking  bool                // the app upgrades itself, because we have asked it
 
@@ -101,7 +104,7 @@ func (s *Supervisor) Run() error {
 	for i, one := range s.sockets.all {
 		s.log.Info("socket", "name", one.Name, "address", s.sockets.addrs[i], "fd", firstFD+i)
 	}
-	s.start()
+	s.start(true)
 	s.reap() // what was left to us before there was anybody to tell
 	for !s.over {
 		select {
@@ -115,6 +118,7 @@ func (s *Supervisor) Run() error {
 			}
 		}
 	}
+	s.proven.close()
 	s.notify.close()
 	s.wg.Wait()
 	for _, f := range s.todo.take() {
@@ -128,27 +132,32 @@ func (s *Supervisor) number() int {
 	return s.last
 }
 
-// start starts a generation. If that can't be, it is as if it had ended.
-func (s *Supervisor) start() {
+// start starts a generation: what is at the app's path, if that is wanted. If it
+// can't be, it is as if it had ended.
+func (s *Supervisor) start(wanted bool) {
 	s.again = nil
-	s.asked = false // this is the program as it is now
 	var err error
 	if len(s.byPID) == 0 {
 		err = s.sockets.setNonblock(s.cfg.NonBlock)
 	}
 	g := &generation{number: s.number(), began: time.Now()}
 	if err == nil {
-		g.pid, err = s.spawn(g.number)
+		err = s.spawn(g, wanted)
 	}
 	if err != nil {
+		g.end()
 		s.notStarted(g, err)
 		return
 	}
-	g.pgid = g.pid
+	s.byPID[g.pid] = g
+	if s.coming != nil {
+		s.relief = g
+	} else {
+		s.coming = g
+	}
 	if s.serving != nil {
 		g.after = s.serving.pid
 	}
-	s.byPID[g.pid], s.coming = g, g
 	s.log.Info("started", "generation", g.number, "pid", g.pid, "app", s.cfg.Args[0])
 	s.await(g)
 }
@@ -162,7 +171,7 @@ func (s *Supervisor) notStarted(g *generation, err error) {
 	case errors.Is(err, ErrStart) && s.last == 1:
 		s.finish(err)
 	default: // it may come back: somebody installs it at this moment
-		s.down(g, err.Error(), false)
+		s.down(err.Error(), false)
 	}
 }
 
@@ -170,14 +179,20 @@ func (s *Supervisor) notStarted(g *generation, err error) {
 func (s *Supervisor) ready(g *generation) {
 	g.cancel()
 	g.served = time.Now()
+	s.prove(g.program)
+	g.program = nil
 	old := s.serving
-	s.serving, s.coming = g, nil
+	s.serving = g
 	s.log.Info("ready", "generation", g.number, "pid", g.pid, "took", g.served.Sub(g.began).Round(time.Millisecond))
 	if g.after != 0 {
 		s.log.Info("upgraded", "generation", g.number, "pid", g.pid, "predecessor", g.after)
 	} else {
 		s.tellManager("READY=1")
 	}
+	if s.relieved(g) {
+		return
+	}
+	s.coming = nil
 	if old != nil {
 		s.retire(old)
 	}
@@ -188,10 +203,17 @@ func (s *Supervisor) ready(g *generation) {
 
 // unready is told that a generation is not going to be ready.
 func (s *Supervisor) unready(g *generation, why string) {
-	s.coming = nil
-	if s.serving != nil {
-		s.failed(why)
+	if g == s.relief {
+		s.relief = nil
 	} else {
+		s.coming = nil
+	}
+	switch {
+	case s.serving != nil:
+		s.failed(why)
+	case s.coming == nil && s.relieving():
+		s.instead(why)
+	default:
 		s.log.Error("not ready", "generation", g.number, "pid", g.pid, "error", why)
 		g.givenUp = why
 	}
@@ -230,36 +252,48 @@ func (s *Supervisor) ended(g *generation, how string, clean bool) {
 	if !heirs && (!clean || s.stopping) {
 		s.killGroup(g) // what it has left would go on to serve, badly
 	}
-	wasServing, wasComing := g == s.serving, g == s.coming
+	wasServing, wasComing, wasRelief := g == s.serving, g == s.coming, g == s.relief
 	if wasServing {
 		s.serving = nil
+		s.settle(g)
 	}
 	if wasComing {
 		s.coming = nil
+	}
+	if wasRelief {
+		s.relief = nil
 	}
 	switch {
 	case s.stopping:
 		s.over = len(s.byPID) == 0
 	case wasComing && s.serving != nil:
 		s.failed("it has ended before it was ready: " + how)
+	case wasComing && s.relieving():
+		s.instead("it has ended before it was ready: " + how)
 	case heirs:
 		s.awaitHeir(g, how)
 	case wasServing && s.coming != nil:
-		// It has died; or is done already, and its successor has not said so yet.
-		s.log.Log(level, "the app has ended in an upgrade: its successor is awaited", "generation", s.coming.number, "pid", s.coming.pid)
+		s.relieve(g, how, clean)
+	case wasRelief:
+		s.restart(how)
 	case wasComing, wasServing, g.givenUp != "" && s.coming == nil && s.serving == nil:
 		if g.givenUp != "" {
 			how, clean = g.givenUp, false
 		}
-		s.down(g, how, clean)
+		s.down(how, clean)
+	}
+}
+
+// settle begins anew with the restarts after a generation that has served for long
+// enough.
+func (s *Supervisor) settle(g *generation) {
+	if time.Since(g.served) >= s.cfg.RestartReset {
+		s.backoff.reset()
 	}
 }
 
 // down does what the policy says when no generation is left to serve.
-func (s *Supervisor) down(g *generation, how string, clean bool) {
-	if !g.served.IsZero() && time.Since(g.served) >= s.cfg.RestartReset {
-		s.backoff.reset()
-	}
+func (s *Supervisor) down(how string, clean bool) {
 	switch {
 	case s.cfg.Restart == RestartAlways, s.cfg.Restart == RestartOnFailure && !clean:
 		s.restart(how)
@@ -272,13 +306,17 @@ func (s *Supervisor) down(g *generation, how string, clean bool) {
 
 // restart starts the app again in a while.
 func (s *Supervisor) restart(how string) {
-	if s.asked { // for a new version, which this may be
+	if s.asked && s.coming == nil { // for a new version, which this may be
 		s.backoff.reset()
-		s.start()
+		s.start(false)
 		return
 	}
 	d, ok := s.backoff.next(rand.Float64())
-	if !ok {
+	switch {
+	case !ok && s.coming != nil:
+		s.log.Error("the app is down: its successor is awaited", "why", how, "restarts", s.backoff.tries)
+		return
+	case !ok:
 		s.finish(fmt.Errorf("%w: %s, after %d restarts", ErrFailed, how, s.backoff.tries))
 		return
 	}
@@ -286,7 +324,7 @@ func (s *Supervisor) restart(how string) {
 	s.again = time.AfterFunc(d, func() {
 		s.todo.add(func() {
 			if s.again != nil && !s.stopping {
-				s.start()
+				s.start(false)
 			}
 		})
 	})

@@ -25,11 +25,11 @@ func (s *Supervisor) upgrade() {
 	case s.serving != nil && s.cfg.Ready.Control != nil:
 		s.askMode(s.serving)
 	case s.serving != nil:
-		s.start()
+		s.start(true)
 	case s.again != nil: // the app is down
 		s.again.Stop()
 		s.backoff.reset()
-		s.start()
+		s.start(true)
 	default: // one that was given up is about to end
 		s.asked = true
 	}
@@ -54,7 +54,7 @@ func (s *Supervisor) askMode(g *generation) {
 			case st.Mode == handoff.Inherit:
 				s.askUpgrade()
 			default:
-				s.start()
+				s.start(true)
 			}
 		})
 	})
