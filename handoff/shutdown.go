@@ -111,6 +111,7 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	l, end, report, passed := u.lingering, u.lingerEnd, u.report, u.passed
 	u.mu.Unlock()
 	if l != nil {
+		u.awaitLate()
 		u.tellLinger(l, end) // nobody may have done so
 		awaitPassed(l, passed)
 		c := u.conns.counts()

@@ -26,6 +26,8 @@ type systemd struct {
 	getenv   func(string) string
 	spawned  bool // by a predecessor, and so in its unit
 	ours     bool // the upgrade under way is to a process of our unit; Upgrader.mu guards it
+
+	late backlog
 }
 
 // newSystemd looks into the environment. spawned says that a predecessor has
@@ -114,6 +116,11 @@ func (u *Upgrader) replaced(r *Report) {
 // take our end for the service's.
 func (u *Upgrader) awaitSystemd() {
 	u.wg.Go(func() { // ends with systemd's answer, or in time
+		select {
+		case <-u.systemd.late.told():
+		case <-u.closing:
+			return
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), barrierTimeout)
 		defer cancel()
 		if err := u.systemd.notifier.Barrier(ctx); err != nil {
@@ -129,7 +136,7 @@ func (u *Upgrader) introduce() {
 		return
 	}
 	u.sendSystemd(sdnotify.MainPID(os.Getpid()), sdnotify.Ready, sdnotify.Watchdog, u.serving())
-	u.store.isMain()
+	u.systemd.late.then(u.store.isMain)
 }
 
 // tellStop tells systemd that this process ends without a successor, and that
@@ -143,7 +150,7 @@ func (u *Upgrader) tellStop(reason string) {
 	case reason != "":
 		u.sendSystemd(sdnotify.Stopping, sdnotify.Status("stopping: "+reason), sdnotify.ExtendTimeout(stopExtension))
 	default:
-		u.sendSystemd(sdnotify.ExtendTimeout(stopExtension))
+		u.pulseSystemd(sdnotify.ExtendTimeout(stopExtension))
 	}
 }
 
@@ -155,12 +162,6 @@ func servingStatus(generation uint64, version string) string {
 		text += ", version " + version
 	}
 	return sdnotify.Status(text)
-}
-
-func (u *Upgrader) sendSystemd(m ...string) {
-	if err := u.systemd.notifier.Send(m); err != nil {
-		u.log.Warn("systemd", "error", err)
-	}
 }
 
 // feedWatchdog tells systemd that this process is alive, while it is the one
@@ -175,7 +176,7 @@ func (u *Upgrader) feedWatchdog() {
 			serves := u.owner && u.phase == phaseServing
 			u.mu.Unlock()
 			if serves {
-				u.sendSystemd(sdnotify.Watchdog)
+				u.pulseSystemd(sdnotify.Watchdog)
 			}
 		case <-u.closing:
 			return
