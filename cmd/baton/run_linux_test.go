@@ -1,12 +1,18 @@
 package main
 
 import (
+	"errors"
+	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/seed-11c92bf9/baton/internal/load"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // hangs is for how long an app that hangs is waited for. One that does not has to be
@@ -184,4 +190,62 @@ func TestRunReadyAtSharedSocket(t *testing.T) {
 			r.stop()
 		})
 	}
+}
+
+// TestRunManager has a service manager that reads nothing at first, for longer than
+// baton waits: it hears what has happened when it does.
+func TestRunManager(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(testenv.ShortDir(t), "notify")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for err == nil { // until no message fits
+		err = tellOnce(path)
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	r := runApp(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+path) },
+		[]string{"--ready-notify", "--listen", "web=tcp://127.0.0.1:0"}, goApp(t, "plain")...)
+	// Who has said so has given up once.
+	r.awaitAll("ready", "the service manager has not heard")
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	hear := func(want string) {
+		t.Helper()
+		buf := make([]byte, 100)
+		for {
+			n, err := c.Read(buf)
+			if err != nil {
+				t.Fatalf("%s was not heard: %v", want, err)
+			}
+			if string(buf[:n]) == want {
+				return
+			}
+		}
+	}
+	hear("READY=1")
+	r.signal(syscall.SIGTERM)
+	hear("STOPPING=1")
+	if code := r.wait(); code != 0 {
+		t.Errorf("baton run ended with %d, want 0", code)
+	}
+}
+
+// tellOnce sends a message that means nothing, if it fits.
+func tellOnce(path string) error {
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		return err
+	}
+	_, err = c.Write([]byte("X=1"))
+	return err
 }

@@ -154,20 +154,3 @@ func (s *Supervisor) sender(pid int) *generation {
 	}
 	return found
 }
-
-// tellManager tells systemd, if that has started us, as NOTIFY_SOCKET says.
-func (s *Supervisor) tellManager(text string) {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return
-	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err == nil {
-		_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // a socket can
-		_, err = c.Write([]byte(text))
-		_ = c.Close() // sent, or not
-	}
-	if err != nil {
-		s.log.Warn("the service manager will not hear", "text", text, "error", err)
-	}
-}

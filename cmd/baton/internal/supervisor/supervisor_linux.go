@@ -23,6 +23,7 @@ type Supervisor struct {
 	stopSignal syscall.Signal
 	sockets    *sockets
 	notify     *notifySocket
+	manager    manager
 
 	todo *todo
 	wg   sync.WaitGroup // of all goroutines
@@ -63,6 +64,7 @@ func New(c *Config) (*Supervisor, error) {
 	}
 	s := &Supervisor{
 		cfg: &cfg, log: cfg.Logger, todo: newTodo(), byPID: make(map[int]*generation),
+		manager: manager{end: make(chan struct{})},
 		backoff: backoff{first: cfg.RestartDelay, most: cfg.RestartMaxDelay, limit: cfg.RestartLimit},
 	}
 	var err error
@@ -120,6 +122,7 @@ func (s *Supervisor) Run() error {
 	}
 	s.proven.close()
 	s.notify.close()
+	close(s.manager.end)
 	s.wg.Wait()
 	for _, f := range s.todo.take() {
 		f() // the last notifications have descriptors to close
