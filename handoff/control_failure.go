@@ -13,7 +13,7 @@ func failureOf(err error) *operator.Failure {
 	f := &operator.Failure{Kind: kindOfError(err), Text: err.Error()}
 	var ue *UpgradeError
 	if errors.As(err, &ue) {
-		f.Upgrade, f.PID, f.Text = true, ue.PID, ue.Err.Error()
+		f.Upgrade, f.PID, f.Text, f.Outcome = true, ue.PID, ue.Err.Error(), string(ue.Outcome)
 		f.Stderr = append(f.Stderr, ue.Stderr...) // bounded by capture
 	}
 	if len(f.Text) > wire.MaxReason {

@@ -86,6 +86,9 @@ type UpgradeError struct {
 	// called New: a panic in an init function, say, is in the predecessor's own
 	// standard error alone, which the successor has until then, and Err says so.
 	Stderr []string
+	// Outcome is that of its [Report]: OutcomeFailed, or OutcomeRolledBack. It is
+	// OutcomePending where a server that is older does not say so.
+	Outcome Outcome
 	// Err is the reason.
 	Err error
 }

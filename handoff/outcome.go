@@ -116,13 +116,14 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 		up.report.Groups = up.drain.end()
 		up.drain.failed(res.Parted)
 	}
-	up.report.Outcome = OutcomeFailed
-	if up.paused {
-		up.report.Outcome = OutcomeRolledBack
-	}
 	up.report.Durations.Total = time.Since(up.began)
 	u.finishChild(up)
 	err := &UpgradeError{PID: up.report.Successor.PID, Err: upgradeError(up.obituary(cause))}
+	up.report.Outcome = OutcomeFailed
+	if up.paused || errors.Is(err.Err, ErrRolledBack) {
+		up.report.Outcome = OutcomeRolledBack
+	}
+	err.Outcome = up.report.Outcome
 	silent := up.inherit && res.Hello.PID == 0 && !errors.Is(err.Err, ErrStart)
 	if silent && (errors.Is(err.Err, ErrSuccessorDied) || errors.Is(err.Err, ErrTimeout)) {
 		err.Err = fmt.Errorf("%w: it had not called handoff.New: in mode inherit what it wrote until then is only in this service's standard error", err.Err)

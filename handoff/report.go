@@ -15,8 +15,8 @@ type Outcome string
 const (
 	OutcomePending    Outcome = ""
 	OutcomeCommitted  Outcome = "committed"
-	OutcomeRolledBack Outcome = "rolled-back" // after the successor was ready
-	OutcomeFailed     Outcome = "failed"      // before the successor was ready
+	OutcomeRolledBack Outcome = "rolled-back" // after the successor was ready, or because somebody wanted it
+	OutcomeFailed     Outcome = "failed"      // by itself, before the successor was ready
 )
 
 // Process names a process of an upgrade.

@@ -30,8 +30,8 @@
 //	5   not allowed: the server belongs to another user
 //	6   the server is of another version, or its mode can't do that
 //	7   a disk is full
-//	8   the upgrade has failed; the old version serves on
-//	9   the upgrade was rolled back; the old version serves on
+//	8   the upgrade has failed before the new version was ready; the old one serves on
+//	9   the upgrade was rolled back: the new version was ready, or somebody wanted it; the old one serves on
 //	10  the upgrade took too long; the old version serves on
 //	11  another upgrade is under way
 //	12  not now: the server is not ready, or no upgrade is under way

@@ -55,8 +55,8 @@ func exitTexts() []struct {
 		{exitNotAllowed, "not allowed: the server belongs to another user"},
 		{exitUnsupported, "the server is of another version, or its mode can't do that"},
 		{exitNoSpace, "a disk is full"},
-		{exitFailed, "the upgrade has failed; the old version serves on"},
-		{exitRolledBack, "the upgrade was rolled back; the old version serves on"},
+		{exitFailed, "the upgrade has failed before the new version was ready; the old one serves on"},
+		{exitRolledBack, "the upgrade was rolled back: the new version was ready, or somebody wanted it; the old one serves on"},
 		{exitTimeout, "the upgrade took too long; the old version serves on"},
 		{exitInProgress, "another upgrade is under way"},
 		{exitNotNow, "not now: the server is not ready, or no upgrade is under way"},
@@ -132,13 +132,19 @@ func statusOf(err error) (exit, string) {
 	if err == nil {
 		return exitDone, ""
 	}
+	got, name := exitOther, "other"
+	var ue *handoff.UpgradeError
+	if errors.As(err, &ue) {
+		got, name = exitFailed, "failed"
+	}
 	for _, s := range statuses() {
 		if errors.Is(err, s.err) {
-			return s.exit, s.name
+			got, name = s.exit, s.name
+			break
 		}
 	}
-	if errors.As(err, new(*handoff.UpgradeError)) {
-		return exitFailed, "failed"
+	if got == exitFailed && ue != nil && ue.Outcome == handoff.OutcomeRolledBack {
+		return exitRolledBack, "rolled-back" // as the history has it
 	}
-	return exitOther, "other"
+	return got, name
 }

@@ -81,18 +81,19 @@ func plain(text string) string {
 
 // failure is an error in JSON.
 type failure struct {
-	Kind   string   `json:"kind"`
-	Exit   exit     `json:"exit"`
-	Text   string   `json:"text"`
-	PID    int      `json:"pid,omitempty"`
-	Stderr []string `json:"stderr,omitempty"`
+	Kind    string          `json:"kind"`
+	Exit    exit            `json:"exit"`
+	Text    string          `json:"text"`
+	Outcome handoff.Outcome `json:"outcome,omitempty"` // of an upgrade
+	PID     int             `json:"pid,omitempty"`
+	Stderr  []string        `json:"stderr,omitempty"`
 }
 
 func errorJSON(err error, status exit, name string) failure {
 	f := failure{Kind: name, Exit: status, Text: oneLine(err)}
 	var ue *handoff.UpgradeError
 	if errors.As(err, &ue) {
-		f.PID, f.Stderr = ue.PID, ue.Stderr
+		f.Outcome, f.PID, f.Stderr = ue.Outcome, ue.PID, ue.Stderr
 	}
 	return f
 }

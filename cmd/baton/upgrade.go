@@ -269,9 +269,12 @@ and wait for that. No connection is lost by it.`,
 		if err != nil {
 			return still(err, "rolls back")
 		}
-		if a.json {
+		switch {
+		case a.json:
 			a.printJSON(r)
-		} else {
+		case r.Outcome == handoff.OutcomeFailed: // in the same moment
+			a.screen.Line("the upgrade has failed by itself: %s: pid %d%s serves on", plain(r.Reason), r.Predecessor.PID, versionOf(r.Predecessor))
+		default:
 			a.screen.Line("rolled back: pid %d%s serves on", r.Predecessor.PID, versionOf(r.Predecessor))
 		}
 		return a.shown(fmt.Sprintf("the upgrade is rolled back, pid %d serves on", r.Predecessor.PID))

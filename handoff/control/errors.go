@@ -70,7 +70,7 @@ func failureError(f *operator.Failure) error {
 	if !f.Upgrade && f.PID == 0 && len(f.Stderr) == 0 { // an older server does not say the first
 		return err
 	}
-	return &handoff.UpgradeError{PID: f.PID, Stderr: f.Stderr, Err: err}
+	return &handoff.UpgradeError{PID: f.PID, Stderr: f.Stderr, Outcome: handoff.Outcome(f.Outcome), Err: err}
 }
 
 // refusalError makes an error of a refusal.

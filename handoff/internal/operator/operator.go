@@ -73,6 +73,7 @@ type Failure struct {
 	Kind    Kind     `json:"kind"`
 	Text    string   `json:"text"`
 	Upgrade bool     `json:"upgrade,omitempty"` // an upgrade has begun and come to nothing
+	Outcome string   `json:"outcome,omitempty"` // of that upgrade; "" of an older server
 	PID     int      `json:"pid,omitempty"`     // of a successor that has failed
 	Stderr  []string `json:"stderr,omitempty"`  // its last lines
 }
