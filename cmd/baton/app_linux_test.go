@@ -40,7 +40,7 @@ func appMain(args []string) {
 		case "wait":
 			fmt.Fprintln(os.Stderr, `{"@message":"waits"}`)
 			for _, err := os.Stat("go"); err != nil; _, err = os.Stat("go") {
-				time.Sleep(5 * time.Millisecond)
+				<-time.After(5 * time.Millisecond) // no event tells of it
 			}
 		case "hang late":
 			late = true
