@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -83,5 +85,31 @@ func TestNewer(t *testing.T) {
 			}
 			r.must(c.further(r.ctx, 5))
 		})
+	})
+	// The store outlives a stop, while another unit refers to the service.
+	t.Run("preserve", func(t *testing.T) {
+		for _, enabled := range []bool{true, false} {
+			t.Run(fmt.Sprintf("enabled=%t", enabled), func(t *testing.T) {
+				r := newTestRig(t, root)
+				set, _ := plain(settings{extra: []string{"FileDescriptorStorePreserve=yes"}})
+				set.listen = append(set.listen, restOfSocket()...)
+				r.must(r.install(r.ctx, set, "app.service"))
+				if enabled {
+					r.must(r.systemctl(r.ctx, "enable", "app.service"))
+					r.must(r.systemctl(r.ctx, "start", "multi-user.target"))
+				}
+				r.must(r.start(r.ctx, "app.service"))
+				r.must(r.systemctl(r.ctx, "stop", "app.service"))
+				stored := map[string]string{"ActiveState": "inactive", "SubState": "dead", "NFileDescriptorStore": "0"}
+				var queued []net.Conn
+				if enabled {
+					stored["SubState"], stored["NFileDescriptorStore"] = "dead-resources-pinned", fmt.Sprint(len(set.listen))
+					queued = r.dial(5) // nobody is there
+				}
+				r.want("app.service", stored)
+				r.must(r.start(r.ctx, "app.service"))
+				greeted(t, queued, r.pid("app.service"))
+			})
+		}
 	})
 }
