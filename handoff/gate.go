@@ -205,13 +205,18 @@ func (g *gate) notifyLocked() {
 	g.changed = make(chan struct{})
 }
 
-// watchEntered returns a channel that is closed when a call has gone in.
+// watchEntered returns a channel that is closed when a call has gone in, or is in.
 func (g *gate) watchEntered() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.entered == nil {
 		g.entered = make(chan struct{})
 		g.waiting.Store(true)
+		// One may have gone in before, and stays there until a connection comes.
+		if g.inside.Load() > 0 && gateState(g.state.Load()) == gateOpen {
+			g.waiting.Store(false)
+			close(g.entered)
+		}
 	}
 	return g.entered
 }

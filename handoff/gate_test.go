@@ -240,3 +240,31 @@ func TestListenerDeadline(t *testing.T) {
 		t.Errorf("Accept() of a shut listener = %#v, want a *net.OpError of accept", err)
 	}
 }
+
+// TestGateIsIn has somebody wait in a call before it is asked whether one has gone
+// in: no other may come for as long as there is no connection.
+func TestGateIsIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCall()
+		g := handoff.NewGate(handoff.GatePaused, c.setDeadline)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := g.Enter(); err != nil {
+				t.Error(err)
+				return
+			}
+			_ = c.block()
+			g.Exit()
+		})
+		synctest.Wait()
+		g.Open()
+		synctest.Wait()
+		select {
+		case <-g.WatchEntered():
+		default:
+			t.Error("one is in, and has not gone in")
+		}
+		g.Shut()
+		wg.Wait()
+	})
+}
