@@ -20,7 +20,7 @@ const (
 
 var NewGate = newGate
 
-func (g *gate) WatchEntered() <-chan struct{} { return g.watchEntered() }
+func (g *gate) WatchEntered() <-chan struct{}     { return g.watchEntered() }
 func (g *gate) Enter() error                      { return g.enter() }
 func (g *gate) Exit()                             { g.exit() }
 func (g *gate) Pause()                            { g.pause() }
