@@ -47,16 +47,11 @@ func processFD() (int, error) {
 // proc(5) to ask, anybody but this process is taken for one.
 func descends(pid int) bool {
 	own := os.Getpid()
-	if pid == own {
-		return false
-	}
-	if _, err := parent(own); err != nil {
-		return true
-	}
-	for pid > 1 {
+	for pid > 1 && pid != own {
 		ppid, err := parent(pid)
 		if err != nil {
-			return false
+			_, err := parent(own)
+			return err != nil
 		}
 		if ppid == own {
 			return true
