@@ -168,9 +168,9 @@ func (j *judge) judge(o outcome, answers []entry, holders map[connID][]entry) (v
 		}
 	}
 	// A successor that was killed has got as many as its predecessor says, those
-	// that it had not come to note included.
+	// that it had not come to note included. A library's connections don't move.
 	for _, d := range j.deaths {
-		if m := (move{had, d.pid}); j.moves[m] > 0 && d.at <= o.end {
+		if m := (move{had, d.pid}); j.moves[m] > 0 && d.at <= o.end && !kinds()[o.kind].library {
 			j.moves[m]--
 			return inHand, d.pid
 		}

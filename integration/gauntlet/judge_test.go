@@ -98,6 +98,13 @@ func TestJudgeMoves(t *testing.T) {
 	if want := map[verdict]uint64{diedWith: 1, inHand: 2, lost: 1}; !cmp.Equal(tally[0], want) {
 		t.Errorf("four connections, three of which had moved: %v, want %v", tally[0], want)
 	}
+	// One of a library is not among them.
+	library := outcome{kind: uint8(slices.IndexFunc(kinds(), func(k kind) bool { return k.library })), class: failed(load.Reset), number: number{1, 9}, conn: outcomes[0].conn, start: 10, end: 20}
+	moved := judge{deaths: []death{{b, 12}}}
+	moved.move(a, b, 1)
+	if tally, _ := moved.settle(entries[:1], []outcome{library}); tally[library.kind][lost] != 1 {
+		t.Errorf("a request of a library: %v, want it lost", tally)
+	}
 	early := judge{deaths: []death{{b, 30}}}
 	early.move(a, b, 3)
 	if tally, _ := early.settle(entries, outcomes); tally[0][lost] != 4 {
