@@ -341,5 +341,10 @@ func (l *leave) restore(ctx context.Context) error {
 		s = Hash() // they were given for other members
 		l.c.setCurrent(s)
 	}
-	return l.apply(ctx, s)
+	err := l.apply(ctx, s)
+	if err == errNobody { // who had it has left
+		l.c.setCurrent(Hash())
+		return l.apply(ctx, Hash())
+	}
+	return err
 }

@@ -391,6 +391,28 @@ func TestDrainAllAtOnce(t *testing.T) {
 	}
 }
 
+// The member that had all the traffic leaves: those that were kept from it get it
+// again.
+func TestDrainOfTheOnlyTarget(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	g := group(t, "tcp4", "127.66.34.9:0", 2)
+	idle, busy := g.Members()[0], g.Members()[1]
+	if err := g.Steer(ctx, reuseport.Away(idle)); err != nil {
+		t.Fatal(err)
+	}
+	_, end := traffic(t, g.Addr().String(), 4)
+	if r, err := busy.Drain(ctx); err != nil || r.LossPossible {
+		t.Errorf("Drain: %+v, %v", r, err)
+	}
+	if seen := end(); seen.lost() > 0 {
+		t.Errorf("lost %v, want none", seen)
+	}
+	if s := g.Steering().String(); s != reuseport.Hash().String() {
+		t.Errorf("the steering is %s after that, want %v", s, reuseport.Hash())
+	}
+}
+
 // A deadline while another process has its turn: nothing was tried, and the
 // report says so.
 func TestDrainWaitsForTurn(t *testing.T) {

@@ -40,6 +40,9 @@ func (c *crew) steer(ctx context.Context, s Steering) error {
 	return nil
 }
 
+// errNobody says that all members are to be kept from the traffic.
+var errNobody = fmt.Errorf("no member is left to get the traffic: %w", ErrNotSteered)
+
 // apply puts the program for s on the group.
 func (l *leave) apply(ctx context.Context, s Steering) error {
 	own := l.c.members()
@@ -87,7 +90,7 @@ func (l *leave) apply(ctx context.Context, s Steering) error {
 				}
 			}
 			if len(prog.targets) == 0 {
-				return fmt.Errorf("no member is left to get the traffic: %w", ErrNotSteered)
+				return errNobody
 			}
 			err = l.turn(ctx, prog, away)
 		} else {
