@@ -22,7 +22,8 @@
 //   - the ledger says that the process which had the connection is one that was
 //     killed ("died with its process");
 //   - a process was killed between taking a connection from the kernel and noting
-//     it: one for each of its listeners at most ("in its hand");
+//     it: one for each of its listeners at most, and as many of those that move as
+//     its predecessor says that it has passed on ("in its hand");
 //   - all processes were dead, by the table of deaths of package handoff's
 //     design, until the driver, as their supervisor, had started another
 //     ("nobody to serve").
@@ -34,4 +35,8 @@
 // The last line is "result: upgrades=… requests=… faults=… lost=…"; the exit
 // status is not 0 if something was lost or left. A seed gives the same faults in
 // the same order; the machine's timing is its own.
+//
+// Runs are kept in the folder runs, as -out writes them, and summed up in report.md:
+//
+//	gauntlet -sum runs/*.json >report.md
 package main
