@@ -1,0 +1,102 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/internal/procs"
+)
+
+// processes returns the processes of the service that have not ended.
+func (r *rig) processes() []int {
+	r.reap()
+	pids := slices.DeleteFunc(procs.Marked(r.mark+"\x00"), func(pid int) bool { return stateOf(pid) == 'Z' })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, pid := range pids { // one may end before it says a word
+		r.pids[pid] = true
+	}
+	return pids
+}
+
+// known returns the number of processes of which we have heard and that have not
+// ended.
+func (r *rig) known() (n int) {
+	r.reap()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for pid := range r.pids {
+		if running(pid) {
+			n++
+		}
+	}
+	return n
+}
+
+// reap waits for processes that have ended and whose parent we are, by birth or
+// because their own has ended. They have the process group of the one of their
+// line that we started, also those that ended before they said a word.
+func (r *rig) reap() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wait(syscall.WNOHANG)
+	for pid := range r.pids {
+		if stateOf(pid) == 0 {
+			delete(r.pids, pid)
+		}
+	}
+}
+
+// wait waits for children of the service's process groups, until there is none or,
+// with WNOHANG, none that has ended. Its caller holds r.mu.
+func (r *rig) wait(options int) {
+	for _, group := range r.groups {
+		for {
+			pid, err := syscall.Wait4(-group, nil, options, nil)
+			if pid <= 0 && !errors.Is(err, syscall.EINTR) {
+				break
+			}
+		}
+	}
+}
+
+// stateOf returns the state of a process as proc_pid_stat(5) names it, or 0 if
+// there is none.
+func stateOf(pid int) byte {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, ok := strings.Cut(string(b), ") ") // a name with ") " is not ours
+	if !ok || rest == "" {
+		return 0
+	}
+	return rest[0]
+}
+
+func running(pid int) bool {
+	s := stateOf(pid)
+	return s != 0 && s != 'Z' && s != 'X'
+}
+
+// adopt makes this process the parent of those whose own has ended, and keeps
+// from them what somebody has left open for us.
+func adopt() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd) // or it is closed already
+		}
+	}
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+}
