@@ -16,9 +16,6 @@ import (
 func TestBadMoments(t *testing.T) { eachHold(t, testBadMoments) }
 
 func testBadMoments(t *testing.T, hold string) {
-	if testing.Short() && hold == holdSocket {
-		t.Skip("half a minute, and not a short test: the other half has its own sockets to lose")
-	}
 	r := newTestRig(t, "")
 	targets := r.held(hold, settings{probation: time.Second})
 	c := r.load(targets...)
