@@ -74,7 +74,7 @@ func (l *leave) closeListeners(ctx context.Context, sockets []*socket) (exposed 
 	if len(exposed) == len(sockets) {
 		return exposed, nil
 	}
-	if l.linger(ctx, sockets) {
+	if l.stay(ctx, sockets) {
 		l.lossy("somebody has a duplicate of the member, see Listener.Exclusive: it stays in the group and drops what comes to it")
 	}
 	return exposed, nil
@@ -84,9 +84,9 @@ func (l *leave) closeListeners(ctx context.Context, sockets []*socket) (exposed 
 // descriptor, between fork and exec on a busy machine.
 const forkTime = 2 * time.Second
 
-// linger reports whether hidden listeners stay in the group although this process
+// stay reports whether hidden listeners stay in the group although this process
 // has closed them. Nothing is steered to them yet.
-func (l *leave) linger(ctx context.Context, closed []*socket) bool {
+func (l *leave) stay(ctx context.Context, closed []*socket) bool {
 	for start := time.Now(); ; {
 		there, err := l.dc.Listeners(l.site.query)
 		if err != nil || !slices.ContainsFunc(there, func(m diag.Socket) bool {

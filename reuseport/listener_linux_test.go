@@ -396,7 +396,7 @@ func TestDrainAllAtOnce(t *testing.T) {
 func TestDrainOfTheOnlyTarget(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
-	g := group(t, "tcp4", "127.66.34.9:0", 2)
+	g := group(t, "tcp4", "127.66.34.10:0", 2)
 	idle, busy := g.Members()[0], g.Members()[1]
 	if err := g.Steer(ctx, reuseport.Away(idle)); err != nil {
 		t.Fatal(err)
