@@ -36,13 +36,17 @@ const (
 	clientTimeout = 30 * time.Second
 	// defaultPause is the longest pause of a client between two requests.
 	defaultPause = 8 * time.Millisecond
+	// goneTimeout bounds the wait for an answer to a datagram once a service has
+	// ended and another has been started: what the one had not read nobody has.
+	goneTimeout = 5 * time.Second
 	// bigAnswer is the size of the answer to a slow reader.
 	bigAnswer = 1 << 20
 )
 
 // clientMain is a client process. It does what its standard input says: "hold"
 // has all workers end what they do and close their connections, "go" lets them go
-// on, "count" has it tell the number of requests so far, and it ends with it.
+// on, "count" has it tell the number of requests so far, "gone" has it wait no
+// longer for answers to datagrams that nobody has, and it ends with it.
 func clientMain(args []string) error {
 	var set clientSettings
 	if err := json.Unmarshal([]byte(args[0]), &set); err != nil {
@@ -72,6 +76,8 @@ func clientMain(args []string) error {
 			stop = c.start()
 		case "count":
 			say(clientMessage{Kind: "count"})
+		case "gone":
+			c.asked.gone()
 		}
 	}
 	stop()
@@ -91,6 +97,7 @@ type clients struct {
 	requests, failed atomic.Uint64
 	samples          atomic.Int64 // refused connections that were told
 	seqs             [1 << 10]uint32
+	asked            asked
 }
 
 // start starts all workers. The function that it returns has them come to their

@@ -4,17 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
 	"github.com/seed-11c92bf9/baton/internal/netlab"
 )
 
@@ -26,6 +23,7 @@ type options struct {
 	modes     []handoff.Mode
 	quick     bool    // no fault that takes seconds
 	faulty    float64 // part of the upgrades that a fault befalls
+	hand      float64 // part of the successors that are started by hand, where the mode allows it
 	only      string  // part of the names of faults; empty means all
 	without   string  // part of the names of faults that are left out; empty means none
 	link      time.Duration
@@ -53,8 +51,14 @@ const (
 	every = 20
 )
 
+// defaultHand is the part of the successors that are started by hand.
+const defaultHand = 1.0 / 6
+
 // errFound says that something was lost or left: the result tells.
 var errFound = errors.New("lost or left")
+
+// errReplaced says that a process has upgraded once more.
+var errReplaced = errors.New("replaced")
 
 // drive does the whole run.
 func drive(ctx context.Context, o options, cmd command) (*result, error) {
@@ -231,255 +235,6 @@ func (d *run) pick() *fault {
 	return &can[d.rng.IntN(len(can))]
 }
 
-// A round is one upgrade, with what befalls it.
-type round struct {
-	*run
-	fault     *fault
-	pred      int           // who served when it began
-	probation time.Duration // of pred
-	first     int           // the index of the round's first message
-	killed    role          // who was
-	killedAt  int           // the index of the next message then
-	extra     int           // a process that was started beside
-	hand      bool          // the successor is started by hand
-	started   int           // the process ID of that
-}
-
-// die notes the end of a process by force.
-func (rd *round) die(pid int, at int64) {
-	rd.judge.deaths = append(rd.judge.deaths, death{uint32(pid), at})
-}
-
-// trigger starts the upgrade.
-func (rd *round) trigger() error {
-	if rd.hand {
-		var err error
-		rd.started, err = rd.start()
-		return err
-	}
-	return os.NewSyscallError("kill", syscall.Kill(rd.pred, syscall.SIGUSR2))
-}
-
-// round upgrades once and returns who serves then.
-func (d *run) round(ctx context.Context, pred int, f *fault) (int, error) {
-	rd := &round{run: d, fault: f, pred: pred, first: d.count(), probation: defaultProbation}
-	if byHand(d.set.Mode) && d.rounds > 0 {
-		rd.hand = d.rng.IntN(6) == 0
-	}
-	var p plan
-	name := "none"
-	if f != nil {
-		p, name = f.plan, f.name
-		if f.triggers {
-			rd.hand = false
-		}
-	}
-	if err := p.write(d.set.Notes); err != nil {
-		return 0, err
-	}
-	limit, cancel := context.WithTimeoutCause(ctx, d.limit(readyTimeout+lingerTimeout+2*slack), fmt.Errorf("round %d, fault %q: it did not come to its end", d.rounds, name))
-	defer cancel()
-	began := now()
-	if f == nil || !f.triggers {
-		if err := rd.trigger(); err != nil {
-			return 0, fmt.Errorf("round %d, fault %q: trigger: %w", d.rounds, name, err)
-		}
-	}
-	happened := false
-	if f != nil && f.do != nil {
-		var err error
-		if happened, err = f.do(limit, rd); err != nil {
-			return 0, fmt.Errorf("round %d, fault %q: %w", d.rounds, name, err)
-		}
-	}
-	serves, err := rd.settle(limit)
-	if err != nil {
-		return 0, err
-	}
-	for _, m := range d.heard(rd.first) {
-		if m.Kind == "plan" {
-			happened = true
-			if f.plan.How == howExit0 || f.plan.How == howExit1 || f.plan.How == howPanic || f.plan.How == howEat {
-				rd.die(m.PID, m.At)
-			}
-		}
-		if len(m.Cut) > 0 {
-			d.res.Cut += total(m.Cut)
-		}
-		if passed := m.Moved + m.Cut[handoffhttp.CutInDoubt]; passed > 0 && m.To != 0 {
-			rd.judge.move(uint32(m.PID), m.To, passed)
-		}
-	}
-	if f != nil {
-		if happened {
-			d.res.Faults[name]++
-		} else {
-			d.res.Missed[name]++
-		}
-	}
-	if err := rd.check(serves, happened); err != nil {
-		return 0, fmt.Errorf("round %d, fault %q: %w", d.rounds, name, err)
-	}
-	for _, m := range d.heard(rd.first) {
-		if m.Kind == string(handoff.EventOwner) && m.PID != pred {
-			d.res.Upgrades++
-		}
-	}
-	if serves == 0 {
-		// We are its supervisor.
-		if serves, err = d.firstStart(limit); err != nil {
-			return 0, err
-		}
-		from := began
-		for _, dead := range d.judge.deaths {
-			if dead.at >= began {
-				from = max(began, dead.at)
-			}
-		}
-		d.judge.outages = append(d.judge.outages, span{from, now()})
-		d.res.Supervised++
-	}
-	_ = os.Remove(filepath.Join(d.set.Notes, planName)) // nobody has read it
-	return serves, rd.nothingLeft(limit, serves)
-}
-
-// settle waits until one process serves and no other is left, or until all have
-// ended, and returns the one that serves or 0.
-func (rd *round) settle(ctx context.Context) (int, error) {
-	serves := -1
-	err := rd.until(ctx, rd.first, func(ms []message) bool {
-		if running(rd.pred) && !rd.over(ms) && !rd.refused(ms) {
-			return false
-		}
-		if rd.hangs(ms) { // nobody but us has started it
-			rd.die(rd.started, now())
-			_ = syscall.Kill(rd.started, syscall.SIGKILL) // it may have ended
-		}
-		if rd.known() > 1 { // to look at all processes takes a while
-			return false
-		}
-		pids := rd.processes()
-		switch {
-		case len(pids) == 0:
-			serves = 0
-			return true
-		case len(pids) > 1 || rd.owner() != pids[0]:
-			return false
-		}
-		pid := pids[0]
-		under := 0
-		owns := pid == rd.pred
-		for _, m := range ms {
-			if m.PID != pid {
-				continue
-			}
-			switch handoff.EventKind(m.Kind) {
-			case handoff.EventUpgradeStarted:
-				under++
-			case handoff.EventUpgradeFailed, handoff.EventCommitted:
-				under--
-			case handoff.EventOwner:
-				owns = true
-			}
-		}
-		if !owns || under > 0 {
-			return false
-		}
-		serves = pid
-		return true
-	})
-	if err != nil {
-		return 0, fmt.Errorf("%w: left: %v, the PID file names %d", err, rd.processes(), rd.owner())
-	}
-	return serves, nil
-}
-
-// hangs reports whether a successor that was started by hand hangs, and its
-// upgrade has failed.
-func (rd *round) hangs(ms []message) bool {
-	return rd.hand && rd.fault != nil && rd.fault.plan.How == howHang && running(rd.started) &&
-		slices.ContainsFunc(ms, func(m message) bool { return m.PID == rd.pred && m.Kind == string(handoff.EventUpgradeFailed) })
-}
-
-// refused reports whether a successor that was started by hand was not let in, or
-// has not come so far as to ask.
-func (rd *round) refused(ms []message) bool {
-	return rd.hand && !running(rd.started) || rd.hand && slices.ContainsFunc(ms, func(m message) bool { return m.PID != rd.pred && m.Kind == "failed" })
-}
-
-// check compares what came of the upgrade with what must come.
-func (rd *round) check(serves int, happened bool) error {
-	all := rd.heard(rd.first)
-	said := func(ms []message, pred bool, kind handoff.EventKind) bool {
-		return slices.ContainsFunc(ms, func(m message) bool { return (m.PID == rd.pred) == pred && m.Kind == string(kind) })
-	}
-	var fate fate = mustCommit
-	if rd.fault != nil {
-		fate = rd.fault.fate
-		if !happened {
-			fate = mayEither
-			if rd.killed == "" && rd.fault.plan.How == "" {
-				fate = mayEither
-			}
-		}
-	}
-	switch fate {
-	case mustCommit, successorIs:
-		if serves == rd.pred || serves == 0 {
-			return fmt.Errorf("process %d serves, the successor of %d must", serves, rd.pred)
-		}
-	case mustFail:
-		if serves != rd.pred {
-			return fmt.Errorf("process %d serves, the predecessor %d must", serves, rd.pred)
-		}
-	case mayEither:
-		if serves == 0 {
-			return fmt.Errorf("nobody serves after process %d", rd.pred)
-		}
-	case byTheTable:
-		switch {
-		case rd.killed == predecessor:
-			before := all[:rd.killedAt-rd.first]
-			joined := said(before, false, handoff.EventJoined) || rd.set.Mode == handoff.Inherit && !rd.hand && said(before, false, "started")
-			if serves == 0 && joined {
-				return errors.New("nobody serves, and the successor had the sockets when its predecessor was killed")
-			}
-		case serves == 0 && !said(all, true, handoff.EventCommitted):
-			return errors.New("nobody serves, and the successor died before the commit")
-		case serves != 0 && serves != rd.pred:
-			return fmt.Errorf("process %d serves, the predecessor %d must", serves, rd.pred)
-		}
-	}
-	return nil
-}
-
-// nothingLeft compares what there is with what there was at first.
-func (rd *round) nothingLeft(ctx context.Context, serves int) error {
-	if rd.rounds == 0 {
-		var err error
-		if rd.base, err = rd.belongingsOf(serves); err != nil {
-			return err
-		}
-		rd.base.budget = 2*rd.base.rss + 64<<20
-		return nil
-	}
-	var more []string
-	err := eventually(ctx, func() bool {
-		b, err := rd.belongingsOf(serves)
-		if err != nil {
-			more = []string{err.Error()}
-			return false
-		}
-		more = b.more(rd.base)
-		return len(more) == 0
-	})
-	if err != nil {
-		rd.res.Left = append(rd.res.Left, more...)
-		return fmt.Errorf("%w: left: %s", errFound, strings.Join(more, "; "))
-	}
-	return nil
-}
-
 // compare has the clients hold, compares the ledgers and begins new ones.
 func (d *run) compare(ctx context.Context, serves int) error {
 	if _, err := d.tell("hold", true); err != nil {
@@ -522,62 +277,4 @@ func (d *run) compare(ctx context.Context, serves int) error {
 	d.judge = judge{} // all that it knows is over
 	_, err = d.tell("go", false)
 	return err
-}
-
-// account writes down what there is to know about a failure.
-func (d *run) account(ctx context.Context, why error) error {
-	dir := filepath.Join(d.artifacts, fmt.Sprintf("gauntlet-%v-%d", d.res.Mode, d.seed))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	var text strings.Builder
-	fmt.Fprintf(&text, "seed %d, mode %v, round %d\n%v\n\nfindings:\n", d.seed, d.res.Mode, d.rounds, why)
-	for _, f := range d.res.Findings {
-		fmt.Fprintln(&text, f)
-	}
-	fmt.Fprintf(&text, "\ndeaths: %+v\noutages: %+v\n\nmessages:\n", d.judge.deaths, d.judge.outages)
-	ms := d.heard(0)
-	for _, m := range ms[max(0, len(ms)-200):] {
-		fmt.Fprintf(&text, "%.6f %+v\n", seconds(m.At), m)
-	}
-	errs := []error{
-		os.WriteFile(filepath.Join(dir, "story"), []byte(text.String()), 0o600),
-		os.WriteFile(filepath.Join(dir, "sockets"), d.sockets(), 0o600),
-	}
-	// Their goroutines go to the log.
-	pids := d.processes()
-	for _, pid := range pids {
-		errs = append(errs, os.WriteFile(filepath.Join(dir, fmt.Sprintf("descriptors-%d", pid)), descriptors(pid), 0o600))
-	}
-	for _, pid := range pids {
-		_ = syscall.Kill(pid, syscall.SIGCONT) // ended is as good
-		_ = syscall.Kill(pid, syscall.SIGQUIT)
-	}
-	limit, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	_ = eventually(limit, func() bool { return !slices.ContainsFunc(pids, running) }) // what there is by then
-	errs = append(errs, copyFile(filepath.Join(dir, "log"), d.log.Name()))
-	d.res.Account = dir
-	return errors.Join(errs...)
-}
-
-func copyFile(to, from string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
-}
-
-func total(m map[string]uint64) (n uint64) {
-	for _, v := range m {
-		n += v
-	}
-	return n
 }

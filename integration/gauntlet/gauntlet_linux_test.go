@@ -19,7 +19,7 @@ func short(t *testing.T, mode handoff.Mode) options {
 		restarts = 2
 	}
 	return options{
-		restarts: restarts, seed: 1, modes: []handoff.Mode{mode}, quick: true, faulty: 0.5, pause: defaultPause,
+		restarts: restarts, seed: 1, modes: []handoff.Mode{mode}, quick: true, faulty: 0.5, hand: defaultHand, pause: defaultPause,
 		artifacts: t.TempDir(), progress: func(s string) { t.Log(s) },
 	}
 }
@@ -63,6 +63,17 @@ func TestGauntlet(t *testing.T) {
 	for _, mode := range modes() {
 		t.Run(mode.String(), func(t *testing.T) { drives(t, short(t, mode)) })
 	}
+}
+
+// TestKilledByHand has predecessors die at each step under successors that were
+// started by hand: one that has no socket yet becomes the first of its line.
+func TestKilledByHand(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a dozen upgrades, and not a short test")
+	}
+	o := short(t, handoff.Takeover)
+	o.faulty, o.hand, o.only = 1, 1, "kill predecessor"
+	drives(t, o)
 }
 
 // TestFarClients has clients behind a link with a delay as well, where a

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -91,6 +92,7 @@ func (w *worker) datagram(network string) error {
 		if err := w.nc.SetDeadline(time.Now().Add(clientTimeout)); err != nil {
 			return 0, err
 		}
+		defer w.asked.ask(w.nc)()
 		if _, err := io.WriteString(w.nc, token); err != nil {
 			return 0, err
 		}
@@ -101,4 +103,34 @@ func (w *worker) datagram(network string) error {
 		}
 		return answered(string(buf[:n]), token)
 	})
+}
+
+// asked are the sockets on which an answer to a datagram is awaited.
+type asked struct {
+	mu  sync.Mutex
+	all map[net.Conn]struct{}
+}
+
+// ask adds a socket, until the function that it returns is called.
+func (a *asked) ask(nc net.Conn) (answered func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.all == nil {
+		a.all = make(map[net.Conn]struct{})
+	}
+	a.all[nc] = struct{}{}
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.all, nc)
+	}
+}
+
+// gone bounds the wait of all.
+func (a *asked) gone() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for nc := range a.all {
+		_ = nc.SetReadDeadline(time.Now().Add(goneTimeout)) // a closed one waits for nothing
+	}
 }

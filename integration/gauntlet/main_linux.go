@@ -48,7 +48,7 @@ func takePart(role string, args []string) (ran bool, err error) {
 
 // driverMain is the driver. It returns the exit status.
 func driverMain(args []string, stdout, stderr io.Writer) int {
-	var o options
+	o := options{hand: defaultHand}
 	var asJSON, add bool
 	var out string
 	modes := modeNames()

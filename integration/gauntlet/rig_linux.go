@@ -110,6 +110,9 @@ func (r *rig) start() (int, error) {
 		return 0, err
 	}
 	defer in.Close()
+	if at := r.addrs(); at != nil { // the clients know these
+		r.set.Addrs = at
+	}
 	set, err := json.Marshal(r.set)
 	if err != nil {
 		return 0, err
@@ -301,9 +304,6 @@ func (c *clientProcess) kill() {
 // firstStart starts the service and waits until it serves.
 func (r *rig) firstStart(ctx context.Context) (int, error) {
 	n := r.count()
-	if at := r.addrs(); at != nil { // the clients know these
-		r.set.Addrs = at
-	}
 	pid, err := r.start()
 	if err != nil {
 		return 0, err
