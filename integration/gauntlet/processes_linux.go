@@ -17,13 +17,18 @@ import (
 // processes returns the processes of the service that have not ended.
 func (r *rig) processes() []int {
 	r.reap()
-	pids := slices.DeleteFunc(procs.Marked(r.mark+"\x00"), func(pid int) bool { return stateOf(pid) == 'Z' })
+	marked := procs.Marked(r.mark + "\x00")
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, pid := range pids { // one may end before it says a word
+	for _, pid := range marked { // one may end before it says a word
 		r.pids[pid] = true
 	}
-	return pids
+	for pid := range r.pids { // one whose first thread has ended has no environment
+		if !slices.Contains(marked, pid) && stateOf(pid) == 'Z' && running(pid) {
+			marked = append(marked, pid)
+		}
+	}
+	return marked
 }
 
 // known returns the number of processes of which we have heard and that have not
@@ -81,9 +86,17 @@ func stateOf(pid int) byte {
 	return rest[0]
 }
 
+// running reports whether a process has a thread that has not ended. While there
+// is one all sockets are open, whatever the first thread's state says.
 func running(pid int) bool {
-	s := stateOf(pid)
-	return s != 0 && s != 'Z' && s != 'X'
+	switch stateOf(pid) {
+	case 0, 'X':
+		return false
+	case 'Z':
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		return err == nil && len(threads) > 1
+	}
+	return true
 }
 
 // adopt makes this process the parent of those whose own has ended, and keeps

@@ -140,7 +140,7 @@ func (rd *round) learn() {
 		if passed := m.Moved + m.Cut[handoffhttp.CutInDoubt]; passed > 0 && m.To != 0 {
 			rd.judge.move(uint32(m.PID), m.To, passed)
 		}
-		if m.Kind == string(handoff.EventOwner) && m.PID != rd.pred && m.Gen > 1 {
+		if m.Kind == string(handoff.EventOwner) && m.PID != rd.pred && !rd.anew(m.PID) {
 			rd.res.Upgrades++
 		}
 	}
@@ -150,7 +150,7 @@ func (rd *round) learn() {
 // its predecessor's queues is gone with it. The death table has it so if the
 // successor was started by hand and had no socket yet.
 func (rd *round) anew(pid int) bool {
-	return pid != rd.pred && slices.ContainsFunc(rd.heard(rd.first), func(m message) bool {
+	return rd.hand && pid != rd.pred && slices.ContainsFunc(rd.heard(rd.first), func(m message) bool {
 		return m.PID == pid && m.Kind == string(handoff.EventOwner) && m.Gen == 1
 	})
 }
@@ -270,8 +270,8 @@ func (rd *round) check(serves int, happened bool) error {
 			switch {
 			case serves == 0 && joined:
 				return errors.New("nobody serves, and the successor had the sockets when its predecessor was killed")
-			case rd.anew(serves) && (joined || !rd.hand):
-				return fmt.Errorf("process %d has begun anew, and it had the sockets when its predecessor was killed, or was not started by hand", serves)
+			case rd.anew(serves) && joined:
+				return fmt.Errorf("process %d has begun anew, and it had the sockets when its predecessor was killed", serves)
 			}
 		case serves == 0 && !said(all, true, handoff.EventCommitted):
 			return errors.New("nobody serves, and the successor died before the commit")
