@@ -35,6 +35,15 @@ const (
 	howNoFile    = "no descriptors"
 )
 
+// fatal reports whether the process ends by itself.
+func (p plan) fatal() bool {
+	switch p.How {
+	case howExit0, howExit1, howPanic, howEat:
+		return true
+	}
+	return false
+}
+
 const planName = "plan"
 
 func (p plan) write(dir string) error {

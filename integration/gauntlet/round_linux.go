@@ -132,7 +132,7 @@ func (rd *round) learn() {
 	for _, m := range ms {
 		if m.Kind == "plan" {
 			rd.planned = true
-			if how := rd.fault.plan.How; how == howExit0 || how == howExit1 || how == howPanic || how == howEat {
+			if rd.fault.plan.fatal() {
 				rd.die(m.PID, m.At)
 			}
 		}
@@ -180,6 +180,9 @@ func (rd *round) settle(ctx context.Context) (int, error) {
 		if rd.hangs(ms) { // nobody but us has started it
 			rd.die(rd.started, now())
 			_ = syscall.Kill(rd.started, syscall.SIGKILL) // it may have ended
+		}
+		if slices.ContainsFunc(ms, func(m message) bool { return m.Kind == "plan" && rd.fault.plan.fatal() && running(m.PID) }) {
+			return false // it may even commit before it has come so far
 		}
 		if rd.known() > 1 { // to look at all processes takes a while
 			return false
