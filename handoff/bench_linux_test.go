@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -135,8 +136,10 @@ func TestAcceptAllocs(t *testing.T) {
 }
 
 // The empty programs: each has one listener, and its successor says when it has
-// accepted the connection that waits there.
-var emptyPrograms = []string{"exec", "tableflip", "inherit", "takeover"}
+// accepted the connection that waits there. "asking" is plain tableflip with what no
+// conversation can do without: its successor asks its predecessor a question and
+// waits for the answer, and both hear of the same signals as ours.
+var emptyPrograms = []string{"exec", "tableflip", "asking", "inherit", "takeover"}
 
 // clock is the time that all processes share, in nanoseconds.
 func clock() int64 {
@@ -166,11 +169,21 @@ func emptyMain(args []string) {
 	case "exec":
 		fmt.Printf("accepted %d %d\n", os.Getpid(), started)
 		return
-	case "tableflip":
+	case "tableflip", "asking":
 		upg, err := tableflip.New(tableflip.Options{})
 		must(err)
 		sig := make(chan os.Signal, 1)
 		signal.Notify(sig, syscall.SIGUSR2)
+		if kind == "asking" {
+			signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM, syscall.SIGINT)
+			path := filepath.Join(dir, "control")
+			control, err := upg.Listen("unix", path)
+			must(err)
+			if upg.HasParent() {
+				must(askBare(path))
+			}
+			go answerBare(control) // ends with the process
+		}
 		ln, err := upg.Listen("tcp4", "127.0.0.1:0")
 		must(err)
 		if upg.HasParent() {
@@ -201,6 +214,36 @@ func emptyMain(args []string) {
 		}
 	}
 	select {}
+}
+
+// askBare asks who answers at a unix socket.
+func askBare(path string) error {
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		return err
+	}
+	defer c.Close() // answered, or not
+	if _, err := c.Write([]byte("?")); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(c, make([]byte, 1))
+	return err
+}
+
+// answerBare answers everybody who asks.
+func answerBare(ln net.Listener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go func() { // ends with the connection
+			defer c.Close() // answered, or not
+			if _, err := io.ReadFull(c, make([]byte, 1)); err == nil {
+				_, _ = c.Write([]byte("!")) // it may be gone
+			}
+		}()
+	}
 }
 
 // firstAccept returns the time from SIGUSR2 until the successor has accepted its
@@ -278,8 +321,9 @@ func TestFirstAccept(t *testing.T) {
 }
 
 // BenchmarkFirstAccept upgrades empty programs: the time from SIGUSR2 until the
-// successor's first accept, against plain tableflip ("ratio") and against fork
-// and exec alone, which are part of each ("above").
+// successor's first accept, against plain tableflip ("ratio"), also for plain
+// tableflip with a question and an answer, and against fork and exec alone, which
+// are part of each ("above").
 //
 // Times are the shortest of all rounds, which other load of the machine disturbs
 // least, and so are the ratios. "paired" is the median of the ratios of pairs,
@@ -299,7 +343,7 @@ func BenchmarkFirstAccept(b *testing.B) {
 		const rounds = 25
 		for i := range rounds {
 			measure("exec")
-			for _, ours := range []string{"inherit", "takeover"} {
+			for _, ours := range emptyPrograms[2:] {
 				kinds := [2]string{"tableflip", ours}
 				var took [2]time.Duration
 				for j := range kinds {
