@@ -23,12 +23,20 @@ func (r *rig) processes() []int {
 	for _, pid := range marked { // one may end before it says a word
 		r.pids[pid] = true
 	}
-	for pid := range r.pids { // one whose first thread has ended has no environment
-		if !slices.Contains(marked, pid) && stateOf(pid) == 'Z' && running(pid) {
+	for pid := range r.pids {
+		if !slices.Contains(marked, pid) && running(pid) && ending(pid) {
 			marked = append(marked, pid)
 		}
 	}
 	return marked
+}
+
+// ending reports whether a process is about to end: it gives up its memory, and
+// its environment with it, before its files. Any other that has our mark no more
+// is somebody else by now.
+func ending(pid int) bool {
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	return err == nil && len(env) == 0
 }
 
 // known returns the number of processes of which we have heard and that have not
