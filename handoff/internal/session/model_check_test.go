@@ -20,6 +20,8 @@ func (w world) check() string {
 	switch {
 	case w.stuck:
 		return "P is to end, and can't"
+	case w.slain:
+		return "P killed a successor that had accepted, and was not silent"
 	case pThere && sThere && pKeeps && sOwns:
 		return "both own the sockets"
 	case !w.left && pGave && !sOwns: // dead or not: it has owned them

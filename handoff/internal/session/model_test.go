@@ -40,6 +40,7 @@ type world struct {
 	forsook bool    // S found P silent, and went on without a loan
 	wasOpen bool    // S has accepted at some time
 	stuck   bool    // P's process can't end
+	slain   bool    // P has killed S, which was not silent and had accepted
 }
 
 // setting is what does not change.
@@ -121,6 +122,7 @@ func (w world) stepP(e offerEvent, seen *coverage) world {
 		case offerResume:
 			w.pOpen = true
 		case offerKill:
+			w.slain = w.slain || e != offerSilent && w.sFate == alive && w.wasOpen
 			w.sFate, w.sOpen = dead, false
 		}
 	}

@@ -6,6 +6,7 @@ type offer struct {
 	probation bool // there is a probation
 	child     bool // the successor's process is ours to kill
 	killed    bool // and has been
+	unready   bool // we withdrew before it was ready: it is killed unless it was by then
 	reason    Reason
 }
 
@@ -70,22 +71,31 @@ const (
 )
 
 // fail ends the conversation before the successor was ready, as far as we have
-// heard: we never stopped serving, so there is nothing to resume. A stranger
-// that was told may have taken the sockets meanwhile, because we were silent for
-// too long: its answer decides.
-func (o offer) fail(r Reason, say bool) (offer, []offerAction) {
+// heard: we never stopped serving, so there is nothing to resume.
+func (o offer) fail(r Reason) (offer, []offerAction) {
 	o.phase, o.reason = offerEnded, r
-	var acts []offerAction
-	if say {
-		acts = append(acts, offerSendBack)
-		if !o.child {
-			o.phase = offerWithdrawing
-		}
-	}
 	if o.child { // a dead one does not mind
-		acts = append(acts, offerKill)
+		return o, []offerAction{offerKill}
 	}
-	return o, acts
+	return o, nil
+}
+
+// refuse is fail for a successor that is to hear of it. It opens its gate before it
+// says that it is ready, and may have accepted something by now; one that we were
+// silent for too long may have taken the sockets. Its answer decides.
+func (o offer) refuse(r Reason) (offer, []offerAction) {
+	o.phase, o.reason, o.unready = offerWithdrawing, r, true
+	return o, []offerAction{offerSendBack}
+}
+
+// withdrawn ends the conversation with a successor that knows of it, or is gone. One
+// that was never ready is ended: its program may hang.
+func (o offer) withdrawn() (offer, []offerAction) {
+	o.phase = offerEnded
+	if o.unready && o.child && !o.killed {
+		return o, []offerAction{offerKill}
+	}
+	return o, nil
 }
 
 // back takes the sockets back from a successor that no longer wants them.
@@ -136,7 +146,7 @@ func (o offer) beforeReady(e offerEvent) (offer, []offerAction) {
 			return o, []offerAction{offerTransfer}
 		}
 	case offerNoVersion:
-		return o.fail(ReasonVersion, false)
+		return o.fail(ReasonVersion)
 	case offerVerified:
 		if o.phase == offerSending {
 			o.phase = offerWarming
@@ -154,24 +164,32 @@ func (o offer) beforeReady(e offerEvent) (offer, []offerAction) {
 	case offerEngineReady:
 		return o.yield(offerPauseQuietly)
 	case offerAborted:
-		return o.fail(ReasonAborted, false)
+		return o.fail(ReasonAborted)
 	case offerGone:
-		return o.fail(ReasonDied, false)
+		return o.fail(ReasonDied)
 	case offerTransferError:
-		return o.fail(ReasonTransfer, true)
+		return o.refuse(ReasonTransfer)
 	case offerDeadline:
-		return o.fail(ReasonTimeout, o.phase != offerWaiting)
+		return o.giveUp(ReasonTimeout)
 	case offerCancel:
-		return o.fail(ReasonCanceled, o.phase != offerWaiting)
+		return o.giveUp(ReasonCanceled)
 	case offerSilent:
 		if o.phase == offerSending { // a batch was not acknowledged
-			return o.fail(ReasonHung, true)
+			return o.giveUp(ReasonHung)
 		}
 		return o, nil
 	case offerProbationOver, offerAlive, offerLeave:
 		return o, nil // timers of a phase that has not begun
 	}
-	return o.fail(ReasonProtocol, o.phase != offerWaiting)
+	return o.giveUp(ReasonProtocol)
+}
+
+// giveUp ends the conversation with a successor that may not have come yet.
+func (o offer) giveUp(r Reason) (offer, []offerAction) {
+	if o.phase == offerWaiting {
+		return o.fail(r)
+	}
+	return o.refuse(r)
 }
 
 func (o offer) inProbation(e offerEvent) (offer, []offerAction) {
@@ -248,9 +266,11 @@ func (o offer) inDoubt(e offerEvent) (offer, []offerAction) {
 
 func (o offer) whileWithdrawing(e offerEvent) (offer, []offerAction) {
 	switch e {
-	case offerRolledBack, offerAborted, offerGone:
-		o.phase = offerEnded
+	case offerReady: // it said so before it heard of the end: it goes on with what it has accepted
+		o.unready = false
 		return o, nil
+	case offerRolledBack, offerAborted, offerGone:
+		return o.withdrawn()
 	case offerTook, offerEngineReady:
 		// It had given us up before it read Rollback. One of us has to yield,
 		// and it can't hear us any more.

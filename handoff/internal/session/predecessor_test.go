@@ -94,18 +94,42 @@ func TestReadyTimeoutWarming(t *testing.T) {
 			}
 		})
 	})
-	t.Run("child", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			a, b := memPair()
-			o := newOldSide(t, to)
-			o.ownChild(func() { b.Close() })
-			o.start(a)
-			script{t, b}.warm()
-			_, took := o.wantFailed(session.ReasonTimeout)
-			wantTook(t, took, 11500*time.Millisecond)
-			wantCalls(t, &o.journal, "kill")
-		})
-	})
+	child := func(f func(t *testing.T, o *oldSide, s script)) func(t *testing.T) {
+		return func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				a, b := memPair()
+				o := newOldSide(t, to)
+				o.ownChild(func() { b.Close() })
+				o.start(a)
+				s := script{t, b}
+				s.warm()
+				f(t, o, s)
+			})
+		}
+	}
+	t.Run("child", child(func(t *testing.T, o *oldSide, s script) {
+		hear[*wire.Rollback](s)
+		s.say(&wire.RolledBack{})
+		_, took := o.wantFailed(session.ReasonTimeout)
+		wantTook(t, took, 11500*time.Millisecond)
+		wantCalls(t, &o.journal, "kill") // its program may hang
+	}))
+	t.Run("silent child", child(func(t *testing.T, o *oldSide, s script) {
+		_, took := o.wantFailed(session.ReasonTimeout)
+		wantTook(t, took, 17*time.Second) // six ticks after Rollback
+		wantCalls(t, &o.journal, "kill")
+	}))
+	t.Run("child that was ready by then", child(func(t *testing.T, o *oldSide, s script) {
+		hear[*wire.Rollback](s)
+		s.say(&wire.Ready{})
+		s.say(&wire.RolledBack{Accepted: 4})
+		res, took := o.wantFailed(session.ReasonTimeout)
+		wantTook(t, took, 11500*time.Millisecond)
+		wantCalls(t, &o.journal, "") // it goes on with what it has accepted
+		if res.Trial.Accepted != 4 {
+			t.Errorf("Trial.Accepted = %d, want 4", res.Trial.Accepted)
+		}
+	}))
 	t.Run("no limit", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			o, s := talk(t, session.Timeouts{Hang: hang})
