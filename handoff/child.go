@@ -51,7 +51,9 @@ func (u *Upgrader) finishChild(up *upgrade) {
 	case <-t.C:
 	}
 	t.Stop()
+	u.failures.begin()
 	u.wg.Go(func() { // ends with the process, which the timer or closing ends
+		defer u.failures.end()
 		var limit <-chan time.Time
 		if u.cfg.LingerTimeout > 0 {
 			t := time.NewTimer(u.cfg.LingerTimeout)

@@ -133,7 +133,7 @@ func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
 		up.arrive(a)
 		return nil
 	}
-	if err := u.visits.settled(hangTimeout / 2); err != nil {
+	if err := u.awaitVisits(hangTimeout / 2); err != nil {
 		return err
 	}
 	up, err := u.begin()

@@ -146,6 +146,62 @@ func TestPredecessorStopped(t *testing.T) {
 	})
 }
 
+// TestStopInUpgrade has the service told to stop when its successor has accepted a
+// connection: in probation, and when the predecessor has yet to hear that it is
+// ready. Who has accepted serves, and the predecessor ends after it.
+func TestStopInUpgrade(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		for _, at := range []string{"probation", "warming"} {
+			if at == "warming" && mode == handoff.Drain {
+				continue // a successor is not ready before its predecessor has what it lends
+			}
+			t.Run(at, func(t *testing.T) {
+				s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute}).start()
+				addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+				pid := s.pid()
+				if at == "warming" {
+					s.plan(plan{At: "listening", How: "wait"})
+				}
+				s.signal(syscall.SIGUSR2)
+				if at == "warming" {
+					s.wait("warming")
+					stopProcess(t, pid)
+					s.let()
+				} else {
+					s.wait("paused")
+				}
+				s.waitFor("ready", func(m message) bool { return m.Kind == "ready" && m.PID != pid })
+				s.alone(addr, 2)
+				c, err := net.Dial("tcp", addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				check := func() {
+					t.Helper()
+					if gen, err := askOver(c, "x"); err != nil || gen != 2 {
+						t.Fatalf("a connection that the successor has: generation %d, %v, want 2", gen, err)
+					}
+				}
+				check()
+				for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGCONT} {
+					if err := syscall.Kill(pid, sig); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s.wait("upgrade-failed")
+				for range 30 { // longer than either would stay without it
+					check()
+					<-time.After(100 * time.Millisecond)
+				}
+				_ = c.Close() // which is what both wait for
+				s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.PID == pid })
+				s.gone(s.pidsHeard()...)
+			})
+		}
+	})
+}
+
 // TestRollback takes the sockets back in probation.
 func TestRollback(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {

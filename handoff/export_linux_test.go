@@ -64,7 +64,7 @@ func Overtake(u, successor *Upgrader) {
 }
 
 // Settled waits until u serves no sockets of another process any more.
-func Settled(u *Upgrader, patience time.Duration) error { return u.visits.settled(patience) }
+func Settled(u *Upgrader, patience time.Duration) error { return u.awaitVisits(patience) }
 
 // Descends reports whether a process descends from this one.
 func Descends(pid int) bool { return descends(pid) }

@@ -6,44 +6,48 @@ import (
 	"time"
 )
 
-// visits counts the addresses at which another process's members are served.
-type visits struct {
+// pending counts what goes on and is to come to its end.
+type pending struct {
 	mu   sync.Mutex
 	n    int
 	none chan struct{} // closed while there is none
 }
 
-func newVisits() *visits {
-	v := &visits{none: make(chan struct{})}
-	close(v.none)
-	return v
+func newPending() *pending {
+	p := &pending{none: make(chan struct{})}
+	close(p.none)
+	return p
 }
 
-func (v *visits) begin() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.n++; v.n == 1 {
-		v.none = make(chan struct{})
+func (p *pending) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.n++; p.n == 1 {
+		p.none = make(chan struct{})
 	}
 }
 
-func (v *visits) end() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.n--; v.n == 0 {
-		close(v.none)
+func (p *pending) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.n--; p.n == 0 {
+		close(p.none)
 	}
 }
 
-// settled waits until there is none, for a moment.
-func (v *visits) settled(patience time.Duration) error {
-	v.mu.Lock()
-	none := v.none
-	v.mu.Unlock()
+// over returns a channel that is closed when all of it is over.
+func (p *pending) over() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.none
+}
+
+// awaitVisits waits until no other process's members are served here, for a moment.
+func (u *Upgrader) awaitVisits(patience time.Duration) error {
 	t := time.NewTimer(patience)
 	defer t.Stop()
 	select {
-	case <-none:
+	case <-u.visits.over():
 		return nil
 	case <-t.C:
 		return fmt.Errorf("%w: the sockets of the process before are not drained yet", ErrInProgress)

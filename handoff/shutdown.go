@@ -53,7 +53,8 @@ func (u *Upgrader) stop(reason string) {
 
 // Shutdown ends the Upgrader. Without a successor it stops accepting and
 // closes the sockets; in any case it waits until the tracked connections are
-// done, up to the linger limit or the end of ctx, and closes the rest by force.
+// done, and those that a successor had accepted whose upgrade has failed, up to the
+// linger limit or the end of ctx, and closes the rest by force.
 // It returns when no goroutine, descriptor or child of the Upgrader is left:
 // nil, or ctx's error where that cut connections.
 //
@@ -107,6 +108,9 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	if up != nil {
 		<-up.done // it may have committed all the same
 	}
+	if err := u.awaitFailures(ctx); err != nil && len(errs) == 0 {
+		errs = append(errs, err)
+	}
 	u.mu.Lock()
 	l, end, report, passed := u.lingering, u.lingerEnd, u.report, u.passed
 	u.mu.Unlock()
@@ -132,6 +136,33 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	u.handlers.Wait()
 	u.redirect.close()
 	return errors.Join(errs...)
+}
+
+// awaitFailures waits until the successors that have failed have served what they
+// had accepted, and ended. It returns ctx's error where that cuts them off.
+func (u *Upgrader) awaitFailures(ctx context.Context) error {
+	u.mu.Lock()
+	end := u.lingerEnd
+	u.mu.Unlock()
+	var limit <-chan time.Time
+	if !end.IsZero() {
+		t := time.NewTimer(time.Until(end))
+		defer t.Stop()
+		limit = t.C
+	}
+	over := u.failures.over()
+	select {
+	case <-over:
+	case <-limit:
+	case <-u.hurried:
+	case <-ctx.Done():
+		select {
+		case <-over:
+		default:
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // awaitPassed waits until the successor talks to the older predecessors: nobody

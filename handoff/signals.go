@@ -50,6 +50,7 @@ func (u *Upgrader) stopSignal(s os.Signal, again bool) {
 	select {
 	case <-u.done:
 		if again {
+			u.hurry.Do(func() { close(u.hurried) })
 			u.expire(reason)
 			return
 		}

@@ -147,7 +147,7 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 	})
 	defer stop()
 	u.settleStore(up)
-	err := u.visits.settled(2 * hangTimeout)
+	err := u.awaitVisits(2 * hangTimeout)
 	switch {
 	case err != nil:
 	case u.cfg.Mode == Inherit:

@@ -41,7 +41,8 @@ type Upgrader struct {
 	successor *session.Successor // our side as a successor; nil if we are the first
 	welcome   wire.Welcome       // the predecessor's, with successor
 	lending   *lending           // with a successor in mode Drain, else nil
-	visits    *visits            // another process's members that are served here
+	visits    *pending           // addresses at which another process's members are served here
+	failures  *pending           // processes of successors that have failed
 	redirect  *redirect          // of our standard error, until commit
 	pid       *pidFile
 	ops       *operations // for those who ask at the control socket
@@ -54,6 +55,8 @@ type Upgrader struct {
 	done    chan struct{}  // closed when this process is to end
 	expired chan struct{}  // closed when the linger is over
 	closing chan struct{}  // closed when Shutdown lets go of everything
+	hurried chan struct{}  // closed by a second stop signal
+	hurry   sync.Once      // closes hurried
 
 	parted atomic.Bool // a successor is committed, and our listeners are closed
 	holds  atomic.Bool // datagram sockets that a successor waits for
@@ -106,12 +109,14 @@ func New(c *Config) (*Upgrader, error) {
 		table:    newTable(),
 		states:   newStates(),
 		conns:    newConns(),
-		visits:   newVisits(),
+		visits:   newPending(),
+		failures: newPending(),
 		pid:      newPIDFile(cfg.pidFile),
 		ops:      newOperations(),
 		done:     make(chan struct{}),
 		expired:  make(chan struct{}),
 		closing:  make(chan struct{}),
+		hurried:  make(chan struct{}),
 		shutDone: make(chan struct{}),
 	}
 	u.systemd = newSystemd(cfg, spawned())
