@@ -11,8 +11,8 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/seed-11c92bf9/baton/handoff/internal/sdnotify"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
 // activation holds the sockets that systemd has bound and passed on

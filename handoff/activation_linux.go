@@ -6,8 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/seed-11c92bf9/baton/handoff/internal/sdnotify"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
 // activate makes a listener or a packet connection of a descriptor, which it

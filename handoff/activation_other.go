@@ -2,6 +2,6 @@
 
 package handoff
 
-import "github.com/seed-11c92bf9/baton/handoff/internal/sdnotify"
+import "github.com/seed-11c92bf9/baton/internal/sdnotify"
 
 func activate(sdnotify.Inherited) (activated, error) { return activated{}, errNoSocket }

@@ -11,9 +11,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/seed-11c92bf9/baton/handoff/internal/sdnotify"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
 // A store is systemd's descriptor store, as this process knows it. The process that

@@ -6,8 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/seed-11c92bf9/baton/handoff/internal/sdnotify"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
 func TestStoreName(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/seed-11c92bf9/baton/handoff/internal/sdnotify"
+	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
 const (

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/seed-11c92bf9/baton/handoff/internal/sdnotify"
+	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
 // lateTimeout is how long a process that was replaced stays for a systemd that reads

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/seed-11c92bf9/baton/handoff/internal/sdnotify"
+	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
 // env is an environment.

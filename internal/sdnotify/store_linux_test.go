@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/seed-11c92bf9/baton/handoff/internal/sdnotify"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
 func TestStore(t *testing.T) {
