@@ -10,6 +10,8 @@ import (
 )
 
 const (
+	// notifyTimeout bounds how long systemd may leave its socket full.
+	notifyTimeout = 2 * time.Second
 	// barrierTimeout bounds how long a process that was replaced waits for
 	// systemd to hear of its successor.
 	barrierTimeout = 5 * time.Second
@@ -38,7 +40,7 @@ func newSystemd(cfg *config, spawned bool) *systemd {
 		return s
 	}
 	var err error
-	if s.notifier, err = sdnotify.New(os.Getenv); err != nil {
+	if s.notifier, err = sdnotify.New(os.Getenv, notifyTimeout); err != nil {
 		cfg.Logger.Warn("systemd will hear nothing", "error", err)
 	}
 	if s.watchdog, err = sdnotify.WatchdogInterval(os.Getenv, os.Getpid(), spawned); err != nil {

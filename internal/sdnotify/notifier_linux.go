@@ -13,16 +13,17 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// sendTimeout bounds how long systemd may leave its socket full.
-const sendTimeout = 2 * time.Second
-
 // Notifier sends notifications.
-type Notifier struct{ addr *net.UnixAddr }
+type Notifier struct {
+	addr    *net.UnixAddr
+	timeout time.Duration // of a message
+}
 
 // New returns a notifier to the socket that NOTIFY_SOCKET names, nil if it is
 // empty. Anything but an absolute path and an abstract name ("@…") is an error
-// that matches [ErrEnvironment].
-func New(getenv func(string) string) (*Notifier, error) {
+// that matches [ErrEnvironment]. A message that finds the socket full for the time
+// timeout is an error that matches [os.ErrDeadlineExceeded].
+func New(getenv func(string) string, timeout time.Duration) (*Notifier, error) {
 	path := getenv(EnvSocket)
 	switch {
 	case path == "":
@@ -30,7 +31,7 @@ func New(getenv func(string) string) (*Notifier, error) {
 	case path[0] != '/' && path[0] != '@':
 		return nil, fmt.Errorf("%w: %s=%q: neither a path nor an abstract name", ErrEnvironment, EnvSocket, path)
 	}
-	return &Notifier{&net.UnixAddr{Name: path, Net: "unixgram"}}, nil
+	return &Notifier{&net.UnixAddr{Name: path, Net: "unixgram"}, timeout}, nil
 }
 
 // Send sends a message with descriptors, which it borrows.
@@ -43,7 +44,7 @@ func (n *Notifier) Send(m Message, fds ...int) error {
 		return fmt.Errorf("notify systemd: %w", err)
 	}
 	defer c.Close() // sent, or not
-	if err := c.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+	if err := c.SetWriteDeadline(time.Now().Add(n.timeout)); err != nil {
 		return fmt.Errorf("notify systemd: %w", err)
 	}
 	if err := sendmsg(c, m.text(), fds); err != nil {

@@ -26,7 +26,7 @@ func manager(t *testing.T, path string) (*net.UnixConn, *sdnotify.Notifier) {
 	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	n, err := sdnotify.New(env{"NOTIFY_SOCKET": path}.get)
+	n, err := sdnotify.New(env{"NOTIFY_SOCKET": path}.get, 10*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,21 +108,21 @@ func TestBarrier(t *testing.T) {
 
 func TestNobodyThere(t *testing.T) {
 	t.Parallel()
-	none, err := sdnotify.New(env{}.get)
+	none, err := sdnotify.New(env{}.get, time.Second)
 	if err != nil || none != nil {
 		t.Fatalf("New() without NOTIFY_SOCKET = %v, %v, want nil", none, err)
 	}
 	if err := errors.Join(none.Send(sdnotify.Message{sdnotify.Ready}), none.Barrier(t.Context())); err != nil {
 		t.Errorf("a nil Notifier: %v", err)
 	}
-	gone, err := sdnotify.New(env{"NOTIFY_SOCKET": filepath.Join(t.TempDir(), "none")}.get)
+	gone, err := sdnotify.New(env{"NOTIFY_SOCKET": filepath.Join(t.TempDir(), "none")}.get, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := gone.Send(sdnotify.Message{sdnotify.Ready}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Send() to nobody = %v, want os.ErrNotExist", err)
 	}
-	if _, err := sdnotify.New(env{"NOTIFY_SOCKET": "vsock:2:1"}.get); !errors.Is(err, sdnotify.ErrEnvironment) {
+	if _, err := sdnotify.New(env{"NOTIFY_SOCKET": "vsock:2:1"}.get, time.Second); !errors.Is(err, sdnotify.ErrEnvironment) {
 		t.Errorf("New() with an address of another kind = %v, want ErrEnvironment", err)
 	}
 }

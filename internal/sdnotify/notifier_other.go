@@ -11,7 +11,7 @@ import (
 type Notifier struct{}
 
 // New returns nil: there is no systemd.
-func New(func(string) string) (*Notifier, error) { return nil, nil }
+func New(func(string) string, time.Duration) (*Notifier, error) { return nil, nil }
 
 // Send does nothing.
 func (*Notifier) Send(Message, ...int) error { return nil }

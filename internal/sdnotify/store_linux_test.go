@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/internal/sdnotify"
@@ -91,7 +92,7 @@ func TestRoom(t *testing.T) {
 	if kept, err := none.Room(t.Context(), "probe"); kept || err != nil {
 		t.Errorf("Room() of nobody = %t, %v", kept, err)
 	}
-	gone, err := sdnotify.New(env{"NOTIFY_SOCKET": filepath.Join(t.TempDir(), "none")}.get)
+	gone, err := sdnotify.New(env{"NOTIFY_SOCKET": filepath.Join(t.TempDir(), "none")}.get, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
