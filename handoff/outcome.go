@@ -95,7 +95,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	if l := res.Lingering; l != nil {
 		// It says, too, that systemd knows the successor.
 		report := up.report
-		u.systemd.late.then(func() { u.tellHistory(l, report) })
+		u.systemd.late.Then(func() { u.tellHistory(l, report) })
 		passed := make(chan struct{})
 		u.mu.Lock()
 		u.passed = passed

@@ -29,7 +29,7 @@ type systemd struct {
 	spawned  bool // by a predecessor, and so in its unit
 	ours     bool // the upgrade under way is to a process of our unit; Upgrader.mu guards it
 
-	late backlog
+	late sdnotify.Backlog
 }
 
 // newSystemd looks into the environment. spawned says that a predecessor has
@@ -119,7 +119,7 @@ func (u *Upgrader) replaced(r *Report) {
 func (u *Upgrader) awaitSystemd() {
 	u.wg.Go(func() { // ends with systemd's answer, or in time
 		select {
-		case <-u.systemd.late.told():
+		case <-u.systemd.late.Told():
 		case <-u.closing:
 			return
 		}
@@ -138,7 +138,7 @@ func (u *Upgrader) introduce() {
 		return
 	}
 	u.sendSystemd(sdnotify.MainPID(os.Getpid()), sdnotify.Ready, sdnotify.Watchdog, u.serving())
-	u.systemd.late.then(u.store.isMain)
+	u.systemd.late.Then(u.store.isMain)
 }
 
 // tellStop tells systemd that this process ends without a successor, and that
