@@ -6,6 +6,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
 // forwarded are the signals that the app gets when we do.
@@ -60,7 +62,7 @@ func (s *Supervisor) stop(why string) {
 	}
 	s.stopping = true
 	s.log.Info("stopping", "why", why)
-	s.tellManager("STOPPING=1")
+	s.tellManager(sdnotify.Stopping)
 	if s.again != nil {
 		s.again.Stop()
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
 // A Supervisor runs an app.
@@ -190,7 +192,7 @@ func (s *Supervisor) ready(g *generation) {
 	if g.after != 0 {
 		s.log.Info("upgraded", "generation", g.number, "pid", g.pid, "predecessor", g.after)
 	} else {
-		s.tellManager("READY=1")
+		s.tellManager(sdnotify.Ready)
 	}
 	if s.relieved(g) {
 		return
