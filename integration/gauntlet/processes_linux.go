@@ -36,7 +36,7 @@ func (r *rig) processes() []int {
 // is somebody else by now.
 func ending(pid int) bool {
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	return err == nil && len(env) == 0
+	return err != nil || len(env) == 0 // ESRCH on newer kernels
 }
 
 // known returns the number of processes of which we have heard and that have not
