@@ -64,7 +64,9 @@ type Config struct {
 	ListenConfig *net.ListenConfig
 
 	// ReadyTimeout bounds the time from the start of a successor to its Ready.
-	// Zero means DefaultReadyTimeout, negative no limit.
+	// Zero means DefaultReadyTimeout, negative no limit. One that does not answer
+	// when it is told is killed a few seconds later: it may have become ready just
+	// then.
 	ReadyTimeout time.Duration
 	// Probation is the time after the successor's Ready in which the
 	// predecessor can still take its sockets back: by itself when the
