@@ -17,6 +17,8 @@
 //     Abort and RolledBack. The predecessor takes back its sockets on Abort, on
 //     RolledBack, or on the death of the successor, and never after Committed
 //     or Took.
+//   - A successor opens its gate before it says Ready. It is killed only if it can't
+//     have opened it, or is silent: what it has accepted it serves to the end.
 //   - Silence is counted in ticks of the listener's own clock, so that a
 //     machine that slept does not blame its peer for the time.
 //
