@@ -174,12 +174,12 @@ func (rd *round) outage(began int64) error {
 func (rd *round) settle(ctx context.Context) (int, error) {
 	serves := -1
 	err := rd.until(ctx, rd.first, func(ms []message) bool {
-		if running(rd.pred) && !rd.over(ms) && !rd.refused(ms) {
-			return false
-		}
 		if rd.hangs(ms) { // nobody but us has started it
 			rd.die(rd.started, now())
 			_ = syscall.Kill(rd.started, syscall.SIGKILL) // it may have ended
+		}
+		if running(rd.pred) && !rd.over(ms) && !rd.refused(ms) {
+			return false
 		}
 		if slices.ContainsFunc(ms, func(m message) bool { return m.Kind == "plan" && rd.fault.plan.fatal() && running(m.PID) }) {
 			return false // it may even commit before it has come so far
@@ -224,10 +224,12 @@ func (rd *round) settle(ctx context.Context) (int, error) {
 }
 
 // hangs reports whether a successor that was started by hand hangs, and its
-// upgrade has failed.
+// upgrade has failed, or can't begin.
 func (rd *round) hangs(ms []message) bool {
 	return rd.hand && rd.fault != nil && rd.fault.plan.How == howHang && running(rd.started) &&
-		slices.ContainsFunc(ms, func(m message) bool { return m.PID == rd.pred && m.Kind == string(handoff.EventUpgradeFailed) })
+		slices.ContainsFunc(ms, func(m message) bool {
+			return m.PID == rd.pred && m.Kind == string(handoff.EventUpgradeFailed) || m.Kind == "plan" && rd.fault.plan.At == atStart
+		})
 }
 
 // refused reports whether a successor that was started by hand was not let in, or
