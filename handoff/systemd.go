@@ -118,10 +118,15 @@ func (u *Upgrader) replaced(r *Report) {
 // take our end for the service's.
 func (u *Upgrader) awaitSystemd() {
 	u.wg.Go(func() { // ends with systemd's answer, or in time
+		told := u.systemd.late.Told()
 		select {
-		case <-u.systemd.late.Told():
-		case <-u.closing:
-			return
+		case <-told:
+		case <-u.closing: // which may come first where nothing waits to be told
+			select {
+			case <-told:
+			default:
+				return
+			}
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), barrierTimeout)
 		defer cancel()
