@@ -112,7 +112,8 @@ func writeReport(w io.Writer, all []*result) error {
 	var ended strings.Builder
 	for _, r := range all {
 		if r.Error != "" {
-			fmt.Fprintf(&ended, "- seed %d: %s\n", r.Seed, r.Error)
+			why, _, _ := strings.Cut(r.Error, "\n") // the rest is a log
+			fmt.Fprintf(&ended, "- seed %d: %s\n", r.Seed, why)
 		}
 		for _, m := range r.Modes {
 			for _, f := range m.Findings {
