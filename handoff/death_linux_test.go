@@ -148,15 +148,17 @@ func TestPredecessorStopped(t *testing.T) {
 
 // TestStopInUpgrade has the service told to stop when its successor has accepted a
 // connection: in probation, and when the predecessor has yet to hear that it is
-// ready. Who has accepted serves, and the predecessor ends after it.
+// ready. Who has accepted serves, and the predecessor ends after it, unless it is
+// told to stop once more.
 func TestStopInUpgrade(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
-		for _, at := range []string{"probation", "warming"} {
+		for _, at := range []string{"probation", "warming", "probation, twice"} {
 			if at == "warming" && mode == handoff.Drain {
 				continue // a successor is not ready before its predecessor has what it lends
 			}
 			t.Run(at, func(t *testing.T) {
-				s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute}).start()
+				m := newManager(t)
+				s := startUnder(m, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute, Linger: time.Hour})
 				addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 				pid := s.pid()
 				if at == "warming" {
@@ -189,12 +191,19 @@ func TestStopInUpgrade(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+				n := m.await(0, "\nSTOPPING=1\n")
 				s.wait("upgrade-failed")
-				for range 30 { // longer than either would stay without it
+				for range 3 { // systemd hears each second that it takes longer
+					n = m.await(n, "\nEXTEND_TIMEOUT_USEC=")
 					check()
-					<-time.After(100 * time.Millisecond)
 				}
-				_ = c.Close() // which is what both wait for
+				if at == "probation, twice" {
+					if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					_ = c.Close() // which is what both wait for
+				}
 				s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.PID == pid })
 				s.gone(s.pidsHeard()...)
 			})

@@ -10,18 +10,24 @@ import (
 // lingerTick is how often a lingering process tells its successor of itself.
 const lingerTick = time.Second
 
+// timerAt returns a channel that yields at a time, or never if that is zero. stop
+// lets go of it.
+func timerAt(at time.Time) (c <-chan time.Time, stop func()) {
+	if at.IsZero() {
+		return nil, func() {}
+	}
+	t := time.NewTimer(time.Until(at))
+	return t.C, func() { t.Stop() }
+}
+
 // watchLinger ends the linger at its limit, or when the successor asks for it,
 // and tells the successor how it goes. l is nil where there is none.
 func (u *Upgrader) watchLinger(l *session.Lingering) {
 	u.mu.Lock()
 	end := u.lingerEnd
 	u.mu.Unlock()
-	var limit <-chan time.Time
-	if !end.IsZero() {
-		t := time.NewTimer(time.Until(end))
-		defer t.Stop()
-		limit = t.C
-	}
+	limit, stop := timerAt(end)
+	defer stop()
 	var asked <-chan string
 	if l != nil {
 		asked = l.Asked()

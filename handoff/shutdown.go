@@ -144,12 +144,8 @@ func (u *Upgrader) awaitFailures(ctx context.Context) error {
 	u.mu.Lock()
 	end := u.lingerEnd
 	u.mu.Unlock()
-	var limit <-chan time.Time
-	if !end.IsZero() {
-		t := time.NewTimer(time.Until(end))
-		defer t.Stop()
-		limit = t.C
-	}
+	limit, stop := timerAt(end)
+	defer stop()
 	over := u.failures.over()
 	select {
 	case <-over:

@@ -25,7 +25,8 @@
 //     it: one for each of its listeners at most, and as many of those that move as
 //     its predecessor says that it has passed on ("in its hand");
 //   - all processes were dead, by the table of deaths of package handoff's
-//     design, until the driver, as their supervisor, had started another
+//     design, until the driver, as their supervisor, had started another, or one
+//     that it had started by hand had become the first of its line
 //     ("nobody to serve").
 //
 // After each round nothing may be left but the process that serves: no other

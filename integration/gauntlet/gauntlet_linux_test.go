@@ -68,9 +68,6 @@ func TestGauntlet(t *testing.T) {
 // TestKilledByHand has predecessors die at each step under successors that were
 // started by hand: one that has no socket yet becomes the first of its line.
 func TestKilledByHand(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a dozen upgrades, and not a short test")
-	}
 	o := short(t, handoff.Takeover)
 	o.faulty, o.hand, o.only = 1, 1, "kill predecessor"
 	drives(t, o)
