@@ -179,6 +179,12 @@ func (r *rig) until(ctx context.Context, what string, ok func() (bool, error)) e
 	}
 }
 
+// The exit statuses of baton upgrade for an upgrade that has begun and failed.
+const (
+	statusFailed     = 8
+	statusRolledBack = 9
+)
+
 // upgrade calls baton upgrade and waits until the version to answers all new
 // connections. told is called with each step of
 // the service's, and when the clients have news, with the lock held.
@@ -192,7 +198,7 @@ func (r *rig) upgrade(ctx context.Context, from, to string, told func(step hando
 	seen := len(r.messages)
 	r.mu.Unlock()
 	began := time.Now()
-	over, failed := false, error(nil)
+	over, failed, begun := false, error(nil), false
 	cmd := exec.CommandContext(ctx, r.baton, "upgrade", "--plain", "--socket", filepath.Join(r.dir, controlName))
 	cmd.Env = append(os.Environ(), r.mark)
 	prepare(cmd)
@@ -203,24 +209,21 @@ func (r *rig) upgrade(ctx context.Context, from, to string, told func(step hando
 		r.tell(func() {
 			over = true
 			if err != nil {
+				// The service tells of an upgrade that has begun too, perhaps later:
+				// it must not be taken for the next one's.
+				begun = slices.Contains([]int{statusFailed, statusRolledBack}, cmd.ProcessState.ExitCode())
 				failed = fmt.Errorf("baton upgrade: %w: %s", err, out)
 			}
 		})
 	})
 	err = r.until(ctx, "upgrade to "+to, func() (bool, error) {
 		var step handoff.EventKind
-		started := false
 		for _, m := range r.messages[seen:] {
 			if m.PID != pid {
 				continue // the successor has the same to say
 			}
 			switch kind := handoff.EventKind(m.Kind); kind {
-			case handoff.EventUpgradeStarted:
-				started = true
 			case handoff.EventUpgradeFailed:
-				if !started {
-					continue // the one before, of which the command has told first
-				}
 				return false, errors.New(m.Reason)
 			case handoff.EventCommitted:
 				step, info.Report = kind, m.Report
@@ -229,7 +232,7 @@ func (r *rig) upgrade(ctx context.Context, from, to string, told func(step hando
 			}
 		}
 		told(step)
-		if failed != nil {
+		if failed != nil && !begun {
 			return false, failed
 		}
 		if r.over > 0 {
