@@ -68,16 +68,18 @@ func (r *rig) reap() {
 }
 
 // wait waits for children of the service's process groups, until there is none or,
-// with WNOHANG, none that has ended. Its caller holds r.mu.
+// with WNOHANG, none that has ended, and forgets groups that are no more. Its
+// caller holds r.mu.
 func (r *rig) wait(options int) {
-	for _, group := range r.groups {
+	r.groups = slices.DeleteFunc(r.groups, func(group int) bool {
 		for {
 			pid, err := syscall.Wait4(-group, nil, options, nil)
 			if pid <= 0 && !errors.Is(err, syscall.EINTR) {
 				break
 			}
 		}
-	}
+		return errors.Is(syscall.Kill(-group, 0), syscall.ESRCH) // one that has no zombie, either
+	})
 }
 
 // stateOf returns the state of a process as proc_pid_stat(5) names it, or 0 if
