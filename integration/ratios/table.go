@@ -48,6 +48,7 @@ func rows() []row {
 	add(row{"descriptors in frames, ns", ref{"fdpass.Transfer/*", "framed-ns", 0}, ref{"fdpass.Transfer/*", "bare-ns", 0}, "a bare loop of sendmsg and recvmsg"})
 	add(row{"sockets of a service, ns each", ref{"session.Transfer/*", "session-ns/fd", 0}, ref{"session.Transfer/*", "bare-ns/fd", 0}, "a bare loop of sendmsg and recvmsg"})
 	add(row{"the same, each checked", ref{"session.Transfer/*", "session-ns/fd", 0}, ref{"session.Transfer/*", "checked-ns/fd", 0}, "the bare loop with the same checks"})
+	add(row{"the same", ref{"session.Transfer/*", "session-ns/fd", 0}, ref{"session.Transfer/*", "limit-ns/fd", 0}, "the bare loop, and what system calls the checks take"})
 	add(row{"state of 1 GiB, MB/s: more is better", ref{"handoff.State/*", "state-MB/s", 0}, ref{"handoff.State/*", "plain-MB/s", 0}, "a plain write into memory"})
 	for _, mode := range []string{"inherit", "takeover"} {
 		add(row{"from the signal to the first accept, " + mode + ", ms", ref{"handoff.FirstAccept", mode + "-ms", 0}, ref{"handoff.FirstAccept", "tableflip-ms", 0}, "plain tableflip"})

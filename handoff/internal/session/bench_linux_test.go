@@ -23,9 +23,11 @@ import (
 // The metric "ratio" is the shortest time of the first over the shortest of the
 // bare loop, "checked-ratio" the same with the loop that checks: the shortest is
 // what other load of the machine disturbs least. A check is three system calls,
-// each of which takes longer than passing a descriptor, so the conversation uses
-// all processors for them, which the loop does not. B/fd is what the conversation
-// allocates on both sides together.
+// each of which takes longer than passing a descriptor ("syscall-ns" is one), so the
+// conversation uses all processors for them, which the loop does not. "limit-ns/fd" is
+// the bare loop and three system calls a socket on all processors, and nothing else.
+// B/fd is what the conversation allocates on both
+// sides together.
 func BenchmarkTransfer(b *testing.B) {
 	for _, n := range []int{1, 253, 1000, 10_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -42,7 +44,7 @@ func BenchmarkTransfer(b *testing.B) {
 				}
 				fds[i] = items[i].FD
 			}
-			whole, plain, checked := time.Hour, time.Hour, time.Hour
+			whole, plain, checked, call := time.Hour, time.Hour, time.Hour, time.Hour
 			var bytes uint64
 			var before, after runtime.MemStats
 			for b.Loop() {
@@ -52,7 +54,11 @@ func BenchmarkTransfer(b *testing.B) {
 				bytes += after.TotalAlloc - before.TotalAlloc
 				plain = min(plain, bareLoop(b, fds, nil))
 				checked = min(checked, bareLoop(b, fds, items))
+				call = min(call, systemCall(b, fds[0]))
 			}
+			least := plain + 3*call*time.Duration(n)/time.Duration(runtime.GOMAXPROCS(0))
+			b.ReportMetric(float64(least.Nanoseconds())/float64(n), "limit-ns/fd")
+			b.ReportMetric(float64(call), "syscall-ns")
 			b.ReportMetric(float64(whole)/float64(plain), "ratio")
 			b.ReportMetric(float64(whole)/float64(checked), "checked-ratio")
 			b.ReportMetric(float64(whole.Nanoseconds())/float64(n), "session-ns/fd")
@@ -62,6 +68,18 @@ func BenchmarkTransfer(b *testing.B) {
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// systemCall returns the time of a getsockopt(2), one of many.
+func systemCall(b *testing.B, fd int) time.Duration {
+	const calls = 1000
+	start := time.Now()
+	for range calls {
+		if _, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
+			b.Fatal(os.NewSyscallError("getsockopt", err))
+		}
+	}
+	return time.Since(start) / calls
 }
 
 // conversation returns the time from Hello to Verified.
