@@ -16,15 +16,26 @@ import (
 
 // processes returns the processes of the service that have not ended.
 func (r *rig) processes() []int {
+	pids := r.look()
+	if len(pids) == 0 {
+		// To look takes a while: one that was there can have ended before its turn
+		// came, and the one that it has started was not there yet.
+		pids = r.look()
+	}
+	return pids
+}
+
+func (r *rig) look() []int {
 	r.reap()
-	marked := procs.Marked(r.mark + "\x00")
+	mark := r.mark + "\x00"
+	marked := procs.Marked(mark)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, pid := range marked { // one may end before it says a word
 		r.pids[pid] = true
 	}
 	for pid := range r.pids {
-		if !slices.Contains(marked, pid) && running(pid) && ending(pid) {
+		if !slices.Contains(marked, pid) && running(pid) && (ending(pid) || procs.Has(pid, mark)) {
 			marked = append(marked, pid)
 		}
 	}
