@@ -123,10 +123,9 @@ func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
 		if up == nil || !up.inherit {
 			return ErrNotReady
 		}
-		// A successor of an older version dials; others inherit the conversation. An
-		// inherited control socket can hold connections that the process before us did
-		// not live to accept: of children of its own, and the one by which this process
-		// has tried to join it.
+		// An inherited control socket can hold connections that the process before us
+		// did not live to accept: of children of its own, and the one by which this
+		// process has tried to join it.
 		if !descends(cred.PID) {
 			return fmt.Errorf("%w: pid %d is no child of this process", ErrPeerRefused, cred.PID)
 		}

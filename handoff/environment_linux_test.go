@@ -333,12 +333,8 @@ func TestDescriptors(t *testing.T) {
 		owner := stdio(want{"tcp": one, "udp": one, "unix u": one, "blob": one, "control": one, "capture": one})
 		if mode == handoff.Inherit {
 			// tableflip's: a copy of each for the next successor, and one of its own
-			// until the garbage collector comes by; two pipes to its parent. It can't be
-			// told to forget the end of the conversation: a placeholder remains.
+			// until the garbage collector comes by; two pipes to its parent.
 			joined["control"] = [2]int{2, 3}
-			joined["conversation"] = [2]int{2, 2}
-			owner["conversation"] = [2]int{0, 1}
-			owner[os.DevNull] = one
 			joined["pipe"] = [2]int{2, 2}
 			for _, name := range []string{"tcp", "udp", "unix u", "blob", "control"} {
 				owner[name] = [2]int{2, 3}

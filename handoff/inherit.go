@@ -26,13 +26,9 @@ const envTableflip = "TABLEFLIP_HAS_PARENT_7DIU3"
 // tableflipControl is the name under which the control socket is inherited.
 const tableflipControl = "baton.control"
 
-// tableflipConversation is the name under which a successor inherits its end of
-// the conversation.
-const tableflipConversation = "baton.conversation"
-
 // engine is tableflip's Upgrader, the engine of mode Inherit. It starts the
-// successor and lets it inherit the sockets; the conversation, over a connection
-// that is inherited beside them, adds what tableflip leaves out. There
+// successor and lets it inherit the sockets; the conversation, over the control
+// socket that is inherited beside them, adds what tableflip leaves out. There
 // is one Upgrader in a process at most, which is tableflip's rule.
 type engine struct {
 	tf    *tableflip.Upgrader
@@ -82,44 +78,6 @@ func (e *engine) control() (net.Listener, error) {
 		return nil, err
 	}
 	return fdx.Listener(fd, tableflipControl)
-}
-
-// addConversation has the next successor inherit one end of a new conversation,
-// and returns the other.
-func (e *engine) addConversation() (*net.UnixConn, error) {
-	ours, theirs, err := conversationPair()
-	if err != nil {
-		return nil, err
-	}
-	defer theirs.Close() // tableflip takes a copy of its own
-	// Who speaks can be a child of the child that we know.
-	if err := errors.Join(fdx.ExpectCred(ours), e.tf.AddFile(tableflipConversation, theirs)); err != nil {
-		_ = ours.Close() // nobody at the other end
-		return nil, err
-	}
-	return ours, nil
-}
-
-// conversation returns the inherited end of the conversation, or nil if the parent
-// has left none.
-func (e *engine) conversation() (*net.UnixConn, error) {
-	fd, err := e.file(tableflipConversation)
-	if err != nil || fd < 0 {
-		return nil, err
-	}
-	return unixConn(fd)
-}
-
-// forgetConversation lets go of the copy of a conversation's end that tableflip
-// holds, if it has one: a placeholder is there until the next. The garbage collector
-// closes what it was, when it likes: nobody waits for that.
-func (e *engine) forgetConversation() error {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return err
-	}
-	defer null.Close() // tableflip takes a copy
-	return e.tf.AddFile(tableflipConversation, null)
 }
 
 // plain reports whether a plain tableflip service knows a socket by network
@@ -276,9 +234,9 @@ func notHeard(err error) bool {
 func (e *engine) ready() error {
 	err := e.tf.Ready()
 	if errors.Is(err, syscall.EPIPE) || err != nil && strings.Contains(err.Error(), syscall.EPIPE.Error()) {
-		err = nil // tableflip wraps with %s: the text is all there is
+		return nil // tableflip wraps with %s: the text is all there is
 	}
-	return errors.Join(err, e.forgetConversation())
+	return err
 }
 
 // waitForParent waits until the process before us has ended: tableflip starts

@@ -81,14 +81,9 @@ func (u *Upgrader) joinParent() error {
 	if u.control, err = controlSocket(ln); err != nil {
 		return err
 	}
-	c, err := u.engine.conversation()
+	c, err := dialControl(ln.Addr().String())
 	if err != nil {
-		return fmt.Errorf("handoff: inherited conversation: %w", err)
-	}
-	if c == nil { // a parent of an older version waits at the control socket
-		if c, err = dialControl(ln.Addr().String()); err != nil {
-			return fmt.Errorf("%w: dial the control socket: %w", ErrPredecessorDied, err)
-		}
+		return fmt.Errorf("%w: dial the control socket: %w", ErrPredecessorDied, err)
 	}
 	// The inherited listener makes the dial succeed even if nobody is left to
 	// answer; tableflip knows when the parent is gone.
@@ -351,10 +346,6 @@ func (u *Upgrader) checkPeer(c *fdpass.Conn) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrPeerRefused, err)
 	}
-	return u.allow(cred)
-}
-
-func (u *Upgrader) allow(cred fdx.Cred) error {
 	p := Peer{PID: cred.PID, UID: cred.UID, GID: cred.GID}
 	if p.UID == 0 || p.UID == os.Geteuid() || u.cfg.Allow != nil && u.cfg.Allow(p) {
 		return nil

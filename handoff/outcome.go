@@ -117,11 +117,6 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 		up.drain.failed(res.Parted)
 	}
 	up.report.Durations.Total = time.Since(up.began)
-	if up.inherit {
-		if err := u.engine.forgetConversation(); err != nil {
-			u.log.Warn("conversation", "error", err)
-		}
-	}
 	u.finishChild(up)
 	err := &UpgradeError{PID: up.report.Successor.PID, Err: upgradeError(up.obituary(cause))}
 	up.report.Outcome = OutcomeFailed

@@ -33,8 +33,6 @@ func dialControl(string) (*net.UnixConn, error) { return nil, unsupported() }
 
 func listenControl(string) (net.Listener, error) { return nil, unsupported() }
 
-func conversationPair() (*net.UnixConn, *os.File, error) { return nil, nil, unsupported() }
-
 func inheritedConversation() (*net.UnixConn, error) { return nil, nil }
 
 func (*config) spawn(*os.File) (*child, *net.UnixConn, error) { return nil, nil, unsupported() }

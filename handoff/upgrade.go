@@ -2,7 +2,6 @@ package handoff
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -174,15 +173,15 @@ func (u *Upgrader) startSpawn(up *upgrade, p *session.Predecessor) error {
 		return err
 	}
 	up.child, up.report.Successor.PID = c, c.pid
-	u.wg.Go(func() { u.hear(up, conv) }) // ends with Hello, or with the conversation
+	u.wg.Go(func() { u.expectHello(up, conv) }) // ends with Hello, or with the conversation
 	p.Exited = c.exited
 	p.Kill = c.kill
 	p.Stderr = up.capture.fds
 	return nil
 }
 
-// hear waits for the successor that has inherited the other end of c.
-func (u *Upgrader) hear(up *upgrade, c *net.UnixConn) {
+// expectHello waits for the successor that has inherited the other end of c.
+func (u *Upgrader) expectHello(up *upgrade, c *net.UnixConn) {
 	conn := fdpass.New(c)
 	heard := make(chan struct{})
 	var watch sync.WaitGroup
@@ -194,45 +193,17 @@ func (u *Upgrader) hear(up *upgrade, c *net.UnixConn) {
 		}
 	})
 	link := session.NewWireLink(conn, hangTimeout)
-	hello, err := u.expectHello(up, c, link)
+	m, fds, err := link.Recv()
 	close(heard)
 	watch.Wait()
-	if errors.Is(err, ErrPeerRefused) {
-		u.log.Warn("successor refused", "error", err)
-		_ = link.Send(&wire.Refuse{Code: wire.CodePeer, Reason: err.Error()}, nil) // it may be gone
-	}
-	if err != nil {
+	_ = fdx.Close(fds...) // none belong here
+	hello, ok := m.(*wire.Hello)
+	if err != nil || !ok {
 		_ = link.Close() // it did not speak
-		if !up.inherit { // else tableflip tells what it does
-			close(up.arrivals)
-		}
+		close(up.arrivals)
 		return
 	}
 	up.arrive(session.Arrival{Link: link, Hello: *hello})
-}
-
-// expectHello waits for the first message, on link, which is over c.
-func (u *Upgrader) expectHello(up *upgrade, c *net.UnixConn, link session.Link) (*wire.Hello, error) {
-	if up.inherit { // tableflip does not say who its child is
-		cred, err := fdx.SenderCred(c)
-		if err != nil {
-			return nil, err
-		}
-		if err := u.allow(cred); err != nil {
-			return nil, err
-		}
-		up.peer.Store(int64(cred.PID))
-	}
-	m, fds, err := link.Recv()
-	_ = fdx.Close(fds...) // none belong here
-	if err != nil {
-		return nil, err
-	}
-	hello, ok := m.(*wire.Hello)
-	if !ok {
-		return nil, fmt.Errorf("%w: %T instead of a Hello", ErrProtocol, m)
-	}
-	return hello, nil
 }
 
 // arrive hands the successor to the upgrade, if that still waits for it.
@@ -279,20 +250,12 @@ func (u *Upgrader) startInherit(ctx context.Context, up *upgrade, p *session.Pre
 	if up.capture, err = newCapture(os.Stderr); err != nil {
 		return err
 	}
-	conv, err := u.engine.addConversation()
-	if err != nil {
-		return err
-	}
 	up.inherit = true
-	u.wg.Go(func() { u.hear(up, conv) }) // ends with Hello, or with the upgrade
 	c, ready := newChild(func() { u.killInherited(up) }), make(chan struct{})
 	up.child = c
 	result := u.engine.upgrade()
 	u.wg.Go(func() { // ends with the child, its Ready, or the engine's stop
 		if err := <-result; err != nil {
-			// tableflip has a copy of the other end, so its death does not end the
-			// conversation. This does, behind its last words.
-			_ = conv.CloseRead() // or the conversation is over
 			c.exited <- u.cfg.explainInherit(err)
 		} else {
 			close(ready)
