@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -208,6 +209,52 @@ func TestStopInUpgrade(t *testing.T) {
 				s.gone(s.pidsHeard()...)
 			})
 		}
+	})
+}
+
+// TestUpgradeAfterRollback begins another upgrade while a successor that was rolled
+// back serves what it has accepted: that stays as it is, and in mode Inherit, where
+// there is one child at a time, the upgrade has to wait for its end.
+func TestUpgradeAfterRollback(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute}).start()
+		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+		s.signal(syscall.SIGUSR2)
+		first := s.waitFor("ready", func(m message) bool { return m.Kind == "ready" && m.PID != s.pid() }).PID
+		s.wait("paused")
+		s.alone(addr, 2)
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		check := func(when string) {
+			t.Helper()
+			if gen, err := askOver(c, "held"); err != nil || gen != 2 {
+				t.Fatalf("a connection that the first successor has, %s: generation %d, %v, want 2", when, gen, err)
+			}
+		}
+		check("in probation")
+		s.signal(syscall.SIGUSR1)
+		s.wait("upgrade-failed")
+		s.signal(syscall.SIGUSR2)
+		if mode == handoff.Inherit {
+			m := s.wait("upgrade-failed")
+			if !slices.Contains(m.Is, "ErrInProgress") || !strings.Contains(m.Err, "still serves") {
+				t.Errorf("upgrade: %v %s, want ErrInProgress", m.Is, m.Err)
+			}
+		} else {
+			s.wait("paused")
+			check("while the second is in probation")
+			s.signal(syscall.SIGUSR1)
+			s.wait("upgrade-failed")
+		}
+		check("after the second upgrade")
+		_ = c.Close()
+		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.PID == first })
+		s.signal(syscall.SIGUSR2)
+		s.wait("paused")
+		s.stop()
 	})
 }
 

@@ -42,14 +42,22 @@ func (p *pending) over() <-chan struct{} {
 	return p.none
 }
 
-// awaitVisits waits until no other process's members are served here, for a moment.
-func (u *Upgrader) awaitVisits(patience time.Duration) error {
+// await waits until all of it is over, for a moment.
+func (p *pending) await(patience time.Duration) bool {
 	t := time.NewTimer(patience)
 	defer t.Stop()
 	select {
-	case <-u.visits.over():
-		return nil
+	case <-p.over():
+		return true
 	case <-t.C:
+		return false
+	}
+}
+
+// awaitVisits waits until no other process's members are served here, for a moment.
+func (u *Upgrader) awaitVisits(patience time.Duration) error {
+	if !u.visits.await(patience) {
 		return fmt.Errorf("%w: the sockets of the process before are not drained yet", ErrInProgress)
 	}
+	return nil
 }

@@ -237,6 +237,10 @@ func (u *Upgrader) startInherit(ctx context.Context, up *upgrade, p *session.Pre
 	if err := u.cfg.checkInherit(); err != nil {
 		return err
 	}
+	// tableflip has one child at a time, and does not tell which it is.
+	if !u.failures.await(2 * hangTimeout) {
+		return fmt.Errorf("%w: in mode inherit the last successor must have ended, and it still serves what it had accepted before it was rolled back: try again later, or end it", ErrInProgress)
+	}
 	wait := ctx
 	if u.cfg.ReadyTimeout > 0 {
 		var cancel context.CancelFunc
