@@ -233,7 +233,6 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		return joinError(err)
 	}
 	u.successor, u.welcome = s, got.Welcome
-	u.notified = u.notify()
 	if Mode(got.Welcome.Mode) == Drain && via != wire.ViaInherit {
 		if err := u.borrow(conn, got, via); err != nil {
 			got.Close()

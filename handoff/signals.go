@@ -8,20 +8,14 @@ import (
 	"slices"
 )
 
-// notify has the process's signals come to us, soon: a thread of the runtime's
-// takes its time for each of them, in which a join goes on. They do when the channel
-// that it returns has yielded theirs, which is before anybody can know that the
-// process is there to be signalled.
-func (u *Upgrader) notify() <-chan chan os.Signal {
-	notified := make(chan chan os.Signal, 1)
-	go func() { // ends with the last signal's
-		ch := make(chan os.Signal, 8)
-		if all := slices.Concat(u.cfg.UpgradeSignals, u.cfg.StopSignals); len(all) > 0 {
-			signal.Notify(ch, all...)
-		}
-		notified <- ch
-	}()
-	return notified
+// notify has the process's signals come to us. It is called before anybody can
+// know that the process is there to be signalled.
+func (u *Upgrader) notify() chan os.Signal {
+	ch := make(chan os.Signal, 8)
+	if all := slices.Concat(u.cfg.UpgradeSignals, u.cfg.StopSignals); len(all) > 0 {
+		signal.Notify(ch, all...)
+	}
+	return ch
 }
 
 // signals does what the process's signals say, until Shutdown.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,7 +44,6 @@ type Upgrader struct {
 	visits    *pending           // addresses at which another process's members are served here
 	failures  *pending           // processes of successors that have failed
 	redirect  *redirect          // of our standard error, until commit
-	notified  <-chan chan os.Signal
 	pid       *pidFile
 	ops       *operations // for those who ask at the control socket
 	systemd   *systemd
@@ -136,9 +134,6 @@ func New(c *Config) (*Upgrader, error) {
 
 // discard lets go of what a failed New has taken.
 func (u *Upgrader) discard(err error) {
-	if u.notified != nil {
-		signal.Stop(<-u.notified)
-	}
 	if u.successor != nil {
 		u.successor.Refuse(err.Error())
 	}
@@ -156,10 +151,7 @@ func (u *Upgrader) discard(err error) {
 
 // start begins what runs until Shutdown.
 func (u *Upgrader) start() {
-	if u.notified == nil {
-		u.notified = u.notify()
-	}
-	ch := <-u.notified
+	ch := u.notify()
 	u.wg.Go(u.events.run)             // ends with events.close
 	u.wg.Go(func() { u.signals(ch) }) // ends with closing
 	u.wg.Go(u.serveControl)
