@@ -147,6 +147,21 @@ func TestPredecessorStopped(t *testing.T) {
 	})
 }
 
+// held returns a new connection that a generation has answered, and holds.
+func (s *service) held(addr string, gen uint64) net.Conn {
+	s.tb.Helper()
+	s.alone(addr, gen)
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	s.tb.Cleanup(func() { c.Close() })
+	if got, err := askOver(c, "hello"); err != nil || got != gen {
+		s.tb.Fatalf("new connection: generation %d, %v, want %d", got, err, gen)
+	}
+	return c
+}
+
 // TestStopInUpgrade has the service told to stop when its successor has accepted a
 // connection: in probation, and when the predecessor has yet to hear that it is
 // ready. Who has accepted serves, and the predecessor ends after it, unless it is
@@ -174,19 +189,13 @@ func TestStopInUpgrade(t *testing.T) {
 					s.wait("paused")
 				}
 				s.waitFor("ready", func(m message) bool { return m.Kind == "ready" && m.PID != pid })
-				s.alone(addr, 2)
-				c, err := net.Dial("tcp", addr)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
+				c := s.held(addr, 2)
 				check := func() {
 					t.Helper()
 					if gen, err := askOver(c, "x"); err != nil || gen != 2 {
 						t.Fatalf("a connection that the successor has: generation %d, %v, want 2", gen, err)
 					}
 				}
-				check()
 				for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGCONT} {
 					if err := syscall.Kill(pid, sig); err != nil {
 						t.Fatal(err)
@@ -222,19 +231,13 @@ func TestUpgradeAfterRollback(t *testing.T) {
 		s.signal(syscall.SIGUSR2)
 		first := s.waitFor("ready", func(m message) bool { return m.Kind == "ready" && m.PID != s.pid() }).PID
 		s.wait("paused")
-		s.alone(addr, 2)
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		c := s.held(addr, 2)
 		check := func(when string) {
 			t.Helper()
 			if gen, err := askOver(c, "held"); err != nil || gen != 2 {
 				t.Fatalf("a connection that the first successor has, %s: generation %d, %v, want 2", when, gen, err)
 			}
 		}
-		check("in probation")
 		s.signal(syscall.SIGUSR1)
 		s.wait("upgrade-failed")
 		s.signal(syscall.SIGUSR2)
@@ -268,15 +271,7 @@ func TestRollback(t *testing.T) {
 		pid := s.pid()
 		s.signal(syscall.SIGUSR2)
 		s.wait("paused")
-		s.alone(addr, 2)
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		if gen, err := askOver(c, "probation"); err != nil || gen != 2 {
-			t.Fatalf("in probation: generation %d, %v, want 2", gen, err)
-		}
+		c := s.held(addr, 2)
 		s.signal(syscall.SIGUSR1)
 		m := s.wait("upgrade-failed")
 		if !slices.Contains(m.Is, "ErrRolledBack") || m.Report.Outcome != handoff.OutcomeRolledBack {

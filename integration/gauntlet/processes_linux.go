@@ -25,6 +25,7 @@ func (r *rig) processes() []int {
 	return pids
 }
 
+// look is processes in one pass, which is no picture of one moment.
 func (r *rig) look() []int {
 	r.reap()
 	mark := r.mark + "\x00"
