@@ -52,6 +52,12 @@ func InfoInto(int, []byte) (SocketInfo, error) { return SocketInfo{}, errUnsuppo
 // PeerCred is not supported here.
 func PeerCred(*net.UnixConn) (Cred, error) { return Cred{}, errUnsupported }
 
+// ExpectCred is not supported here.
+func ExpectCred(*net.UnixConn) error { return errUnsupported }
+
+// SenderCred is not supported here.
+func SenderCred(*net.UnixConn) (Cred, error) { return Cred{}, errUnsupported }
+
 // NewBlob is not supported here.
 func NewBlob(string) (*os.File, error) { return nil, errUnsupported }
 

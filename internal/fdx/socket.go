@@ -9,9 +9,8 @@ type SocketInfo struct {
 	Sockname  []byte // sockaddr of getsockname(2), as the kernel wrote it
 }
 
-// Cred is the identity of the process at the other end of a unix socket, taken
-// when it connected or listened (SO_PEERCRED, unix(7)). PID is 0 where that
-// process lives in a PID namespace that this one can't see.
+// Cred is the identity of a process that has to do with the other end of a unix
+// socket. PID is 0 where it lives in a PID namespace that this one can't see.
 type Cred struct {
 	PID, UID, GID int
 }

@@ -2,6 +2,9 @@ package fdx
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"unsafe"
@@ -71,8 +74,9 @@ func getsockopt(fd, opt int) (int, error) {
 	return int(v), nil
 }
 
-// PeerCred returns the identity of c's peer, as the kernel noted it at connect
-// or socketpair time.
+// PeerCred returns the identity of the process that made c's other end, as the
+// kernel noted it when that connected, listened, or was made by socketpair
+// (SO_PEERCRED, unix(7)).
 func PeerCred(c *net.UnixConn) (Cred, error) {
 	var cred Cred
 	err := Borrow(c, func(fd int) error {
@@ -84,4 +88,59 @@ func PeerCred(c *net.UnixConn) (Cred, error) {
 		return nil
 	})
 	return cred, err
+}
+
+// ExpectCred has the kernel note who sends what c is sent from now on, for
+// [SenderCred] (SO_PASSCRED, unix(7)).
+func ExpectCred(c *net.UnixConn) error { return passCred(c, 1) }
+
+func passCred(c *net.UnixConn, on int) error {
+	return Borrow(c, func(fd int) error {
+		return os.NewSyscallError("setsockopt(SO_PASSCRED)", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, on))
+	})
+}
+
+// SenderCred waits for c's next byte, leaves it where it is, and returns the
+// identity of the process that has sent it: the two ends of a socketpair have one
+// [PeerCred], whoever has them by now. It ends what [ExpectCred] has begun. It
+// returns [io.EOF] if nothing comes any more, and [os.ErrDeadlineExceeded] at the
+// read deadline.
+func SenderCred(c *net.UnixConn) (Cred, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return Cred{}, err
+	}
+	var cred Cred
+	var recvErr error
+	err = raw.Read(func(fd uintptr) bool {
+		cred, recvErr = peekCred(int(fd))
+		return !errors.Is(recvErr, unix.EAGAIN)
+	})
+	return cred, errors.Join(err, recvErr, passCred(c, 0))
+}
+
+// peekCred has room for the identity alone: descriptors that come with it are not
+// installed (net/core/scm.c, scm_recv).
+func peekCred(fd int) (Cred, error) {
+	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+	var n, oobn int
+	err := error(unix.EINTR)
+	for errors.Is(err, unix.EINTR) {
+		n, oobn, _, _, err = unix.Recvmsg(fd, make([]byte, 1), oob, unix.MSG_PEEK|unix.MSG_CMSG_CLOEXEC)
+	}
+	switch {
+	case err != nil:
+		return Cred{}, os.NewSyscallError("recvmsg", err)
+	case n == 0:
+		return Cred{}, io.EOF
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(messages) == 0 {
+		return Cred{}, fmt.Errorf("recvmsg: no SCM_CREDENTIALS: %w", errors.Join(unix.EPROTO, err))
+	}
+	u, err := unix.ParseUnixCredentials(&messages[0])
+	if err != nil {
+		return Cred{}, os.NewSyscallError("recvmsg: control message", err)
+	}
+	return Cred{PID: int(u.Pid), UID: int(u.Uid), GID: int(u.Gid)}, nil
 }

@@ -3,11 +3,14 @@ package fdx_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
@@ -138,6 +141,96 @@ func TestPeerCred(t *testing.T) {
 	c.Close()
 	if _, err := fdx.PeerCred(c.(*net.UnixConn)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("PeerCred(closed) = %v, want net.ErrClosed", err)
+	}
+}
+
+// TestSenderCred has another process, and then this one, speak over a socketpair:
+// what they have said is still to come after the question who it was.
+func TestSenderCred(t *testing.T) {
+	t.Parallel()
+	pair := func() (*net.UnixConn, *os.File) {
+		t.Helper()
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs := os.NewFile(uintptr(fds[1]), "theirs")
+		t.Cleanup(func() { theirs.Close() })
+		c, err := fdx.Conn(fds[0], "ours")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		ours := c.(*net.UnixConn)
+		if err := fdx.ExpectCred(ours); err != nil {
+			t.Fatal(err)
+		}
+		return ours, theirs
+	}
+	own := fdx.Cred{PID: os.Getpid(), UID: os.Getuid(), GID: os.Getgid()}
+	buf, oob := make([]byte, 16), make([]byte, 256)
+
+	ours, theirs := pair()
+	if got, err := fdx.PeerCred(ours); err != nil || got != own {
+		t.Errorf("PeerCred = %+v, %v, want %+v", got, err, own)
+	}
+	cmd := exec.Command("sh", "-c", "(printf word >&3); wait") // a child of the child speaks
+	cmd.ExtraFiles = []*os.File{theirs}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := fdx.SenderCred(ours)
+	if got.PID == cmd.Process.Pid || got.PID <= 1 || got.PID == own.PID || got.UID != own.UID || got.GID != own.GID || err != nil {
+		t.Errorf("SenderCred = %+v, %v, want a child of %d's, and %+v", got, err, cmd.Process.Pid, own)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	n, oobn, _, _, err := ours.ReadMsgUnix(buf, oob)
+	if string(buf[:max(n, 0)]) != "word" || oobn != 0 || err != nil {
+		t.Errorf("read %q with %d bytes of control messages, %v, want what was sent, and none", buf[:max(n, 0)], oobn, err)
+	}
+
+	// Descriptors that come with it come once.
+	ours, theirs = pair()
+	if err := unix.Sendmsg(int(theirs.Fd()), []byte("fd"), unix.UnixRights(0), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := fdx.SenderCred(ours); err != nil || got != own {
+		t.Errorf("SenderCred = %+v, %v, want %+v", got, err, own)
+	}
+	if n, oobn, _, _, err = ours.ReadMsgUnix(buf, oob); err != nil || string(buf[:n]) != "fd" {
+		t.Errorf("read %q, %v", buf[:max(n, 0)], err)
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(messages) != 1 {
+		t.Fatalf("%d control messages, %v, want one", len(messages), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		t.Errorf("descriptors %v, %v, want one", fds, err)
+	}
+	if err := fdx.Close(fds...); err != nil {
+		t.Error(err)
+	}
+
+	// It waits no longer than it may, or than there is somebody to wait for.
+	if err := ours.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fdx.SenderCred(ours); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("SenderCred = %v, want os.ErrDeadlineExceeded", err)
+	}
+	if err := ours.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	if _, err := fdx.SenderCred(ours); !errors.Is(err, io.EOF) {
+		t.Errorf("SenderCred = %v, want io.EOF", err)
+	}
+	ours.Close()
+	if _, err := fdx.SenderCred(ours); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("SenderCred = %v, want net.ErrClosed", err)
 	}
 }
 
