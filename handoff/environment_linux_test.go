@@ -74,6 +74,9 @@ func variedMain(args []string) {
 	case "nested":
 		nestedMain()
 		return
+	case "joining":
+		joiningMain(args[0])
+		return
 	}
 	var set settings
 	var v variation

@@ -221,8 +221,12 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 			MinVersion: wire.MinVersion, MaxVersion: wire.MaxVersion,
 			PID: int64(os.Getpid()), Build: u.cfg.Version, Via: via, Mode: uint32(u.cfg.Mode),
 		},
-		Check:   session.Verify,
-		Expect:  fdx.RaiseNoFile,
+		Check:  session.Verify,
+		Expect: fdx.RaiseNoFile,
+		Meanwhile: func() (<-chan os.Signal, error) {
+			u.signals.notify(u.cfg)
+			return u.signals.stops, nil
+		},
 		Timeout: hangTimeout,
 	}
 	if u.cfg.ReadyTimeout > 0 {
@@ -230,6 +234,10 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	}
 	got, s, err := j.Join(session.NewWireLink(conn, hangTimeout))
 	if err != nil {
+		var stopped *session.Stopped
+		if errors.As(err, &stopped) {
+			u.signals.putBack(stopped.Signal)
+		}
 		return joinError(err)
 	}
 	u.successor, u.welcome = s, got.Welcome

@@ -5,31 +5,64 @@ import (
 	"errors"
 	"os"
 	"os/signal"
-	"slices"
 )
 
-// notify has the process's signals come to us. It is called before anybody can
-// know that the process is there to be signalled.
-func (u *Upgrader) notify() chan os.Signal {
-	ch := make(chan os.Signal, 8)
-	if all := slices.Concat(u.cfg.UpgradeSignals, u.cfg.StopSignals); len(all) > 0 {
-		signal.Notify(ch, all...)
-	}
-	return ch
+// signals are the process's, as they come to us.
+type signals struct {
+	stops, upgrades chan os.Signal // nil until notify
 }
 
-// signals does what the process's signals say, until Shutdown.
-func (u *Upgrader) signals(ch chan os.Signal) {
-	defer signal.Stop(ch)
+// notify has the signals come to us, if they do not yet: before anybody can know that
+// the process is there to be signalled. A thread of the runtime's takes its time for
+// each of them, which a join has while it waits for the predecessor.
+func (s *signals) notify(cfg *config) {
+	if s.stops != nil {
+		return
+	}
+	s.stops, s.upgrades = make(chan os.Signal, 8), make(chan os.Signal, 8)
+	if len(cfg.StopSignals) > 0 { // none would be all
+		signal.Notify(s.stops, cfg.StopSignals...)
+	}
+	if len(cfg.UpgradeSignals) > 0 {
+		signal.Notify(s.upgrades, cfg.UpgradeSignals...)
+	}
+}
+
+// putBack has a stop signal come again.
+func (s *signals) putBack(sig os.Signal) {
+	select {
+	case s.stops <- sig:
+	default: // others have come meanwhile
+	}
+}
+
+// giveBack has the signals do what they did before, stop signals that have come, too.
+func (s *signals) giveBack() {
+	if s.stops == nil {
+		return
+	}
+	s.stop()
+	close(s.stops)
+	for sig := range s.stops {
+		raise(sig)
+	}
+}
+
+func (s *signals) stop() {
+	signal.Stop(s.stops)
+	signal.Stop(s.upgrades)
+}
+
+// heedSignals does what the process's signals say, until Shutdown.
+func (u *Upgrader) heedSignals() {
+	defer u.signals.stop()
 	told := false
 	for {
 		select {
-		case s := <-ch:
-			if slices.Contains(u.cfg.StopSignals, s) {
-				u.stopSignal(s, told)
-				told = true
-				continue
-			}
+		case s := <-u.signals.stops:
+			u.stopSignal(s, told)
+			told = true
+		case s := <-u.signals.upgrades:
 			u.wg.Go(func() { // ends with the upgrade
 				err := u.Upgrade(context.Background())
 				if err != nil && !errors.As(err, new(*UpgradeError)) { // those have been logged

@@ -1,13 +1,21 @@
 package handoff_test
 
 import (
+	"errors"
+	"fmt"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
 // TestStopSignals sends stop signals to a process that lingers behind its
@@ -61,4 +69,68 @@ func TestStopSignals(t *testing.T) {
 		stop(s.pid(), second, 2, "stopping: reason=\"signal terminated\"")
 		s.gone(s.pidsHeard()...)
 	})
+}
+
+// joiningMain is a process that joins who answers at path, and fails.
+func joiningMain(path string) {
+	_, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, ControlSocket: path, ReadyTimeout: 100 * patience})
+	fmt.Println(err)
+	os.Exit(1)
+}
+
+// TestSignalWhileJoining tells a process to stop while it joins a predecessor that
+// refuses it then, or is silent for as long as it may be: it ends as it would have
+// without us.
+func TestSignalWhileJoining(t *testing.T) {
+	t.Parallel()
+	for _, silent := range []bool{false, true} {
+		t.Run(fmt.Sprintf("silent=%t", silent), func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(testenv.ShortDir(t), "s")
+			ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			cmd := testmain.Command(t, "varied", path)
+			cmd.Env = append(cmd.Env, envRole+"=joining")
+			cmd.Stdout = os.Stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			uc, err := ln.AcceptUnix()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := newRawPeer(t, uc)
+			receive := func(want wire.Type) {
+				t.Helper()
+				if m, err := p.recv(); err != nil || m.Type() != want {
+					t.Fatalf("%T, %v, want type %d", m, err, want)
+				}
+			}
+			receive(wire.TypeHello)
+			p.send(&wire.Welcome{Version: wire.MaxVersion, Generation: 1, PID: int64(os.Getpid()), HangTimeout: time.Second, Sockets: 1, States: 1})
+			file := wire.Socket{Kind: wire.KindFile, Name: "null"}
+			p.send(&wire.Sockets{Seq: 1, Entries: []wire.Socket{file}}, nulls(t, 1)...)
+			receive(wire.TypeAck) // by now the signals come to New
+			if !silent {
+				stopProcess(t, cmd.Process.Pid) // both are there when it wakes up
+				p.send(&wire.Refuse{Code: wire.CodePeer})
+			}
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			if silent {
+				receive(wire.TypeAbort)
+			}
+			var exit *exec.ExitError
+			if err := cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+				t.Errorf("the process has ended with %v, want SIGTERM", err)
+			}
+		})
+	}
 }

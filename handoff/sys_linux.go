@@ -6,8 +6,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -40,6 +42,17 @@ func unixConn(fd int) (*net.UnixConn, error) {
 func processFD() (int, error) {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0) // close-on-exec without being asked
 	return fd, os.NewSyscallError("pidfd_open", err)
+}
+
+// raise sends a signal to this process. It has come when raise returns.
+func raise(s os.Signal) {
+	n, ok := s.(syscall.Signal)
+	if !ok {
+		return
+	}
+	runtime.LockOSThread() // the kernel may take its time for another thread
+	defer runtime.UnlockOSThread()
+	_ = unix.Tgkill(os.Getpid(), unix.Gettid(), n) // ourselves
 }
 
 // descends reports whether pid is a child of ours, or one of its descendants. One

@@ -19,6 +19,8 @@ func spawned() bool { return false }
 
 func unixConn(int) (*net.UnixConn, error) { return nil, unsupported() }
 
+func raise(os.Signal) {}
+
 func descends(int) bool { return true }
 
 func findChild(string) int { return 0 }

@@ -44,6 +44,7 @@ type Upgrader struct {
 	visits    *pending           // addresses at which another process's members are served here
 	failures  *pending           // processes of successors that have failed
 	redirect  *redirect          // of our standard error, until commit
+	signals   signals
 	pid       *pidFile
 	ops       *operations // for those who ask at the control socket
 	systemd   *systemd
@@ -91,7 +92,8 @@ type Upgrader struct {
 // not what it should be, [ErrTimeout], and [ErrUnsupported] on a system that
 // can't do what the mode needs. A process that was started by hand and whose
 // predecessor dies on the way becomes the first of its line; a started one
-// fails with [ErrPredecessorDied].
+// fails with [ErrPredecessorDied]. A stop signal ends the wait for a predecessor,
+// with [ErrAborted], and does what it would have done without New.
 //
 // A nil config means all defaults.
 func New(c *Config) (*Upgrader, error) {
@@ -147,13 +149,14 @@ func (u *Upgrader) discard(err error) {
 		u.engine.stop() // a child's stop would remove its parent's unix sockets
 	}
 	u.redirect.close()
+	u.signals.giveBack()
 }
 
 // start begins what runs until Shutdown.
 func (u *Upgrader) start() {
-	ch := u.notify()
-	u.wg.Go(u.events.run)             // ends with events.close
-	u.wg.Go(func() { u.signals(ch) }) // ends with closing
+	u.signals.notify(u.cfg)
+	u.wg.Go(u.events.run)  // ends with events.close
+	u.wg.Go(u.heedSignals) // ends with closing
 	u.wg.Go(u.serveControl)
 	if u.systemd.watchdog > 0 {
 		u.wg.Go(u.feedWatchdog) // ends with closing

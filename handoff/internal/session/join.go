@@ -42,6 +42,11 @@ const maxAtOnce = 16 << 10
 // descriptors, and the sum of two fits into an int of 32 bits.
 const maxCount = 1 << 29
 
+// Stopped is the error of a join that a signal has ended.
+type Stopped struct{ Signal os.Signal }
+
+func (s *Stopped) Error() string { return "signal " + s.Signal.String() }
+
 // Joiner is the successor's side from Hello to Verified.
 type Joiner struct {
 	Hello wire.Hello
@@ -50,11 +55,17 @@ type Joiner struct {
 	Check func(wire.Socket, int) error
 	// Expect is told how many descriptors will come, before they do.
 	Expect func(n int) error
+	// Meanwhile does what needs no answer, once Hello is on its way and before any
+	// answer is read. An error ends the join, and so does a signal from the channel
+	// that it returns: with [Stopped]. It may be nil.
+	Meanwhile func() (<-chan os.Signal, error)
 	// Timeout bounds the time without any progress.
 	Timeout time.Duration
 	// StateTimeout bounds the time in which the predecessor writes its state;
 	// zero means Timeout.
 	StateTimeout time.Duration
+
+	stop <-chan os.Signal
 }
 
 // Join says Hello on link and returns what the predecessor passes on. An
@@ -82,6 +93,12 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 			return e
 		}
 		return &Error{Reason: ReasonDied, Err: err}
+	}
+	if j.Meanwhile != nil {
+		var err error
+		if j.stop, err = j.Meanwhile(); err != nil {
+			return err
+		}
 	}
 	m, fds, err := j.next(conv, j.Timeout)
 	if err != nil {
@@ -215,6 +232,8 @@ func (j *Joiner) next(conv *conversation, patience time.Duration) (wire.Message,
 				return nil, nil, ended(conv)
 			}
 			return said(in)
+		case s := <-j.stop:
+			return nil, nil, &Error{Reason: ReasonAborted, Err: &Stopped{s}}
 		case <-quiet.ticker.C:
 			if quiet.tick() {
 				return nil, nil, &Error{Reason: ReasonHung, Text: fmt.Sprintf("the predecessor sent nothing for %v", patience)}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -68,6 +69,58 @@ func TestCommit(t *testing.T) {
 			t.Error("an owner is not ready, or can abort")
 		}
 	})
+}
+
+// TestMeanwhile has a join go on beside what needs no answer, and end with it and with
+// a signal.
+func TestMeanwhile(t *testing.T) {
+	refused := errors.New("refused")
+	for _, c := range []struct {
+		name   string
+		signal bool
+		err    error
+	}{
+		{"goes on", false, nil},
+		{"fails", false, refused},
+		{"signal", true, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				a, b := memPair()
+				s := script{t, b}
+				n := newNewSide(t, hang)
+				n.joiner.StateTimeout = time.Hour
+				signals := make(chan os.Signal, 1)
+				n.joiner.Meanwhile = func() (<-chan os.Signal, error) {
+					hear[*wire.Hello](s)
+					return signals, c.err
+				}
+				joined := make(chan error, 1)
+				go func() { joined <- n.join(a) }()
+				s.say(&wire.Welcome{Version: wire.MaxVersion, HangTimeout: hang, States: 1})
+				if c.signal {
+					time.Sleep(time.Minute) // its program is writing
+					signals <- os.Interrupt
+				} else {
+					s.say(&wire.Refuse{Code: wire.CodeClosed})
+				}
+				var stopped *session.Stopped
+				var e *session.Error
+				err := <-joined
+				switch {
+				case c.signal && (!errors.As(err, &stopped) || stopped.Signal != os.Interrupt):
+					t.Errorf("Join: %v, want the signal", err)
+				case c.err != nil && !errors.Is(err, c.err):
+					t.Errorf("Join: %v, want %v", err, c.err)
+				case !c.signal && c.err == nil && (!errors.As(err, &e) || e.Code != wire.CodeClosed):
+					t.Errorf("Join: %v, want the predecessor's refusal", err)
+				}
+				if m := hear[*wire.Abort](s); !strings.Contains(err.Error(), m.Reason) {
+					t.Errorf("the predecessor was told %q, want %q", m.Reason, err)
+				}
+			})
+		})
+	}
 }
 
 // TestSilentPredecessor has the predecessor fall silent.
