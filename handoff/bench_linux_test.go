@@ -136,9 +136,9 @@ func TestAcceptAllocs(t *testing.T) {
 }
 
 // The empty programs: each has one listener, and its successor says when it has
-// accepted the connection that waits there. "asking" is plain tableflip with what no
-// conversation can do without: its successor asks its predecessor a question and
-// waits for the answer, and both hear of the same signals as ours.
+// accepted the connection that waits there. "asking" is plain tableflip that asks:
+// its successor dials its predecessor and waits for an answer, and both hear of the
+// same signals as ours.
 var emptyPrograms = []string{"exec", "tableflip", "asking", "inherit", "takeover"}
 
 // clock is the time that all processes share, in nanoseconds.
@@ -323,7 +323,8 @@ func TestFirstAccept(t *testing.T) {
 // BenchmarkFirstAccept upgrades empty programs: the time from SIGUSR2 until the
 // successor's first accept, against plain tableflip ("ratio"), also for plain
 // tableflip with a question and an answer, and against fork and exec alone, which
-// are part of each ("above").
+// are part of each ("above"). They are one binary, so that they differ in what they
+// do: loading it and initializing its packages is in each.
 //
 // Times are the shortest of all rounds, which other load of the machine disturbs
 // least, and so are the ratios. "paired" is the median of the ratios of pairs,

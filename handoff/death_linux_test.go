@@ -27,17 +27,25 @@ func TestPredecessorKilled(t *testing.T) {
 		at   string // where the successor waits when the predecessor is killed
 		end  string // what the successor says next
 		is   string
+		v    variation
 	}{
-		{"before the transfer", "start", "new", "ErrPredecessorDied"}, // takeover; an heir has its sockets
-		{"before ready", "joined", "owner", ""},
-		{"listening", "listening", "owner", ""},
-		{"in probation", "probation", "owner", ""},
+		{"before the transfer", "start", "new", "ErrPredecessorDied", variation{}}, // takeover; an heir has its sockets
+		{"before the transfer, and it would dial", "start", "new", "ErrPredecessorDied", variation{Taken: true}},
+		{"before ready", "joined", "owner", "", variation{}},
+		{"before ready, and it has dialled", "joined", "owner", "", variation{Taken: true}},
+		{"listening", "listening", "owner", "", variation{}},
+		{"in probation", "probation", "owner", "", variation{}},
 	}
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		for _, c := range cases {
+			if c.v.Taken && mode != handoff.Inherit {
+				continue
+			}
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
-				s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute}).start()
+				s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute})
+				s.startCommand(s.varied(c.v))
+				s.wait("owner")
 				addr := s.wait("addrs").Addrs[socket]
 				pid := s.pid()
 				s.plan(plan{At: c.at, How: "wait"})

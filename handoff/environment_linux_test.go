@@ -36,6 +36,7 @@ type variation struct {
 	Args       []string // likewise
 	Chdir      string   // where it goes after New
 	NoSignals  bool     // no upgrade signals: SIGUSR2 is the program's own
+	Taken      bool     // in mode Inherit, another has taken its conversation
 
 	// Children has it start processes all the time, each of which says what it
 	// has inherited.
@@ -89,6 +90,11 @@ func variedMain(args []string) {
 	}
 	p := readPlan(set.Dir)
 	p.fail(set.Dir, "start", nil)
+	if v.Taken && os.Getenv(handoff.EnvTableflip) != "" {
+		if err := handoff.TakeConversation(); err != nil {
+			fail("conversation", err)
+		}
+	}
 	cfg := &handoff.Config{
 		Mode: set.Mode, Version: "v" + strconv.Itoa(os.Getpid()),
 		ControlSocket: filepath.Join(set.Dir, "ctl", "s"),
@@ -336,9 +342,11 @@ func TestDescriptors(t *testing.T) {
 		owner := stdio(want{"tcp": one, "udp": one, "unix u": one, "blob": one, "control": one, "capture": one})
 		if mode == handoff.Inherit {
 			// tableflip's: a copy of each for the next successor, and one of its own
-			// until the garbage collector comes by; two pipes to its parent.
-			joined["control"] = [2]int{2, 3}
+			// until the garbage collector comes by; two pipes to its parent; the mailbox
+			// of the conversation, which is empty.
+			joined["control"] = [2]int{2, 2}
 			joined["pipe"] = [2]int{2, 2}
+			joined["mailbox"], owner["mailbox"] = one, one
 			for _, name := range []string{"tcp", "udp", "unix u", "blob", "control"} {
 				owner[name] = [2]int{2, 3}
 			}
@@ -457,6 +465,8 @@ func socketRole(tb testing.TB, pid int, name string) string {
 	switch a := sa.(type) {
 	case *unix.SockaddrUnix:
 		switch {
+		case info.Type == unix.SOCK_DGRAM:
+			return "mailbox"
 		case !info.Listening:
 			return "conversation"
 		case filepath.Base(a.Name) == "s":

@@ -1,11 +1,15 @@
 package handoff
 
 import (
+	"errors"
 	"net"
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
 // EnvConversation and EnvTableflip are what New takes out of the environment.
@@ -18,6 +22,36 @@ const (
 func ListenControl(path string) (net.Listener, error) { return listenControl(path) }
 
 func OpenControl(path string) (*net.UnixConn, net.Listener, error) { return openControl(path) }
+
+// NewMailbox makes a mailbox, and OpenMailbox empties it.
+func NewMailbox() (*os.File, *net.UnixConn, error) { return newMailbox() }
+
+func OpenMailbox(box *os.File) (*net.UnixConn, error) { return openMailbox(box) }
+
+// TakeConversation takes the conversation out of the mailbox that tableflip has passed
+// on to this process, and ends it.
+func TakeConversation() error {
+	for fd := 5; ; fd++ { // behind the standard streams and tableflip's own pipes
+		typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+		if errors.Is(err, unix.EBADF) {
+			return errors.New("there is no mailbox")
+		}
+		domain, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		if err != nil || typ != unix.SOCK_DGRAM || domain != unix.AF_UNIX {
+			continue
+		}
+		copied, err := fdx.DupFD(fd)
+		if err != nil {
+			return err
+		}
+		box := os.NewFile(uintptr(copied), "mailbox")
+		c, err := openMailbox(box)
+		if err = errors.Join(err, box.Close()); err != nil || c == nil {
+			return errors.Join(errors.New("the mailbox is empty"), err)
+		}
+		return c.Close()
+	}
+}
 
 // ConversationFD reads what the environment says of the conversation.
 func ConversationFD(v string) (int, error) { return conversationFD(v) }

@@ -26,14 +26,20 @@ const envTableflip = "TABLEFLIP_HAS_PARENT_7DIU3"
 // tableflipControl is the name under which the control socket is inherited.
 const tableflipControl = "baton.control"
 
+// tableflipConversation is the name under which a mailbox is inherited that has the
+// successor's end of the conversation.
+const tableflipConversation = "baton.conversation"
+
 // engine is tableflip's Upgrader, the engine of mode Inherit. It starts the
-// successor and lets it inherit the sockets; the conversation, over the control
-// socket that is inherited beside them, adds what tableflip leaves out. There
-// is one Upgrader in a process at most, which is tableflip's rule.
+// successor and lets it inherit the sockets; the conversation, which is inherited
+// beside them, adds what tableflip leaves out. There is one Upgrader in a process
+// at most, which is tableflip's rule.
 type engine struct {
 	tf    *tableflip.Upgrader
 	spent bool        // its successor has committed; guarded by Upgrader.mu
 	paths atomic.Bool // it knows a unix socket's path
+
+	controlled bool // it has inherited the control socket, and passes it on
 }
 
 // newEngine joins the parent, if there is one.
@@ -62,8 +68,13 @@ func newEngine(timeout time.Duration) (*engine, error) {
 // child reports whether tableflip has started us.
 func (e *engine) child() bool { return e.tf.HasParent() }
 
-// addControl has successors inherit the control socket.
-func (e *engine) addControl(s *socket) error { return e.addFile(tableflipControl, s.fd) }
+// addControl has successors inherit the control socket, if they do not yet.
+func (e *engine) addControl(s *socket) error {
+	if e.controlled {
+		return nil
+	}
+	return e.addFile(tableflipControl, s.fd)
+}
 
 // control returns the inherited control socket, or nil if the parent is a
 // plain tableflip service.
@@ -72,12 +83,36 @@ func (e *engine) control() (net.Listener, error) {
 	if err != nil || f == nil {
 		return nil, err
 	}
-	defer f.Close() // we take a copy
-	fd, err := fdx.Dup(f)
+	e.controlled = true
+	defer f.Close()            // net takes a copy
+	return net.FileListener(f) // of os.NewFile, which leaves O_NONBLOCK alone
+}
+
+// addConversation has the next successor inherit one end of a new conversation, and
+// returns the other.
+func (e *engine) addConversation() (*net.UnixConn, error) {
+	box, conv, err := newMailbox()
 	if err != nil {
 		return nil, err
 	}
-	return fdx.Listener(fd, tableflipControl)
+	defer box.Close() // tableflip takes a copy
+	// tableflip does not say who its child is, and a child of that one may speak.
+	if err := errors.Join(fdx.ExpectCred(conv), e.tf.AddFile(tableflipConversation, box)); err != nil {
+		_ = conv.Close() // nobody at the other end
+		return nil, err
+	}
+	return conv, nil
+}
+
+// conversation returns the inherited end of the conversation, or nil if the parent
+// has left none, or another process has taken it.
+func (e *engine) conversation() (*net.UnixConn, error) {
+	box, err := e.tf.File(tableflipConversation)
+	if err != nil || box == nil {
+		return nil, err
+	}
+	defer box.Close() // a copy
+	return openMailbox(box)
 }
 
 // plain reports whether a plain tableflip service knows a socket by network

@@ -69,24 +69,18 @@ func (u *Upgrader) engineTimeout() time.Duration {
 
 // joinParent joins the process that has started us by tableflip.
 func (u *Upgrader) joinParent() error {
-	ln, err := u.engine.control()
+	c, err := u.engine.conversation()
 	if err != nil {
-		return fmt.Errorf("handoff: inherited control socket: %w", err)
+		return fmt.Errorf("handoff: inherited conversation: %w", err)
 	}
-	if ln == nil {
-		// A plain tableflip service: the sockets are there, nobody talks.
-		u.log.Info("joined", "predecessor", "plain tableflip", "mode", Inherit)
-		return nil
+	if c == nil {
+		// A parent of an older version waits at the control socket.
+		if c, err = u.dialParent(); c == nil {
+			return err
+		}
 	}
-	if u.control, err = controlSocket(ln); err != nil {
-		return err
-	}
-	c, err := dialControl(ln.Addr().String())
-	if err != nil {
-		return fmt.Errorf("%w: dial the control socket: %w", ErrPredecessorDied, err)
-	}
-	// The inherited listener makes the dial succeed even if nobody is left to
-	// answer; tableflip knows when the parent is gone.
+	// tableflip knows when the parent is gone. The inherited listener makes a dial
+	// succeed even if nobody is left to answer.
 	ctx, cancel := context.WithCancel(context.Background())
 	var watch sync.WaitGroup
 	gone := make(chan struct{})
@@ -100,10 +94,42 @@ func (u *Upgrader) joinParent() error {
 	died := parentDied(err, gone)
 	cancel()
 	watch.Wait()
-	if died {
-		// We have its sockets all the same, under the names that tableflip knows.
-		u.log.Warn("predecessor died before it had told what it passes on: carrying on with what was inherited", "error", err)
-		return nil
+	if !died {
+		return err
+	}
+	// We have its sockets all the same, under the names that tableflip knows.
+	u.log.Warn("predecessor died before it had told what it passes on: carrying on with what was inherited", "error", err)
+	if u.control == nil {
+		return u.inheritControl()
+	}
+	return nil
+}
+
+// dialParent returns a connection to the parent's control socket, or nil if it is a
+// plain tableflip service, whose sockets are there, and which does not talk.
+func (u *Upgrader) dialParent() (*net.UnixConn, error) {
+	if err := u.inheritControl(); err != nil {
+		return nil, err
+	}
+	if u.control == nil {
+		u.log.Info("joined", "predecessor", "plain tableflip", "mode", Inherit)
+		return nil, nil
+	}
+	c, err := dialControl(u.control.ln.Addr().String())
+	if err != nil {
+		return nil, fmt.Errorf("%w: dial the control socket: %w", ErrPredecessorDied, err)
+	}
+	return c, nil
+}
+
+// inheritControl takes the inherited control socket, if there is one.
+func (u *Upgrader) inheritControl() error {
+	ln, err := u.engine.control()
+	if err != nil {
+		return fmt.Errorf("handoff: inherited control socket: %w", err)
+	}
+	if ln != nil {
+		u.control, err = controlSocket(ln)
 	}
 	return err
 }
@@ -225,6 +251,9 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		Expect: fdx.RaiseNoFile,
 		Meanwhile: func() (<-chan os.Signal, error) {
 			u.signals.notify(u.cfg)
+			if via == wire.ViaInherit && u.control == nil {
+				return u.signals.stops, u.inheritControl()
+			}
 			return u.signals.stops, nil
 		},
 		Timeout: hangTimeout,
@@ -331,7 +360,10 @@ func (u *Upgrader) takeControl(got *session.Received) error {
 		}
 		got.Sockets = append(got.Sockets[:i], got.Sockets[i+1:]...)
 		if it.FD < 0 {
-			u.control.entry = it.Socket // inherited: with the identity of its path
+			if u.control == nil {
+				return fmt.Errorf("%w: the control socket was not inherited", ErrTransfer)
+			}
+			u.control.entry = it.Socket // with the identity of its path
 			return nil
 		}
 		ln, err := fdx.Listener(it.FD, it.Socket.Address)

@@ -35,11 +35,17 @@ func dialControl(string) (*net.UnixConn, error) { return nil, unsupported() }
 
 func listenControl(string) (net.Listener, error) { return nil, unsupported() }
 
+func newMailbox() (*os.File, *net.UnixConn, error) { return nil, nil, unsupported() }
+
+func openMailbox(*os.File) (*net.UnixConn, error) { return nil, unsupported() }
+
 func inheritedConversation() (*net.UnixConn, error) { return nil, nil }
 
 func (*config) spawn(*os.File) (*child, *net.UnixConn, error) { return nil, nil, unsupported() }
 
 func (*config) checkInherit() error { return unsupported() }
+
+func (*config) explainStart(err error) error { return err }
 
 func (*config) explainInherit(err error) error { return err }
 

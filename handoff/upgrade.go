@@ -173,15 +173,15 @@ func (u *Upgrader) startSpawn(up *upgrade, p *session.Predecessor) error {
 		return err
 	}
 	up.child, up.report.Successor.PID = c, c.pid
-	u.wg.Go(func() { u.expectHello(up, conv) }) // ends with Hello, or with the conversation
+	u.wg.Go(func() { u.hear(up, conv) }) // ends with Hello, or with the conversation
 	p.Exited = c.exited
 	p.Kill = c.kill
 	p.Stderr = up.capture.fds
 	return nil
 }
 
-// expectHello waits for the successor that has inherited the other end of c.
-func (u *Upgrader) expectHello(up *upgrade, c *net.UnixConn) {
+// hear waits for the successor that has inherited the other end of c.
+func (u *Upgrader) hear(up *upgrade, c *net.UnixConn) {
 	conn := fdpass.New(c)
 	heard := make(chan struct{})
 	var watch sync.WaitGroup
@@ -193,17 +193,41 @@ func (u *Upgrader) expectHello(up *upgrade, c *net.UnixConn) {
 		}
 	})
 	link := session.NewWireLink(conn, hangTimeout)
-	m, fds, err := link.Recv()
+	hello, err := up.expectHello(c, link)
 	close(heard)
 	watch.Wait()
-	_ = fdx.Close(fds...) // none belong here
-	hello, ok := m.(*wire.Hello)
-	if err != nil || !ok {
-		_ = link.Close() // it did not speak
-		close(up.arrivals)
-		return
+	if err != nil {
+		u.log.Debug("conversation", "error", err)
+		// It did not speak, or may be about to.
+		_ = link.Send(&wire.Refuse{Code: wire.CodeNotReady, Reason: "the upgrade is over"}, nil)
+		_ = link.Close()
+		if !up.inherit {
+			close(up.arrivals)
+		}
+		return // tableflip tells the end of its child, and another may dial
 	}
 	up.arrive(session.Arrival{Link: link, Hello: *hello})
+}
+
+// expectHello waits for the first message on link, which is over c.
+func (up *upgrade) expectHello(c *net.UnixConn, link session.Link) (*wire.Hello, error) {
+	if up.inherit {
+		cred, err := fdx.SenderCred(c)
+		if err != nil {
+			return nil, err
+		}
+		up.peer.Store(int64(cred.PID))
+	}
+	m, fds, err := link.Recv()
+	_ = fdx.Close(fds...) // none belong here
+	if err != nil {
+		return nil, err
+	}
+	hello, ok := m.(*wire.Hello)
+	if !ok {
+		return nil, fmt.Errorf("%w: %T instead of a Hello", ErrProtocol, m)
+	}
+	return hello, nil
 }
 
 // arrive hands the successor to the upgrade, if that still waits for it.
@@ -255,6 +279,11 @@ func (u *Upgrader) startInherit(ctx context.Context, up *upgrade, p *session.Pre
 		return err
 	}
 	up.inherit = true
+	conv, err := u.engine.addConversation()
+	if err != nil {
+		return u.cfg.explainStart(err)
+	}
+	u.wg.Go(func() { u.hear(up, conv) }) // ends with Hello, or with the upgrade
 	c, ready := newChild(func() { u.killInherited(up) }), make(chan struct{})
 	up.child = c
 	result := u.engine.upgrade()
