@@ -37,6 +37,7 @@ type variation struct {
 	Chdir      string   // where it goes after New
 	NoSignals  bool     // no upgrade signals: SIGUSR2 is the program's own
 	Taken      bool     // in mode Inherit, another has taken its conversation
+	Reopen     bool     // in every second generation, sockets are closed and bound anew
 
 	// Children has it start processes all the time, each of which says what it
 	// has inherited.
@@ -142,6 +143,15 @@ func variedMain(args []string) {
 	if v.Chdir != "" {
 		if err := os.Chdir(v.Chdir); err != nil {
 			fail("chdir", err)
+		}
+	}
+	if v.Reopen && up.Generation()%2 == 0 {
+		for _, socket := range set.Sockets {
+			network, address, _ := strings.Cut(socket, " ")
+			ln, err := up.Listen(context.Background(), network, address)
+			if err = errors.Join(err, ln.Close()); err != nil {
+				fail("reopen", err)
+			}
 		}
 	}
 	addrs, err := listenAll(up, set.Sockets, settings{late: new(sync.WaitGroup)})
@@ -341,14 +351,13 @@ func TestDescriptors(t *testing.T) {
 		})
 		owner := stdio(want{"tcp": one, "udp": one, "unix u": one, "blob": one, "control": one, "capture": one})
 		if mode == handoff.Inherit {
-			// tableflip's: a copy of each for the next successor, and one of its own
-			// until the garbage collector comes by; two pipes to its parent; the mailbox
-			// of the conversation, which is empty.
+			// tableflip's: a copy of each for the next successor; two pipes to its parent;
+			// the mailbox of the conversation, which is empty.
 			joined["control"] = [2]int{2, 2}
 			joined["pipe"] = [2]int{2, 2}
 			joined["mailbox"], owner["mailbox"] = one, one
 			for _, name := range []string{"tcp", "udp", "unix u", "blob", "control"} {
-				owner[name] = [2]int{2, 3}
+				owner[name] = [2]int{2, 2}
 			}
 		}
 		check := func(when string, pid int, want want) {

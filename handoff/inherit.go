@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -39,7 +40,10 @@ type engine struct {
 	spent bool        // its successor has committed; guarded by Upgrader.mu
 	paths atomic.Bool // it knows a unix socket's path
 
-	controlled bool // it has inherited the control socket, and passes it on
+	// What it has inherited and given to us, by fileName and tableflipControl: it passes
+	// that on as it is.
+	mu    sync.Mutex
+	given map[string]any
 }
 
 // newEngine joins the parent, if there is one.
@@ -62,15 +66,40 @@ func newEngine(timeout time.Duration) (*engine, error) {
 		closeOnExec(3)
 		closeOnExec(4)
 	}
-	return &engine{tf: tf}, nil
+	return &engine{tf: tf, given: make(map[string]any)}, nil
 }
 
 // child reports whether tableflip has started us.
 func (e *engine) child() bool { return e.tf.HasParent() }
 
-// addControl has successors inherit the control socket, if they do not yet.
+// give notes that c is what was inherited under a name.
+func (e *engine) give(name string, c any) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.given[name] = c
+}
+
+// passesOn reports whether tableflip has s under a name already. It is asked once for
+// each socket: the next of that name is another.
+func (e *engine) passesOn(name string, s *socket) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c, ok := e.given[name]
+	delete(e.given, name)
+	switch {
+	case !ok:
+		return false
+	case s.file != nil:
+		return c == any(s.file)
+	case s.ln != nil:
+		return c == any(s.ln.inner)
+	}
+	return c == any(s.pc.inner)
+}
+
+// addControl has successors inherit the control socket.
 func (e *engine) addControl(s *socket) error {
-	if e.controlled {
+	if e.passesOn(tableflipControl, s) {
 		return nil
 	}
 	return e.addFile(tableflipControl, s.fd)
@@ -83,9 +112,13 @@ func (e *engine) control() (net.Listener, error) {
 	if err != nil || f == nil {
 		return nil, err
 	}
-	e.controlled = true
-	defer f.Close()            // net takes a copy
-	return net.FileListener(f) // of os.NewFile, which leaves O_NONBLOCK alone
+	defer f.Close()                // net takes a copy
+	ln, err := net.FileListener(f) // of os.NewFile, which leaves O_NONBLOCK alone
+	if err != nil {
+		return nil, err
+	}
+	e.give(tableflipControl, ln)
+	return ln, nil
 }
 
 // addConversation has the next successor inherit one end of a new conversation, and
@@ -133,6 +166,9 @@ func (e *engine) notePath(s *wire.Socket) {
 // add has successors inherit s, from now on.
 func (e *engine) add(s *socket) error {
 	e.notePath(&s.entry)
+	if e.passesOn(fileName(&s.entry), s) {
+		return nil
+	}
 	switch {
 	case s.file != nil && s.entry.Shard == 0:
 		return e.tf.AddFile(s.entry.Name, s.file)
@@ -194,29 +230,37 @@ var (
 )
 
 // listener returns an inherited listener, or nil.
-func (e *engine) listener(s *wire.Socket) (net.Listener, error) {
+func (e *engine) listener(s *wire.Socket) (ln net.Listener, err error) {
 	e.notePath(s)
 	if plain(s) {
-		return e.tf.Listener(s.Network, s.Address)
+		ln, err = e.tf.Listener(s.Network, s.Address)
+	} else {
+		var fd int
+		if fd, err = e.file(fileName(s)); fd >= 0 {
+			ln, err = fdx.Listener(fd, s.Address)
+		}
 	}
-	fd, err := e.file(fileName(s))
-	if err != nil || fd < 0 {
-		return nil, err
+	if ln != nil {
+		e.give(fileName(s), ln)
 	}
-	return fdx.Listener(fd, s.Address)
+	return ln, err
 }
 
 // packetConn returns an inherited datagram socket, or nil.
-func (e *engine) packetConn(s *wire.Socket) (net.PacketConn, error) {
+func (e *engine) packetConn(s *wire.Socket) (pc net.PacketConn, err error) {
 	e.notePath(s)
 	if plain(s) {
-		return e.tf.PacketConn(s.Network, s.Address)
+		pc, err = e.tf.PacketConn(s.Network, s.Address)
+	} else {
+		var fd int
+		if fd, err = e.file(fileName(s)); fd >= 0 {
+			pc, err = fdx.PacketConn(fd, s.Address)
+		}
 	}
-	fd, err := e.file(fileName(s))
-	if err != nil || fd < 0 {
-		return nil, err
+	if pc != nil {
+		e.give(fileName(s), pc)
 	}
-	return fdx.PacketConn(fd, s.Address)
+	return pc, err
 }
 
 // inheritedFile returns an inherited file, or nil.
@@ -229,7 +273,9 @@ func (e *engine) inheritedFile(s *wire.Socket) (*os.File, error) {
 	if err != nil || fd < 0 {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), s.Name), nil
+	f := os.NewFile(uintptr(fd), s.Name)
+	e.give(fileName(s), f)
+	return f, nil
 }
 
 // file returns a copy of an inherited file, or -1.

@@ -220,6 +220,27 @@ func TestClosedForGood(t *testing.T) {
 	}
 }
 
+// TestReopened has a successor close what it has got and bind the same anew: the next
+// gets that.
+func TestReopened(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}})
+		s.startCommand(s.varied(variation{Reopen: true}))
+		s.wait("owner")
+		first := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+		s.upgrade()
+		second := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+		if first == second {
+			t.Errorf("both have %s", first)
+		}
+		mustAnswer(t, second, 2)
+		s.wait("exit")
+		s.upgrade()
+		mustAnswer(t, second, 3)
+		s.stop()
+	})
+}
+
 // TestStaleUnixSocket binds a path whose owner was killed.
 func TestStaleUnixSocket(t *testing.T) {
 	t.Parallel()
