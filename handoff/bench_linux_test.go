@@ -326,44 +326,39 @@ func TestFirstAccept(t *testing.T) {
 // are part of each ("above"). They are one binary, so that they differ in what they
 // do: loading it and initializing its packages is in each.
 //
-// Times are the shortest of all rounds, which other load of the machine disturbs
-// least, and so are the ratios. "paired" is the median of the ratios of pairs,
-// one directly after the other, each pair in the order that the one before had
-// not.
+// A round has each of them once, in the order that the one before had not. Times are
+// the shortest of all rounds, which other load of the machine disturbs least, and so
+// are the ratios. "paired" is the median of the ratios of rounds.
 func BenchmarkFirstAccept(b *testing.B) {
 	least := make(map[string]time.Duration)
-	measure := func(kind string) time.Duration {
-		took := firstAccept(b, kind)
-		if d, ok := least[kind]; !ok || took < d {
-			least[kind] = took
-		}
-		return took
-	}
-	pairs := make(map[string][]float64)
+	ratios := make(map[string][]float64)
 	for b.Loop() {
-		const rounds = 25
+		const rounds = 40
 		for i := range rounds {
-			measure("exec")
-			for _, ours := range emptyPrograms[2:] {
-				kinds := [2]string{"tableflip", ours}
-				var took [2]time.Duration
-				for j := range kinds {
-					k := (i + j) % 2
-					took[k] = measure(kinds[k])
+			took := make(map[string]time.Duration)
+			for j, kind := range emptyPrograms {
+				if i%2 == 1 {
+					kind = emptyPrograms[len(emptyPrograms)-1-j]
 				}
-				pairs[ours] = append(pairs[ours], float64(took[1])/float64(took[0]))
+				took[kind] = firstAccept(b, kind)
+			}
+			for kind, d := range took {
+				if l, ok := least[kind]; !ok || d < l {
+					least[kind] = d
+				}
+				ratios[kind] = append(ratios[kind], float64(d)/float64(took["tableflip"]))
 			}
 		}
 	}
 	for kind, took := range least {
 		b.ReportMetric(float64(took)/1e6, kind+"-ms")
+		if kind != "exec" {
+			b.ReportMetric(float64(took-least["exec"])/float64(took), kind+"-above")
+		}
 	}
-	for ours, ratios := range pairs {
+	for _, ours := range emptyPrograms[2:] {
 		b.ReportMetric(float64(least[ours])/float64(least["tableflip"]), ours+"-ratio")
-		b.ReportMetric(median(ratios), ours+"-paired")
-	}
-	for _, kind := range emptyPrograms[1:] {
-		b.ReportMetric(float64(least[kind]-least["exec"])/float64(least[kind]), kind+"-above")
+		b.ReportMetric(median(ratios[ours]), ours+"-paired")
 	}
 	b.ReportMetric(0, "ns/op")
 }
