@@ -31,6 +31,7 @@ import (
 type variation struct {
 	NoUmask bool  // runs with umask 0
 	Allow   []int // uids that Config.Allow lets in
+	Drops   int   // effective uid of a service of root's that is ready, 0 means root's
 
 	Executable string   // of Config
 	Args       []string // likewise
@@ -89,6 +90,15 @@ func variedMain(args []string) {
 	if v.NoUmask {
 		unix.Umask(0)
 	}
+	euid := func(uid int) {
+		if v.Drops == 0 {
+			return
+		}
+		if err := syscall.Setresuid(-1, uid, -1); err != nil {
+			fail("uid", err)
+		}
+	}
+	euid(0) // the one before has dropped it
 	p := readPlan(set.Dir)
 	p.fail(set.Dir, "start", nil)
 	if v.Taken && os.Getenv(handoff.EnvTableflip) != "" {
@@ -172,12 +182,14 @@ func variedMain(args []string) {
 	if err := up.Ready(); err != nil {
 		fail("ready", err)
 	}
+	euid(v.Drops)
 	say(message{Kind: "addrs", Addrs: addrs, Generation: up.Generation()})
 	p.fail(set.Dir, "probation", up)
 	if v.Nested {
 		startChild("nested")
 	}
 	<-up.Done()
+	euid(0) // the control socket's folder is root's
 	children.Wait()
 	if v.Children {
 		startChild("inheritor")

@@ -841,6 +841,28 @@ func TestUsers(t *testing.T) {
 	})
 }
 
+// TestDropped upgrades a service that has dropped its privileges, as one of a setuid
+// program does: the next version has them again, and knows it by its control socket.
+func TestDropped(t *testing.T) {
+	testenv.Need(t, "root")
+	t.Parallel()
+	s := newService(t, settings{Mode: handoff.Inherit, Sockets: []string{"tcp 127.0.0.1:0"}})
+	if err := os.Chown(s.set.Dir, nobody, nobody); err != nil { // for the PID file
+		t.Fatal(err)
+	}
+	cmd := as(s.varied(variation{Drops: nobody}), publicBinary(t), 0)
+	cmd.Args[0] = cmd.Path // which tableflip starts
+	s.startCommand(cmd)
+	s.wait("owner")
+	for generation := uint64(2); generation < 4; generation++ {
+		s.wait("addrs")
+		s.upgrade()
+		s.wait("exit")
+	}
+	mustAnswer(t, s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"], 3)
+	s.stop()
+}
+
 // strangerMain says Hello at a control socket and prints what it hears.
 func strangerMain(args []string) {
 	uc, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: args[0], Net: "unix"})

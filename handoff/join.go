@@ -69,12 +69,11 @@ func (u *Upgrader) engineTimeout() time.Duration {
 
 // joinParent joins the process that has started us by tableflip.
 func (u *Upgrader) joinParent() error {
-	c, err := u.engine.conversation()
+	c, err := u.inheritConversation()
 	if err != nil {
 		return fmt.Errorf("handoff: inherited conversation: %w", err)
 	}
 	if c == nil {
-		// A parent of an older version waits at the control socket.
 		if c, err = u.dialParent(); c == nil {
 			return err
 		}
@@ -103,6 +102,22 @@ func (u *Upgrader) joinParent() error {
 		return u.inheritControl()
 	}
 	return nil
+}
+
+// inheritConversation returns the inherited end of the conversation, or nil where we have
+// to dial: a parent of an older version waits at the control socket, and one that has
+// dropped its privileges since is known by those with which it has made that.
+func (u *Upgrader) inheritConversation() (*net.UnixConn, error) {
+	c, err := u.engine.conversation()
+	if err != nil || c == nil {
+		return nil, err
+	}
+	cred, err := fdx.PeerCred(c)
+	if err != nil || u.mayTalk(cred) != nil {
+		_ = c.Close() // it is none of ours
+		return nil, err
+	}
+	return c, nil
 }
 
 // dialParent returns a connection to the parent's control socket, or nil if it is a
@@ -385,6 +400,11 @@ func (u *Upgrader) checkPeer(c *fdpass.Conn) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrPeerRefused, err)
 	}
+	return u.mayTalk(cred)
+}
+
+// mayTalk is checkPeer for an identity.
+func (u *Upgrader) mayTalk(cred fdx.Cred) error {
 	p := Peer{PID: cred.PID, UID: cred.UID, GID: cred.GID}
 	if p.UID == 0 || p.UID == os.Geteuid() || u.cfg.Allow != nil && u.cfg.Allow(p) {
 		return nil

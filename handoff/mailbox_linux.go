@@ -57,7 +57,7 @@ func openMailbox(box *os.File) (*net.UnixConn, error) {
 	var n, flags int
 	err := fdx.Borrow(box, func(fd int) error {
 		var err error
-		_, n, flags, _, err = unix.Recvmsg(fd, make([]byte, 1), oob, unix.MSG_CMSG_CLOEXEC)
+		_, n, flags, _, err = unix.Recvmsg(fd, make([]byte, 1), oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 		return os.NewSyscallError("recvmsg", err)
 	})
 	switch {

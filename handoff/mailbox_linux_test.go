@@ -28,6 +28,10 @@ func TestMailbox(t *testing.T) {
 	if _, err := theirs.Write([]byte("word")); err != nil {
 		t.Fatal(err)
 	}
+	// Who has a copy can do this.
+	if err := fdx.Borrow(box, func(fd int) error { return unix.SetNonblock(fd, false) }); err != nil {
+		t.Fatal(err)
+	}
 	if again, err := handoff.OpenMailbox(box); again != nil || err != nil {
 		t.Errorf("OpenMailbox again: %v, %v, want nothing", again, err)
 	}

@@ -126,7 +126,7 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	err.Outcome = up.report.Outcome
 	silent := up.inherit && res.Hello.PID == 0 && !errors.Is(err.Err, ErrStart)
 	if silent && (errors.Is(err.Err, ErrSuccessorDied) || errors.Is(err.Err, ErrTimeout)) {
-		err.Err = fmt.Errorf("%w: it had not called handoff.New: in mode inherit what it wrote until then is only in this service's standard error", err.Err)
+		err.Err = fmt.Errorf("%w: its New had not reached this process: in mode inherit what it wrote until then is only in this service's standard error", err.Err)
 	}
 	if err := u.pid.clean(); err != nil {
 		u.log.Warn("what a successor has left", "error", err)

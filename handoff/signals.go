@@ -5,21 +5,29 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"slices"
 )
 
 // signals are the process's, as they come to us.
 type signals struct {
 	stops, upgrades chan os.Signal // nil until notify
+	ignored         []os.Signal    // before notify
 }
 
-// notify has the signals come to us, if they do not yet: before anybody can know that
-// the process is there to be signalled. A thread of the runtime's takes its time for
-// each of them, which a join has while it waits for the predecessor.
+// notify has the signals come to us, if they do not yet: before anybody but the
+// predecessor can know that the process is there to be signalled. A thread of the
+// runtime's takes its time for each of them, which a join has while it waits for an
+// answer.
 func (s *signals) notify(cfg *config) {
 	if s.stops != nil {
 		return
 	}
 	s.stops, s.upgrades = make(chan os.Signal, 8), make(chan os.Signal, 8)
+	for _, sig := range slices.Concat(cfg.StopSignals, cfg.UpgradeSignals) {
+		if signal.Ignored(sig) {
+			s.ignored = append(s.ignored, sig)
+		}
+	}
 	if len(cfg.StopSignals) > 0 { // none would be all
 		signal.Notify(s.stops, cfg.StopSignals...)
 	}
@@ -42,6 +50,9 @@ func (s *signals) giveBack() {
 		return
 	}
 	s.stop()
+	if len(s.ignored) > 0 { // none would be all
+		signal.Ignore(s.ignored...)
+	}
 	close(s.stops)
 	for sig := range s.stops {
 		raise(sig)

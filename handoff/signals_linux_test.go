@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -71,20 +72,33 @@ func TestStopSignals(t *testing.T) {
 	})
 }
 
-// joiningMain is a process that joins who answers at path, and fails.
+// joiningMain is a process that joins who answers at path, and fails. It ignores
+// SIGINT, as one that a shell has started in the background.
 func joiningMain(path string) {
+	signal.Ignore(syscall.SIGINT)
 	_, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, ControlSocket: path, ReadyTimeout: 100 * patience})
 	fmt.Println(err)
+	if !signal.Ignored(syscall.SIGINT) {
+		os.Exit(2)
+	}
 	os.Exit(1)
 }
 
 // TestSignalWhileJoining tells a process to stop while it joins a predecessor that
 // refuses it then, or is silent for as long as it may be: it ends as it would have
-// without us.
+// without us. One that is only refused has its signals back.
 func TestSignalWhileJoining(t *testing.T) {
 	t.Parallel()
-	for _, silent := range []bool{false, true} {
-		t.Run(fmt.Sprintf("silent=%t", silent), func(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		signal, refusal bool
+		code            int
+	}{
+		{"refused", false, true, 1},
+		{"signal and refusal", true, true, -1},
+		{"signal and silence", true, false, -1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(testenv.ShortDir(t), "s")
 			ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -114,22 +128,25 @@ func TestSignalWhileJoining(t *testing.T) {
 			file := wire.Socket{Kind: wire.KindFile, Name: "null"}
 			p.send(&wire.Sockets{Seq: 1, Entries: []wire.Socket{file}}, nulls(t, 1)...)
 			receive(wire.TypeAck) // by now the signals come to New
-			if !silent {
+			if c.refusal {
 				stopProcess(t, cmd.Process.Pid) // both are there when it wakes up
 				p.send(&wire.Refuse{Code: wire.CodePeer})
 			}
-			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-				t.Fatal(err)
+			if c.signal {
+				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
 			}
 			if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
-			if silent {
+			if !c.refusal {
 				receive(wire.TypeAbort)
 			}
 			var exit *exec.ExitError
-			if err := cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
-				t.Errorf("the process has ended with %v, want SIGTERM", err)
+			err = cmd.Wait()
+			if !errors.As(err, &exit) || exit.ExitCode() != c.code || c.signal != (exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGTERM) {
+				t.Errorf("the process has ended with %v, want code %d, or SIGTERM: %t", err, c.code, c.signal)
 			}
 		})
 	}

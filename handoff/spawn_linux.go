@@ -103,12 +103,17 @@ func (cfg *config) explainStart(err error) error {
 	return fmt.Errorf("%w: %w", ErrStart, err)
 }
 
-// explainInherit is explainStart for what tableflip returns: it wraps with %s,
-// so the text is all there is.
+// explainInherit is explainStart for what tableflip's Upgrade returns.
 func (cfg *config) explainInherit(err error) error {
 	if !strings.HasPrefix(err.Error(), "can't start child") {
 		return err
 	}
+	return cfg.explainText(err)
+}
+
+// explainText is explainStart for an error of tableflip's: it wraps with %s, so the text
+// is all there is.
+func (cfg *config) explainText(err error) error {
 	for _, errno := range []syscall.Errno{
 		syscall.ETXTBSY, syscall.ENOEXEC, syscall.ENOENT, syscall.EACCES, syscall.EMFILE, syscall.ENFILE, syscall.EAGAIN,
 	} {

@@ -45,7 +45,7 @@ func (*config) spawn(*os.File) (*child, *net.UnixConn, error) { return nil, nil,
 
 func (*config) checkInherit() error { return unsupported() }
 
-func (*config) explainStart(err error) error { return err }
+func (*config) explainText(err error) error { return err }
 
 func (*config) explainInherit(err error) error { return err }
 

@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -197,9 +198,11 @@ func (u *Upgrader) hear(up *upgrade, c *net.UnixConn) {
 	close(heard)
 	watch.Wait()
 	if err != nil {
-		u.log.Debug("conversation", "error", err)
-		// It did not speak, or may be about to.
-		_ = link.Send(&wire.Refuse{Code: wire.CodeNotReady, Reason: "the upgrade is over"}, nil)
+		if errors.Is(err, os.ErrDeadlineExceeded) { // it may be about to speak
+			_ = link.Send(&wire.Refuse{Code: wire.CodeNotReady, Reason: "the upgrade is over"}, nil)
+		} else {
+			u.log.Debug("conversation", "error", err)
+		}
 		_ = link.Close()
 		if !up.inherit {
 			close(up.arrivals)
@@ -212,11 +215,9 @@ func (u *Upgrader) hear(up *upgrade, c *net.UnixConn) {
 // expectHello waits for the first message on link, which is over c.
 func (up *upgrade) expectHello(c *net.UnixConn, link session.Link) (*wire.Hello, error) {
 	if up.inherit {
-		cred, err := fdx.SenderCred(c)
-		if err != nil {
-			return nil, err
+		if cred, err := fdx.SenderCred(c); err == nil { // else it is not known, or all is over
+			up.peer.Store(int64(cred.PID))
 		}
-		up.peer.Store(int64(cred.PID))
 	}
 	m, fds, err := link.Recv()
 	_ = fdx.Close(fds...) // none belong here
@@ -281,7 +282,7 @@ func (u *Upgrader) startInherit(ctx context.Context, up *upgrade, p *session.Pre
 	up.inherit = true
 	conv, err := u.engine.addConversation()
 	if err != nil {
-		return u.cfg.explainStart(err)
+		return u.cfg.explainText(err)
 	}
 	u.wg.Go(func() { u.hear(up, conv) }) // ends with Hello, or with the upgrade
 	c, ready := newChild(func() { u.killInherited(up) }), make(chan struct{})

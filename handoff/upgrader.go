@@ -93,7 +93,8 @@ type Upgrader struct {
 // can't do what the mode needs. A process that was started by hand and whose
 // predecessor dies on the way becomes the first of its line; a started one
 // fails with [ErrPredecessorDied]. A stop signal ends the wait for a predecessor,
-// with [ErrAborted], and does what it would have done without New.
+// with [ErrAborted], and comes again when New has returned its signals: a program
+// that has no handler of its own ends by it.
 //
 // A nil config means all defaults.
 func New(c *Config) (*Upgrader, error) {

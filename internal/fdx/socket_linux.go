@@ -116,7 +116,10 @@ func SenderCred(c *net.UnixConn) (Cred, error) {
 		cred, recvErr = peekCred(int(fd))
 		return !errors.Is(recvErr, unix.EAGAIN)
 	})
-	return cred, errors.Join(err, recvErr, passCred(c, 0))
+	if err == nil { // or it has waited in vain
+		err = recvErr
+	}
+	return cred, errors.Join(err, passCred(c, 0))
 }
 
 // peekCred has room for the identity alone: descriptors that come with it are not

@@ -97,7 +97,7 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 	if j.Meanwhile != nil {
 		var err error
 		if j.stop, err = j.Meanwhile(); err != nil {
-			return err
+			return &Error{Reason: ReasonTransfer, Err: err}
 		}
 	}
 	m, fds, err := j.next(conv, j.Timeout)

@@ -110,7 +110,7 @@ func TestMeanwhile(t *testing.T) {
 				switch {
 				case c.signal && (!errors.As(err, &stopped) || stopped.Signal != os.Interrupt):
 					t.Errorf("Join: %v, want the signal", err)
-				case c.err != nil && !errors.Is(err, c.err):
+				case c.err != nil && (!errors.Is(err, c.err) || !errors.As(err, &e) || e.Reason != session.ReasonTransfer):
 					t.Errorf("Join: %v, want %v", err, c.err)
 				case !c.signal && c.err == nil && (!errors.As(err, &e) || e.Code != wire.CodeClosed):
 					t.Errorf("Join: %v, want the predecessor's refusal", err)
