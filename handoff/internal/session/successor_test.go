@@ -97,11 +97,13 @@ func TestMeanwhile(t *testing.T) {
 				}
 				joined := make(chan error, 1)
 				go func() { joined <- n.join(a) }()
-				s.say(&wire.Welcome{Version: wire.MaxVersion, HangTimeout: hang, States: 1})
+				if c.err == nil {
+					s.say(&wire.Welcome{Version: wire.MaxVersion, HangTimeout: hang, States: 1})
+				}
 				if c.signal {
 					time.Sleep(time.Minute) // its program is writing
 					signals <- os.Interrupt
-				} else {
+				} else if c.err == nil {
 					s.say(&wire.Refuse{Code: wire.CodeClosed})
 				}
 				var stopped *session.Stopped
