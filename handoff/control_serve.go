@@ -70,7 +70,7 @@ func (u *Upgrader) answer(conn *fdpass.Conn, patience time.Duration) {
 		_ = link.Send(&wire.Refuse{Code: code, Reason: text}, nil) // it may be gone
 		_ = link.Close()
 	}
-	if err := u.checkPeer(conn); err != nil {
+	if err := u.checkPeer(conn.Peer()); err != nil {
 		u.log.Warn("control socket", "error", err)
 		refuse(wire.CodePeer, err.Error())
 		return

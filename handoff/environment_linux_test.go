@@ -159,7 +159,10 @@ func variedMain(args []string) {
 		for _, socket := range set.Sockets {
 			network, address, _ := strings.Cut(socket, " ")
 			ln, err := up.Listen(context.Background(), network, address)
-			if err = errors.Join(err, ln.Close()); err != nil {
+			if err == nil {
+				err = ln.Close()
+			}
+			if err != nil {
 				fail("reopen", err)
 			}
 		}

@@ -56,6 +56,21 @@ func newRawPeer(tb testing.TB, uc *net.UnixConn) *rawPeer {
 	return p
 }
 
+// listenRaw returns a listener, and its path, for who plays a predecessor.
+func listenRaw(tb testing.TB) (*net.UnixListener, string) {
+	tb.Helper()
+	path := filepath.Join(testenv.ShortDir(tb), "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = ln.Close() })
+	if err := ln.SetDeadline(time.Now().Add(patience)); err != nil {
+		tb.Fatal(err)
+	}
+	return ln, path
+}
+
 // controlOf returns the path of a service's control socket.
 func controlOf(s *service) string { return filepath.Join(s.set.Dir, "ctl", "s") }
 
@@ -923,12 +938,7 @@ func TestHostilePredecessor(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			path := filepath.Join(testenv.ShortDir(t), "s")
-			ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer ln.Close()
+			ln, path := listenRaw(t)
 			var wg sync.WaitGroup
 			wg.Go(func() { // ends with the listener; New may try more than once
 				for {
@@ -945,7 +955,7 @@ func TestHostilePredecessor(t *testing.T) {
 				}
 			})
 			ln.SetUnlinkOnClose(false)
-			err = join(path)
+			err := join(path)
 			if !errors.Is(err, c.want) {
 				t.Errorf("New: %v, want %v", err, c.want)
 			}

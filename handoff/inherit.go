@@ -108,12 +108,11 @@ func (e *engine) addControl(s *socket) error {
 // control returns the inherited control socket, or nil if the parent is a
 // plain tableflip service.
 func (e *engine) control() (net.Listener, error) {
-	f, err := e.tf.File(tableflipControl)
-	if err != nil || f == nil {
+	fd, err := e.file(tableflipControl)
+	if err != nil || fd < 0 {
 		return nil, err
 	}
-	defer f.Close()                // net takes a copy
-	ln, err := net.FileListener(f) // of os.NewFile, which leaves O_NONBLOCK alone
+	ln, err := fdx.Listener(fd, tableflipControl)
 	if err != nil {
 		return nil, err
 	}

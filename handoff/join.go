@@ -1,13 +1,11 @@
 package handoff
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -35,7 +33,7 @@ func (u *Upgrader) join() error {
 	}
 	switch {
 	case conv != nil:
-		err = u.joinOver(conv, wire.ViaSpawn)
+		err = u.joinPeer(conv, wire.ViaSpawn)
 	case u.engine != nil && u.engine.child():
 		err = u.joinParent()
 	default:
@@ -65,114 +63,6 @@ func (u *Upgrader) engineTimeout() time.Duration {
 		return time.Duration(1<<63 - 1)
 	}
 	return u.cfg.ReadyTimeout + max(u.cfg.Probation, 0) + 4*hangTimeout
-}
-
-// joinParent joins the process that has started us by tableflip.
-func (u *Upgrader) joinParent() error {
-	c, err := u.inheritConversation()
-	if err != nil {
-		return fmt.Errorf("handoff: inherited conversation: %w", err)
-	}
-	if c == nil {
-		if c, err = u.dialParent(); c == nil {
-			return err
-		}
-	}
-	// tableflip knows when the parent is gone. The inherited listener makes a dial
-	// succeed even if nobody is left to answer.
-	ctx, cancel := context.WithCancel(context.Background())
-	var watch sync.WaitGroup
-	gone := make(chan struct{})
-	watch.Go(func() { // ends with the parent, or with cancel
-		if u.engine.waitForParent(ctx) == nil {
-			close(gone)
-			_ = c.Close() // which ends the join
-		}
-	})
-	err = u.joinOver(c, wire.ViaInherit)
-	died := parentDied(err, gone)
-	cancel()
-	watch.Wait()
-	if !died {
-		return err
-	}
-	// We have its sockets all the same, under the names that tableflip knows.
-	u.log.Warn("predecessor died before it had told what it passes on: carrying on with what was inherited", "error", err)
-	if u.control == nil {
-		return u.inheritControl()
-	}
-	return nil
-}
-
-// inheritConversation returns the inherited end of the conversation, or nil where we have
-// to dial: a parent of an older version waits at the control socket, and one that has
-// dropped its privileges since is known by those with which it has made that.
-func (u *Upgrader) inheritConversation() (*net.UnixConn, error) {
-	c, err := u.engine.conversation()
-	if err != nil || c == nil {
-		return nil, err
-	}
-	cred, err := fdx.PeerCred(c)
-	if err != nil || u.mayTalk(cred) != nil {
-		_ = c.Close() // it is none of ours
-		return nil, err
-	}
-	return c, nil
-}
-
-// dialParent returns a connection to the parent's control socket, or nil if it is a
-// plain tableflip service, whose sockets are there, and which does not talk.
-func (u *Upgrader) dialParent() (*net.UnixConn, error) {
-	if err := u.inheritControl(); err != nil {
-		return nil, err
-	}
-	if u.control == nil {
-		u.log.Info("joined", "predecessor", "plain tableflip", "mode", Inherit)
-		return nil, nil
-	}
-	c, err := dialControl(u.control.ln.Addr().String())
-	if err != nil {
-		return nil, fmt.Errorf("%w: dial the control socket: %w", ErrPredecessorDied, err)
-	}
-	return c, nil
-}
-
-// inheritControl takes the inherited control socket, if there is one.
-func (u *Upgrader) inheritControl() error {
-	ln, err := u.engine.control()
-	if err != nil {
-		return fmt.Errorf("handoff: inherited control socket: %w", err)
-	}
-	if ln != nil {
-		u.control, err = controlSocket(ln)
-	}
-	return err
-}
-
-// parentDied reports whether a join that has ended with err did so because the
-// parent is gone. The end of the conversation can be heard first, while tableflip
-// is yet to hear of its own.
-func parentDied(err error, gone <-chan struct{}) bool {
-	if err == nil {
-		return false
-	}
-	limit := time.Duration(0)
-	if errors.Is(err, ErrPredecessorDied) {
-		limit = hangTimeout
-	}
-	t := time.NewTimer(limit)
-	defer t.Stop()
-	select {
-	case <-gone:
-		return true
-	default:
-	}
-	select {
-	case <-gone:
-		return true
-	case <-t.C:
-		return false
-	}
 }
 
 // A process that ends refuses successors. Whoever comes at that moment tries
@@ -206,7 +96,7 @@ func (u *Upgrader) joinControl(tries int) error {
 		_ = c.Close() // whoever it is
 		return fmt.Errorf("handoff: control socket %s: %w: another process serves it: choose another Name, or mode Takeover or Drain to replace it", path, syscall.EADDRINUSE)
 	}
-	err = u.joinOver(c, wire.ViaDial)
+	err = u.joinPeer(c, wire.ViaDial)
 	if errors.Is(err, ErrClosed) && tries > 0 {
 		// It is on its way out: its successor answers next, or nobody does.
 		time.Sleep(retryDelay)
@@ -250,13 +140,18 @@ func (u *Upgrader) ownControl() error {
 	return nil
 }
 
+// joinPeer is joinOver with somebody who is yet to be checked.
+func (u *Upgrader) joinPeer(c *net.UnixConn, via wire.Via) error {
+	if err := u.checkPeer(fdx.PeerCred(c)); err != nil {
+		_ = c.Close() // it is none of ours
+		return err
+	}
+	return u.joinOver(c, via)
+}
+
 // joinOver joins the predecessor at the other end of c, which it takes.
 func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	conn := fdpass.New(c)
-	if err := u.checkPeer(conn); err != nil {
-		_ = conn.Close() // it is none of ours
-		return err
-	}
 	j := session.Joiner{
 		Hello: wire.Hello{
 			MinVersion: wire.MinVersion, MaxVersion: wire.MaxVersion,
@@ -394,17 +289,12 @@ func (u *Upgrader) takeControl(got *session.Received) error {
 	return nil
 }
 
-// checkPeer lets in who has our uid or root's, or whom Allow lets in.
-func (u *Upgrader) checkPeer(c *fdpass.Conn) error {
-	cred, err := c.Peer()
+// checkPeer lets in who has our uid or root's, or whom Allow lets in. It takes what
+// tells who the peer is.
+func (u *Upgrader) checkPeer(cred fdx.Cred, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrPeerRefused, err)
 	}
-	return u.mayTalk(cred)
-}
-
-// mayTalk is checkPeer for an identity.
-func (u *Upgrader) mayTalk(cred fdx.Cred) error {
 	p := Peer{PID: cred.PID, UID: cred.UID, GID: cred.GID}
 	if p.UID == 0 || p.UID == os.Geteuid() || u.cfg.Allow != nil && u.cfg.Allow(p) {
 		return nil

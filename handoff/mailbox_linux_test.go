@@ -3,6 +3,7 @@ package handoff_test
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"testing"
 
@@ -12,15 +13,24 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// TestMailbox has a connection's end hear of the other's close, whoever still has
-// the mailbox that this was in.
-func TestMailbox(t *testing.T) {
+// newMailbox returns a mailbox, and the other end of what is in it.
+func newMailbox(t *testing.T) (*os.File, *net.UnixConn) {
+	t.Helper()
 	box, ours, err := handoff.NewMailbox()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer box.Close()
-	defer ours.Close()
+	t.Cleanup(func() {
+		_ = box.Close()
+		_ = ours.Close()
+	})
+	return box, ours
+}
+
+// TestMailbox has a connection's end hear of the other's close, whoever still has
+// the mailbox that this was in.
+func TestMailbox(t *testing.T) {
+	box, ours := newMailbox(t)
 	theirs, err := handoff.OpenMailbox(box)
 	if err != nil || theirs == nil {
 		t.Fatalf("OpenMailbox: %v, %v", theirs, err)
@@ -45,12 +55,7 @@ func TestMailbox(t *testing.T) {
 
 // TestMailboxFull opens a mailbox with no descriptor left, and what is none.
 func TestMailboxFull(t *testing.T) {
-	box, ours, err := handoff.NewMailbox()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer box.Close()
-	defer ours.Close()
+	box, _ := newMailbox(t)
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
@@ -58,7 +63,7 @@ func TestMailboxFull(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = handoff.OpenMailbox(box)
+	_, err := handoff.OpenMailbox(box)
 	_, _, newErr := handoff.NewMailbox()
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)

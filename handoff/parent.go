@@ -1,0 +1,124 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// joinParent joins the process that has started us by tableflip.
+func (u *Upgrader) joinParent() error {
+	c, err := u.inheritConversation()
+	if err != nil {
+		return fmt.Errorf("handoff: inherited conversation: %w", err)
+	}
+	if c == nil {
+		if c, err = u.dialParent(); c == nil {
+			return err
+		}
+	}
+	// tableflip knows when the parent is gone. The inherited listener makes a dial
+	// succeed even if nobody is left to answer.
+	ctx, cancel := context.WithCancel(context.Background())
+	var watch sync.WaitGroup
+	gone := make(chan struct{})
+	watch.Go(func() { // ends with the parent, or with cancel
+		if u.engine.waitForParent(ctx) == nil {
+			close(gone)
+			_ = c.Close() // which ends the join
+		}
+	})
+	err = u.joinOver(c, wire.ViaInherit)
+	died := parentDied(err, gone)
+	cancel()
+	watch.Wait()
+	if !died {
+		return err
+	}
+	// We have its sockets all the same, under the names that tableflip knows.
+	u.log.Warn("predecessor died before it had told what it passes on: carrying on with what was inherited", "error", err)
+	if u.control == nil {
+		return u.inheritControl()
+	}
+	return nil
+}
+
+// inheritConversation returns the inherited end of the conversation, or nil where we have
+// to dial: a parent of an older version waits at the control socket, and one that has
+// dropped its privileges since is known by those with which it has made that.
+func (u *Upgrader) inheritConversation() (*net.UnixConn, error) {
+	c, err := u.engine.conversation()
+	if err != nil || c == nil {
+		return nil, err
+	}
+	if u.checkPeer(fdx.PeerCred(c)) != nil {
+		_ = c.Close() // it is none of ours
+		return nil, nil
+	}
+	return c, nil
+}
+
+// dialParent returns a connection to the parent's control socket, or nil if it is a
+// plain tableflip service, whose sockets are there, and which does not talk.
+func (u *Upgrader) dialParent() (*net.UnixConn, error) {
+	if err := u.inheritControl(); err != nil {
+		return nil, err
+	}
+	if u.control == nil {
+		u.log.Info("joined", "predecessor", "plain tableflip", "mode", Inherit)
+		return nil, nil
+	}
+	c, err := dialControl(u.control.ln.Addr().String())
+	if err != nil {
+		return nil, fmt.Errorf("%w: dial the control socket: %w", ErrPredecessorDied, err)
+	}
+	if err := u.checkPeer(fdx.PeerCred(c)); err != nil {
+		_ = c.Close() // it is none of ours
+		return nil, err
+	}
+	return c, nil
+}
+
+// inheritControl takes the inherited control socket, if there is one.
+func (u *Upgrader) inheritControl() error {
+	ln, err := u.engine.control()
+	if err != nil {
+		return fmt.Errorf("handoff: inherited control socket: %w", err)
+	}
+	if ln != nil {
+		u.control, err = controlSocket(ln)
+	}
+	return err
+}
+
+// parentDied reports whether a join that has ended with err did so because the
+// parent is gone. The end of the conversation can be heard first, while tableflip
+// is yet to hear of its own.
+func parentDied(err error, gone <-chan struct{}) bool {
+	if err == nil {
+		return false
+	}
+	limit := time.Duration(0)
+	if errors.Is(err, ErrPredecessorDied) {
+		limit = hangTimeout
+	}
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-gone:
+		return true
+	default:
+	}
+	select {
+	case <-gone:
+		return true
+	case <-t.C:
+		return false
+	}
+}
