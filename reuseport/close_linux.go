@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -117,10 +119,12 @@ func (l *leave) stay(ctx context.Context, closed []*socket) bool {
 // passed over; a UDP socket is out of its group then, too (udp_lib_rehash), and
 // sock_diag passes it over as well. That is possible once without privilege
 // (Linux 5.7), and would harm whoever uses a duplicate of the socket.
-func hide(s *socket) bool {
-	return !s.shared() && control(s.conn, func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, nowhere)
-	}) == nil
+func hide(s *socket) bool { return !s.shared() && bindNowhere(s.conn) == nil }
+
+func bindNowhere(c syscall.Conn) error {
+	return control(c, func(fd int) error {
+		return os.NewSyscallError("setsockopt(SO_BINDTOIFINDEX)", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, nowhere))
+	})
 }
 
 // shut closes the sockets in this order.

@@ -76,6 +76,45 @@ func TestDrainHides(t *testing.T) {
 	}
 }
 
+// So must the one not be found that takes the program off when the last member of
+// a process has left, and a SYN that comes to it nevertheless must get no answer.
+func TestDoorstopHides(t *testing.T) {
+	t.Parallel()
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			ctx := testContext(t)
+			opened, dup := 0, -1
+			g, err := reuseport.ListenGroup(ctx, f.network, f.listen, &reuseport.Config{
+				Members: 1,
+				Control: func(_, _ string, c syscall.RawConn) error {
+					if opened++; opened == 1 {
+						return nil // the member
+					}
+					return c.Control(func(fd uintptr) { dup, _ = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = g.Close() })
+			go serveEcho(g.Members()[0])
+			group(t, f.network, g.Addr().String(), 1)
+			if r, err := g.Drain(ctx); err != nil || r.LossPossible || r.Reason != "" {
+				t.Fatalf("Drain = %+v, %v", r, err)
+			}
+			if dup < 0 {
+				t.Fatalf("%d sockets were opened, want 2", opened)
+			}
+			defer unix.Close(dup)
+			index, err := unix.GetsockoptInt(dup, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+			if err != nil || index == 0 {
+				t.Errorf("it is bound to interface %d, %v, want one that does not exist", index, err)
+			}
+		})
+	}
+}
+
 // A listener that may have been lent out, and is closed nevertheless, could have
 // lost something.
 func TestDrainOfAdoptedMember(t *testing.T) {

@@ -2,6 +2,7 @@ package reuseport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -33,7 +34,7 @@ func (l *leave) placeDoorstop(ctx context.Context, prog program, inodes []uint32
 	d = &doorstop{f: f}
 	defer func() {
 		if err != nil {
-			d.close(l)
+			d.remove(l)
 			d = nil
 		}
 	}()
@@ -62,20 +63,28 @@ func (l *leave) placeDoorstop(ctx context.Context, prog program, inodes []uint32
 	if err := attach(via, &fill); err != nil {
 		return d, err
 	}
-	if err := l.probe.fire(ctx, d.shot); err != nil {
+	if err := errors.Join(l.probe.fire(ctx, d.shot), attach(via, &prog)); err != nil {
 		return d, err
 	}
 	if n, _, err := queueLen(f); err != nil || n == 0 {
 		return d, fmt.Errorf("fill the queue of the socket that takes it off: %w", ErrNotSteered)
 	}
 	d.shot.in = nil
-	return d, attach(via, &prog)
+	return d, nil
 }
 
-// remove takes the program off and d away. It may be nil.
+// remove takes d away, which may be nil, and the program before it once the last
+// member has left.
+//
+// It is hidden first, while no traffic comes to it: its own connection leaves the
+// queue while it closes, and a SYN that the hash has given to it would find room
+// in a listener that is no more.
 func (d *doorstop) remove(l *leave) {
 	if d == nil {
 		return
+	}
+	if err := bindNowhere(d.f); err != nil {
+		l.lossy("a connection that came in the instant of the close of the socket that takes the program off can be lost: " + err.Error())
 	}
 	if len(l.c.members()) == 0 {
 		if err := detach(d.f); err != nil {
@@ -83,10 +92,6 @@ func (d *doorstop) remove(l *leave) {
 		}
 		l.c.prog = program{}
 	}
-	d.close(l)
-}
-
-func (d *doorstop) close(l *leave) {
 	_ = d.f.Close() // it holds nothing but our own connection
 	if d.shot != nil {
 		l.probe.end([]*shot{d.shot})
