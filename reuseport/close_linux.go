@@ -82,13 +82,29 @@ func (l *leave) closeListeners(ctx context.Context, sockets []*socket) (exposed 
 	return exposed, nil
 }
 
+// noteExposed reports that sockets are closed which a lookup could find meanwhile.
+func (l *leave) noteExposed(sockets []*socket) {
+	if len(sockets) == 0 {
+		return
+	}
+	what, see := "connection", "Listener"
+	if l.c.udp {
+		what, see = "datagram", "PacketConn"
+	}
+	l.lossy("a " + what + " that came in the instant of the close can be lost: the socket may have been shared, see " + see + ".Exclusive, or was bound to a device, or Linux is older than 5.7")
+}
+
 // forkTime is how long a child of this process may have a duplicate of each
 // descriptor, between fork and exec on a busy machine.
 const forkTime = 2 * time.Second
 
 // stay reports whether hidden listeners stay in the group although this process
-// has closed them. Nothing is steered to them yet.
+// has closed them. Nothing is steered to them yet. Without sock_diag it is not
+// known.
 func (l *leave) stay(ctx context.Context, closed []*socket) bool {
+	if l.dc == nil {
+		return false
+	}
 	for start := time.Now(); ; {
 		there, err := l.dc.Listeners(l.site.query)
 		if err != nil || !slices.ContainsFunc(there, func(m diag.Socket) bool {

@@ -20,14 +20,15 @@ func TestDrainHides(t *testing.T) {
 	for _, f := range families {
 		for _, tt := range []struct {
 			name   string
-			shared func(*reuseport.Listener)
+			before func(*reuseport.Group, *reuseport.Listener)
 			hidden bool
 			reason string
 		}{
-			{"exclusive", func(*reuseport.Listener) {}, true, "has a duplicate"}, // the test has
-			{"told", func(l *reuseport.Listener) { _, _ = l.SyscallConn(); l.Exclusive() }, true, "has a duplicate"},
-			{"read only", func(l *reuseport.Listener) { _, _, _ = reuseport.QueueLen(l) }, true, "has a duplicate"},
-			{"shared", func(l *reuseport.Listener) { _, _ = l.SyscallConn() }, false, "stays in the group"},
+			{"exclusive", func(*reuseport.Group, *reuseport.Listener) {}, true, "has a duplicate"}, // the test has
+			{"told", func(_ *reuseport.Group, l *reuseport.Listener) { _, _ = l.SyscallConn(); l.Exclusive() }, true, "has a duplicate"},
+			{"read only", func(_ *reuseport.Group, l *reuseport.Listener) { _, _, _ = reuseport.QueueLen(l) }, true, "has a duplicate"},
+			{"shared", func(_ *reuseport.Group, l *reuseport.Listener) { _, _ = l.SyscallConn() }, false, "stays in the group"},
+			{"Steerer", func(g *reuseport.Group, _ *reuseport.Listener) { _ = g.Use(context.Background(), otherSteerer{}) }, true, "has a duplicate"},
 		} {
 			t.Run(f.name+"/"+tt.name, func(t *testing.T) {
 				t.Parallel()
@@ -60,7 +61,7 @@ func TestDrainHides(t *testing.T) {
 					serveEcho(l)
 					cancel()
 				}()
-				tt.shared(l)
+				tt.before(g, l)
 				r, err := l.Drain(ctx)
 				if err != nil || r.LossPossible != tt.hidden || !strings.Contains(r.Reason, tt.reason) {
 					t.Errorf("Drain = %+v, %v, want LossPossible %t, for a reason like %q", r, err, tt.hidden, tt.reason)

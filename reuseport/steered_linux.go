@@ -87,13 +87,7 @@ func (l *leave) steered(ctx context.Context, left []*socket, inodes []uint32, ot
 		return slices.ContainsFunc(victims, func(s *socket) bool { return s.inode == inode })
 	})
 	now, _, err := l.group()
-	if slices.ContainsFunc(exposed, func(s *socket) bool { return !slices.Contains(now, s.inode) }) {
-		what, see := "connection", "Listener"
-		if l.c.udp {
-			what, see = "datagram", "PacketConn"
-		}
-		l.lossy("a " + what + " that came in the instant of the close can be lost: the socket may have been shared, see " + see + ".Exclusive, or was bound to a device, or Linux is older than 5.7")
-	}
+	l.noteExposed(slices.DeleteFunc(exposed, func(s *socket) bool { return slices.Contains(now, s.inode) }))
 	if err != nil {
 		l.lossy("the group after the close is not known: " + err.Error())
 	} else if !slices.Equal(now, want) {

@@ -25,7 +25,11 @@ func (l *leave) byOther(ctx context.Context, s Steerer, left []*socket, inodes [
 	if err := l.wait(ctx, left, l.migrate, nil); err != nil {
 		return l.abandon(left, err)
 	}
-	l.shut(left)
+	exposed, err := l.closeListeners(ctx, left)
+	if err != nil {
+		return l.abandon(left, err)
+	}
+	l.noteExposed(exposed)
 	return nil
 }
 
