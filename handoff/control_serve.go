@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -133,7 +134,7 @@ func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
 		up.arrive(a)
 		return nil
 	}
-	if err := u.awaitVisits(hangTimeout / 2); err != nil {
+	if err := u.awaitVisits(context.Background(), hangTimeout/2); err != nil {
 		return err
 	}
 	up, err := u.begin()

@@ -269,6 +269,37 @@ func TestUpgradeAfterRollback(t *testing.T) {
 	})
 }
 
+// TestWaitGivenUp ends upgrades of mode Inherit that have yet to start their successor:
+// the process before this one lingers, or the last successor still serves.
+func TestWaitGivenUp(t *testing.T) {
+	t.Parallel()
+	s := newService(t, settings{Mode: handoff.Inherit, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: 10 * time.Millisecond, Ready: 100 * patience}).start()
+	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+	first := s.pid()
+	c := s.held(addr, 1)
+	s.upgrade()
+	waits := func() {
+		t.Helper()
+		s.signal(syscall.SIGUSR2)
+		s.waitFor("upgrade-started", func(m message) bool { return m.Kind == "upgrade-started" && m.PID != first })
+	}
+	waits()
+	s.signal(syscall.SIGUSR1)
+	m := s.wait("upgrade-failed")
+	if !slices.Equal(m.Is, []string{"ErrRolledBack"}) {
+		t.Errorf("a rollback of an upgrade that waits: %v %s, want ErrRolledBack", m.Is, m.Err)
+	}
+	waits()
+	s.signal(syscall.SIGTERM)
+	s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.PID != first })
+	if gen, err := askOver(c, "held"); err != nil || gen != 1 {
+		t.Errorf("the connection that both have waited for: generation %d, %v, want 1", gen, err)
+	}
+	_ = c.Close()
+	s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.PID == first })
+	s.gone(s.pidsHeard()...)
+}
+
 // TestRollback takes the sockets back in probation.
 func TestRollback(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -98,7 +99,9 @@ func Overtake(u, successor *Upgrader) {
 }
 
 // Settled waits until u serves no sockets of another process any more.
-func Settled(u *Upgrader, patience time.Duration) error { return u.awaitVisits(patience) }
+func Settled(u *Upgrader, patience time.Duration) error {
+	return u.awaitVisits(context.Background(), patience)
+}
 
 // Descends reports whether a process descends from this one.
 func Descends(pid int) bool { return descends(pid) }

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -42,8 +43,9 @@ func (p *pending) over() <-chan struct{} {
 	return p.none
 }
 
-// await waits until all of it is over, for a moment.
-func (p *pending) await(patience time.Duration) bool {
+// await waits until all of it is over, for a moment, and not longer than ctx. It
+// reports whether it is.
+func (p *pending) await(ctx context.Context, patience time.Duration) bool {
 	t := time.NewTimer(patience)
 	defer t.Stop()
 	select {
@@ -51,12 +53,14 @@ func (p *pending) await(patience time.Duration) bool {
 		return true
 	case <-t.C:
 		return false
+	case <-ctx.Done():
+		return false
 	}
 }
 
 // awaitVisits waits until no other process's members are served here, for a moment.
-func (u *Upgrader) awaitVisits(patience time.Duration) error {
-	if !u.visits.await(patience) {
+func (u *Upgrader) awaitVisits(ctx context.Context, patience time.Duration) error {
+	if !u.visits.await(ctx, patience) {
 		return fmt.Errorf("%w: the sockets of the process before are not drained yet", ErrInProgress)
 	}
 	return nil

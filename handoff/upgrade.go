@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,10 +24,12 @@ const helloTimeout = hangTimeout
 type upgrade struct {
 	arrivals chan session.Arrival // capacity 1: the successor, once it has said Hello
 	cancel   chan *session.Error  // capacity 1
-	done     chan struct{}        // closed when it is committed or failed
-	err      error                // valid once done is closed
-	inherit  bool                 // waits for a child of tableflip's
-	drain    *drain               // in mode Drain, else nil
+	start    context.Context      // ends with the first reason to give up, its cause
+	stop     context.CancelCauseFunc
+	done     chan struct{} // closed when it is committed or failed
+	err      error         // valid once done is closed
+	inherit  bool          // waits for a child of tableflip's
+	drain    *drain        // in mode Drain, else nil
 
 	executable string // to be started; empty means that of the configuration
 
@@ -45,8 +48,20 @@ type upgrade struct {
 func (up *upgrade) giveUp(e *session.Error) {
 	select {
 	case up.cancel <- e:
+		up.stop(e)
 	default: // somebody was first
 	}
+}
+
+// givenUp returns why the upgrade is to end that has yet to start its successor, or nil.
+func (up *upgrade) givenUp() error {
+	var e *session.Error
+	if !errors.As(context.Cause(up.start), &e) {
+		return nil
+	}
+	why := *e
+	why.Reason = session.ReasonCanceled
+	return &why
 }
 
 // begin makes room for an upgrade, or says why there is none.
@@ -71,6 +86,7 @@ func (u *Upgrader) begin() (*upgrade, error) {
 		accepted: u.table.accepted(),
 	}
 	up.entered = up.began
+	up.start, up.stop = context.WithCancelCause(context.Background())
 	up.report = Report{
 		Generation:  u.generation + 1,
 		Mode:        u.cfg.Mode,
@@ -148,13 +164,16 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 	})
 	defer stop()
 	u.settleStore(up)
-	err := u.awaitVisits(2 * hangTimeout)
+	err := u.awaitVisits(up.start, 2*hangTimeout)
 	switch {
 	case err != nil:
 	case u.cfg.Mode == Inherit:
-		err = u.startInherit(ctx, up, p)
+		err = u.startInherit(up, p)
 	default:
 		err = u.startSpawn(up, p)
+	}
+	if errors.Is(err, ErrInProgress) { // a wait has ended
+		err = cmp.Or(up.givenUp(), err)
 	}
 	if err != nil {
 		u.failed(up, session.Result{}, err)
@@ -258,18 +277,18 @@ func (up *upgrade) dismiss() {
 }
 
 // startInherit has tableflip start the successor.
-func (u *Upgrader) startInherit(ctx context.Context, up *upgrade, p *session.Predecessor) error {
+func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	if err := u.cfg.checkInherit(); err != nil {
 		return err
 	}
 	// tableflip has one child at a time, and does not tell which it is.
-	if !u.failures.await(2 * hangTimeout) {
+	if !u.failures.await(up.start, 2*hangTimeout) {
 		return fmt.Errorf("%w: in mode inherit the last successor must have ended, and it still serves what it had accepted before it was rolled back: try again later, or end it", ErrInProgress)
 	}
-	wait := ctx
+	wait := up.start
 	if u.cfg.ReadyTimeout > 0 {
 		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeout(ctx, u.cfg.ReadyTimeout)
+		wait, cancel = context.WithTimeout(wait, u.cfg.ReadyTimeout)
 		defer cancel()
 	}
 	if err := u.engine.waitForParent(wait); err != nil {
