@@ -11,18 +11,24 @@ import (
 // signals are the process's, as they come to us.
 type signals struct {
 	stops, upgrades chan os.Signal // nil until notify
-	ignored         []os.Signal    // before notify
+	set             chan struct{}  // closed when they come
+	ignored         []os.Signal    // before that
 }
 
-// notify has the signals come to us, if they do not yet: before anybody but the
-// predecessor can know that the process is there to be signalled. A thread of the
-// runtime's takes its time for each of them, which a join has while it waits for an
-// answer.
+// notify begins to have the signals come to us, if it has not begun yet: before
+// anybody but the predecessor can know that the process is there to be signalled. A
+// thread of the runtime's takes its time for each of them, more than a predecessor for
+// its answer, so it is done beside the join; wait waits for it.
 func (s *signals) notify(cfg *config) {
 	if s.stops != nil {
 		return
 	}
-	s.stops, s.upgrades = make(chan os.Signal, 8), make(chan os.Signal, 8)
+	s.stops, s.upgrades, s.set = make(chan os.Signal, 8), make(chan os.Signal, 8), make(chan struct{})
+	go s.take(cfg) // ends by itself; wait waits for it
+}
+
+func (s *signals) take(cfg *config) {
+	defer close(s.set)
 	for _, sig := range slices.Concat(cfg.StopSignals, cfg.UpgradeSignals) {
 		if signal.Ignored(sig) {
 			s.ignored = append(s.ignored, sig)
@@ -35,6 +41,9 @@ func (s *signals) notify(cfg *config) {
 		signal.Notify(s.upgrades, cfg.UpgradeSignals...)
 	}
 }
+
+// wait returns when the signals come to us.
+func (s *signals) wait() { <-s.set }
 
 // putBack has a stop signal come again.
 func (s *signals) putBack(sig os.Signal) {
@@ -49,6 +58,7 @@ func (s *signals) giveBack() {
 	if s.stops == nil {
 		return
 	}
+	s.wait()
 	s.stop()
 	if len(s.ignored) > 0 { // none would be all
 		signal.Ignore(s.ignored...)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,6 +83,22 @@ func joiningMain(path string) {
 	os.Exit(1)
 }
 
+// ignores reports whether a process ignores a signal (proc_pid_status(5)).
+func ignores(tb testing.TB, pid int, sig syscall.Signal) bool {
+	tb.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	_, mask, _ := strings.Cut(string(b), "\nSigIgn:\t")
+	mask, _, _ = strings.Cut(mask, "\n")
+	bits, err := strconv.ParseUint(mask, 16, 64)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return bits>>(sig-1)&1 != 0
+}
+
 // TestSignalWhileJoining tells a process to stop while it joins a predecessor that
 // refuses it then, or is silent for as long as it may be: it ends as it would have
 // without us. One that is only refused has its signals back.
@@ -120,7 +137,8 @@ func TestSignalWhileJoining(t *testing.T) {
 			p.send(&wire.Welcome{Version: wire.MaxVersion, Generation: 1, PID: int64(os.Getpid()), HangTimeout: time.Second, Sockets: 1, States: 1})
 			file := wire.Socket{Kind: wire.KindFile, Name: "null"}
 			p.send(&wire.Sockets{Seq: 1, Entries: []wire.Socket{file}}, nulls(t, 1)...)
-			receive(wire.TypeAck) // by now the signals come to New
+			receive(wire.TypeAck)
+			eventually(t, "the signals come to New", func() bool { return !ignores(t, cmd.Process.Pid, syscall.SIGINT) })
 			if c.refusal {
 				stopProcess(t, cmd.Process.Pid) // both are there when it wakes up
 				p.send(&wire.Refuse{Code: wire.CodePeer})

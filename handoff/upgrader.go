@@ -156,6 +156,7 @@ func (u *Upgrader) discard(err error) {
 // start begins what runs until Shutdown.
 func (u *Upgrader) start() {
 	u.signals.notify(u.cfg)
+	u.signals.wait()
 	u.wg.Go(u.events.run)  // ends with events.close
 	u.wg.Go(u.heedSignals) // ends with closing
 	u.wg.Go(u.serveControl)
