@@ -380,7 +380,7 @@ func (r *request) rollback() error {
 		return err
 	}
 	select {
-	case <-up.done:
+	case <-up.over.Done():
 	case <-r.gone:
 		return nil
 	}

@@ -287,19 +287,15 @@ func (e *engine) file(name string) (int, error) {
 	return fdx.Dup(f)
 }
 
-// upgrade starts a successor. The channel yields nil when it is ready in
-// tableflip's sense, or why it is not.
-func (e *engine) upgrade() <-chan error {
-	result := make(chan error, 1)
-	go func() { // ends with the child, or with its Ready, or with stop
-		err := e.tf.Upgrade()
-		for notHeard(err) {
-			time.Sleep(time.Millisecond)
-			err = e.tf.Upgrade()
-		}
-		result <- err
-	}()
-	return result
+// upgrade starts a successor. It returns nil when that is ready in tableflip's
+// sense, or why it is not: the child's end, for one, or that of the engine.
+func (e *engine) upgrade() error {
+	err := e.tf.Upgrade()
+	for notHeard(err) {
+		time.Sleep(time.Millisecond)
+		err = e.tf.Upgrade()
+	}
+	return err
 }
 
 // notHeard reports whether tableflip refuses to upgrade because its goroutine

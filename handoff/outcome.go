@@ -174,6 +174,6 @@ func (u *Upgrader) finish(up *upgrade, err error, last Event) {
 	u.mu.Unlock()
 	u.emit(last)
 	up.err = err
-	close(up.done)
+	up.end()
 	up.dismiss()
 }

@@ -18,23 +18,30 @@ func (u *Upgrader) joinParent() error {
 	if err != nil {
 		return fmt.Errorf("handoff: inherited conversation: %w", err)
 	}
-	if c == nil {
+	dialled := c == nil
+	if dialled {
 		if c, err = u.dialParent(); c == nil {
 			return err
 		}
 	}
-	// tableflip knows when the parent is gone. The inherited listener makes a dial
-	// succeed even if nobody is left to answer.
+	// tableflip knows when the parent is gone.
 	ctx, cancel := context.WithCancel(context.Background())
 	var watch sync.WaitGroup
 	gone := make(chan struct{})
-	watch.Go(func() { // ends with the parent, or with cancel
+	heed := func() { // ends with the parent, or with cancel
 		if u.engine.waitForParent(ctx) == nil {
 			close(gone)
 			_ = c.Close() // which ends the join
 		}
-	})
+	}
+	if dialled {
+		// The inherited listener makes a dial succeed even if nobody is left to answer.
+		watch.Go(heed)
+	}
 	err = u.joinOver(c, wire.ViaInherit)
+	if !dialled && err != nil {
+		watch.Go(heed)
+	}
 	died := parentDied(err, gone)
 	cancel()
 	watch.Wait()

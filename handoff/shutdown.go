@@ -106,7 +106,7 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	up := u.upgrade
 	u.mu.Unlock()
 	if up != nil {
-		<-up.done // it may have committed all the same
+		<-up.over.Done() // it may have committed all the same
 	}
 	if err := u.awaitFailures(ctx); err != nil && len(errs) == 0 {
 		errs = append(errs, err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,10 +25,11 @@ type upgrade struct {
 	cancel   chan *session.Error  // capacity 1
 	start    context.Context      // ends with the first reason to give up, its cause
 	stop     context.CancelCauseFunc
-	done     chan struct{} // closed when it is committed or failed
-	err      error         // valid once done is closed
-	inherit  bool          // waits for a child of tableflip's
-	drain    *drain        // in mode Drain, else nil
+	over     context.Context    // ends when it is committed or failed
+	end      context.CancelFunc // of over
+	err      error              // valid once it is over
+	inherit  bool               // waits for a child of tableflip's
+	drain    *drain             // in mode Drain, else nil
 
 	executable string // to be started; empty means that of the configuration
 
@@ -81,12 +81,12 @@ func (u *Upgrader) begin() (*upgrade, error) {
 	up := &upgrade{
 		arrivals: make(chan session.Arrival, 1),
 		cancel:   make(chan *session.Error, 1),
-		done:     make(chan struct{}),
 		began:    time.Now(),
 		accepted: u.table.accepted(),
 	}
 	up.entered = up.began
 	up.start, up.stop = context.WithCancelCause(context.Background())
+	up.over, up.end = context.WithCancel(context.Background())
 	up.report = Report{
 		Generation:  u.generation + 1,
 		Mode:        u.cfg.Mode,
@@ -124,8 +124,9 @@ func (u *Upgrader) upgradeTo(ctx context.Context, executable string) (Report, er
 		return Report{}, err
 	}
 	up.executable = executable
-	u.wg.Go(func() { u.run(ctx, up) }) // ends with the upgrade, which ctx ends
-	<-up.done
+	u.wg.Add(1)
+	defer u.wg.Done()
+	u.run(ctx, up)
 	u.mu.Lock() // Shutdown completes the report of a commit
 	defer u.mu.Unlock()
 	return up.report, up.err
@@ -203,19 +204,12 @@ func (u *Upgrader) startSpawn(up *upgrade, p *session.Predecessor) error {
 // hear waits for the successor that has inherited the other end of c.
 func (u *Upgrader) hear(up *upgrade, c *net.UnixConn) {
 	conn := fdpass.New(c)
-	heard := make(chan struct{})
-	var watch sync.WaitGroup
-	watch.Go(func() { // ends with Hello, or with the upgrade
-		select {
-		case <-heard:
-		case <-up.done:
-			_ = conn.SetReadDeadline(aLongTimeAgo) // nobody waits for it any more
-		}
+	heard := context.AfterFunc(up.over, func() {
+		_ = conn.SetReadDeadline(aLongTimeAgo) // nobody waits for it any more
 	})
 	link := session.NewWireLink(conn, hangTimeout)
 	hello, err := up.expectHello(c, link)
-	close(heard)
-	watch.Wait()
+	heard()
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) { // it may be about to speak
 			_ = link.Send(&wire.Refuse{Code: wire.CodeNotReady, Reason: "the upgrade is over"}, nil)
@@ -254,12 +248,12 @@ func (up *upgrade) expectHello(c *net.UnixConn, link session.Link) (*wire.Hello,
 func (up *upgrade) arrive(a session.Arrival) {
 	select {
 	case up.arrivals <- a:
-	case <-up.done: // one has come before it
+	case <-up.over.Done(): // one has come before it
 		_ = a.Link.Close() // which tells it
 		return
 	}
 	select {
-	case <-up.done:
+	case <-up.over.Done():
 		up.dismiss()
 	default:
 	}
@@ -306,9 +300,8 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	u.wg.Go(func() { u.hear(up, conv) }) // ends with Hello, or with the upgrade
 	c, ready := newChild(func() { u.killInherited(up) }), make(chan struct{})
 	up.child = c
-	result := u.engine.upgrade()
 	u.wg.Go(func() { // ends with the child, its Ready, or the engine's stop
-		if err := <-result; err != nil {
+		if err := u.engine.upgrade(); err != nil {
 			c.exited <- u.cfg.explainInherit(err)
 		} else {
 			close(ready)

@@ -52,7 +52,7 @@ type Upgrader struct {
 	store      *store
 	activation *activation // sockets of systemd's
 
-	wg      sync.WaitGroup // every goroutine but the ones of Shutdown itself
+	wg      sync.WaitGroup // every goroutine but the ones of Shutdown itself, and calls of Upgrade
 	done    chan struct{}  // closed when this process is to end
 	expired chan struct{}  // closed when the linger is over
 	closing chan struct{}  // closed when Shutdown lets go of everything
@@ -157,7 +157,9 @@ func (u *Upgrader) discard(err error) {
 func (u *Upgrader) start() {
 	u.signals.notify(u.cfg)
 	u.signals.wait()
-	u.wg.Go(u.events.run)  // ends with events.close
+	if u.events.hook != nil {
+		u.wg.Go(u.events.run) // ends with events.close
+	}
 	u.wg.Go(u.heedSignals) // ends with closing
 	u.wg.Go(u.serveControl)
 	if u.systemd.watchdog > 0 {

@@ -65,7 +65,8 @@ type Joiner struct {
 	// zero means Timeout.
 	StateTimeout time.Duration
 
-	stop <-chan os.Signal
+	stop  <-chan os.Signal
+	quiet *silence
 }
 
 // Join says Hello on link and returns what the predecessor passes on. An
@@ -74,6 +75,8 @@ type Joiner struct {
 func (j *Joiner) Join(link Link) (*Received, *Successor, error) {
 	conv := converse(link)
 	r := &Received{}
+	j.quiet = newSilence(j.Timeout)
+	defer j.quiet.stop()
 	if err := j.receive(conv, r); err != nil {
 		// Tell why, if it still listens: the predecessor has not stopped serving.
 		_ = link.Send(&wire.Abort{Reason: err.Error()}, nil)
@@ -223,8 +226,7 @@ func (j *Joiner) takeStates(r *Received, m *wire.States, fds []int) error {
 
 // next waits for a message that goes on with the transfer.
 func (j *Joiner) next(conv *conversation, patience time.Duration) (wire.Message, []int, error) {
-	quiet := newSilence(patience)
-	defer quiet.stop()
+	j.quiet.restart(patience)
 	for {
 		select {
 		case in, ok := <-conv.inbox:
@@ -234,8 +236,8 @@ func (j *Joiner) next(conv *conversation, patience time.Duration) (wire.Message,
 			return said(in)
 		case s := <-j.stop:
 			return nil, nil, &Error{Reason: ReasonAborted, Err: &Stopped{s}}
-		case <-quiet.ticker.C:
-			if quiet.tick() {
+		case <-j.quiet.ticker.C:
+			if j.quiet.tick() {
 				return nil, nil, &Error{Reason: ReasonHung, Text: fmt.Sprintf("the predecessor sent nothing for %v", patience)}
 			}
 		}
