@@ -29,6 +29,10 @@ func (l *leave) byOther(ctx context.Context, s Steerer, left []*socket, inodes [
 	if err != nil {
 		return l.abandon(left, err)
 	}
+	if l.dc != nil {
+		now, _, _ := l.group() // if it is not known, they have gone with it
+		exposed = slices.DeleteFunc(exposed, func(s *socket) bool { return slices.Contains(now, s.inode) })
+	}
 	l.noteExposed(exposed)
 	return nil
 }
