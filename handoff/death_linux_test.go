@@ -286,8 +286,8 @@ func TestWaitGivenUp(t *testing.T) {
 	waits()
 	s.signal(syscall.SIGUSR1)
 	m := s.wait("upgrade-failed")
-	if !slices.Equal(m.Is, []string{"ErrRolledBack"}) {
-		t.Errorf("a rollback of an upgrade that waits: %v %s, want ErrRolledBack", m.Is, m.Err)
+	if !slices.Equal(m.Is, []string{"ErrRolledBack"}) || !strings.Contains(m.Err, "it still lingers") {
+		t.Errorf("a rollback of an upgrade that waits: %v %s, want ErrRolledBack, and what it waited for", m.Is, m.Err)
 	}
 	waits()
 	s.signal(syscall.SIGTERM)

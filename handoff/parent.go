@@ -39,8 +39,8 @@ func (u *Upgrader) joinParent() error {
 		watch.Go(heed)
 	}
 	err = u.joinOver(c, wire.ViaInherit)
-	if !dialled && err != nil {
-		watch.Go(heed)
+	if !dialled && errors.Is(err, ErrPredecessorDied) {
+		watch.Go(heed) // what it has said stands, though it may have died since
 	}
 	died := parentDied(err, gone)
 	cancel()

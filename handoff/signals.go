@@ -2,7 +2,6 @@ package handoff
 
 import (
 	"context"
-	"errors"
 	"os"
 	"os/signal"
 	"slices"
@@ -15,10 +14,9 @@ type signals struct {
 	ignored         []os.Signal    // before that
 }
 
-// notify begins to have the signals come to us, if it has not begun yet: before
-// anybody but the predecessor can know that the process is there to be signalled. A
-// thread of the runtime's takes its time for each of them, more than a predecessor for
-// its answer, so it is done beside the join; wait waits for it.
+// notify begins to have the signals come to us, if it has not begun yet. A thread of
+// the runtime's takes its time for each of them, more than a predecessor for its
+// answer, so it is done beside the join. New waits for it before it returns.
 func (s *signals) notify(cfg *config) {
 	if s.stops != nil {
 		return
@@ -84,12 +82,12 @@ func (u *Upgrader) heedSignals() {
 			u.stopSignal(s, told)
 			told = true
 		case s := <-u.signals.upgrades:
-			u.wg.Go(func() { // ends with the upgrade
-				err := u.Upgrade(context.Background())
-				if err != nil && !errors.As(err, new(*UpgradeError)) { // those have been logged
-					u.log.Error("upgrade", "signal", s, "error", err)
-				}
-			})
+			up, err := u.initiate()
+			if err != nil {
+				u.log.Error("upgrade", "signal", s, "error", err)
+				continue
+			}
+			u.wg.Go(func() { u.run(context.Background(), up) }) // ends with the upgrade
 		case <-u.closing:
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -53,14 +54,16 @@ func (up *upgrade) giveUp(e *session.Error) {
 	}
 }
 
-// givenUp returns why the upgrade is to end that has yet to start its successor, or nil.
-func (up *upgrade) givenUp() error {
+// givenUp returns why an upgrade is to end that had to wait before it could start its
+// successor, or nil.
+func (up *upgrade) givenUp(waited error) error {
 	var e *session.Error
 	if !errors.As(context.Cause(up.start), &e) {
 		return nil
 	}
 	why := *e
 	why.Reason = session.ReasonCanceled
+	why.Text += "; it had to wait" + strings.TrimPrefix(waited.Error(), ErrInProgress.Error())
 	return &why
 }
 
@@ -116,20 +119,24 @@ func (u *Upgrader) Upgrade(ctx context.Context) error {
 // upgradeTo is Upgrade with another program than the one that Config names; ""
 // is that.
 func (u *Upgrader) upgradeTo(ctx context.Context, executable string) (Report, error) {
-	if os.Getpid() == 1 {
-		return Report{}, errPID1
-	}
-	up, err := u.begin()
+	up, err := u.initiate()
 	if err != nil {
 		return Report{}, err
 	}
 	up.executable = executable
-	u.wg.Add(1)
-	defer u.wg.Done()
-	u.run(ctx, up)
+	u.wg.Go(func() { u.run(ctx, up) }) // ends with the upgrade, which ctx ends
+	<-up.over.Done()
 	u.mu.Lock() // Shutdown completes the report of a commit
 	defer u.mu.Unlock()
 	return up.report, up.err
+}
+
+// initiate is begin for an upgrade whose successor this process starts.
+func (u *Upgrader) initiate() (*upgrade, error) {
+	if os.Getpid() == 1 {
+		return nil, errPID1
+	}
+	return u.begin()
 }
 
 // errPID1 says that an upgrade must not begin.
@@ -174,7 +181,7 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 		err = u.startSpawn(up, p)
 	}
 	if errors.Is(err, ErrInProgress) { // a wait has ended
-		err = cmp.Or(up.givenUp(), err)
+		err = cmp.Or(up.givenUp(err), err)
 	}
 	if err != nil {
 		u.failed(up, session.Result{}, err)
@@ -204,12 +211,16 @@ func (u *Upgrader) startSpawn(up *upgrade, p *session.Predecessor) error {
 // hear waits for the successor that has inherited the other end of c.
 func (u *Upgrader) hear(up *upgrade, c *net.UnixConn) {
 	conn := fdpass.New(c)
+	late := make(chan struct{})
 	heard := context.AfterFunc(up.over, func() {
 		_ = conn.SetReadDeadline(aLongTimeAgo) // nobody waits for it any more
+		close(late)
 	})
 	link := session.NewWireLink(conn, hangTimeout)
 	hello, err := up.expectHello(c, link)
-	heard()
+	if !heard() {
+		<-late
+	}
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) { // it may be about to speak
 			_ = link.Send(&wire.Refuse{Code: wire.CodeNotReady, Reason: "the upgrade is over"}, nil)
@@ -286,7 +297,7 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 		defer cancel()
 	}
 	if err := u.engine.waitForParent(wait); err != nil {
-		return fmt.Errorf("%w: in mode inherit the process before this one must have ended: %w", ErrInProgress, err)
+		return fmt.Errorf("%w: in mode inherit the process before this one must have ended, and it still lingers: try again later, or end it", ErrInProgress)
 	}
 	var err error
 	if up.capture, err = newCapture(os.Stderr); err != nil {

@@ -52,7 +52,7 @@ type Upgrader struct {
 	store      *store
 	activation *activation // sockets of systemd's
 
-	wg      sync.WaitGroup // every goroutine but the ones of Shutdown itself, and calls of Upgrade
+	wg      sync.WaitGroup // every goroutine but the ones of Shutdown itself
 	done    chan struct{}  // closed when this process is to end
 	expired chan struct{}  // closed when the linger is over
 	closing chan struct{}  // closed when Shutdown lets go of everything

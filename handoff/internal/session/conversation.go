@@ -107,12 +107,11 @@ func (c *conversation) detach() bool {
 // silence counts the ticks of a peer's silence.
 type silence struct {
 	ticker *time.Ticker
-	hang   time.Duration
 	quiet  int
 }
 
 func newSilence(hang time.Duration) *silence {
-	return &silence{ticker: time.NewTicker(tickOf(hang)), hang: hang}
+	return &silence{ticker: time.NewTicker(tickOf(hang))}
 }
 
 func tickOf(hang time.Duration) time.Duration { return max(hang/quietTicks, time.Millisecond) }
@@ -120,10 +119,7 @@ func tickOf(hang time.Duration) time.Duration { return max(hang/quietTicks, time
 // restart begins anew, with another limit perhaps.
 func (s *silence) restart(hang time.Duration) {
 	s.heard()
-	if hang != s.hang {
-		s.hang = hang
-		s.ticker.Reset(tickOf(hang))
-	}
+	s.ticker.Reset(tickOf(hang))
 }
 
 // heard notes a sign of life.
