@@ -248,9 +248,17 @@ func TestUpgradeAfterRollback(t *testing.T) {
 		}
 		s.signal(syscall.SIGUSR1)
 		s.wait("upgrade-failed")
+		s.wait("upgrade-started")
 		s.signal(syscall.SIGUSR2)
+		s.wait("upgrade-started")
 		if mode == handoff.Inherit {
+			s.signal(syscall.SIGUSR1) // not to wait for that
 			m := s.wait("upgrade-failed")
+			if !slices.Equal(m.Is, []string{"ErrRolledBack"}) || !strings.Contains(m.Err, "still serves") {
+				t.Errorf("a rollback of an upgrade that waits: %v %s, want ErrRolledBack, and what it waited for", m.Is, m.Err)
+			}
+			s.signal(syscall.SIGUSR2)
+			m = s.wait("upgrade-failed")
 			if !slices.Contains(m.Is, "ErrInProgress") || !strings.Contains(m.Err, "still serves") {
 				t.Errorf("upgrade: %v %s, want ErrInProgress", m.Is, m.Err)
 			}
@@ -269,8 +277,8 @@ func TestUpgradeAfterRollback(t *testing.T) {
 	})
 }
 
-// TestWaitGivenUp ends upgrades of mode Inherit that have yet to start their successor:
-// the process before this one lingers, or the last successor still serves.
+// TestWaitGivenUp ends upgrades of mode Inherit that have yet to start their successor,
+// as the process before this one lingers: by a rollback, and by a stop signal.
 func TestWaitGivenUp(t *testing.T) {
 	t.Parallel()
 	s := newService(t, settings{Mode: handoff.Inherit, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: 10 * time.Millisecond, Ready: 100 * patience}).start()
@@ -286,7 +294,7 @@ func TestWaitGivenUp(t *testing.T) {
 	waits()
 	s.signal(syscall.SIGUSR1)
 	m := s.wait("upgrade-failed")
-	if !slices.Equal(m.Is, []string{"ErrRolledBack"}) || !strings.Contains(m.Err, "it still lingers") {
+	if !slices.Equal(m.Is, []string{"ErrRolledBack"}) || !strings.Contains(m.Err, "the process before this one") {
 		t.Errorf("a rollback of an upgrade that waits: %v %s, want ErrRolledBack, and what it waited for", m.Is, m.Err)
 	}
 	waits()

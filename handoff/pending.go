@@ -46,10 +46,16 @@ func (p *pending) over() <-chan struct{} {
 // await waits until all of it is over, for a moment, and not longer than ctx. It
 // reports whether it is.
 func (p *pending) await(ctx context.Context, patience time.Duration) bool {
+	over := p.over()
+	select {
+	case <-over: // whatever ctx says
+		return true
+	default:
+	}
 	t := time.NewTimer(patience)
 	defer t.Stop()
 	select {
-	case <-p.over():
+	case <-over:
 		return true
 	case <-t.C:
 		return false

@@ -24,8 +24,8 @@ const helloTimeout = hangTimeout
 type upgrade struct {
 	arrivals chan session.Arrival // capacity 1: the successor, once it has said Hello
 	cancel   chan *session.Error  // capacity 1
-	start    context.Context      // ends with the first reason to give up, its cause
-	stop     context.CancelCauseFunc
+	wanted   context.Context      // ends with the first reason to give up, its cause
+	unwant   context.CancelCauseFunc
 	over     context.Context    // ends when it is committed or failed
 	end      context.CancelFunc // of over
 	err      error              // valid once it is over
@@ -49,21 +49,21 @@ type upgrade struct {
 func (up *upgrade) giveUp(e *session.Error) {
 	select {
 	case up.cancel <- e:
-		up.stop(e)
+		up.unwant(e)
 	default: // somebody was first
 	}
 }
 
-// givenUp returns why an upgrade is to end that had to wait before it could start its
-// successor, or nil.
+// givenUp returns why an upgrade is to end that has waited for what must come before
+// its successor starts, or nil.
 func (up *upgrade) givenUp(waited error) error {
 	var e *session.Error
-	if !errors.As(context.Cause(up.start), &e) {
+	if !errors.As(context.Cause(up.wanted), &e) {
 		return nil
 	}
 	why := *e
 	why.Reason = session.ReasonCanceled
-	why.Text += "; it had to wait" + strings.TrimPrefix(waited.Error(), ErrInProgress.Error())
+	why.Text += "; not started yet" + strings.TrimPrefix(waited.Error(), ErrInProgress.Error())
 	return &why
 }
 
@@ -88,7 +88,7 @@ func (u *Upgrader) begin() (*upgrade, error) {
 		accepted: u.table.accepted(),
 	}
 	up.entered = up.began
-	up.start, up.stop = context.WithCancelCause(context.Background())
+	up.wanted, up.unwant = context.WithCancelCause(context.Background())
 	up.over, up.end = context.WithCancel(context.Background())
 	up.report = Report{
 		Generation:  u.generation + 1,
@@ -172,7 +172,7 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 	})
 	defer stop()
 	u.settleStore(up)
-	err := u.awaitVisits(up.start, 2*hangTimeout)
+	err := u.awaitVisits(up.wanted, 2*hangTimeout)
 	switch {
 	case err != nil:
 	case u.cfg.Mode == Inherit:
@@ -287,17 +287,17 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 		return err
 	}
 	// tableflip has one child at a time, and does not tell which it is.
-	if !u.failures.await(up.start, 2*hangTimeout) {
+	if !u.failures.await(up.wanted, 2*hangTimeout) {
 		return fmt.Errorf("%w: in mode inherit the last successor must have ended, and it still serves what it had accepted before it was rolled back: try again later, or end it", ErrInProgress)
 	}
-	wait := up.start
+	wait := up.wanted
 	if u.cfg.ReadyTimeout > 0 {
 		var cancel context.CancelFunc
 		wait, cancel = context.WithTimeout(wait, u.cfg.ReadyTimeout)
 		defer cancel()
 	}
 	if err := u.engine.waitForParent(wait); err != nil {
-		return fmt.Errorf("%w: in mode inherit the process before this one must have ended, and it still lingers: try again later, or end it", ErrInProgress)
+		return fmt.Errorf("%w: in mode inherit the process before this one must have ended: try again later, or end it", ErrInProgress)
 	}
 	var err error
 	if up.capture, err = newCapture(os.Stderr); err != nil {

@@ -82,9 +82,10 @@ func (l *leave) closeListeners(ctx context.Context, sockets []*socket) (exposed 
 	return exposed, nil
 }
 
-// noteExposed reports that sockets are closed which a lookup could find meanwhile.
-func (l *leave) noteExposed(sockets []*socket) {
-	if len(sockets) == 0 {
+// noteExposed reports that sockets are closed which a lookup could find meanwhile, but
+// for those that somebody's duplicate keeps in the group.
+func (l *leave) noteExposed(sockets []*socket, group []uint32) {
+	if !slices.ContainsFunc(sockets, func(s *socket) bool { return !slices.Contains(group, s.inode) }) {
 		return
 	}
 	what, see := "connection", "Listener"

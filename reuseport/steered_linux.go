@@ -87,7 +87,7 @@ func (l *leave) steered(ctx context.Context, left []*socket, inodes []uint32, ot
 		return slices.ContainsFunc(victims, func(s *socket) bool { return s.inode == inode })
 	})
 	now, _, err := l.group()
-	l.noteExposed(slices.DeleteFunc(exposed, func(s *socket) bool { return slices.Contains(now, s.inode) }))
+	l.noteExposed(exposed, now)
 	if err != nil {
 		l.lossy("the group after the close is not known: " + err.Error())
 	} else if !slices.Equal(now, want) {

@@ -29,11 +29,11 @@ func (l *leave) byOther(ctx context.Context, s Steerer, left []*socket, inodes [
 	if err != nil {
 		return l.abandon(left, err)
 	}
+	var now []uint32
 	if l.dc != nil {
-		now, _, _ := l.group() // if it is not known, they have gone with it
-		exposed = slices.DeleteFunc(exposed, func(s *socket) bool { return slices.Contains(now, s.inode) })
+		now, _, _ = l.group() // if it is not known, they may have gone
 	}
-	l.noteExposed(exposed)
+	l.noteExposed(exposed, now)
 	return nil
 }
 
