@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"context"
 	"net"
 	"testing"
 	"time"
@@ -84,4 +85,13 @@ func BeforeJoin(u *Upgrader, f func() error) {
 		}
 		return join()
 	}
+}
+
+// Await waits for something that goes on and does not end, or for nothing.
+func Await(ctx context.Context, patience time.Duration, goesOn bool) bool {
+	p := newPending()
+	if goesOn {
+		p.begin()
+	}
+	return p.await(ctx, patience)
 }
