@@ -3,9 +3,9 @@ package handoff
 import (
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 )
 
@@ -13,47 +13,47 @@ import (
 var (
 	// ErrInProgress says that another upgrade is under way, or that one can't
 	// begin yet because an earlier generation is not done.
-	ErrInProgress = errors.New("handoff: an upgrade is in progress: wait for it to end, then try again")
+	ErrInProgress error = failure.InProgress
 	// ErrNotReady says that the process asked is not ready itself.
-	ErrNotReady = errors.New("handoff: not ready: Ready must be called first")
+	ErrNotReady error = failure.NotReady
 	// ErrStart says that the successor could not be started: its program is not
 	// there, say, or not for this machine.
-	ErrStart = errors.New("handoff: the successor can't be started")
+	ErrStart error = failure.Start
 	// ErrSuccessorDied says that the successor ended before commit. What it wrote
 	// last is in [UpgradeError.Stderr].
-	ErrSuccessorDied = errors.New("handoff: the successor died")
+	ErrSuccessorDied error = failure.SuccessorDied
 	// ErrPredecessorDied says that the predecessor ended before it had passed on
 	// its sockets.
-	ErrPredecessorDied = errors.New("handoff: the predecessor died before it had passed on its sockets")
+	ErrPredecessorDied error = failure.PredecessorDied
 	// ErrTimeout says that the peer did not do its part in time.
-	ErrTimeout error = &derived{"handoff: timed out", timeout{}}
+	ErrTimeout error = failure.Timeout
 	// ErrAborted says that the successor refused the upgrade.
-	ErrAborted = errors.New("handoff: the successor aborted the upgrade")
+	ErrAborted error = failure.Aborted
 	// ErrRolledBack says that the predecessor took its sockets back.
-	ErrRolledBack = errors.New("handoff: rolled back")
+	ErrRolledBack error = failure.RolledBack
 	// ErrPeerRefused says that a peer may not talk to us, or we not to it.
-	ErrPeerRefused = errors.New("handoff: peer refused")
+	ErrPeerRefused error = failure.PeerRefused
 	// ErrVersion says that the two processes have no protocol version in common.
-	ErrVersion = errors.New("handoff: no common protocol version: upgrade in smaller steps")
+	ErrVersion error = failure.Version
 	// ErrProtocol says that a peer broke the protocol.
-	ErrProtocol = errors.New("handoff: protocol error")
+	ErrProtocol error = failure.Protocol
 	// ErrTransfer says that sockets or state could not be passed on.
-	ErrTransfer = errors.New("handoff: sockets or state could not be passed on")
+	ErrTransfer error = failure.Transfer
 	// ErrCommitted says that it is too late: the upgrade is committed.
-	ErrCommitted = errors.New("handoff: already committed")
+	ErrCommitted error = failure.Committed
 	// ErrNotTaken says that the successor did not take a connection; the caller
 	// still owns it.
-	ErrNotTaken = errors.New("handoff: the successor did not take the connection")
+	ErrNotTaken error = failure.NotTaken
 	// ErrInDoubt says that the successor died, or fell silent, when it may have
 	// used a connection that was passed to it. The connection is closed.
-	ErrInDoubt = errors.New("handoff: the successor is gone and may have used the connection, which is closed")
+	ErrInDoubt error = failure.InDoubt
 	// ErrClosed says that the upgrader is at its end. It matches [net.ErrClosed].
-	ErrClosed error = &derived{"handoff: upgrader closed", net.ErrClosed}
+	ErrClosed error = failure.Closed
 	// ErrNotStored says that systemd does not keep a socket for the next process.
-	ErrNotStored = errors.New("handoff: not in systemd's store")
+	ErrNotStored error = failure.NotStored
 	// ErrUnsupported says that the operating system, the process or the mode
 	// can't do what was asked for. It matches [errors.ErrUnsupported].
-	ErrUnsupported error = &derived{"handoff: not supported", errors.ErrUnsupported}
+	ErrUnsupported error = failure.Unsupported
 )
 
 // errNoUpgrade matches ErrNotReady, whose words are for those who have not called
@@ -68,13 +68,6 @@ type derived struct {
 
 func (d *derived) Error() string { return d.text }
 func (d *derived) Unwrap() error { return d.is }
-
-// timeout makes ErrTimeout a net.Error with Timeout() == true.
-type timeout struct{}
-
-func (timeout) Error() string   { return "timeout" }
-func (timeout) Timeout() bool   { return true }
-func (timeout) Temporary() bool { return false }
 
 // An UpgradeError is how an upgrade failed. It unwraps to one of the package's
 // sentinels and to the cause.

@@ -1,0 +1,4 @@
+package failure
+
+// Last is the last reason.
+const Last = Reason(len(table) - 1)

@@ -1,0 +1,103 @@
+package failure_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+)
+
+// TestNames finds each reason by its name and by itself, under a text that no
+// other reason has.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	names, texts := map[string]bool{}, map[string]bool{}
+	for r := failure.None; r <= failure.Last; r++ {
+		if names[r.Name()] || r.Name() == "" || strings.Trim(r.Name(), "abcdefghijklmnopqrstuvwxyz-") != "" {
+			t.Errorf("reason %d has the name %q", r, r.Name())
+		}
+		if texts[r.Error()] || r.Error() == "" {
+			t.Errorf("%s has the text %q, as another has", r.Name(), r.Error())
+		}
+		names[r.Name()], texts[r.Error()] = true, true
+		if got := failure.Named(r.Name()); got != r {
+			t.Errorf("Named(%q) = %s", r.Name(), got.Name())
+		}
+		if r == failure.None {
+			continue
+		}
+		if got := failure.Of(fmt.Errorf("around: %w", r)); got != r {
+			t.Errorf("Of(%s) = %s", r.Name(), got.Name())
+		}
+		if e := r.Exit(); e < 1 || e > 15 {
+			t.Errorf("%s has the exit status %d", r.Name(), e)
+		}
+	}
+	for _, name := range []string{"", "brand-new"} {
+		if got := failure.Named(name); got != failure.Other {
+			t.Errorf("Named(%q) = %s, want other", name, got.Name())
+		}
+	}
+}
+
+// TestOf takes the reason that says most.
+func TestOf(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		want failure.Reason
+	}{
+		{nil, failure.None},
+		{errors.New("x"), failure.Other},
+		{os.ErrNotExist, failure.Other}, // a missing file is no missing server
+		{net.ErrClosed, failure.Other},  // nor a closed connection the upgrader's end
+		{errors.ErrUnsupported, failure.Unsupported},
+		{&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, failure.NoSpace},
+		{fmt.Errorf("%w: %w", failure.Start, syscall.ENOSPC), failure.NoSpace},
+		{fmt.Errorf("%w: %w", failure.RolledBack, failure.Timeout), failure.Timeout},
+		{fmt.Errorf("%w: %w", failure.Unsupported, failure.Start), failure.Start},
+	} {
+		if got := failure.Of(c.err); got != c.want {
+			t.Errorf("Of(%v) = %s, want %s", c.err, got.Name(), c.want.Name())
+		}
+	}
+}
+
+// TestMatches has each reason match what its documentation says, and no more.
+func TestMatches(t *testing.T) {
+	t.Parallel()
+	wider := map[failure.Reason]error{
+		failure.Closed: net.ErrClosed, failure.Unsupported: errors.ErrUnsupported, failure.NoSpace: syscall.ENOSPC,
+		failure.NoServer: os.ErrNotExist, failure.Hung: failure.Timeout, failure.Canceled: failure.RolledBack,
+	}
+	all := []error{context.Canceled, context.DeadlineExceeded, os.ErrDeadlineExceeded}
+	for _, err := range wider {
+		all = append(all, err)
+	}
+	for r := failure.None; r <= failure.Last; r++ {
+		for _, err := range all {
+			if got, want := errors.Is(r, err), r == err || wider[r] == err; got != want {
+				t.Errorf("%s matches %q: %v, want %v", r.Name(), err, got, want)
+			}
+		}
+		var ne net.Error
+		if got, want := errors.As(r, &ne) && ne.Timeout(), r == failure.Timeout || r == failure.Hung; got != want {
+			t.Errorf("%s is a net.Error with a timeout: %v, want %v", r.Name(), got, want)
+		}
+	}
+}
+
+// TestUnknown keeps a number that only a newer peer knows.
+func TestUnknown(t *testing.T) {
+	t.Parallel()
+	r := failure.Reason(70_000)
+	if r.Name() != "other" || r.Exit() != 1 || r.Unwrap() != nil || !strings.Contains(r.Error(), "70000") {
+		t.Errorf("%v: %s, exit status %d, %v", r, r.Name(), r.Exit(), r.Unwrap())
+	}
+}
