@@ -4,13 +4,13 @@ import (
 	"errors"
 	"syscall"
 
-	"github.com/seed-11c92bf9/baton/handoff/internal/operator"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
 // failureOf puts an error into words that cross the wire.
-func failureOf(err error) *operator.Failure {
-	f := &operator.Failure{Kind: kindOfError(err), Text: err.Error()}
+func failureOf(err error) *operate.Failure {
+	f := &operate.Failure{Kind: kindOfError(err), Text: err.Error()}
 	var ue *UpgradeError
 	if errors.As(err, &ue) {
 		f.Upgrade, f.PID, f.Text, f.Outcome = true, ue.PID, ue.Err.Error(), string(ue.Outcome)
@@ -23,30 +23,30 @@ func failureOf(err error) *operator.Failure {
 }
 
 // kindOfError finds the sentinel that a tool can branch on.
-func kindOfError(err error) operator.Kind {
+func kindOfError(err error) operate.Kind {
 	for _, k := range []struct {
 		err  error
-		kind operator.Kind
+		kind operate.Kind
 	}{
-		{syscall.ENOSPC, operator.KindNoSpace}, // says more than what came of it
-		{ErrInProgress, operator.KindInProgress},
-		{ErrNotReady, operator.KindNotReady},
-		{ErrStart, operator.KindNotStarted},
-		{ErrSuccessorDied, operator.KindSuccessorDied},
-		{ErrTimeout, operator.KindTimeout},
-		{ErrAborted, operator.KindAborted},
-		{ErrRolledBack, operator.KindRolledBack},
-		{ErrPeerRefused, operator.KindPeerRefused},
-		{ErrVersion, operator.KindVersion},
-		{ErrProtocol, operator.KindProtocol},
-		{ErrTransfer, operator.KindTransfer},
-		{ErrCommitted, operator.KindCommitted},
-		{ErrClosed, operator.KindClosed},
-		{ErrUnsupported, operator.KindUnsupported},
+		{syscall.ENOSPC, operate.KindNoSpace}, // says more than what came of it
+		{ErrInProgress, operate.KindInProgress},
+		{ErrNotReady, operate.KindNotReady},
+		{ErrStart, operate.KindNotStarted},
+		{ErrSuccessorDied, operate.KindSuccessorDied},
+		{ErrTimeout, operate.KindTimeout},
+		{ErrAborted, operate.KindAborted},
+		{ErrRolledBack, operate.KindRolledBack},
+		{ErrPeerRefused, operate.KindPeerRefused},
+		{ErrVersion, operate.KindVersion},
+		{ErrProtocol, operate.KindProtocol},
+		{ErrTransfer, operate.KindTransfer},
+		{ErrCommitted, operate.KindCommitted},
+		{ErrClosed, operate.KindClosed},
+		{ErrUnsupported, operate.KindUnsupported},
 	} {
 		if errors.Is(err, k.err) {
 			return k.kind
 		}
 	}
-	return operator.KindOther
+	return operate.KindOther
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
-	"github.com/seed-11c92bf9/baton/handoff/internal/operator"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -60,8 +60,8 @@ func (u *Upgrader) serveRequest(conn *fdpass.Conn, m wire.Request) {
 		return
 	}
 	serve := map[string]func() error{
-		operator.OpStatus: r.status, operator.OpUpgrade: r.upgrade, operator.OpRollback: r.rollback,
-		operator.OpDrain: r.drain, operator.OpEvents: r.events,
+		operate.OpStatus: r.status, operate.OpUpgrade: r.upgrade, operate.OpRollback: r.rollback,
+		operate.OpDrain: r.drain, operate.OpEvents: r.events,
 	}[m.Op]
 	if serve == nil {
 		refuse(wire.CodeUnsupported, fmt.Sprintf("this server knows no request %q", m.Op))
@@ -84,7 +84,7 @@ func (u *Upgrader) serveRequest(conn *fdpass.Conn, m wire.Request) {
 		return
 	}
 	told := u.log.Info
-	if m.Op == operator.OpStatus || m.Op == operator.OpEvents {
+	if m.Op == operate.OpStatus || m.Op == operate.OpEvents {
 		told = u.log.Debug
 	}
 	told("request", "op", m.Op, "pid", cred.PID, "uid", cred.UID)
@@ -113,7 +113,7 @@ func (r *request) listen() {
 		if err != nil {
 			return
 		}
-		if more, ok := m.(*wire.Request); ok && more.Op == operator.OpCancel && !canceled {
+		if more, ok := m.(*wire.Request); ok && more.Op == operate.OpCancel && !canceled {
 			canceled = true
 			close(r.cancel)
 		}
@@ -132,20 +132,20 @@ func (r *request) body(into any) error {
 }
 
 // send sends an answer. An error says that nobody hears us any more.
-func (r *request) send(a operator.Answer, final bool) error { return r.sendWith(a, final, nil) }
+func (r *request) send(a operate.Answer, final bool) error { return r.sendWith(a, final, nil) }
 
 // sendProcess sends a descriptor of this process, if the kernel has such a thing.
 func (r *request) sendProcess() error {
-	fd, err := processFD()
+	fd, err := operate.ProcessFD()
 	if err != nil {
 		r.u.log.Debug("the operator will not see this process end", "error", err)
 		return nil
 	}
-	return errors.Join(r.sendWith(operator.Answer{}, false, []int{fd}), fdx.Close(fd))
+	return errors.Join(r.sendWith(operate.Answer{}, false, []int{fd}), fdx.Close(fd))
 }
 
 // sendWith is send with descriptors, which it borrows.
-func (r *request) sendWith(a operator.Answer, final bool, fds []int) error {
+func (r *request) sendWith(a operate.Answer, final bool, fds []int) error {
 	b, err := json.Marshal(a)
 	if err != nil {
 		return err
@@ -163,7 +163,7 @@ func (r *request) sendWith(a operator.Answer, final bool, fds []int) error {
 
 // fail says why the request came to nothing.
 func (r *request) fail(err error) {
-	_ = r.send(operator.Answer{Failure: failureOf(err)}, true) // it may be gone
+	_ = r.send(operate.Answer{Failure: failureOf(err)}, true) // it may be gone
 }
 
 // status answers with the status, and a part of the sockets at a time.
@@ -178,7 +178,7 @@ func (r *request) status() error {
 		if err != nil {
 			return err
 		}
-		if err := r.send(operator.Answer{Status: b}, len(sockets) == 0); err != nil {
+		if err := r.send(operate.Answer{Status: b}, len(sockets) == 0); err != nil {
 			return err
 		}
 		if len(sockets) == 0 {
@@ -191,7 +191,7 @@ func (r *request) status() error {
 // events answers with the last events, and with those to come until this
 // process is at its end.
 func (r *request) events() error {
-	var asked operator.Events
+	var asked operate.Events
 	if err := r.body(&asked); err != nil {
 		return err
 	}
@@ -202,7 +202,7 @@ func (r *request) events() error {
 			return err
 		}
 		if r.stopped != nil || !asked.Follow {
-			return r.send(operator.Answer{}, true)
+			return r.send(operate.Answer{}, true)
 		}
 		select {
 		case <-w.wake:
@@ -232,7 +232,7 @@ func (r *request) pass(w *watch, wanted func(Event) bool) error {
 		if err != nil {
 			return err
 		}
-		if err := r.send(operator.Answer{Event: b}, false); err != nil {
+		if err := r.send(operate.Answer{Event: b}, false); err != nil {
 			return err
 		}
 	}
@@ -243,7 +243,7 @@ func (r *request) pass(w *watch, wanted func(Event) bool) error {
 // wants that. A tool that hangs up does not end the upgrade: it would not know
 // how that went.
 func (r *request) upgrade() error {
-	var asked operator.Upgrade
+	var asked operate.Upgrade
 	if err := r.body(&asked); err != nil {
 		return err
 	}
@@ -280,8 +280,8 @@ func (r *request) upgrade() error {
 		select {
 		case <-w.wake:
 			_ = r.pass(w, ours) // it may be gone, and does not hear the end either
-			if began && asked.Wait == operator.WaitNone {
-				return r.send(operator.Answer{}, true)
+			if began && asked.Wait == operate.WaitNone {
+				return r.send(operate.Answer{}, true)
 			}
 		case <-canceled:
 			canceled = nil
@@ -293,7 +293,7 @@ func (r *request) upgrade() error {
 			if e.err != nil {
 				return e.err
 			}
-			if err == nil && asked.Wait == operator.WaitLinger {
+			if err == nil && asked.Wait == operate.WaitLinger {
 				return r.linger(w)
 			}
 			return r.sendReport(&e.report)
@@ -306,7 +306,7 @@ func (r *request) sendReport(report *Report) error {
 	if err != nil {
 		return err
 	}
-	return r.send(operator.Answer{Report: b}, true)
+	return r.send(operate.Answer{Report: b}, true)
 }
 
 // checkExecutable refuses what must not be started: whom Config.Allow lets in
@@ -336,11 +336,11 @@ func (r *request) linger(w *watch) error {
 		r.u.mu.Lock()
 		end := r.u.lingerEnd
 		r.u.mu.Unlock()
-		l := &operator.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: -1}
+		l := &operate.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: -1}
 		if !end.IsZero() {
 			l.Remaining = max(0, time.Until(end))
 		}
-		return r.send(operator.Answer{Linger: l, Report: report}, final)
+		return r.send(operate.Answer{Linger: l, Report: report}, final)
 	}
 	for r.stopped == nil {
 		if err := tell(false, nil); err != nil {
@@ -368,7 +368,7 @@ func (r *request) linger(w *watch) error {
 
 // rollback takes the sockets back from a successor that is not committed.
 func (r *request) rollback() error {
-	var asked operator.Rollback
+	var asked operate.Rollback
 	if err := r.body(&asked); err != nil {
 		return err
 	}
@@ -392,7 +392,7 @@ func (r *request) rollback() error {
 
 // drain begins a graceful end without a successor.
 func (r *request) drain() error {
-	var asked operator.Drain
+	var asked operate.Drain
 	if err := r.body(&asked); err != nil {
 		return err
 	}
@@ -402,8 +402,8 @@ func (r *request) drain() error {
 	w := r.u.ops.watches.begin(false)
 	defer w.end()
 	r.u.stop(asked.Reason)
-	if asked.Wait == operator.WaitNone {
-		return r.send(operator.Answer{}, true)
+	if asked.Wait == operate.WaitNone {
+		return r.send(operate.Answer{}, true)
 	}
 	if asked.Process {
 		if err := r.sendProcess(); err != nil {

@@ -19,11 +19,6 @@ const (
 	EnvTableflip    = envTableflip
 )
 
-// ListenControl and OpenControl bind control sockets.
-func ListenControl(path string) (net.Listener, error) { return listenControl(path) }
-
-func OpenControl(path string) (*net.UnixConn, net.Listener, error) { return openControl(path) }
-
 // NewMailbox makes a mailbox, and OpenMailbox empties it.
 func NewMailbox() (*os.File, *net.UnixConn, error) { return newMailbox() }
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/handoff/internal/operator"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 )
 
 // FuzzConversationFD reads what another program may have put into the
@@ -37,8 +37,8 @@ func FuzzRequest(f *testing.F) {
 	f.Add([]byte(nil))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for op, into := range map[string]any{
-			operator.OpUpgrade: new(operator.Upgrade), operator.OpRollback: new(operator.Rollback),
-			operator.OpDrain: new(operator.Drain), operator.OpEvents: new(operator.Events),
+			operate.OpUpgrade: new(operate.Upgrade), operate.OpRollback: new(operate.Rollback),
+			operate.OpDrain: new(operate.Drain), operate.OpEvents: new(operate.Events),
 		} {
 			if err := handoff.RequestBody(op, body, into); err != nil {
 				if !errors.Is(err, handoff.ErrProtocol) {

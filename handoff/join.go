@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -81,7 +82,7 @@ func (u *Upgrader) joinControl(tries int) error {
 	if path == "" {
 		return nil
 	}
-	c, ln, err := openControl(path)
+	c, ln, err := operate.Open(path)
 	switch {
 	case err != nil:
 		return fmt.Errorf("handoff: %w", err)
@@ -119,10 +120,10 @@ func (u *Upgrader) ownControl() error {
 	}
 	var ln net.Listener
 	if path == "" {
-		ln, err = listenControl("")
+		ln, err = operate.Listen("")
 	} else {
 		var c *net.UnixConn
-		if c, ln, err = openControl(path); c != nil {
+		if c, ln, err = operate.Open(path); c != nil {
 			_ = c.Close() // whoever it is
 			err = fmt.Errorf("control socket %s: %w: another process serves it: choose another Name", path, syscall.EADDRINUSE)
 		}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -81,7 +82,7 @@ func (u *Upgrader) dialParent() (*net.UnixConn, error) {
 		u.log.Info("joined", "predecessor", "plain tableflip", "mode", Inherit)
 		return nil, nil
 	}
-	c, err := dialControl(u.control.ln.Addr().String())
+	c, err := operate.Dial(u.control.ln.Addr().String())
 	if err != nil {
 		return nil, fmt.Errorf("%w: dial the control socket: %w", ErrPredecessorDied, err)
 	}

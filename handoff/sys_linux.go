@@ -37,13 +37,6 @@ func unixConn(fd int) (*net.UnixConn, error) {
 	return uc, nil
 }
 
-// processFD returns a descriptor of this process (pidfd_open(2), Linux 5.3) that
-// the caller closes.
-func processFD() (int, error) {
-	fd, err := unix.PidfdOpen(os.Getpid(), 0) // close-on-exec without being asked
-	return fd, os.NewSyscallError("pidfd_open", err)
-}
-
 // raise sends a signal to this process. It has come when raise returns.
 func raise(s os.Signal) {
 	n, ok := s.(syscall.Signal)

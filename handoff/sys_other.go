@@ -25,16 +25,6 @@ func descends(int) bool { return true }
 
 func findChild(string) int { return 0 }
 
-func processFD() (int, error) { return -1, unsupported() }
-
-func ownerOf(os.FileInfo) (int, bool) { return 0, false }
-
-func openControl(string) (*net.UnixConn, net.Listener, error) { return nil, nil, unsupported() }
-
-func dialControl(string) (*net.UnixConn, error) { return nil, unsupported() }
-
-func listenControl(string) (net.Listener, error) { return nil, unsupported() }
-
 func newMailbox() (*os.File, *net.UnixConn, error) { return nil, nil, unsupported() }
 
 func openMailbox(*os.File) (*net.UnixConn, error) { return nil, unsupported() }

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/handoff/internal/operator"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -29,7 +29,7 @@ const (
 func aLongTimeAgo() time.Time { return time.Unix(1, 0) }
 
 // call is callWith without descriptors.
-func (c *Client) call(ctx context.Context, op string, body any, leave func(*session.WireLink) error, each func(operator.Answer) error) error {
+func (c *Client) call(ctx context.Context, op string, body any, leave func(*session.WireLink) error, each func(operate.Answer) error) error {
 	none := func(fds []int) { _ = fdx.Close(fds...) } // none belong here
 	return c.callWith(ctx, op, body, leave, none, each)
 }
@@ -38,7 +38,7 @@ func (c *Client) call(ctx context.Context, op string, body any, leave func(*sess
 // not nil, is called when ctx ends: it may have the server end the request, whose
 // answer is then waited for; otherwise the call ends. took gets the descriptors
 // that come with an answer, and owns them.
-func (c *Client) callWith(ctx context.Context, op string, body any, leave func(*session.WireLink) error, took func([]int), each func(operator.Answer) error) error {
+func (c *Client) callWith(ctx context.Context, op string, body any, leave func(*session.WireLink) error, took func([]int), each func(operate.Answer) error) error {
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return err
@@ -101,7 +101,7 @@ func request(op string, body any) (*wire.Request, error) {
 var errBroken = errors.New("connection")
 
 // answer reads one answer, with its descriptors, which the caller closes.
-func answer(link *session.WireLink) (a operator.Answer, fds []int, final bool, err error) {
+func answer(link *session.WireLink) (a operate.Answer, fds []int, final bool, err error) {
 	m, fds, err := link.Recv()
 	switch {
 	case err == nil:
@@ -117,7 +117,7 @@ func answer(link *session.WireLink) (a operator.Answer, fds []int, final bool, e
 }
 
 // decode makes an answer of a message.
-func decode(m wire.Message) (a operator.Answer, final bool, err error) {
+func decode(m wire.Message) (a operate.Answer, final bool, err error) {
 	switch m := m.(type) {
 	case *wire.Refuse:
 		return a, false, refusalError(m)

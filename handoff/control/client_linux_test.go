@@ -16,7 +16,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
-	"github.com/seed-11c92bf9/baton/handoff/internal/operator"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
@@ -202,7 +202,7 @@ func TestStrangeServers(t *testing.T) {
 			}
 		}, handoff.ErrProtocol},
 		"descriptors":  {func(c *fdpass.Conn) { send(c, &wire.Response{Version: 1, Body: body("{}")}, fd, fd) }, control.ErrNoAnswer},
-		"full disk":    {func(c *fdpass.Conn) { send(c, failure(operator.KindNoSpace)) }, syscall.ENOSPC},
+		"full disk":    {func(c *fdpass.Conn) { send(c, failure(operate.KindNoSpace)) }, syscall.ENOSPC},
 		"unknown kind": {func(c *fdpass.Conn) { send(c, failure("new")) }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -215,7 +215,7 @@ func TestStrangeServers(t *testing.T) {
 	}
 }
 
-func failure(k operator.Kind) *wire.Response {
+func failure(k operate.Kind) *wire.Response {
 	return &wire.Response{
 		Final: true, Version: 1, Code: wire.CodeFailed,
 		Body: fmt.Appendf(nil, `{"failure":{"kind":%q,"text":"so it is"}}`, k),
@@ -225,8 +225,8 @@ func failure(k operator.Kind) *wire.Response {
 // TestKinds has a sentinel for each kind of failure.
 func TestKinds(t *testing.T) {
 	t.Parallel()
-	seen := map[error]operator.Kind{}
-	for _, k := range operator.Kinds() {
+	seen := map[error]operate.Kind{}
+	for _, k := range operate.Kinds() {
 		s := control.Sentinel(k)
 		if s == nil {
 			t.Errorf("kind %s stands for nothing", k)
@@ -235,7 +235,7 @@ func TestKinds(t *testing.T) {
 		}
 		seen[s] = k
 	}
-	if got := control.Sentinel(operator.KindOther); got != nil {
+	if got := control.Sentinel(operate.KindOther); got != nil {
 		t.Errorf("kind other stands for %v", got)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/handoff/internal/operator"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
@@ -31,23 +31,23 @@ var (
 )
 
 // sentinel returns what a kind of failure stands for, or nil.
-func sentinel(k operator.Kind) error {
-	return map[operator.Kind]error{
-		operator.KindInProgress:    handoff.ErrInProgress,
-		operator.KindNotReady:      handoff.ErrNotReady,
-		operator.KindNotStarted:    handoff.ErrStart,
-		operator.KindSuccessorDied: handoff.ErrSuccessorDied,
-		operator.KindTimeout:       handoff.ErrTimeout,
-		operator.KindAborted:       handoff.ErrAborted,
-		operator.KindRolledBack:    handoff.ErrRolledBack,
-		operator.KindPeerRefused:   handoff.ErrPeerRefused,
-		operator.KindVersion:       handoff.ErrVersion,
-		operator.KindProtocol:      handoff.ErrProtocol,
-		operator.KindTransfer:      handoff.ErrTransfer,
-		operator.KindCommitted:     handoff.ErrCommitted,
-		operator.KindClosed:        handoff.ErrClosed,
-		operator.KindUnsupported:   handoff.ErrUnsupported,
-		operator.KindNoSpace:       ErrNoSpace,
+func sentinel(k operate.Kind) error {
+	return map[operate.Kind]error{
+		operate.KindInProgress:    handoff.ErrInProgress,
+		operate.KindNotReady:      handoff.ErrNotReady,
+		operate.KindNotStarted:    handoff.ErrStart,
+		operate.KindSuccessorDied: handoff.ErrSuccessorDied,
+		operate.KindTimeout:       handoff.ErrTimeout,
+		operate.KindAborted:       handoff.ErrAborted,
+		operate.KindRolledBack:    handoff.ErrRolledBack,
+		operate.KindPeerRefused:   handoff.ErrPeerRefused,
+		operate.KindVersion:       handoff.ErrVersion,
+		operate.KindProtocol:      handoff.ErrProtocol,
+		operate.KindTransfer:      handoff.ErrTransfer,
+		operate.KindCommitted:     handoff.ErrCommitted,
+		operate.KindClosed:        handoff.ErrClosed,
+		operate.KindUnsupported:   handoff.ErrUnsupported,
+		operate.KindNoSpace:       ErrNoSpace,
 	}[k]
 }
 
@@ -61,7 +61,7 @@ func (e *told) Error() string { return e.text }
 func (e *told) Unwrap() error { return e.is }
 
 // failureError makes an error of what the server says.
-func failureError(f *operator.Failure) error {
+func failureError(f *operate.Failure) error {
 	text := f.Text
 	if text == "" {
 		text = "control: the server gives no reason"

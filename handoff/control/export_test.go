@@ -4,7 +4,7 @@ import (
 	"errors"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/handoff/internal/operator"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
@@ -12,7 +12,7 @@ import (
 func IsPeerRefused(err error) bool { return errors.Is(err, handoff.ErrPeerRefused) }
 
 // Sentinel returns what a kind of failure stands for.
-func Sentinel(k operator.Kind) error { return sentinel(k) }
+func Sentinel(k operate.Kind) error { return sentinel(k) }
 
 // Decode decodes a message of a server, all parts of it.
 func Decode(m wire.Message) error {

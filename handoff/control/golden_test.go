@@ -13,7 +13,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
-	"github.com/seed-11c92bf9/baton/handoff/internal/operator"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
@@ -50,18 +50,18 @@ var status = handoff.Status{
 
 // bodies has one of each body. The golden ones are made of them.
 var bodies = map[string]any{
-	"upgrade":  operator.Upgrade{Executable: "/usr/bin/api", Timeout: time.Minute, Wait: operator.WaitLinger},
-	"rollback": operator.Rollback{Reason: "it looks bad"},
-	"drain":    operator.Drain{Reason: "maintenance", Wait: operator.WaitNone},
-	"events":   operator.Events{Follow: true},
-	"answer-status": operator.Answer{
+	"upgrade":  operate.Upgrade{Executable: "/usr/bin/api", Timeout: time.Minute, Wait: operate.WaitLinger},
+	"rollback": operate.Rollback{Reason: "it looks bad"},
+	"drain":    operate.Drain{Reason: "maintenance", Wait: operate.WaitNone},
+	"events":   operate.Events{Follow: true},
+	"answer-status": operate.Answer{
 		Status: raw(status),
 	},
-	"answer-event":  operator.Answer{Event: raw(event)},
-	"answer-report": operator.Answer{Report: raw(report)},
-	"answer-linger": operator.Answer{Linger: &operator.Linger{Open: 1, Moved: 2, Cut: 3, Remaining: -1}},
-	"answer-failure": operator.Answer{Failure: &operator.Failure{
-		Kind: operator.KindSuccessorDied, Text: "it died", PID: 11, Stderr: []string{"panic: x"},
+	"answer-event":  operate.Answer{Event: raw(event)},
+	"answer-report": operate.Answer{Report: raw(report)},
+	"answer-linger": operate.Answer{Linger: &operate.Linger{Open: 1, Moved: 2, Cut: 3, Remaining: -1}},
+	"answer-failure": operate.Answer{Failure: &operate.Failure{
+		Kind: operate.KindSuccessorDied, Text: "it died", PID: 11, Stderr: []string{"panic: x"},
 	}},
 }
 

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/handoff/internal/operator"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -31,7 +31,7 @@ const (
 func (c *Client) Status(ctx context.Context) (*handoff.Status, error) {
 	var all *handoff.Status
 	answers := 0
-	err := c.call(ctx, operator.OpStatus, nil, nil, func(a operator.Answer) error {
+	err := c.call(ctx, operate.OpStatus, nil, nil, func(a operate.Answer) error {
 		if answers++; answers > maxAnswers {
 			return fmt.Errorf("%w: more than %d answers", handoff.ErrProtocol, maxAnswers)
 		}
@@ -101,7 +101,7 @@ func (c *Client) Upgrade(ctx context.Context, cfg *UpgradeConfig) (*handoff.Repo
 	if cfg == nil {
 		cfg = &UpgradeConfig{}
 	}
-	asked := operator.Upgrade{Timeout: cfg.Timeout, Wait: operator.Wait(cfg.Wait)}
+	asked := operate.Upgrade{Timeout: cfg.Timeout, Wait: operate.Wait(cfg.Wait)}
 	if err := cfg.Wait.check(); err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func (c *Client) Upgrade(ctx context.Context, cfg *UpgradeConfig) (*handoff.Repo
 		asked.Executable = path
 	}
 	var report *handoff.Report
-	err := c.call(ctx, operator.OpUpgrade, asked, takeBack, func(a operator.Answer) error {
+	err := c.call(ctx, operate.OpUpgrade, asked, takeBack, func(a operate.Answer) error {
 		if ctx.Err() != nil && a.Linger != nil {
 			return context.Cause(ctx) // committed: nothing to take back
 		}
@@ -140,7 +140,7 @@ func (w Wait) check() error {
 
 // takeBack asks for the end of an upgrade.
 func takeBack(link *session.WireLink) error {
-	m, err := request(operator.OpCancel, nil)
+	m, err := request(operate.OpCancel, nil)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func takeBack(link *session.WireLink) error {
 }
 
 // pass hands an answer to the hooks and returns the latest report.
-func pass(a operator.Answer, report *handoff.Report, onEvent func(handoff.Event), onLinger func(Linger)) (*handoff.Report, error) {
+func pass(a operate.Answer, report *handoff.Report, onEvent func(handoff.Event), onLinger func(Linger)) (*handoff.Report, error) {
 	var e handoff.Event
 	switch ok, err := decodeInto(a.Event, &e); {
 	case err != nil:
@@ -175,7 +175,7 @@ func pass(a operator.Answer, report *handoff.Report, onEvent func(handoff.Event)
 // upgrade is under way, [handoff.ErrCommitted] that it was too late.
 func (c *Client) Rollback(ctx context.Context, reason string) (*handoff.Report, error) {
 	var report *handoff.Report
-	err := c.call(ctx, operator.OpRollback, operator.Rollback{Reason: reason}, nil, func(a operator.Answer) error {
+	err := c.call(ctx, operate.OpRollback, operate.Rollback{Reason: reason}, nil, func(a operate.Answer) error {
 		var err error
 		report, err = pass(a, report, nil, nil)
 		return err
@@ -212,9 +212,9 @@ func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 	if cfg == nil {
 		cfg = &DrainConfig{}
 	}
-	asked := operator.Drain{Reason: cfg.Reason, Wait: operator.Wait(cfg.Wait)}
+	asked := operate.Drain{Reason: cfg.Reason, Wait: operate.Wait(cfg.Wait)}
 	if cfg.Wait == WaitExit {
-		asked.Wait, asked.Process = operator.WaitLinger, true
+		asked.Wait, asked.Process = operate.WaitLinger, true
 	} else if err := cfg.Wait.check(); err != nil {
 		return nil, err
 	}
@@ -232,7 +232,7 @@ func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 		_ = fdx.Close(fds...) // none belong here
 	}
 	var last *Linger
-	err := c.callWith(ctx, operator.OpDrain, asked, nil, took, func(a operator.Answer) error {
+	err := c.callWith(ctx, operate.OpDrain, asked, nil, took, func(a operate.Answer) error {
 		_, err := pass(a, nil, cfg.OnEvent, func(l Linger) {
 			last = &l
 			if cfg.OnLinger != nil {
@@ -257,7 +257,7 @@ func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 // when it has told the last events and follow is false; or the error of each.
 // The successor has events of its own: [Client.Follow] goes on with them.
 func (c *Client) Events(ctx context.Context, follow bool, each func(handoff.Event) error) error {
-	return c.call(ctx, operator.OpEvents, operator.Events{Follow: follow}, nil, func(a operator.Answer) error {
+	return c.call(ctx, operate.OpEvents, operate.Events{Follow: follow}, nil, func(a operate.Answer) error {
 		var e handoff.Event
 		if ok, err := decodeInto(a.Event, &e); err != nil || !ok {
 			return err

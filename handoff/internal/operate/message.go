@@ -1,4 +1,4 @@
-package operator
+package operate
 
 import (
 	"encoding/json"

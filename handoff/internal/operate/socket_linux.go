@@ -1,0 +1,140 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Open returns a connection to the process that serves the control socket at
+// path, or a new listener where no process does. Of several processes that call
+// it at the same time, one gets the listener and the others a connection to it.
+func Open(path string) (*net.UnixConn, net.Listener, error) {
+	if err := makeDir(filepath.Dir(path)); err != nil {
+		return nil, nil, fmt.Errorf("control socket: %w", err)
+	}
+	unlock, err := lockFile(path + ".lock")
+	if errors.Is(err, os.ErrPermission) {
+		err = fmt.Errorf("%w: run both processes as the user that owns the folder, or choose another ControlSocket", err)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("control socket: %w", err)
+	}
+	defer unlock()
+	c, err := Dial(path)
+	switch {
+	case err == nil:
+		return c, nil, nil
+	case errors.Is(err, syscall.ECONNREFUSED):
+		if err := removeStale(path); err != nil {
+			return nil, nil, fmt.Errorf("control socket: %w", err)
+		}
+	case errors.Is(err, os.ErrNotExist):
+	default:
+		return nil, nil, fmt.Errorf("control socket %s: %w", path, err)
+	}
+	ln, err := Listen(path)
+	return nil, ln, err
+}
+
+// Dial connects to a control socket. The path of an abstract one begins with "@".
+func Dial(path string) (*net.UnixConn, error) {
+	return net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+}
+
+// Listen binds a control socket. An empty path makes an abstract one (autobind,
+// unix(7)), for processes that inherit it.
+func Listen(path string) (net.Listener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		// bind(2) gives the path the mode of the socket's inode less the umask,
+		// so that it never has a wider one (unix_bind_bsd in the kernel's
+		// net/unix/af_unix.c).
+		cerr := c.Control(func(fd uintptr) {
+			err = os.NewSyscallError("fchmod", unix.Fchmod(int(fd), 0o600))
+		})
+		return errors.Join(cerr, err)
+	}}
+	ln, err := lc.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return ln, nil
+}
+
+// makeDir makes the folder of a control socket, or checks it: a user that can
+// write into it can replace the socket.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	fi, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if !fi.IsDir() {
+		return fmt.Errorf("%s is no folder", dir)
+	}
+	if perm := fi.Mode().Perm(); perm&0o077 != 0 {
+		return fmt.Errorf("folder %s has mode %#o: others could reach the control socket: chmod 700 it, or choose a ControlSocket in a folder of its own", dir, perm)
+	}
+	// A folder of root's is safe: root could replace the socket in any case.
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("folder %s belongs to uid %d, this process to uid %d: run both as one user, or choose another ControlSocket: %w", dir, st.Uid, os.Geteuid(), os.ErrPermission)
+	}
+	return nil
+}
+
+// removeStale removes the path of a control socket whose process was killed. The
+// caller has the lock, or it could remove another process's new socket.
+func removeStale(path string) error {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if fi.Mode()&os.ModeSocket == 0 {
+		return fmt.Errorf("%s exists and is no socket: remove it or choose another ControlSocket", path)
+	}
+	return os.Remove(path)
+}
+
+// lockFile makes the file at path and waits for an exclusive lock on it.
+func lockFile(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := f.SyscallConn()
+	if err == nil {
+		cerr := raw.Control(func(fd uintptr) {
+			for {
+				err = os.NewSyscallError("flock", unix.Flock(int(fd), unix.LOCK_EX))
+				if !errors.Is(err, unix.EINTR) {
+					return
+				}
+			}
+		})
+		err = errors.Join(cerr, err)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return func() { _ = f.Close() }, nil // which gives back the lock
+}
+
+// ProcessFD returns a descriptor of this process (pidfd_open(2), Linux 5.3), for
+// the caller to close.
+func ProcessFD() (int, error) {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0) // the kernel makes it close-on-exec
+	return fd, os.NewSyscallError("pidfd_open", err)
+}
