@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"time"
 )
 
 func unsupported(what string) error {
@@ -32,6 +33,10 @@ func (c *crew) remove(_ context.Context, sockets []*socket, shut bool) (Report, 
 		}
 	}
 	return report, err
+}
+
+func move(context.Context, []syscall.Conn, []Leaving, time.Duration) (Report, error) {
+	return Report{}, unsupported("steering")
 }
 
 func openBound(context.Context, *net.ListenConfig, string, string) (*os.File, error) {

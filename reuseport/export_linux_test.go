@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -118,3 +120,8 @@ func (g *Group) Closed() bool {
 // Joined returns how many sockets of this process are taken to be in the kernel's
 // group.
 func Joined(g *Group) int { return len(g.crew.members()) }
+
+// MoveInTurns is Move with turns of that length.
+func MoveInTurns(ctx context.Context, own []syscall.Conn, old []Leaving, turn time.Duration) (Report, error) {
+	return move(ctx, own, old, turn)
+}

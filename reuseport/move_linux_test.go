@@ -1,0 +1,155 @@
+package reuseport_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/reuseport"
+)
+
+// A socket that Move may close, as a process has it that has inherited it: the
+// first owner has closed its duplicate.
+type inherited struct {
+	reuseport.Leaving
+	closed atomic.Bool
+}
+
+func newInherited(conn syscall.Conn, closeConn func() error) *inherited {
+	o := new(inherited)
+	o.Leaving = reuseport.Leaving{Conn: conn, Close: func() error {
+		if o.closed.Swap(true) {
+			return errors.New("closed twice")
+		}
+		return closeConn()
+	}}
+	return o
+}
+
+// plainListener is one that package net has made, of a SO_REUSEPORT group.
+func plainListener(t testing.TB, network, address string, opts ...func(fd int) error) *net.TCPListener {
+	t.Helper()
+	return listen(t, network, address, append(opts, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	})...)
+}
+
+// echoOf serves ln as a program does that accepts by itself.
+func echoOf(ln *net.TCPListener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		if reuseport.IsProbe(ln, c) {
+			continue
+		}
+		go func() { // ends with the client
+			defer c.Close()
+			answer(c)
+		}()
+	}
+}
+
+// Old listeners leave under load, and no connection is lost. (TestNaiveWaysLose
+// is the control.)
+func TestMove(t *testing.T) {
+	t.Parallel()
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			ctx := testContext(t)
+			own := plainListener(t, f.network, f.listen)
+			go echoOf(own)
+			_, end := traffic(t, at(own, f.dial), 6)
+			for range 3 {
+				var old []*inherited
+				var leaving []reuseport.Leaving
+				for range 3 {
+					ln := plainListener(t, f.network, own.Addr().String())
+					go echoOf(ln)
+					o := newInherited(ln, ln.Close)
+					old, leaving = append(old, o), append(leaving, o.Leaving)
+				}
+				r, err := reuseport.Move(ctx, []syscall.Conn{own}, leaving)
+				if err != nil || r.Strategy != reuseport.StrategySteer || r.LossPossible || r.Members != len(old) || r.Left != 0 {
+					t.Errorf("Move = %+v, %v", r, err)
+				}
+				for _, o := range old {
+					if !o.closed.Load() {
+						t.Error("an old listener is open")
+					}
+				}
+			}
+			if seen := end(); seen.lost() > 0 {
+				t.Errorf("lost %v, want none", seen)
+			}
+		})
+	}
+}
+
+// A client that does not end its handshake holds one old listener up, and
+// nothing else: the others leave, other processes get the group lock, and when the
+// time is up the group is as before.
+func TestMoveOfSilentClient(t *testing.T) {
+	t.Parallel()
+	own := plainListener(t, "tcp4", "127.66.40.1:0")
+	go echoOf(own)
+	address := own.Addr().String()
+	old := plainListener(t, "tcp4", address, deferAccept)
+	go echoOf(old)
+	// Half of the clients come to it, and wait with what they have to say.
+	silent := dial(t, "tcp4", address, 16)
+	o := newInherited(old, old.Close)
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	moved := make(chan error, 1)
+	var r reuseport.Report
+	go func() { // ends with ctx
+		var err error
+		r, err = reuseport.MoveInTurns(ctx, []syscall.Conn{own}, []reuseport.Leaving{o.Leaving}, 300*time.Millisecond)
+		moved <- err
+	}()
+	_, end := traffic(t, address, 4)
+	for range 3 {
+		l := listenOn(t, address)
+		go serveEcho(l)
+		if r, err := l.Drain(testContext(t)); err != nil || r.LossPossible || r.Strategy != reuseport.StrategySteer {
+			t.Errorf("Drain of a neighbour: %+v, %v", r, err)
+		}
+	}
+	cancel()
+	if err := <-moved; !errors.Is(err, reuseport.ErrIncomplete) || !errors.Is(err, context.Canceled) || r.Members != 0 {
+		t.Errorf("Move = %+v, %v, want ErrIncomplete and no member", r, err)
+	}
+	if o.closed.Load() {
+		t.Error("the old listener is closed before it is quiet")
+	}
+	before, _, err := reuseport.QueueLen(old)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, nc := range silent {
+		if err := ask(nc); err != nil {
+			t.Errorf("a client that has waited: %v", err)
+		}
+	}
+	// It gets its share again.
+	waitFor(t, func() bool {
+		c := dial(t, "tcp4", address, 1)[0]
+		defer c.Close()
+		return c.LocalAddr() != nil && before == 0 && ask(c) == nil
+	})
+	if seen := end(); seen.lost() > 0 {
+		t.Errorf("lost %v, want none", seen)
+	}
+	if r, err := reuseport.Move(testContext(t), []syscall.Conn{own}, []reuseport.Leaving{o.Leaving}); err != nil || !o.closed.Load() || r.LossPossible {
+		t.Errorf("second Move = %+v, %v", r, err)
+	}
+}
