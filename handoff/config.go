@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 )
 
 // The defaults of [Config].
@@ -166,8 +167,7 @@ type Peer struct {
 // config is a Config that was checked, with its defaults filled in.
 type config struct {
 	Config
-	dir          string // the working directory that a successor starts in
-	arg0         string // os.Args[0] of a successor: what it starts in its turn
+	program      spawn.Program // the next version of this one
 	pidFile      string
 	listenConfig net.ListenConfig
 }
@@ -198,16 +198,15 @@ func newConfig(c *Config) (*config, error) {
 		return nil, fmt.Errorf("handoff: config: %w", err)
 	}
 	var err error
-	if cfg.dir, err = os.Getwd(); err != nil {
-		return nil, fmt.Errorf("handoff: working directory: %w", err)
+	if cfg.program, err = spawn.Resolve(cfg.Executable, cfg.Args); err != nil {
+		return nil, fmt.Errorf("handoff: %w", err)
 	}
 	if cfg.PIDFile != "" {
 		if cfg.pidFile, err = filepath.Abs(cfg.PIDFile); err != nil {
 			return nil, fmt.Errorf("handoff: PID file: %w", err)
 		}
 	}
-	cfg.arg0 = os.Args[0]
-	return cfg, cfg.resolveExecutable()
+	return cfg, nil
 }
 
 func (cfg *config) check() error {
@@ -229,28 +228,6 @@ func (cfg *config) check() error {
 	return nil
 }
 
-// resolveExecutable finds the program by its name now, because the working
-// directory and PATH may change until it is needed.
-func (cfg *config) resolveExecutable() error {
-	if cfg.Executable == "" {
-		cfg.Executable = os.Args[0]
-		if !strings.Contains(cfg.Executable, "/") {
-			// Not found means that it was started in a way that exec(3) does not
-			// know; the upgrade says so, with the name.
-			if path, err := exec.LookPath(cfg.Executable); err == nil {
-				cfg.Executable = path
-			}
-		}
-	}
-	if !filepath.IsAbs(cfg.Executable) {
-		cfg.Executable = filepath.Join(cfg.dir, cfg.Executable)
-	}
-	if cfg.Args == nil {
-		cfg.Args = append([]string{}, os.Args[1:]...)
-	}
-	return nil
-}
-
 // orDefault replaces zero by def.
 func orDefault[T comparable](v, def T) T {
 	var zero T
@@ -258,14 +235,4 @@ func orDefault[T comparable](v, def T) T {
 		return def
 	}
 	return v
-}
-
-// spawnConfig is the configuration by which the successor is started.
-func (u *Upgrader) spawnConfig(up *upgrade) *config {
-	if up.executable == "" {
-		return u.cfg
-	}
-	cfg := *u.cfg
-	cfg.Executable, cfg.arg0 = up.executable, up.executable
-	return &cfg
 }

@@ -322,7 +322,7 @@ func (r *request) checkExecutable(path string) error {
 		return fmt.Errorf("%w: executable %q: give its absolute path", ErrProtocol, path)
 	}
 	if r.u.cfg.Mode == Inherit {
-		return fmt.Errorf("%w: in mode inherit tableflip starts %s again: replace that file", ErrUnsupported, r.u.cfg.Executable)
+		return fmt.Errorf("%w: in mode inherit tableflip starts %s again: replace that file", ErrUnsupported, r.u.cfg.program.Path)
 	}
 	return nil
 }

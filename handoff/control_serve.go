@@ -11,6 +11,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 // maxHandlers bounds the connections of the control socket that are served at
@@ -127,7 +128,7 @@ func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
 		// An inherited control socket can hold connections that the process before us
 		// did not live to accept: of children of its own, and the one by which this
 		// process has tried to join it.
-		if !descends(cred.PID) {
+		if !procs.Descends(cred.PID) {
 			return fmt.Errorf("%w: pid %d is no child of this process", ErrPeerRefused, cred.PID)
 		}
 		up.peer.Store(int64(cred.PID))

@@ -15,7 +15,7 @@ import (
 
 // EnvConversation and EnvTableflip are what New takes out of the environment.
 const (
-	EnvConversation = envConversation
+	EnvConversation = "BATON_HANDOFF"
 	EnvTableflip    = envTableflip
 )
 
@@ -49,22 +49,10 @@ func TakeConversation() error {
 	}
 }
 
-// ConversationFD reads what the environment says of the conversation.
-func ConversationFD(v string) (int, error) { return conversationFD(v) }
-
 // RequestBody decodes the body of an operator's request into into.
 func RequestBody(op string, body []byte, into any) error {
 	return (&request{asked: wire.Request{Op: op, Body: body}}).body(into)
 }
-
-// NewCapture starts to copy a successor's standard error.
-func NewCapture(real *os.File) (*Capture, error) { return newCapture(real) }
-
-type Capture = capture
-
-func (c *capture) W() *os.File     { return c.w }
-func (c *capture) Lines() []string { return c.lines() }
-func (c *capture) Close()          { c.close() }
 
 // HoldListener has nobody shut l's gate until release is called; what would
 // close l waits for that. HoldPacketConn is the same for a datagram socket.
@@ -97,6 +85,3 @@ func Overtake(u, successor *Upgrader) {
 func Settled(u *Upgrader, patience time.Duration) error {
 	return u.awaitVisits(context.Background(), patience)
 }
-
-// Descends reports whether a process descends from this one.
-func Descends(pid int) bool { return descends(pid) }

@@ -6,6 +6,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
 // A following is a predecessor that still lingers, and our conversation with it.
@@ -63,7 +64,7 @@ func (u *Upgrader) enroll(f *session.Following, lending *lending) *following {
 		lending.linger(m)
 	}
 	f.Adopt = func(m wire.Adopt, fd int) bool {
-		c, err := unixConn(fd)
+		c, err := fdx.UnixConn(fd, "conversation")
 		if err != nil {
 			u.log.Warn("older predecessor", "pid", m.PID, "error", err)
 			return false

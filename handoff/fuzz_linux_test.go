@@ -3,30 +3,12 @@ package handoff_test
 import (
 	"encoding/json"
 	"errors"
-	"math"
 	"reflect"
 	"testing"
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 )
-
-// FuzzConversationFD reads what another program may have put into the
-// environment.
-func FuzzConversationFD(f *testing.F) {
-	for _, v := range []string{"3", "", "2", "-3", "03", "4294967299", "3 ", "0x3", "9223372036854775807"} {
-		f.Add(v)
-	}
-	f.Fuzz(func(t *testing.T, v string) {
-		fd, err := handoff.ConversationFD(v)
-		switch {
-		case err != nil && (fd != 0 || !errors.Is(err, handoff.ErrProtocol)):
-			t.Errorf("ConversationFD(%q) = %d, %v, want ErrProtocol", v, fd, err)
-		case err == nil && (fd < 3 || fd > math.MaxInt32):
-			t.Errorf("ConversationFD(%q) = %d", v, fd)
-		}
-	})
-}
 
 // FuzzRequest reads what a tool may send as the body of a request.
 func FuzzRequest(f *testing.F) {

@@ -12,6 +12,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/reuseport"
@@ -20,7 +21,7 @@ import (
 // join finds the predecessor, if there is one, by what our environment says
 // and then by the control socket, and takes over what it passes on.
 func (u *Upgrader) join() error {
-	conv, err := inheritedConversation()
+	conv, err := spawn.Inherited()
 	if err != nil {
 		return err
 	}
@@ -56,6 +57,10 @@ func (u *Upgrader) join() error {
 	}
 	return nil
 }
+
+// spawned reports whether a predecessor has started this process, until join has taken
+// that out of the environment.
+func spawned() bool { return spawn.Spawned() || os.Getenv(envTableflip) != "" }
 
 // engineTimeout is tableflip's own limit: the whole upgrade, up to commit, is
 // what it calls getting ready. Ours come first.
@@ -191,7 +196,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	if len(got.Stderr) == 3 {
 		fds := got.Stderr
 		got.Stderr = nil
-		if u.redirect, err = newRedirect(fds, via == wire.ViaInherit); err != nil {
+		if u.redirect, err = spawn.NewRedirect(fds); err != nil {
 			u.log.Warn("standard error stays as it is", "error", err)
 		}
 	}
@@ -230,7 +235,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	if u.lending != nil {
 		s.Lend = u.lend
 	}
-	s.Gone = u.redirect.restore
+	s.Gone = u.redirect.Restore
 	s.Healthy = u.cfg.Healthy
 	s.Accepted = u.table.accepted
 	s.Conns = u.conns.names
@@ -353,7 +358,7 @@ func (u *Upgrader) succeed() {
 	t := u.successor.Run()
 	if !t.Owner {
 		err := joinError(t.Err)
-		u.redirect.restore()
+		u.redirect.Restore()
 		if u.end(phaseStopping, err) {
 			u.log.Error("upgrade failed: this process ends", "error", err)
 			u.emit(Event{Kind: EventQuit, Err: err})

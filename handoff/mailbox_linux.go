@@ -19,7 +19,7 @@ import (
 // newMailbox returns a mailbox with one end of a new connection in it, and the other
 // end.
 func newMailbox() (*os.File, *net.UnixConn, error) {
-	ours, theirs, err := conversationPair()
+	ours, theirs, err := fdx.SocketPair("conversation")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -76,5 +76,5 @@ func openMailbox(box *os.File) (*net.UnixConn, error) {
 	if err != nil || len(fds) != 1 {
 		return nil, fmt.Errorf("%w: %d descriptors: %w", ErrTransfer, len(fds), errors.Join(unix.EBADMSG, err))
 	}
-	return unixConn(fds[0])
+	return fdx.UnixConn(fds[0], "conversation")
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 )
 
 // entered notes the time of each phase and tells of it.
@@ -32,8 +33,8 @@ func (u *Upgrader) entered(up *upgrade, ph session.Phase) {
 	case session.PhaseTransfer:
 		u.emit(Event{Kind: EventTransfer, Report: &up.report})
 	case session.PhaseWarming:
-		if up.capture != nil {
-			up.capture.passed()
+		if up.child != nil {
+			up.child.Stderr.CloseWriter()
 		}
 		u.emit(Event{Kind: EventWarming, Report: &up.report})
 	case session.PhaseProbation:
@@ -50,9 +51,12 @@ func (u *Upgrader) entered(up *upgrade, ph session.Phase) {
 // committed leaves everything to the successor.
 func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	if up.inherit {
-		// The successor has told tableflip before it told us. tableflip has to
-		// have heard it, too, or its Stop would kill the successor.
-		<-up.child.done
+		// The successor has written to tableflip before it wrote to us. tableflip
+		// must have read that, or its Stop would kill the successor.
+		select {
+		case <-up.ready:
+		case <-up.child.Done():
+		}
 		u.mu.Lock()
 		u.engine.spent = true
 		u.mu.Unlock()
@@ -86,10 +90,10 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	}
 	u.states.settle(nil)
 	u.emit(Event{Kind: EventCommitted, Report: &up.report})
-	if up.capture != nil {
-		u.wg.Go(func() { // ends with the successor's hold on the pipe, or with closing
+	if up.child != nil {
+		u.wg.Go(func() { // ends with closing
 			<-u.closing
-			up.capture.close()
+			up.child.Release()
 		})
 	}
 	if l := res.Lingering; l != nil {
@@ -117,7 +121,9 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 		up.drain.failed(res.Parted)
 	}
 	up.report.Durations.Total = time.Since(up.began)
-	u.finishChild(up)
+	if up.child != nil {
+		u.finishChild(up.child)
+	}
 	err := &UpgradeError{PID: up.report.Successor.PID, Err: upgradeError(up.obituary(cause))}
 	up.report.Outcome = OutcomeFailed
 	if up.paused || errors.Is(err.Err, ErrRolledBack) {
@@ -131,8 +137,8 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	if err := u.pid.clean(); err != nil {
 		u.log.Warn("what a successor has left", "error", err)
 	}
-	if up.capture != nil {
-		err.Stderr = up.capture.lines()
+	if up.child != nil {
+		err.Stderr = up.child.Stderr.Tail()
 	}
 	up.report.Reason = err.Err.Error()
 	u.states.settle(err)
@@ -147,18 +153,35 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: &up.report, Err: err})
 }
 
-// obituary says how the process of a successor that has died ended. The end of the
-// conversation comes first, as a rule: the kernel closes what a process has open
-// before anybody can wait for it. Nobody waits for that with the sockets in
-// suspense, only with the account.
+// finishChild leaves no process of a successor that has failed: one that has accepted
+// connections gets the linger limit for them, any other was killed before. Its standard
+// error is copied until then.
+func (u *Upgrader) finishChild(c *spawn.Process) {
+	// The error includes what it has written: give it a moment to end.
+	t := time.NewTimer(time.Second)
+	defer t.Stop()
+	select {
+	case <-c.Done():
+	case <-t.C:
+	}
+	u.failures.begin()
+	u.wg.Go(func() { // ends with the process, which the limit or closing ends
+		defer u.failures.end()
+		c.End(u.cfg.LingerTimeout, u.closing)
+	})
+}
+
+// obituary returns how the process of a successor that has died ended, if that is known.
+// The end of the conversation comes first: the kernel closes what a process has open
+// before wait(2) returns. The rollback does not wait for that, only the report does.
 func (up *upgrade) obituary(cause error) error {
 	var e *session.Error
 	if up.child == nil || !errors.As(cause, &e) || e.Reason != session.ReasonDied {
 		return cause
 	}
 	select {
-	case err := <-up.child.exited:
-		return session.Ended(err)
+	case <-up.child.Done():
+		return session.Ended(up.child.Err())
 	default: // the cause says it, or it lives on
 		return cause
 	}

@@ -134,7 +134,7 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	u.events.close()
 	u.wg.Wait()
 	u.handlers.Wait()
-	u.redirect.close()
+	u.redirect.Close()
 	return errors.Join(errs...)
 }
 

@@ -110,7 +110,7 @@ func (u *Upgrader) Status() Status {
 	c := u.conns.counts()
 	s := Status{
 		Name: u.cfg.Name, PID: os.Getpid(), UID: os.Geteuid(),
-		Version: u.cfg.Version, Build: readBuild(), Executable: u.cfg.Executable, Mode: u.cfg.Mode,
+		Version: u.cfg.Version, Build: readBuild(), Executable: u.cfg.program.Path, Mode: u.cfg.Mode,
 		Started: u.ops.started, Uptime: time.Since(u.ops.started),
 		Open: c.open, Moved: c.moved, Cut: c.cut,
 		Sockets:   u.table.status(),

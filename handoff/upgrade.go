@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -38,11 +40,11 @@ type upgrade struct {
 	began    time.Time
 	entered  time.Time // the current phase
 	phase    session.Phase
-	paused   bool   // the successor was ready
-	accepted uint64 // when it began
-	child    *child
-	capture  *capture
-	peer     atomic.Int64 // the successor's pid as the kernel names it; 0 before it is known
+	paused   bool           // the successor was ready
+	accepted uint64         // when it began
+	child    *spawn.Process // nil for a successor that this process has not started
+	ready    chan struct{}  // closed when tableflip says that child is ready; in mode Inherit, else nil
+	peer     atomic.Int64   // the successor's pid as the kernel names it; 0 before it is known
 }
 
 // giveUp has the upgrade end without a commit, if it still can.
@@ -192,19 +194,17 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 
 // startSpawn starts the successor of modes Takeover and Drain.
 func (u *Upgrader) startSpawn(up *upgrade, p *session.Predecessor) error {
-	var err error
-	if up.capture, err = newCapture(os.Stderr); err != nil {
-		return err
+	program := u.cfg.program
+	if up.executable != "" {
+		program.Path, program.Name = up.executable, up.executable
 	}
-	c, conv, err := u.spawnConfig(up).spawn(up.capture.w)
+	c, conv, err := program.Start()
 	if err != nil {
 		return err
 	}
-	up.child, up.report.Successor.PID = c, c.pid
+	up.child, up.report.Successor.PID = c, c.PID
 	u.wg.Go(func() { u.hear(up, conv) }) // ends with Hello, or with the conversation
-	p.Exited = c.exited
-	p.Kill = c.kill
-	p.Stderr = up.capture.fds
+	p.Exited, p.Kill, p.Stderr = c.Exited(), c.Kill, c.Stderr.Descriptors
 	return nil
 }
 
@@ -299,29 +299,27 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	if err := u.engine.waitForParent(wait); err != nil {
 		return fmt.Errorf("%w: in mode inherit the process before this one must have ended: try again later, or end it", ErrInProgress)
 	}
-	var err error
-	if up.capture, err = newCapture(os.Stderr); err != nil {
-		return err
-	}
-	up.inherit = true
 	conv, err := u.engine.addConversation()
 	if err != nil {
 		return u.cfg.explainText(err)
 	}
+	c, err := spawn.NewProcess(func() { u.killInherited(up) })
+	if err != nil {
+		_ = conv.Close() // no process has the other end
+		return err
+	}
+	up.inherit, up.child, up.ready = true, c, make(chan struct{})
 	u.wg.Go(func() { u.hear(up, conv) }) // ends with Hello, or with the upgrade
-	c, ready := newChild(func() { u.killInherited(up) }), make(chan struct{})
-	up.child = c
-	u.wg.Go(func() { // ends with the child, its Ready, or the engine's stop
+	u.wg.Go(func() {                     // ends with the child, its Ready, or the engine's stop
 		if err := u.engine.upgrade(); err != nil {
-			c.exited <- u.cfg.explainInherit(err)
-		} else {
-			close(ready)
+			c.Ended(u.cfg.explainInherit(err))
+			runtime.GC() // tableflip leaves its ends of two pipes to the collector
+			return
 		}
-		close(c.done)
+		close(up.ready)
 	})
-	p.Exited, p.EngineReady = c.exited, ready
-	p.Kill = c.kill
-	p.Stderr = up.capture.fds
+	p.Exited, p.Kill, p.Stderr = c.Exited(), c.Kill, c.Stderr.Descriptors
+	p.EngineReady = up.ready
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
@@ -43,7 +44,7 @@ type Upgrader struct {
 	lending   *lending           // with a successor in mode Drain, else nil
 	visits    *pending           // addresses at which another process's members are served here
 	failures  *pending           // processes of successors that have failed
-	redirect  *redirect          // of our standard error, until commit
+	redirect  *spawn.Redirect    // of our standard error, until commit; nil if we were not started by an upgrade
 	signals   signals
 	pid       *pidFile
 	ops       *operations // for those who ask at the control socket
@@ -149,7 +150,7 @@ func (u *Upgrader) discard(err error) {
 	if u.engine != nil && !u.engine.child() {
 		u.engine.stop() // a child's stop would remove its parent's unix sockets
 	}
-	u.redirect.close()
+	u.redirect.Close()
 	u.signals.giveBack()
 }
 
@@ -241,7 +242,7 @@ func (u *Upgrader) own() error {
 	}
 	errs = append(errs, u.table.own())
 	u.states.close()
-	u.redirect.restore()
+	u.redirect.Restore()
 	u.control.gate.open()
 	err := errors.Join(errs...)
 	u.log.Info("owner", "generation", u.Generation(), "pid", os.Getpid())

@@ -69,6 +69,36 @@ func Conn(fd int, name string) (net.Conn, error) {
 	return c, nil
 }
 
+// UnixConn is [Conn] for a unix stream socket.
+func UnixConn(fd int, name string) (*net.UnixConn, error) {
+	c, err := Conn(fd, name)
+	if err != nil {
+		return nil, err
+	}
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		_ = c.Close() // the type says more
+		return nil, fmt.Errorf("descriptor %q is a %T, not a unix socket", name, c)
+	}
+	return uc, nil
+}
+
+// SocketPair returns two connected unix stream sockets: one to use, and one to be given to
+// another process.
+func SocketPair(name string) (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), name)
+	ours, err := UnixConn(fds[0], name)
+	if err != nil {
+		_ = theirs.Close()
+		return nil, nil, err
+	}
+	return ours, theirs, nil
+}
+
 // file takes ownership of fd. A file of [os.NewFile] leaves O_NONBLOCK alone,
 // in Fd too, which the net.File functions call before they duplicate the
 // descriptor and make it non-blocking; a file of (*net.TCPListener).File is

@@ -43,6 +43,12 @@ func PacketConn(int, string) (net.PacketConn, error) { return nil, errUnsupporte
 // Conn is not supported here.
 func Conn(int, string) (net.Conn, error) { return nil, errUnsupported }
 
+// UnixConn is not supported here.
+func UnixConn(int, string) (*net.UnixConn, error) { return nil, errUnsupported }
+
+// SocketPair is not supported here.
+func SocketPair(string) (*net.UnixConn, *os.File, error) { return nil, nil, errUnsupported }
+
 // Info is not supported here.
 func Info(int) (SocketInfo, error) { return SocketInfo{}, errUnsupported }
 

@@ -41,8 +41,7 @@ func closeOnExec(r *repo) []string {
 		"MemfdCreate": "MFD_CLOEXEC", "EpollCreate1": "EPOLL_CLOEXEC", "Eventfd": "EFD_CLOEXEC",
 	}
 	allowed := exceptions{
-		"handoff/stderr_linux.go newRedirect": "descriptor 2 is for children too",
-		"handoff/stderr_linux.go restore":     "descriptor 2 is for children too",
+		"handoff/internal/spawn/redirect_linux.go replaceStderr": "descriptor 2 is for children too",
 	}
 	broken := make(map[string][]string)
 	add := func(function, text string) { broken[function] = append(broken[function], text) }

@@ -28,8 +28,7 @@ func Marked(mark string) []int {
 	return pids
 }
 
-// Kill kills the process if it has the mark, and nobody else if it has ended
-// meanwhile: gone is as good.
+// Kill kills the process if it has the mark: not another one that has its ID since.
 func Kill(pid int, mark string) {
 	p, err := os.FindProcess(pid) // by a pidfd, where the kernel has them
 	if err != nil {

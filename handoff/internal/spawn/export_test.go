@@ -1,0 +1,9 @@
+package spawn
+
+import "os"
+
+// ConversationFD reads the descriptor of the conversation from the environment.
+func ConversationFD(v string) (int, error) { return conversationFD(v) }
+
+// Writer is the writing end of the pipe.
+func (c *Capture) Writer() *os.File { return c.w }

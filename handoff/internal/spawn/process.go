@@ -1,0 +1,109 @@
+package spawn
+
+import (
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+)
+
+// A Process is a successor's process that this one has started.
+type Process struct {
+	// PID is the process ID, or 0 if it is not known.
+	PID int
+	// Stderr is its standard error until the commit.
+	Stderr *Capture
+
+	kill    func()
+	exited  chan error    // yields how it ended, once
+	done    chan struct{} // closed by Ended
+	err     error         // how it ended; valid once done is closed
+	pidfd   *os.File      // nil for a process that we do not wait for, and before Linux 5.4
+	waiting sync.WaitGroup
+}
+
+// NewProcess returns a process for whose end the caller waits, who then calls Ended.
+// kill kills it, and has no effect on one that has ended.
+func NewProcess(kill func()) (*Process, error) {
+	stderr, err := NewCapture(os.Stderr)
+	if err != nil {
+		return nil, err
+	}
+	return &Process{Stderr: stderr, kill: kill, exited: make(chan error, 1), done: make(chan struct{})}, nil
+}
+
+// start starts cmd and waits for its end.
+func start(cmd *exec.Cmd) (*Process, error) {
+	p, err := NewProcess(func() { _ = cmd.Process.Kill() })
+	if err != nil {
+		return nil, err
+	}
+	pidfd := -1
+	cmd.SysProcAttr = withPidfd(&pidfd)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, p.Stderr.w
+	if err := cmd.Start(); err != nil {
+		p.Stderr.Close()
+		return nil, err
+	}
+	p.PID = cmd.Process.Pid
+	p.pidfd = pollable(pidfd)
+	p.waiting.Go(func() { // ends with the process, or with Release
+		// wait(2) can't be interrupted, a wait for the pidfd to be readable can.
+		if p.pidfd == nil || readable(p.pidfd) {
+			p.Ended(cmd.Wait())
+			return
+		}
+		_ = cmd.Process.Release()
+	})
+	return p, nil
+}
+
+// Ended notes that the process has ended, and how: err is what [exec.Cmd.Wait] returns.
+func (p *Process) Ended(err error) {
+	p.err = err
+	p.exited <- err
+	close(p.done)
+}
+
+// Kill kills the process.
+func (p *Process) Kill() { p.kill() }
+
+// Exited yields how the process has ended, once.
+func (p *Process) Exited() <-chan error { return p.exited }
+
+// Done is closed when the process has ended and was waited for.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Err returns how the process has ended, once Done is closed.
+func (p *Process) Err() error { return p.err }
+
+// End returns when the process has ended and nothing of it is left here. It kills the
+// process when limit has passed, where that is positive, or when cut is closed.
+func (p *Process) End(limit time.Duration, cut <-chan struct{}) {
+	var expired <-chan time.Time
+	if limit > 0 {
+		t := time.NewTimer(limit)
+		defer t.Stop()
+		expired = t.C
+	}
+	select {
+	case <-p.done:
+	case <-expired:
+		p.kill()
+	case <-cut:
+		p.kill()
+	}
+	<-p.done
+	p.Release()
+}
+
+// Release leaves the process to itself, as after a commit, and returns when nothing of
+// it is left here. Without a pidfd the wait for its end can't be interrupted, and lasts
+// as long as this process.
+func (p *Process) Release() {
+	if p.pidfd != nil {
+		_ = p.pidfd.Close() // interrupts readable
+		p.waiting.Wait()
+	}
+	p.Stderr.Close()
+}

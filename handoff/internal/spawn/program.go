@@ -1,0 +1,91 @@
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// A Program is what an upgrade starts.
+type Program struct {
+	Path string   // absolute
+	Name string   // os.Args[0] of the successor
+	Args []string // without the name
+	Dir  string   // the working directory
+}
+
+// Resolve returns the program at path with args. An empty path means the program that
+// this process runs, nil args mean its arguments. The working directory and PATH may
+// change before the program is started, so both are looked up now.
+func Resolve(path string, args []string) (Program, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return Program{}, fmt.Errorf("working directory: %w", err)
+	}
+	if path == "" {
+		path = os.Args[0]
+		if !strings.Contains(path, "/") {
+			// A program that is not in PATH was not started by exec(3). Check
+			// reports that, with the name.
+			if found, err := exec.LookPath(path); err == nil {
+				path = found
+			}
+		}
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	if args == nil {
+		args = os.Args[1:]
+	}
+	return Program{Path: path, Name: os.Args[0], Args: slices.Clone(args), Dir: dir}, nil
+}
+
+// Check turns the usual reasons why a program can't be started into advice.
+func (p *Program) Check() error {
+	_, err := os.Stat(p.Path)
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrNotExist) && strings.Contains(p.Path, string(os.PathSeparator)+"go-build"):
+		return fmt.Errorf("%w: %s is gone: `go run` removes its binary when the process that it started ends: build with `go build` and start that: %w", failure.Start, p.Path, err)
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: %s is gone: install the new version at that path, or set Config.Executable: %w", failure.Start, p.Path, err)
+	default:
+		return fmt.Errorf("%w: %w", failure.Start, err)
+	}
+	if _, err := os.Stat(p.Dir); err != nil {
+		return fmt.Errorf("%w: the working directory that this process was started in is not accessible: %w", failure.Start, err)
+	}
+	return nil
+}
+
+// Start starts the program and returns its process and our end of the conversation.
+func (p *Program) Start() (*Process, *net.UnixConn, error) {
+	if err := p.Check(); err != nil {
+		return nil, nil, err
+	}
+	ours, theirs, err := fdx.SocketPair("conversation")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer theirs.Close() // the successor has its own copy
+	cmd := exec.Command(p.Path, p.Args...)
+	cmd.Args[0] = p.Name
+	cmd.Dir = p.Dir
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Env = append(os.Environ(), envConversation+"=3") // exec.Cmd uses the last of a name
+	c, err := start(cmd)
+	if err != nil {
+		_ = ours.Close() // no process has the other end
+		return nil, nil, p.Explain(err)
+	}
+	return c, ours, nil
+}

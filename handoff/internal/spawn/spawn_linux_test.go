@@ -1,0 +1,237 @@
+package spawn_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// patience bounds what a process of a test needs.
+const patience = 10 * time.Second
+
+// shell returns a program that runs a script.
+func shell(t *testing.T, script string) *spawn.Program {
+	t.Helper()
+	path, err := exec.LookPath("sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &spawn.Program{Path: path, Name: "successor", Args: []string{"-c", script, "name"}, Dir: t.TempDir()}
+}
+
+// mustStart starts a program whose conversation speaks until the test ends.
+func mustStart(t *testing.T, p *spawn.Program) (*spawn.Process, *net.UnixConn) {
+	t.Helper()
+	c, conv, err := p.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conv.Close() })
+	if err := conv.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return c, conv
+}
+
+// TestStart starts a program that reports what it has: its folder, arguments and
+// environment over the conversation, its last lines on standard error, and an exit
+// status.
+func TestStart(t *testing.T) {
+	t.Setenv("BATON_HANDOFF", "7") // of another start: it must not count
+	p := shell(t, `pwd >&3; echo "$BATON_HANDOFF $0 $1" >&3; seq 1 30 >&2; exit 7`)
+	p.Args = append(p.Args, "argument")
+	c, conv := mustStart(t, p)
+	got, err := io.ReadAll(conv)
+	if want := p.Dir + "\n3 name argument\n"; err != nil || string(got) != want {
+		t.Errorf("it wrote %q, %v, want %q", got, err, want)
+	}
+	select {
+	case err := <-c.Exited():
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 7 || exit.Pid() != c.PID {
+			t.Errorf("it ended with %v, want exit status 7 of process %d", err, c.PID)
+		}
+	case <-time.After(patience):
+		t.Fatal("its end is not noticed")
+	}
+	<-c.Done()
+	if c.Err() == nil {
+		t.Error("Err() = nil, want its exit status")
+	}
+	tail := c.Stderr.Tail()
+	if len(tail) != 20 || tail[0] != "11" || tail[19] != "30" {
+		t.Errorf("its last lines are %q, want 11 to 30", tail)
+	}
+	c.End(0, nil)
+}
+
+// TestRelease leaves a process to itself: it runs on, and nothing here waits for it.
+func TestRelease(t *testing.T) {
+	t.Parallel()
+	c, conv := mustStart(t, shell(t, `echo up >&3; read line <&3; echo "$line" >&3`))
+	if _, err := io.ReadFull(conv, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	released := make(chan struct{})
+	go func() {
+		defer close(released)
+		c.Release()
+	}()
+	select {
+	case <-released:
+	case <-time.After(patience):
+		t.Fatal("Release waits for the process")
+	}
+	select {
+	case <-c.Done():
+		t.Errorf("it has ended: %v", c.Err())
+	default:
+	}
+	if _, err := fmt.Fprintln(conv, "alive"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(conv); err != nil || string(got) != "alive\n" {
+		t.Errorf("after Release it answers %q, %v", got, err)
+	}
+	var status syscall.WaitStatus
+	if pid, err := syscall.Wait4(c.PID, &status, 0, nil); pid != c.PID || err != nil {
+		t.Errorf("wait4(%d) = %d, %v: another goroutine has waited for it", c.PID, pid, err)
+	}
+}
+
+// TestEnd ends a process by itself, by the limit, and by the caller's end.
+func TestEnd(t *testing.T) {
+	t.Parallel()
+	cut := make(chan struct{})
+	close(cut)
+	for _, tt := range []struct {
+		name   string
+		script string
+		limit  time.Duration
+		cut    chan struct{}
+		killed bool
+	}{
+		{"ends", "exit 0", time.Hour, nil, false},
+		{"limit", "read line <&3", time.Millisecond, nil, true},
+		{"cut", "read line <&3", 0, cut, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c, _ := mustStart(t, shell(t, tt.script))
+			c.End(tt.limit, tt.cut)
+			var exit *exec.ExitError
+			killed := errors.As(c.Err(), &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+			if killed != tt.killed {
+				t.Errorf("it ended with %v, killed: %t, want %t", c.Err(), killed, tt.killed)
+			}
+		})
+	}
+}
+
+// TestAdvice starts programs that can't be started, and wants to read why.
+func TestAdvice(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	busy := file("busy", "", 0o755)
+	w, err := os.OpenFile(busy, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for _, tt := range []struct {
+		path, dir string
+		err       error
+		want      string
+	}{
+		{filepath.Join(dir, "none"), dir, os.ErrNotExist, "is gone: install the new version at that path"},
+		{filepath.Join(dir, "go-build1", "b001", "exe", "none"), dir, os.ErrNotExist, "`go run` removes its binary"},
+		{file("text", "text", 0o755), dir, syscall.ENOEXEC, "or a script without #!"},
+		{file("interpreter", "#!/nowhere/sh\n", 0o755), dir, syscall.ENOENT, "the interpreter or loader that"},
+		{file("mode", "#!/bin/sh\n", 0o644), dir, syscall.EACCES, "chmod +x"},
+		{busy, dir, syscall.ETXTBSY, "install a new version by rename"},
+		{file("ok", "#!/bin/sh\n", 0o755), filepath.Join(dir, "none"), os.ErrNotExist, "the working directory"},
+	} {
+		p := spawn.Program{Path: tt.path, Name: tt.path, Dir: tt.dir}
+		_, _, err := p.Start()
+		if !errors.Is(err, failure.Start) || !errors.Is(err, tt.err) || !strings.Contains(fmt.Sprint(err), tt.want) {
+			t.Errorf("start of %s in %s: %v, want %q", tt.path, tt.dir, err, tt.want)
+		}
+	}
+}
+
+// TestResolve finds the program and its arguments.
+func TestResolve(t *testing.T) {
+	t.Parallel()
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		path string
+		args []string
+		want spawn.Program
+	}{
+		{"/a/b", nil, spawn.Program{Path: "/a/b", Args: os.Args[1:]}},
+		{"a/b", []string{}, spawn.Program{Path: filepath.Join(wd, "a/b")}},
+		{"b", []string{"c"}, spawn.Program{Path: filepath.Join(wd, "b"), Args: []string{"c"}}},
+		{"", nil, spawn.Program{Path: os.Args[0], Args: os.Args[1:]}},
+	} {
+		got, err := spawn.Resolve(tt.path, tt.args)
+		if err != nil || got.Path != tt.want.Path || !slices.Equal(got.Args, tt.want.Args) || got.Dir != wd || got.Name != os.Args[0] {
+			t.Errorf("Resolve(%q, %q) = %+v, %v, want %+v", tt.path, tt.args, got, err, tt.want)
+		}
+	}
+}
+
+// TestCaptureWriterStaysOpen ends a capture while a child of the successor has the pipe
+// open still: what was written until then is copied, and Close does not wait for more.
+func TestCaptureWriterStaysOpen(t *testing.T) {
+	t.Parallel()
+	out, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	c, err := spawn.NewCapture(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := fdx.DupFD(c.Descriptors()[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fdx.Close(fd)
+	if _, err := c.Writer().WriteString("one\n\ntwo"); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Tail(); !slices.Equal(got, []string{"one", "two"}) {
+		t.Errorf("Tail() = %q", got)
+	}
+	c.Close()
+	if got, err := os.ReadFile(out.Name()); err != nil || string(got) != "one\n\ntwo" {
+		t.Errorf("copied %q, %v", got, err)
+	}
+	if got := c.Descriptors(); got != nil {
+		t.Errorf("Descriptors() = %d after Close", got)
+	}
+}

@@ -1,0 +1,63 @@
+package procs
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Child returns the process ID of a child of this process that has the mark, or 0.
+func Child(mark string) int {
+	lists, err := filepath.Glob("/proc/self/task/*/children") // proc(5); CONFIG_PROC_CHILDREN
+	if err != nil {
+		return 0
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue // that thread has ended
+		}
+		for field := range strings.FieldsSeq(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil && Has(pid, mark) {
+				return pid
+			}
+		}
+	}
+	return 0
+}
+
+// Descends reports whether the process is a descendant of this one. A process that has
+// ended, or is in no PID namespace below ours, is not. Without proc(5) the answer is true
+// for any process but this one.
+func Descends(pid int) bool {
+	own := os.Getpid()
+	for pid > 1 && pid != own {
+		ppid, err := parent(pid)
+		if err != nil {
+			_, err := parent(own)
+			return err != nil
+		}
+		if ppid == own {
+			return true
+		}
+		pid = ppid
+	}
+	return false
+}
+
+// parent returns the parent's process ID (proc_pid_stat(5), field 4).
+func parent(pid int) (int, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	// The name, in parentheses, can have spaces and parentheses itself.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("/proc/%d/stat: %q", pid, text)
+	}
+	return strconv.Atoi(fields[1])
+}
