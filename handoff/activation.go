@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
@@ -23,13 +24,13 @@ type activation struct {
 	held []activated
 }
 
-// activated is one of them: ln or pc.
+// activated is one of them.
 type activated struct {
-	name  string // FileDescriptorName=, or the one in the store
-	addr  net.Addr
-	ln    net.Listener
-	pc    net.PacketConn
-	entry *wire.Socket // what an earlier process has put into the store; nil for another's
+	name   string // FileDescriptorName=, or the one in the store
+	addr   net.Addr
+	kind   wire.SocketKind
+	handle sockets.Handle
+	entry  *wire.Socket // what an earlier process has put into the store; nil for another's
 }
 
 // newActivation takes what systemd has passed on out of the environment, so that
@@ -81,7 +82,7 @@ func (a *activation) restore(in sdnotify.Inherited, cfg *config) {
 	s, err := activate(in)
 	if err == nil {
 		s.entry, err = parseStoreName(in.Name)
-		if err == nil && !s.serves(keyOf(s.entry)) {
+		if err == nil && !s.serves(sockets.KeyOf(s.entry)) {
 			err = fmt.Errorf("it is %s %s", s.addr.Network(), s.addr)
 		}
 		if err != nil {
@@ -103,10 +104,10 @@ func (a *activation) leaveGroups(cfg *config, st *store) error {
 	}
 	var err error
 	a.held = slices.DeleteFunc(a.held, func(s activated) bool {
-		if s.entry == nil || !inet(s.entry) {
+		if s.entry == nil || !sockets.Inet(s.entry) {
 			return false
 		}
-		cfg.Logger.Warn("a socket of systemd's store is closed in mode drain: what waits in it is lost", "socket", keyOf(s.entry).String())
+		cfg.Logger.Warn("a socket of systemd's store is closed in mode drain: what waits in it is lost", "socket", sockets.KeyOf(s.entry).String())
 		s.close()
 		err = errors.Join(err, st.remove(s.name))
 		return true
@@ -128,11 +129,7 @@ func (s *activated) shard() uint32 {
 
 // close closes our copy.
 func (s *activated) close() {
-	if s.ln != nil {
-		_ = s.ln.Close()
-	} else {
-		_ = s.pc.Close()
-	}
+	_ = s.handle.Close() // systemd has it, or it is of no use
 }
 
 // check says why a socket of systemd's can't be handed on in a mode.
@@ -140,7 +137,7 @@ func (s *activated) check(mode Mode) error {
 	switch {
 	case mode == Drain:
 		return fmt.Errorf("%w: in mode drain each process binds sockets of its own: use Takeover, or no socket unit", ErrUnsupported)
-	case mode == Inherit && unixPath(s.addr) != "":
+	case mode == Inherit && sockets.UnixPath(s.addr) != "":
 		return fmt.Errorf("%w: in mode inherit tableflip removes the path %s in the end, which is systemd's: use Takeover", ErrUnsupported, s.addr)
 	}
 	return nil
@@ -165,13 +162,13 @@ func (a *activation) rest() []activated {
 
 // inTheWay takes what nobody has asked for, is in the store, and has the port or the
 // path that k needs.
-func (a *activation) inTheWay(k key) []activated {
+func (a *activation) inTheWay(k sockets.Key) []activated {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var found []activated
-	bound, known := resolve(k.network, k.address)
+	bound, known := sockets.Resolve(k.Network, k.Address)
 	a.held = slices.DeleteFunc(a.held, func(s activated) bool {
-		if s.entry == nil || !known || s.addr.Network()[:3] != k.network[:3] || !collide(k.network, s.addr.String(), bound) {
+		if s.entry == nil || !known || s.addr.Network()[:3] != k.Network[:3] || !collide(k.Network, s.addr.String(), bound) {
 			return false
 		}
 		found = append(found, s)
@@ -184,7 +181,7 @@ func (a *activation) inTheWay(k key) []activated {
 func (u *Upgrader) dropRest() {
 	for _, s := range u.activation.rest() {
 		if s.entry != nil {
-			u.log.Warn("nobody has asked for a socket of systemd's store: it is closed", "socket", keyOf(s.entry).String(), "address", s.addr.String())
+			u.log.Warn("nobody has asked for a socket of systemd's store: it is closed", "socket", sockets.KeyOf(s.entry).String(), "address", s.addr.String())
 			u.giveUp(s)
 			continue
 		}
@@ -195,13 +192,13 @@ func (u *Upgrader) dropRest() {
 
 // claim returns the socket that was k's before this process, or goes by k's name, or
 // else has its address.
-func (a *activation) claim(k key) (activated, bool) {
+func (a *activation) claim(k sockets.Key) (activated, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	bound, known := resolve(k.network, k.address)
+	bound, known := sockets.Resolve(k.Network, k.Address)
 	for _, match := range []func(activated) bool{
-		func(s activated) bool { return s.entry != nil && keyOf(s.entry) == k },
-		func(s activated) bool { return k.name != "" && s.name == k.name },
+		func(s activated) bool { return s.entry != nil && sockets.KeyOf(s.entry) == k },
+		func(s activated) bool { return k.Name != "" && s.name == k.Name },
 		func(s activated) bool { return known && s.addr.String() == bound },
 	} {
 		for i, s := range a.held {
@@ -215,8 +212,8 @@ func (a *activation) claim(k key) (activated, bool) {
 }
 
 // serves reports whether the socket is of k's kind and network.
-func (s activated) serves(k key) bool {
-	if (s.ln != nil) != (k.kind == wire.KindListener) {
+func (s activated) serves(k sockets.Key) bool {
+	if s.kind != k.Kind {
 		return false
 	}
 	var ip net.IP
@@ -226,27 +223,11 @@ func (s activated) serves(k key) bool {
 	case *net.UDPAddr:
 		ip = addr.IP
 	default:
-		return s.addr.Network() == k.network
+		return s.addr.Network() == k.Network
 	}
 	base := s.addr.Network() // "tcp" or "udp"
 	four := ip.To4() != nil
-	return k.network == base || k.network == base+"4" && four || k.network == base+"6" && !four
-}
-
-// Any number but 0, which stands for a predecessor that has sent no manifest.
-const (
-	sockStream = 1
-	sockDgram  = 2
-)
-
-// activatedEntry is what the manifest says of a socket that came from systemd. The
-// path of one that comes from no store of ours has no identity, so that nobody of
-// ours removes it.
-func (u *Upgrader) activatedEntry(s activated, k key, kind int32) *wire.Socket {
-	if s.entry != nil {
-		return s.entry
-	}
-	return &wire.Socket{Kind: k.kind, Name: k.name, Network: k.network, Address: k.address, SockType: kind, Shard: u.table.nextShard(k), Keeper: wire.KeeperUnit}
+	return k.Network == base || k.Network == base+"4" && four || k.Network == base+"6" && !four
 }
 
 // errNoSocket says that a descriptor can't be served on.

@@ -3,9 +3,12 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
@@ -22,17 +25,23 @@ func activate(in sdnotify.Inherited) (activated, error) {
 	case err != nil:
 		err = fmt.Errorf("%w: %w", errNoSocket, err)
 	case info.Listening:
-		if s.ln, err = fdx.Listener(in.FD, in.Name); err == nil {
-			s.addr = s.ln.Addr()
-		}
-		return s, err
+		s.kind = wire.KindListener
 	case info.Type == unix.SOCK_DGRAM:
-		if s.pc, err = fdx.PacketConn(in.FD, in.Name); err == nil {
-			s.addr = s.pc.LocalAddr()
-		}
-		return s, err
+		s.kind = wire.KindPacket
 	default:
 		err = fmt.Errorf("%w: Accept=yes is for another kind of service", errNoSocket)
 	}
-	return s, errors.Join(err, fdx.Close(in.FD))
+	if err != nil {
+		return s, errors.Join(err, fdx.Close(in.FD))
+	}
+	if s.handle, err = sockets.Open(sockets.Key{Kind: s.kind, Name: in.Name}, in.FD); err != nil {
+		return s, err
+	}
+	switch h := s.handle.(type) {
+	case net.Listener:
+		s.addr = h.Addr()
+	case net.PacketConn:
+		s.addr = h.LocalAddr()
+	}
+	return s, nil
 }

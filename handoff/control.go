@@ -5,6 +5,7 @@ import (
 	"net"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
@@ -18,9 +19,13 @@ func (cfg *config) controlPath() (string, error) {
 	return operate.Locate(cfg.Name, cfg.ControlSocket)
 }
 
-// controlSocket wraps the listener of a control socket. It takes ownership of ln.
-func controlSocket(ln net.Listener) (*socket, error) {
-	s, err := newListenerSocket(key{kind: wire.KindControl, network: "unix", address: ln.Addr().String()}, ln, false, &net.ListenConfig{})
+// controlSocket makes a socket of ln, of which it takes ownership.
+func controlSocket(ln net.Listener) (*sockets.Socket, error) {
+	h, err := sockets.HandleOf(ln, nil)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	s, err := sockets.New(sockets.Key{Kind: wire.KindControl, Network: "unix", Address: ln.Addr().String()}, h, nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}

@@ -32,7 +32,7 @@ const lastOrders = 200 * time.Millisecond
 func (u *Upgrader) serveControl() {
 	slots := make(chan struct{}, maxHandlers)
 	for {
-		c, err := u.control.ln.Accept()
+		c, err := u.control.Listener.Accept(nil)
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return

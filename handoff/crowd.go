@@ -8,6 +8,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
@@ -27,8 +28,8 @@ type crowd struct {
 }
 
 // newCrowd makes a crowd of sockets, which are bound to one address.
-func newCrowd(ctx context.Context, sockets []*socket, cfg *config) (*crowd, error) {
-	e := &sockets[0].entry
+func newCrowd(ctx context.Context, group []*sockets.Socket, cfg *config) (*crowd, error) {
+	e := &group[0].Entry
 	c := &crowd{network: e.Network, address: e.Bound}
 	if e.Kind == wire.KindPacket {
 		// A group comes with a member; this one is in nobody's way.
@@ -40,8 +41,8 @@ func newCrowd(ctx context.Context, sockets []*socket, cfg *config) (*crowd, erro
 		if err := first.Close(); err != nil {
 			return nil, err
 		}
-		for _, s := range sockets {
-			m, err := c.udp.Adopt(s.pc.inner)
+		for _, s := range group {
+			m, err := c.udp.Adopt(s.Handle())
 			if err != nil {
 				return nil, errors.Join(err, c.close())
 			}
@@ -56,8 +57,8 @@ func newCrowd(ctx context.Context, sockets []*socket, cfg *config) (*crowd, erro
 		return nil, err
 	}
 	c.tcp = first.Group()
-	for _, s := range sockets {
-		m, err := c.tcp.Adopt(s.ln.inner)
+	for _, s := range group {
+		m, err := c.tcp.Adopt(s.Handle())
 		if err != nil {
 			return nil, errors.Join(err, c.close())
 		}
@@ -159,15 +160,15 @@ func explainForeign(err error) error {
 }
 
 // crowds groups sockets by the address that they are bound to.
-func crowds(sockets []*socket) [][]*socket {
-	var all [][]*socket
-	for _, s := range sockets {
-		i := slices.IndexFunc(all, func(c []*socket) bool {
-			e := &c[0].entry
-			return e.Kind == s.entry.Kind && e.Bound == s.entry.Bound && e.Domain == s.entry.Domain
+func crowds(group []*sockets.Socket) [][]*sockets.Socket {
+	var all [][]*sockets.Socket
+	for _, s := range group {
+		i := slices.IndexFunc(all, func(c []*sockets.Socket) bool {
+			e := &c[0].Entry
+			return e.Kind == s.Entry.Kind && e.Bound == s.Entry.Bound && e.Domain == s.Entry.Domain
 		})
 		if i < 0 {
-			all = append(all, []*socket{s})
+			all = append(all, []*sockets.Socket{s})
 		} else {
 			all[i] = append(all[i], s)
 		}

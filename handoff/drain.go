@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -46,7 +47,7 @@ type departure func(ctx context.Context, kind wire.SocketKind, inodes []uint64) 
 
 // serves reports whether e goes on serving in probation: the successor has a
 // member of its own.
-func (up *upgrade) serves(e *wire.Socket) bool { return up.drain != nil && inet(e) }
+func (up *upgrade) serves(e *wire.Socket) bool { return up.drain != nil && sockets.Inet(e) }
 
 func newDrain(u *Upgrader) *drain {
 	d := &drain{u: u, gone: make(chan struct{})}
@@ -63,7 +64,7 @@ func (d *drain) lent(entries []wire.Socket, fds []int) error {
 	d.mu.Lock()
 	n := len(d.loans)
 	d.mu.Unlock()
-	if limit := maxLoans * len(d.u.table.snapshot()); n+len(fds) > limit {
+	if limit := maxLoans * len(d.u.table.All()); n+len(fds) > limit {
 		_ = fdx.Close(fds...) // of no use
 		return fmt.Errorf("%d sockets lent, %d are allowed", n+len(fds), limit)
 	}
@@ -72,7 +73,7 @@ func (d *drain) lent(entries []wire.Socket, fds []int) error {
 			_ = fdx.Close(fds[i:]...) // of no use
 			return fmt.Errorf("%s: %w", entries[i].Bound, err)
 		}
-		if !inet(&entries[i]) || len(d.u.table.bound(&entries[i])) == 0 {
+		if !sockets.Inet(&entries[i]) || len(d.u.table.Bound(&entries[i])) == 0 {
 			// An address of its own: if it dies, nobody serves there.
 			_ = fdx.Close(fds[i])
 			continue
@@ -92,20 +93,20 @@ func (d *drain) begin() {
 		return
 	}
 	d.begun = true
-	var ours []*socket
-	for _, s := range d.u.table.snapshot() {
-		if inet(&s.entry) && !s.joins() {
+	var ours []*sockets.Socket
+	for _, s := range d.u.table.All() {
+		if sockets.Inet(&s.Entry) && !s.Joins() {
 			ours = append(ours, s)
 		}
 	}
-	for _, sockets := range crowds(ours) {
-		d.wg.Go(func() { d.quiesce(sockets) }) // ends with its work or with cancel
+	for _, group := range crowds(ours) {
+		d.wg.Go(func() { d.quiesce(group) }) // ends with its work or with cancel
 	}
 }
 
-func (d *drain) quiesce(sockets []*socket) {
-	report := GroupReport{Network: sockets[0].entry.Network, Address: sockets[0].entry.Bound}
-	c, err := newCrowd(d.ctx, sockets, d.u.cfg)
+func (d *drain) quiesce(group []*sockets.Socket) {
+	report := GroupReport{Network: group[0].Entry.Network, Address: group[0].Entry.Bound}
+	c, err := newCrowd(d.ctx, group, d.u.cfg)
 	if err == nil {
 		d.mu.Lock()
 		d.crowds = append(d.crowds, c)

@@ -8,18 +8,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
-
-// msgTrunc says that a datagram was cut off, recvmsg(2).
-const msgTrunc = unix.MSG_TRUNC
 
 // checkMember returns an error unless fd is a socket that others can join.
 func checkMember(fd int) error {
@@ -94,7 +91,7 @@ func holds(pid int, inodes []uint64) bool {
 // openLate returns a datagram socket of loan's kind, and what binds it to loan's
 // address: a datagram socket joins its group when it is bound, and must not
 // before somebody reads it. loan is borrowed for the call.
-func openLate(k key, loan session.Item, lc *net.ListenConfig) (pc net.PacketConn, bind func() error, err error) {
+func openLate(k sockets.Key, loan session.Item, lc *net.ListenConfig) (pc sockets.Handle, bind func() error, err error) {
 	sa, err := unix.Getsockname(loan.FD)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("getsockname", err)
@@ -115,10 +112,10 @@ func openLate(k key, loan session.Item, lc *net.ListenConfig) (pc net.PacketConn
 	if err != nil {
 		return nil, nil, errors.Join(err, fdx.Close(fd))
 	}
-	if pc, err = fdx.PacketConn(fd, k.String()); err != nil {
+	if pc, err = sockets.Open(k, fd); err != nil {
 		return nil, nil, err
 	}
-	raw, err := pc.(syscall.Conn).SyscallConn()
+	raw, err := pc.SyscallConn()
 	if err == nil {
 		network := "udp4"
 		if loan.Socket.Domain == unix.AF_INET6 {

@@ -6,10 +6,9 @@ import (
 	"net"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
-
-const msgTrunc = 0
 
 func checkMember(int) error { return unsupported() }
 
@@ -19,6 +18,6 @@ func inodeOf(int) uint64 { return 0 }
 
 func holds(int, []uint64) bool { return false }
 
-func openLate(key, session.Item, *net.ListenConfig) (net.PacketConn, func() error, error) {
+func openLate(sockets.Key, session.Item, *net.ListenConfig) (sockets.Handle, func() error, error) {
 	return nil, nil, unsupported()
 }

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"net"
 	"os"
+	"reflect"
+	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -56,14 +59,15 @@ func RequestBody(op string, body []byte, into any) error {
 
 // HoldListener has nobody shut l's gate until release is called; what would
 // close l waits for that. HoldPacketConn is the same for a datagram socket.
-func HoldListener(l *Listener) (release func()) {
-	l.gate.mu.Lock()
-	return l.gate.mu.Unlock
-}
+func HoldListener(l *Listener) (release func()) { return holdGate(l.inner) }
 
-func HoldPacketConn(c *PacketConn) (release func()) {
-	c.gate.mu.Lock()
-	return c.gate.mu.Unlock
+func HoldPacketConn(c *PacketConn) (release func()) { return holdGate(c.inner) }
+
+func holdGate(inner any) (release func()) {
+	gate := reflect.ValueOf(inner).Elem().FieldByName("gate").Elem()
+	mu := (*sync.Mutex)(unsafe.Pointer(gate.FieldByName("mu").UnsafeAddr()))
+	mu.Lock()
+	return mu.Unlock
 }
 
 // ToldClosed returns channels that are closed when u's predecessor in mode Drain

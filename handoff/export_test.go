@@ -5,29 +5,9 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 )
-
-// Names for tests in the external package.
-type (
-	Gate      = gate
-	GateState = gateState
-)
-
-const (
-	GatePaused = gatePaused
-	GateOpen   = gateOpen
-	GateShut   = gateShut
-)
-
-var NewGate = newGate
-
-func (g *gate) WatchEntered() <-chan struct{}     { return g.watchEntered() }
-func (g *gate) Enter() error                      { return g.enter() }
-func (g *gate) Exit()                             { g.exit() }
-func (g *gate) Pause()                            { g.pause() }
-func (g *gate) Open()                             { g.open() }
-func (g *gate) Shut()                             { g.shut() }
-func (g *gate) SetUserDeadline(t time.Time) error { return g.setDeadline(t) }
 
 // HangTimeout is the silence after which a peer counts as hung.
 const HangTimeout = hangTimeout
@@ -38,23 +18,18 @@ var ParentDied = parentDied
 // NewTestListener returns an open Listener that belongs to no Upgrader.
 func NewTestListener(tb testing.TB, network, address string) *Listener {
 	tb.Helper()
-	inner, err := net.Listen(network, address)
+	h, err := sockets.HandleOf(net.Listen(network, address))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s, err := newListenerSocket(key{network: network, address: address}, inner, false, &net.ListenConfig{})
+	s, err := sockets.New(sockets.Key{Network: network, Address: address}, h, nil, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s.gate.open()
-	s.ln.closing = s.release
-	tb.Cleanup(func() { _ = s.ln.Close() })
-	return s.ln
+	s.Open()
+	tb.Cleanup(func() { _, _ = s.Drop() })
+	return &Listener{inner: s.Listener}
 }
-
-func PauseListener(l *Listener)  { l.gate.pause() }
-func ResumeListener(l *Listener) { l.gate.open() }
-func ShutListener(l *Listener)   { l.gate.shut() }
 
 // AfterJoin calls f when the sockets of u have joined their groups, before its
 // predecessor hears that it is ready. It comes before Ready.

@@ -5,17 +5,18 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
 // AddFile hands f to each successor, under a name. The Upgrader takes ownership
-// of f in any case. A socket among the files stays as it is: nobody pauses it.
+// of f in any case. A socket among the files stays as it is: a handoff does not pause it.
 func (u *Upgrader) AddFile(name string, f *os.File) error {
 	if err := u.mayListen(); err != nil {
 		return errors.Join(err, f.Close())
 	}
-	s, err := newFileSocket(name, f)
+	s, err := sockets.New(sockets.Key{Kind: wire.KindFile, Name: name}, f, nil, nil)
 	if err != nil {
 		return fmt.Errorf("handoff: file %q: %w", name, err)
 	}
@@ -30,43 +31,35 @@ func (u *Upgrader) AddFile(name string, f *os.File) error {
 // handed on to the next successor as well. It returns an error that matches
 // [os.ErrNotExist] if there is none.
 func (u *Upgrader) File(name string) (*os.File, error) {
-	s := u.table.file(name)
+	s := u.table.File(name)
 	if s == nil {
 		if err := u.mayListen(); err != nil {
 			return nil, err
 		}
 		var err error
-		if s, err = u.claimFile(name); err != nil {
+		if s, err = u.matchFile(name); err != nil {
 			return nil, fmt.Errorf("handoff: file %q: %w", name, err)
 		}
 	}
-	fd, err := fdx.Dup(s.file)
+	fd, err := fdx.Dup(s.Handle())
 	if err != nil {
 		return nil, fmt.Errorf("handoff: file %q: %w", name, err)
 	}
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-func (u *Upgrader) claimFile(name string) (*socket, error) {
-	it, from := u.claim(key{kind: wire.KindFile, name: name})
-	if from == nil {
-		return nil, os.ErrNotExist
-	}
-	f := (*os.File)(nil)
-	if it.FD >= 0 {
-		f = os.NewFile(uintptr(it.FD), name)
-	} else {
-		var err error
-		if f, err = u.engine.inheritedFile(from); err != nil {
-			return nil, err
-		}
-	}
-	if f == nil {
-		return nil, os.ErrNotExist
-	}
-	s, err := newFileSocket(name, f)
+func (u *Upgrader) matchFile(name string) (*sockets.Socket, error) {
+	k := sockets.Key{Kind: wire.KindFile, Name: name}
+	h, origin, err := u.match(k)
 	if err != nil {
 		return nil, err
 	}
-	return s, u.add(s, from)
+	if h == nil {
+		return nil, os.ErrNotExist
+	}
+	s, err := sockets.New(k, h, nil, origin)
+	if err != nil {
+		return nil, err
+	}
+	return s, u.add(s, origin)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/reuseport"
@@ -20,7 +21,7 @@ import (
 // takeInLoans takes in the predecessor's members.
 func (u *Upgrader) takeInLoans() {
 	l := u.lending
-	u.takeIn(context.Background(), u.table.takeLoans(), nil, func(ctx context.Context, kind wire.SocketKind, inodes []uint64) <-chan struct{} {
+	u.takeIn(context.Background(), l.takeLoans(), nil, func(ctx context.Context, kind wire.SocketKind, inodes []uint64) <-chan struct{} {
 		return async(func() {
 			select {
 			case <-l.told[kind]:
@@ -46,7 +47,7 @@ func (u *Upgrader) takeIn(parent context.Context, loans []session.Item, have []*
 	}
 	for _, group := range groups {
 		e := &group[0].Socket
-		own := u.table.bound(e)
+		own := u.table.Bound(e)
 		if len(own) == 0 {
 			for _, it := range group {
 				_ = fdx.Close(it.FD) // nobody serves there any more
@@ -108,7 +109,7 @@ func joined(loans []session.Item) (in, waiting []session.Item) {
 // hostLater is host for loans that have not joined their groups when it is called.
 // They are kept until their process has closed them, for what comes to them if it
 // has them join, and is killed.
-func (u *Upgrader) hostLater(parent context.Context, own []*socket, loans []session.Item, gone departure) {
+func (u *Upgrader) hostLater(parent context.Context, own []*sockets.Socket, loans []session.Item, gone departure) {
 	ctx, cancel := u.untilClosing(parent)
 	defer cancel()
 	select {
@@ -146,7 +147,7 @@ func (u *Upgrader) untilClosing(parent context.Context) (context.Context, contex
 }
 
 // host is takeIn for one address.
-func (u *Upgrader) host(parent context.Context, c *crowd, own []*socket, loans []session.Item, gone departure) {
+func (u *Upgrader) host(parent context.Context, c *crowd, own []*sockets.Socket, loans []session.Item, gone departure) {
 	ctx, cancel := u.untilClosing(parent)
 	defer cancel()
 	address, kind := loans[0].Socket.Bound, loans[0].Socket.Kind
@@ -218,7 +219,7 @@ func released(ctx context.Context, pid int, inodes []uint64) {
 }
 
 // serveGuest serves one loan, which it takes, through s.
-func (u *Upgrader) serveGuest(ctx context.Context, pumps *sync.WaitGroup, c *crowd, s *socket, it session.Item) error {
+func (u *Upgrader) serveGuest(ctx context.Context, pumps *sync.WaitGroup, c *crowd, s *sockets.Socket, it session.Item) error {
 	var m any
 	var err error
 	if it.Socket.Kind == wire.KindPacket {
@@ -248,9 +249,9 @@ func (u *Upgrader) serveGuest(ctx context.Context, pumps *sync.WaitGroup, c *cro
 	pumps.Go(func() { // ends with the member, or with ctx
 		switch m := m.(type) {
 		case interface{ Accept() (net.Conn, error) }:
-			u.pumpConns(ctx, m, &s.ln.guests)
+			u.pumpConns(ctx, m, s.Listener)
 		case packetReader:
-			u.pumpPackets(m, &s.pc.guests)
+			u.pumpPackets(m, s.PacketConn)
 		}
 	})
 	if closer, ok := m.(io.Closer); ok {
@@ -259,7 +260,7 @@ func (u *Upgrader) serveGuest(ctx context.Context, pumps *sync.WaitGroup, c *cro
 	return err
 }
 
-func (u *Upgrader) pumpConns(ctx context.Context, ln interface{ Accept() (net.Conn, error) }, to *inflow[net.Conn]) {
+func (u *Upgrader) pumpConns(ctx context.Context, ln interface{ Accept() (net.Conn, error) }, to *sockets.Listener) {
 	for {
 		c, err := ln.Accept()
 		switch {
@@ -274,7 +275,7 @@ func (u *Upgrader) pumpConns(ctx context.Context, ln interface{ Accept() (net.Co
 			t.Stop()
 			continue
 		}
-		if !to.push(c, u.closing) {
+		if !to.Offer(c, u.closing) {
 			_ = c.Close() // the process ends
 		}
 	}
@@ -284,7 +285,7 @@ type packetReader interface {
 	ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr netip.AddrPort, err error)
 }
 
-func (u *Upgrader) pumpPackets(pc packetReader, to *inflow[datagram]) {
+func (u *Upgrader) pumpPackets(pc packetReader, to *sockets.PacketConn) {
 	buf, oob := make([]byte, 1<<16), make([]byte, 1<<10)
 	for {
 		n, oobn, flags, from, err := pc.ReadMsgUDPAddrPort(buf, oob)
@@ -294,7 +295,7 @@ func (u *Upgrader) pumpPackets(pc packetReader, to *inflow[datagram]) {
 		case err != nil: // an ICMP error, which is reported once
 			continue
 		}
-		d := datagram{data: append([]byte(nil), buf[:n]...), oob: append([]byte(nil), oob[:oobn]...), flags: flags, from: from}
-		to.push(d, u.closing)
+		d := sockets.Datagram{Data: append([]byte(nil), buf[:n]...), OOB: append([]byte(nil), oob[:oobn]...), Flags: flags, From: from}
+		to.Offer(d, u.closing)
 	}
 }

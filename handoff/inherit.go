@@ -17,6 +17,7 @@ import (
 
 	"github.com/cloudflare/tableflip"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -43,7 +44,7 @@ type engine struct {
 	// What it has inherited and given to us, by fileName and tableflipControl: it passes
 	// that on as it is.
 	mu    sync.Mutex
-	given map[string]any
+	given map[string]sockets.Handle
 }
 
 // newEngine joins the parent, if there is one.
@@ -66,14 +67,14 @@ func newEngine(timeout time.Duration) (*engine, error) {
 		closeOnExec(3)
 		closeOnExec(4)
 	}
-	return &engine{tf: tf, given: make(map[string]any)}, nil
+	return &engine{tf: tf, given: make(map[string]sockets.Handle)}, nil
 }
 
 // child reports whether tableflip has started us.
 func (e *engine) child() bool { return e.tf.HasParent() }
 
 // give notes that c is what was inherited under a name.
-func (e *engine) give(name string, c any) {
+func (e *engine) give(name string, c sockets.Handle) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.given[name] = c
@@ -81,43 +82,31 @@ func (e *engine) give(name string, c any) {
 
 // passesOn reports whether tableflip has s under a name already. It is asked once for
 // each socket: the next of that name is another.
-func (e *engine) passesOn(name string, s *socket) bool {
+func (e *engine) passesOn(name string, s *sockets.Socket) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c, ok := e.given[name]
 	delete(e.given, name)
-	switch {
-	case !ok:
-		return false
-	case s.file != nil:
-		return c == any(s.file)
-	case s.ln != nil:
-		return c == any(s.ln.inner)
-	}
-	return c == any(s.pc.inner)
+	return ok && c == s.Handle()
 }
 
 // addControl has successors inherit the control socket.
-func (e *engine) addControl(s *socket) error {
+func (e *engine) addControl(s *sockets.Socket) error {
 	if e.passesOn(tableflipControl, s) {
 		return nil
 	}
-	return e.addFile(tableflipControl, s.fd)
+	return e.addFile(tableflipControl, s)
 }
 
 // control returns the inherited control socket, or nil if the parent is a
 // plain tableflip service.
 func (e *engine) control() (net.Listener, error) {
-	fd, err := e.file(tableflipControl)
-	if err != nil || fd < 0 {
+	h, err := e.open(sockets.Key{Kind: wire.KindControl, Name: tableflipControl}, tableflipControl)
+	if err != nil || h == nil {
 		return nil, err
 	}
-	ln, err := fdx.Listener(fd, tableflipControl)
-	if err != nil {
-		return nil, err
-	}
-	e.give(tableflipControl, ln)
-	return ln, nil
+	e.give(tableflipControl, h)
+	return h.(net.Listener), nil
 }
 
 // addConversation has the next successor inherit one end of a new conversation, and
@@ -163,24 +152,30 @@ func (e *engine) notePath(s *wire.Socket) {
 }
 
 // add has successors inherit s, from now on.
-func (e *engine) add(s *socket) error {
-	e.notePath(&s.entry)
-	if e.passesOn(fileName(&s.entry), s) {
+func (e *engine) add(s *sockets.Socket) error {
+	e.notePath(&s.Entry)
+	if e.passesOn(fileName(&s.Entry), s) {
 		return nil
 	}
-	switch {
-	case s.file != nil && s.entry.Shard == 0:
-		return e.tf.AddFile(s.entry.Name, s.file)
-	case s.ln != nil && plain(&s.entry):
-		return e.tf.AddListener(s.entry.Network, s.entry.Address, s.ln.inner)
-	case s.pc != nil && plain(&s.entry):
-		return e.tf.AddPacketConn(s.entry.Network, s.entry.Address, s.pc.inner)
+	switch h := s.Handle().(type) {
+	case *os.File:
+		if s.Entry.Shard == 0 {
+			return e.tf.AddFile(s.Entry.Name, h)
+		}
+	case tableflip.Listener:
+		if plain(&s.Entry) {
+			return e.tf.AddListener(s.Entry.Network, s.Entry.Address, h)
+		}
+	case tableflip.PacketConn:
+		if plain(&s.Entry) {
+			return e.tf.AddPacketConn(s.Entry.Network, s.Entry.Address, h)
+		}
 	}
-	return e.addFile(fileName(&s.entry), s.fd)
+	return e.addFile(fileName(&s.Entry), s)
 }
 
-func (e *engine) addFile(name string, fd int) error {
-	dup, err := fdx.DupFD(fd)
+func (e *engine) addFile(name string, s *sockets.Socket) error {
+	dup, err := fdx.Dup(s.Handle())
 	if err != nil {
 		return err
 	}
@@ -193,21 +188,21 @@ func (e *engine) addFile(name string, fd int) error {
 // file under the same name replaces s, and the garbage collector closes what
 // was replaced. Without it a socket that its user has closed would go on to
 // queue connections that nobody accepts.
-func (e *engine) forget(s *socket) error {
+func (e *engine) forget(s *sockets.Socket) error {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return err
 	}
 	defer null.Close() // tableflip takes a copy
 	switch p := (placeholder{null}); {
-	case s.file != nil && s.entry.Shard == 0:
-		err = e.tf.AddFile(s.entry.Name, null)
-	case s.ln != nil && plain(&s.entry):
-		err = e.tf.AddListener(s.entry.Network, s.entry.Address, p)
-	case s.pc != nil && plain(&s.entry):
-		err = e.tf.AddPacketConn(s.entry.Network, s.entry.Address, p)
+	case s.Entry.Kind == wire.KindFile && s.Entry.Shard == 0:
+		err = e.tf.AddFile(s.Entry.Name, null)
+	case s.Entry.Kind == wire.KindListener && plain(&s.Entry):
+		err = e.tf.AddListener(s.Entry.Network, s.Entry.Address, p)
+	case s.Entry.Kind == wire.KindPacket && plain(&s.Entry):
+		err = e.tf.AddPacketConn(s.Entry.Network, s.Entry.Address, p)
 	default:
-		err = e.tf.AddFile(fileName(&s.entry), null)
+		err = e.tf.AddFile(fileName(&s.Entry), null)
 	}
 	runtime.GC()
 	return err
@@ -228,63 +223,44 @@ var (
 	_ io.Closer            = placeholder{}
 )
 
-// listener returns an inherited listener, or nil.
-func (e *engine) listener(s *wire.Socket) (ln net.Listener, err error) {
+// Open returns the inherited socket or file that s describes, or nil.
+func (e *engine) Open(s *wire.Socket) (h sockets.Handle, err error) {
 	e.notePath(s)
-	if plain(s) {
-		ln, err = e.tf.Listener(s.Network, s.Address)
-	} else {
-		var fd int
-		if fd, err = e.file(fileName(s)); fd >= 0 {
-			ln, err = fdx.Listener(fd, s.Address)
+	k := sockets.KeyOf(s)
+	switch {
+	case s.Kind == wire.KindFile && s.Shard == 0:
+		h, err = e.open(k, s.Name)
+	case s.Kind == wire.KindListener && plain(s):
+		var ln net.Listener
+		if ln, err = e.tf.Listener(s.Network, s.Address); ln != nil {
+			h = ln.(sockets.Handle)
 		}
-	}
-	if ln != nil {
-		e.give(fileName(s), ln)
-	}
-	return ln, err
-}
-
-// packetConn returns an inherited datagram socket, or nil.
-func (e *engine) packetConn(s *wire.Socket) (pc net.PacketConn, err error) {
-	e.notePath(s)
-	if plain(s) {
-		pc, err = e.tf.PacketConn(s.Network, s.Address)
-	} else {
-		var fd int
-		if fd, err = e.file(fileName(s)); fd >= 0 {
-			pc, err = fdx.PacketConn(fd, s.Address)
+	case s.Kind == wire.KindPacket && plain(s):
+		var pc net.PacketConn
+		if pc, err = e.tf.PacketConn(s.Network, s.Address); pc != nil {
+			h = pc.(sockets.Handle)
 		}
+	default:
+		h, err = e.open(k, fileName(s))
 	}
-	if pc != nil {
-		e.give(fileName(s), pc)
+	if h != nil {
+		e.give(fileName(s), h)
 	}
-	return pc, err
+	return h, err
 }
 
-// inheritedFile returns an inherited file, or nil.
-func (e *engine) inheritedFile(s *wire.Socket) (*os.File, error) {
-	name := s.Name
-	if s.Shard != 0 {
-		name = fileName(s)
-	}
-	fd, err := e.file(name)
-	if err != nil || fd < 0 {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), s.Name)
-	e.give(fileName(s), f)
-	return f, nil
-}
-
-// file returns a copy of an inherited file, or -1.
-func (e *engine) file(name string) (int, error) {
+// open returns a copy of what was inherited as a file, or nil.
+func (e *engine) open(k sockets.Key, name string) (sockets.Handle, error) {
 	f, err := e.tf.File(name)
 	if err != nil || f == nil {
-		return -1, err
+		return nil, err
 	}
 	defer f.Close() // we take a copy that os.File has not touched
-	return fdx.Dup(f)
+	fd, err := fdx.Dup(f)
+	if err != nil {
+		return nil, err
+	}
+	return sockets.Open(k, fd)
 }
 
 // upgrade starts a successor. It returns nil when that is ready in tableflip's

@@ -12,6 +12,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -94,8 +95,7 @@ func (u *Upgrader) joinControl(tries int) error {
 	case ln != nil:
 		u.control, err = controlSocket(ln)
 		if err == nil {
-			u.control.here = true
-			u.control.gate.open()
+			u.control.Open()
 		}
 		return err
 	case u.cfg.Mode == Inherit:
@@ -139,9 +139,8 @@ func (u *Upgrader) ownControl() error {
 	if u.control, err = controlSocket(ln); err != nil {
 		return err
 	}
-	u.control.here = true
 	if u.successor == nil {
-		u.control.gate.open()
+		u.control.Open()
 	}
 	return nil
 }
@@ -206,18 +205,18 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	}
 	u.states.arrive(got.States)
 	u.store.note(got.Sockets, u.systemd.spawned)
-	u.table.arrive(got.Sockets)
+	u.table.Arrive(u.arrived(got.Sockets))
 	s.Open = func() {
 		u.open()
 		// Only when somebody is in Accept here does the predecessor stop: no gap.
-		u.table.entered(enterTimeout)
+		u.table.Entered(enterTimeout)
 	}
 	s.Shut = func() {
-		u.table.shut()
+		u.table.Shut()
 		if u.lending != nil {
 			// The predecessor serves what they hold, and waits for us. Datagrams that
 			// were read can be answered until Shutdown.
-			if err := u.table.leave(wire.KindListener); err != nil {
+			if err := u.table.Leave(wire.KindListener); err != nil {
 				u.log.Warn("release sockets", "error", err)
 			}
 		}
@@ -237,11 +236,23 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	}
 	s.Gone = u.redirect.Restore
 	s.Healthy = u.cfg.Healthy
-	s.Accepted = u.table.accepted
+	s.Accepted = u.table.Accepted
 	s.Conns = u.conns.names
 	u.log.Info("joined", "predecessor", got.Welcome.PID, "generation", u.generation, "sockets", len(got.Sockets))
 	u.emit(Event{Kind: EventJoined})
 	return nil
+}
+
+// arrived returns what the table has to know of the sockets that have come.
+func (u *Upgrader) arrived(items []session.Item) []sockets.Arrived {
+	all := make([]sockets.Arrived, len(items))
+	for i, it := range items {
+		all[i] = sockets.Arrived{Entry: it.Socket, Source: sockets.Descriptor(it.FD)}
+		if it.FD < 0 {
+			all[i].Source = inherited{u.engine}
+		}
+	}
+	return all
 }
 
 // borrow notes that the predecessor's TCP and UDP sockets are loans.
@@ -260,7 +271,6 @@ func (u *Upgrader) borrow(conn *fdpass.Conn, got *session.Received, via wire.Via
 		pid = int(got.Welcome.PID)
 	}
 	u.lending = newLending(pid)
-	u.table.lent = true
 	return nil
 }
 
@@ -279,7 +289,7 @@ func (u *Upgrader) takeControl(got *session.Received) error {
 			if u.control == nil {
 				return fmt.Errorf("%w: the control socket was not inherited", ErrTransfer)
 			}
-			u.control.entry = it.Socket // with the identity of its path
+			u.control.Entry = it.Socket // with the identity of its path
 			return nil
 		}
 		ln, err := fdx.Listener(it.FD, it.Socket.Address)
@@ -289,7 +299,7 @@ func (u *Upgrader) takeControl(got *session.Received) error {
 		if u.control, err = controlSocket(ln); err != nil {
 			return err
 		}
-		u.control.entry = it.Socket
+		u.control.Entry = it.Socket
 		return nil
 	}
 	return nil

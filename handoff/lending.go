@@ -8,7 +8,9 @@ import (
 	"sync"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
 // lending is the successor's side: what it knows of a predecessor in mode Drain.
@@ -17,6 +19,7 @@ type lending struct {
 	told        map[wire.SocketKind]chan struct{} // closed when it says that it has closed its members
 	over        chan struct{}                     // closed when the conversation is
 	mu          sync.Mutex
+	loans       []sockets.Arrived // its members that the program has asked for, or whose address is ours
 }
 
 func newLending(pid int) *lending {
@@ -34,6 +37,35 @@ func (l *lending) note(c chan struct{}) {
 	case <-c:
 	default:
 		close(c)
+	}
+}
+
+// keep keeps a loan until takeLoans.
+func (l *lending) keep(a sockets.Arrived) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.loans = append(l.loans, a)
+}
+
+// takeLoans returns the loans, which the caller owns from then on.
+func (l *lending) takeLoans() []session.Item {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var items []session.Item
+	for _, a := range l.loans {
+		items = append(items, session.Item{Socket: a.Entry, FD: int(a.Source.(sockets.Descriptor))})
+	}
+	l.loans = nil
+	return items
+}
+
+// close closes the loans.
+func (l *lending) close() {
+	if l == nil {
+		return
+	}
+	for _, it := range l.takeLoans() {
+		_ = fdx.Close(it.FD) // a duplicate
 	}
 }
 
@@ -68,16 +100,19 @@ func (l *lending) ended() {
 // lend borrows the members that the predecessor has to have before they join.
 func (u *Upgrader) lend() ([]session.Item, func()) {
 	var items []session.Item
-	var held []*socket
-	for _, s := range u.table.snapshot() {
-		if s.joins() && s.hold() {
+	var held []*sockets.Socket
+	for _, s := range u.table.All() {
+		if !s.Joins() {
+			continue
+		}
+		if fd, ok := s.Hold(); ok {
 			held = append(held, s)
-			items = append(items, session.Item{Socket: s.entry, FD: s.fd})
+			items = append(items, session.Item{Socket: s.Entry, FD: fd})
 		}
 	}
 	return items, func() {
 		for _, s := range held {
-			_ = s.release() // an error belongs to whoever closed it
+			_ = s.Release() // an error belongs to whoever closed it
 		}
 	}
 }
@@ -85,10 +120,10 @@ func (u *Upgrader) lend() ([]session.Item, func()) {
 // joinGroups has the kernel give our members their share. Those that are made
 // from then on join where they are made, see add.
 func (u *Upgrader) joinGroups() error {
-	for _, s := range u.table.joining() {
-		if err := s.join(); err != nil {
-			u.table.notJoined()
-			return fmt.Errorf("handoff: join %s %s: %w", s.entry.Network, s.entry.Bound, explainForeign(err))
+	for _, s := range u.table.Joining() {
+		if err := s.Join(); err != nil {
+			u.table.NotJoined()
+			return fmt.Errorf("handoff: join %s %s: %w", s.Entry.Network, s.Entry.Bound, explainForeign(err))
 		}
 	}
 	return nil
@@ -104,14 +139,14 @@ func (u *Upgrader) joinGroups() error {
 func (u *Upgrader) unsteer() {
 	now, cancel := context.WithCancel(context.Background())
 	cancel() // to wait for nobody's turn
-	members := slices.DeleteFunc(u.table.snapshot(), func(s *socket) bool { return !inet(&s.entry) })
-	for _, sockets := range crowds(members) {
-		c, err := newCrowd(context.Background(), sockets, u.cfg)
+	members := slices.DeleteFunc(u.table.All(), func(s *sockets.Socket) bool { return !sockets.Inet(&s.Entry) })
+	for _, group := range crowds(members) {
+		c, err := newCrowd(context.Background(), group, u.cfg)
 		if err == nil {
 			err = errors.Join(c.shun(now), c.close()) // nobody; duplicates
 		}
 		if err != nil {
-			u.log.Debug("take steering off", "address", sockets[0].entry.Bound, "error", err)
+			u.log.Debug("take steering off", "address", group[0].Entry.Bound, "error", err)
 		}
 	}
 }

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -32,7 +31,7 @@ import (
 // The errors of binding are those of package net; a unix socket whose owner
 // was killed is replaced. After Done it returns [ErrClosed].
 func (u *Upgrader) Listen(ctx context.Context, network, address string) (*Listener, error) {
-	return u.listen(ctx, key{kind: wire.KindListener, network: network, address: address})
+	return u.listener(ctx, sockets.Key{Kind: wire.KindListener, Network: network, Address: address})
 }
 
 // ListenNamed is Listen for a socket that the predecessor knows by name, so
@@ -44,12 +43,12 @@ func (u *Upgrader) ListenNamed(ctx context.Context, name, network, address strin
 	if name == "" {
 		return nil, errors.New("handoff: listen: empty name")
 	}
-	return u.listen(ctx, key{wire.KindListener, name, network, address})
+	return u.listener(ctx, sockets.Key{Kind: wire.KindListener, Name: name, Network: network, Address: address})
 }
 
 // ListenPacket is Listen for datagram sockets: udp, udp4, udp6 and unixgram.
 func (u *Upgrader) ListenPacket(ctx context.Context, network, address string) (*PacketConn, error) {
-	return u.listenPacket(ctx, key{kind: wire.KindPacket, network: network, address: address})
+	return u.packetConn(ctx, sockets.Key{Kind: wire.KindPacket, Network: network, Address: address})
 }
 
 // ListenPacketNamed is ListenPacket for a socket that is known by name.
@@ -57,95 +56,61 @@ func (u *Upgrader) ListenPacketNamed(ctx context.Context, name, network, address
 	if name == "" {
 		return nil, errors.New("handoff: listen: empty name")
 	}
-	return u.listenPacket(ctx, key{wire.KindPacket, name, network, address})
+	return u.packetConn(ctx, sockets.Key{Kind: wire.KindPacket, Name: name, Network: network, Address: address})
 }
 
-func (u *Upgrader) listen(ctx context.Context, k key) (*Listener, error) {
+func (u *Upgrader) listener(ctx context.Context, k sockets.Key) (*Listener, error) {
+	s, err := u.listen(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{inner: s.Listener, track: u.conns.track}, nil
+}
+
+func (u *Upgrader) packetConn(ctx context.Context, k sockets.Key) (*PacketConn, error) {
+	s, err := u.listen(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	return &PacketConn{s.PacketConn}, nil
+}
+
+// listen returns the socket that answers k among those that have come, or a new one.
+func (u *Upgrader) listen(ctx context.Context, k sockets.Key) (*sockets.Socket, error) {
 	if err := u.mayListen(); err != nil {
 		return nil, err
 	}
-	s, from, err := u.listenerSocket(ctx, k)
-	if err != nil {
-		return nil, err
+	s, origin, err := u.socket(ctx, k)
+	if err == nil {
+		err = u.add(s, origin)
 	}
-	s.ln.conns = u.conns
-	if err := u.add(s, from); err != nil {
+	var op *net.OpError
+	switch {
+	case errors.As(err, &op) && op.Op == "listen": // it names the address
+		return nil, fmt.Errorf("handoff: %w", err)
+	case err != nil:
 		return nil, fmt.Errorf("handoff: listen %v: %w", k, err)
 	}
-	return s.ln, nil
+	return s, nil
 }
 
-// listenerSocket gets the predecessor's listener or makes a new one.
-func (u *Upgrader) listenerSocket(ctx context.Context, k key) (*socket, *wire.Socket, error) {
-	var ln net.Listener
-	var from *wire.Socket
-	var err error
-	if u.lending == nil || !u.drains(k) {
-		if ln, from, err = u.claimListener(k); err != nil {
-			return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, err)
-		}
+func (u *Upgrader) socket(ctx context.Context, k sockets.Key) (*sockets.Socket, *sockets.Origin, error) {
+	h, origin, err := u.match(k)
+	if err != nil {
+		return nil, nil, err
 	}
-	if ln == nil && u.drains(k) {
-		s, from, err := u.bindLate(ctx, k)
+	if h == nil && u.drains(k) {
+		s, origin, err := u.bindLate(ctx, k)
+		return s, origin, explainForeign(err)
+	}
+	if h == nil {
+		h, err = sockets.Bind(ctx, k, &u.cfg.listenConfig, func(err error) bool { return u.makeRoom(ctx, k, err) })
 		if err != nil {
-			return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, explainForeign(err))
-		}
-		return s, from, nil
-	}
-	inherited := ln != nil
-	if !inherited {
-		if ln, err = u.bind(ctx, k); err != nil {
-			return nil, nil, fmt.Errorf("handoff: %w", err)
+			return nil, nil, err
 		}
 	}
-	s, err := newListenerSocket(k, ln, inherited, &u.cfg.listenConfig)
-	if err != nil {
-		return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, err)
-	}
-	return s, from, nil
-}
-
-func (u *Upgrader) listenPacket(ctx context.Context, k key) (*PacketConn, error) {
-	if err := u.mayListen(); err != nil {
-		return nil, err
-	}
-	s, from, err := u.packetSocket(ctx, k)
-	if err != nil {
-		return nil, err
-	}
-	if err := u.add(s, from); err != nil {
-		return nil, fmt.Errorf("handoff: listen %v: %w", k, err)
-	}
-	return s.pc, nil
-}
-
-// packetSocket is listenerSocket for datagram sockets.
-func (u *Upgrader) packetSocket(ctx context.Context, k key) (*socket, *wire.Socket, error) {
-	var pc net.PacketConn
-	var from *wire.Socket
-	var err error
-	if u.lending == nil || !u.drains(k) {
-		if pc, from, err = u.claimPacketConn(k); err != nil {
-			return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, err)
-		}
-	}
-	if pc == nil && u.drains(k) {
-		s, from, err := u.bindPacketLate(ctx, k)
-		if err != nil {
-			return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, explainForeign(err))
-		}
-		return s, from, nil
-	}
-	if pc == nil {
-		if pc, err = u.bindPacket(ctx, k); err != nil {
-			return nil, nil, fmt.Errorf("handoff: %w", err)
-		}
-	}
-	s, err := newPacketSocket(k, pc)
-	if err != nil {
-		return nil, nil, fmt.Errorf("handoff: listen %v: %w", k, err)
-	}
-	return s, from, nil
+	s, err := sockets.New(k, h, &u.cfg.listenConfig, origin)
+	return s, origin, err
 }
 
 // mayListen reports why no socket can be opened any more.
@@ -158,130 +123,65 @@ func (u *Upgrader) mayListen() error {
 	return nil
 }
 
-// claimListener returns the predecessor's listener for k and its entry, or nil.
-func (u *Upgrader) claimListener(k key) (net.Listener, *wire.Socket, error) {
-	it, from := u.claim(k)
-	if from == nil {
-		if s, ok := u.activation.claim(k); ok {
-			return s.ln, u.activatedEntry(s, k, sockStream), nil
-		}
+// match returns the socket that answers k among those that the predecessor or
+// systemd has passed on, or nil.
+func (u *Upgrader) match(k sockets.Key) (sockets.Handle, *sockets.Origin, error) {
+	if u.lending != nil && u.drains(k) {
 		return nil, nil, nil
 	}
-	if it.FD >= 0 {
-		ln, err := fdx.Listener(it.FD, k.String())
-		return ln, from, err
-	}
-	ln, err := u.engine.listener(from)
-	if err != nil || ln == nil {
-		return nil, nil, err
-	}
-	return ln, from, u.checkInherited(from, ln)
-}
-
-func (u *Upgrader) claimPacketConn(k key) (net.PacketConn, *wire.Socket, error) {
-	it, from := u.claim(k)
-	if from == nil {
-		if s, ok := u.activation.claim(k); ok {
-			return s.pc, u.activatedEntry(s, k, sockDgram), nil
+	if a, ok := u.table.Match(k, false); ok {
+		h, err := a.Source.Open(&a.Entry)
+		if err != nil || h == nil {
+			return nil, nil, err
 		}
-		return nil, nil, nil
-	}
-	if it.FD >= 0 {
-		pc, err := fdx.PacketConn(it.FD, k.String())
-		return pc, from, err
-	}
-	pc, err := u.engine.packetConn(from)
-	if err != nil || pc == nil {
-		return nil, nil, err
-	}
-	return pc, from, u.checkInherited(from, pc)
-}
-
-// claim finds k among what has come. A parent on plain tableflip has sent no
-// manifest, nor has one that died too early: it may have anything, under the
-// names that tableflip knows.
-func (u *Upgrader) claim(k key) (session.Item, *wire.Socket) {
-	if it, ok := u.table.claim(k); ok {
-		return *it, &it.Socket
+		return h, &sockets.Origin{Entry: &a.Entry}, nil
 	}
 	if u.engine != nil && u.engine.child() && u.successor == nil {
-		return session.Item{FD: -1}, &wire.Socket{Kind: k.kind, Name: k.name, Network: k.network, Address: k.address, Shard: u.table.nextShard(k)}
+		// A parent on plain tableflip has sent no manifest, nor has one that died too
+		// early: it may have anything, under the names that tableflip knows.
+		h, err := u.engine.Open(&wire.Socket{Kind: k.Kind, Name: k.Name, Network: k.Network, Address: k.Address, Shard: u.table.NextShard(k)})
+		if err != nil || h == nil {
+			return nil, nil, err
+		}
+		return h, &sockets.Origin{}, nil
 	}
-	return session.Item{}, nil
+	if s, ok := u.activation.claim(k); ok {
+		return s.handle, &sockets.Origin{Entry: s.entry, Unit: s.entry == nil}, nil
+	}
+	return nil, nil, nil
 }
 
-// checkInherited compares an inherited socket with the manifest, if there is one.
-func (u *Upgrader) checkInherited(from *wire.Socket, c any) error {
-	if from.SockType == 0 {
-		return nil // there is no manifest
+// An inherited socket is one that tableflip has passed on and that the manifest
+// describes.
+type inherited struct{ *engine }
+
+// Open returns the socket if it is what the manifest says.
+func (i inherited) Open(e *wire.Socket) (sockets.Handle, error) {
+	h, err := i.engine.Open(e)
+	if err != nil || h == nil {
+		return nil, err
 	}
-	conn, ok := c.(syscall.Conn)
-	if !ok {
-		return nil
+	if err := fdx.Borrow(h, func(fd int) error { return session.Verify(*e, fd) }); err != nil {
+		_ = h.Close() // of no use
+		return nil, fmt.Errorf("%w: %w", ErrTransfer, err)
 	}
-	fd, err := fdx.Number(conn)
-	if err != nil {
-		return err
-	}
-	if err := session.Verify(*from, fd); err != nil {
-		return fmt.Errorf("%w: %w", ErrTransfer, err)
-	}
-	return nil
+	return h, nil
 }
 
-// bind binds a new listener.
-func (u *Upgrader) bind(ctx context.Context, k key) (net.Listener, error) {
-	lc := u.cfg.listenConfig
-	ln, err := lc.Listen(ctx, k.network, k.address)
-	if err != nil && u.makeRoom(ctx, k, err) {
-		ln, err = lc.Listen(ctx, k.network, k.address)
-	}
-	if err != nil && removeStale(k, err) {
-		ln, err = lc.Listen(ctx, k.network, k.address)
-	}
-	return ln, err
-}
-
-func (u *Upgrader) bindPacket(ctx context.Context, k key) (net.PacketConn, error) {
-	lc := u.cfg.listenConfig
-	pc, err := lc.ListenPacket(ctx, k.network, k.address)
-	if err != nil && u.makeRoom(ctx, k, err) {
-		pc, err = lc.ListenPacket(ctx, k.network, k.address)
-	}
-	if err != nil && removeStale(k, err) {
-		pc, err = lc.ListenPacket(ctx, k.network, k.address)
-	}
-	return pc, err
-}
-
-// removeStale removes the path of a unix socket whose owner did not live to do
-// it: one that nobody answers at.
-func removeStale(k key, err error) bool {
-	switch k.network {
-	case "unix", "unixpacket", "unixgram":
-	default:
-		return false
-	}
-	if !errors.Is(err, syscall.EADDRINUSE) || k.address == "" || k.address[0] == '@' {
-		return false
-	}
-	fi, err := os.Lstat(k.address)
-	if err != nil || fi.Mode()&os.ModeSocket == 0 {
-		return false
-	}
-	c, err := net.DialUnix(k.network, nil, &net.UnixAddr{Name: k.address, Net: k.network})
-	if err == nil {
-		_ = c.Close() // somebody is there
-		return false
-	}
-	return errors.Is(err, syscall.ECONNREFUSED) && os.Remove(k.address) == nil
-}
+// Close does nothing: tableflip's Ready closes what was not opened.
+func (inherited) Close() error { return nil }
 
 // add puts a socket into the table and has a child of tableflip's inherit it. One
 // that was made late, when the others have joined their groups, joins at once.
-func (u *Upgrader) add(s *socket, from *wire.Socket) error {
+func (u *Upgrader) add(s *sockets.Socket, origin *sockets.Origin) error {
+	if origin != nil && origin.Entry != nil && origin.Entry.Keeper == wire.KeeperStore {
+		if name, err := storeName(origin.Entry); err == nil {
+			s.Stored = name
+			s.Kept.Store(true)
+		}
+	}
 	inherit := u.engine != nil && u.cfg.Mode == Inherit
-	joined, err := u.table.add(s, from, func() error {
+	joined, err := u.table.Add(s, func() error {
 		u.updateStore(nil) // which would keep it open
 		if inherit {
 			return u.engine.forget(s)
@@ -294,14 +194,28 @@ func (u *Upgrader) add(s *socket, from *wire.Socket) error {
 	u.store.changed()
 	if inherit {
 		if err := u.engine.add(s); err != nil {
-			return errors.Join(err, u.table.drop(s))
+			return errors.Join(err, u.table.Drop(s))
 		}
 	}
 	if !joined {
 		return nil
 	}
-	if err := s.join(); err != nil {
-		return errors.Join(explainForeign(err), u.table.drop(s))
+	if err := s.Join(); err != nil {
+		return errors.Join(explainForeign(err), u.table.Drop(s))
 	}
 	return nil
+}
+
+// closeLeft closes for good what the predecessor had and the program has not asked
+// for.
+func (u *Upgrader) closeLeft(left []sockets.Arrived) error {
+	var errs []error
+	for _, a := range left {
+		if u.lending != nil && sockets.Inet(&a.Entry) && len(u.table.Bound(&a.Entry)) > 0 {
+			u.lending.keep(a) // what waits in it is served, as its address still is
+			continue
+		}
+		errs = append(errs, a.Source.Close(), sockets.Unlink(&a.Entry))
+	}
+	return errors.Join(errs...)
 }

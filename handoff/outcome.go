@@ -41,7 +41,7 @@ func (u *Upgrader) entered(up *upgrade, ph session.Phase) {
 		up.paused = true
 		u.emit(Event{Kind: EventPaused, Report: &up.report})
 	case session.PhaseCommitting:
-		u.control.gate.pause() // the successor answers there from now on
+		u.control.Pause() // the successor answers there from now on
 		u.emit(Event{Kind: EventCommitting, Report: &up.report})
 	case session.PhaseDone:
 		d.Total = now.Sub(up.began)
@@ -63,7 +63,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	}
 	if up.drain != nil {
 		up.report.Groups = up.drain.end()
-		u.holds.Store(u.table.hasPackets())
+		u.holds.Store(u.table.HasPackets())
 	}
 	up.report.Outcome = OutcomeCommitted
 	up.report.Open = u.conns.open()
@@ -77,17 +77,15 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		u.phase = phaseLingering
 		u.mu.Unlock()
 	}
-	if err := u.table.release(); err != nil {
+	if err := u.table.Release(); err != nil {
 		u.log.Warn("release sockets", "error", err)
 	}
 	if up.drain != nil {
 		up.drain.leave() // only now can the successor steer, whose probes nobody here accepts
 	}
 	u.parted.Store(true)
-	u.control.gate.shut()
-	if u.control.drop() {
-		_ = u.control.release() // the successor has it
-	}
+	u.control.Shut()
+	_, _ = u.control.Drop() // the successor has it
 	u.states.settle(nil)
 	u.emit(Event{Kind: EventCommitted, Report: &up.report})
 	if up.child != nil {

@@ -1,14 +1,12 @@
 package handoff
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 )
 
 // A PacketConn is a datagram socket that outlives its process. It is a
@@ -23,140 +21,19 @@ import (
 // for the next. A program that answers from other goroutines than those that
 // read waits for them before Shutdown. In mode Drain a successor can write from
 // Ready on; before that writing returns [ErrNotReady].
-type PacketConn struct {
-	inner   netPacketConn
-	udp     *net.UDPConn // nil for unixgram
-	gate    *gate
-	closing func() error
-	guests  inflow[datagram]
-	local   net.Addr    // nil, or the address that inner is bound to at Ready
-	unbound atomic.Bool // until then
-
-	// Who has read a datagram may be about to answer it: see answering.
-	reading atomic.Int32 // reads under way
-	readers atomic.Int32 // the most that there were at once
-	turned  atomic.Int32 // reads that were told that there is nothing more
-	got     atomic.Bool  // a read has brought a datagram
-}
-
-// answering reports whether a reader has not come back to a gate that is shut. One
-// that is inside may have its datagram already.
-func (c *PacketConn) answering() bool {
-	return c.got.Load() && c.turned.Load() < c.readers.Load()
-}
-
-// enter counts a read that begins, and exit its end.
-func (c *PacketConn) enter() {
-	n := c.reading.Add(1)
-	for most := c.readers.Load(); n > most && !c.readers.CompareAndSwap(most, n); {
-		most = c.readers.Load()
-	}
-}
-
-func (c *PacketConn) exit(err error) {
-	switch {
-	case err == nil && !c.got.Load():
-		c.got.Store(true)
-	case errors.Is(err, net.ErrClosed):
-		c.turned.Add(1)
-	}
-	c.reading.Add(-1)
-}
-
-// datagram is one that another socket has received for us.
-type datagram struct {
-	data, oob []byte
-	flags     int
-	from      netip.AddrPort
-}
-
-// copyTo is a read of d.
-func (d *datagram) copyTo(p, oob []byte) (n, oobn, flags int) {
-	n, oobn, flags = copy(p, d.data), copy(oob, d.oob), d.flags
-	if n < len(d.data) {
-		flags |= msgTrunc
-	}
-	return n, oobn, flags
-}
-
-// addr is the sender as net gives it.
-func (d *datagram) addr() *net.UDPAddr {
-	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(d.from.Addr().Unmap(), d.from.Port()))
-}
-
-// netPacketConn is what *net.UDPConn and *net.UnixConn have in common.
-type netPacketConn interface {
-	net.PacketConn
-	syscall.Conn
-}
-
-// read runs one read inside of the gate, or gives a datagram that came another
-// way to guest.
-func (c *PacketConn) read(guest func(*datagram), f func() error) (err error) {
-	c.enter()
-	defer func() { c.exit(err) }()
-	for {
-		shut := c.gate.enter()
-		d, ok := c.guests.pop()
-		if shut != nil && !ok {
-			return &net.OpError{Op: "read", Net: c.LocalAddr().Network(), Addr: c.LocalAddr(), Err: shut}
-		}
-		var err error
-		if ok {
-			guest(&d)
-		} else {
-			err = f()
-		}
-		if shut == nil {
-			c.gate.exit()
-		}
-		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && (c.guests.waiting() || c.gate.again()) {
-			continue
-		}
-		return err
-	}
-}
+type PacketConn struct{ inner *sockets.PacketConn }
 
 // ReadFrom reads one datagram, as [net.PacketConn] describes it.
-func (c *PacketConn) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
-	err = c.read(func(d *datagram) {
-		n, _, _ = d.copyTo(p, nil)
-		addr, err = d.addr(), nil
-	}, func() error {
-		n, addr, err = c.inner.ReadFrom(p)
-		return err
-	})
-	return n, addr, err
-}
+func (c *PacketConn) ReadFrom(p []byte) (n int, addr net.Addr, err error) { return c.inner.ReadFrom(p) }
 
 // ReadFromUDPAddrPort reads one datagram, as [net.UDPConn] describes it.
 func (c *PacketConn) ReadFromUDPAddrPort(p []byte) (n int, addr netip.AddrPort, err error) {
-	if c.udp == nil {
-		return 0, addr, c.notUDP()
-	}
-	err = c.read(func(d *datagram) {
-		n, _, _ = d.copyTo(p, nil)
-		addr, err = d.from, nil
-	}, func() error {
-		n, addr, err = c.udp.ReadFromUDPAddrPort(p)
-		return err
-	})
-	return n, addr, err
+	return c.inner.ReadFromUDPAddrPort(p)
 }
 
 // ReadMsgUDP reads one datagram with its control messages, as [net.UDPConn] describes it.
 func (c *PacketConn) ReadMsgUDP(p, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
-	if c.udp == nil {
-		return 0, 0, 0, nil, c.notUDP()
-	}
-	err = c.read(func(d *datagram) {
-		n, oobn, flags = d.copyTo(p, oob)
-		addr, err = d.addr(), nil
-	}, func() error {
-		n, oobn, flags, addr, err = c.udp.ReadMsgUDP(p, oob)
-		return err
-	})
-	return n, oobn, flags, addr, err
+	return c.inner.ReadMsgUDP(p, oob)
 }
 
 // WriteTo writes one datagram, as [net.PacketConn] describes it.
@@ -169,71 +46,50 @@ func (c *PacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
 
 // WriteToUDPAddrPort writes one datagram, as [net.UDPConn] describes it.
 func (c *PacketConn) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (int, error) {
-	if c.udp == nil {
-		return 0, c.notUDP()
-	}
 	if err := c.mayWrite(); err != nil {
 		return 0, err
 	}
-	return c.udp.WriteToUDPAddrPort(p, addr)
+	return c.inner.WriteToUDPAddrPort(p, addr)
 }
 
 // WriteMsgUDP writes one datagram with control messages, as [net.UDPConn] describes it.
 func (c *PacketConn) WriteMsgUDP(p, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	if c.udp == nil {
-		return 0, 0, c.notUDP()
-	}
 	if err := c.mayWrite(); err != nil {
 		return 0, 0, err
 	}
-	return c.udp.WriteMsgUDP(p, oob, addr)
+	return c.inner.WriteMsgUDP(p, oob, addr)
 }
 
 // Close closes the socket for good: it will not be handed to a successor.
-func (c *PacketConn) Close() error { return c.closing() }
+func (c *PacketConn) Close() error { return c.inner.Close() }
 
 // LocalAddr returns the socket's address.
-func (c *PacketConn) LocalAddr() net.Addr {
-	if c.local != nil {
-		return c.local
-	}
-	return c.inner.LocalAddr()
-}
-
-// mayWrite keeps the kernel from binding a socket to a port of its choice.
-func (c *PacketConn) mayWrite() error {
-	if c.unbound.Load() {
-		return &derived{"handoff: in mode drain a datagram socket gets its address at Ready: call that first", ErrNotReady}
-	}
-	return nil
-}
+func (c *PacketConn) LocalAddr() net.Addr { return c.inner.LocalAddr() }
 
 // SyscallConn gives access to the descriptor, which stays the PacketConn's.
 // Reading through it goes round the pause.
 func (c *PacketConn) SyscallConn() (syscall.RawConn, error) { return c.inner.SyscallConn() }
 
 // SetDeadline sets the deadlines of reading and writing.
-func (c *PacketConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
-}
+func (c *PacketConn) SetDeadline(t time.Time) error { return c.inner.SetDeadline(t) }
 
 // SetReadDeadline sets the time after which reading returns an error that
 // matches [os.ErrDeadlineExceeded]. The zero time means no deadline.
-func (c *PacketConn) SetReadDeadline(t time.Time) error { return c.gate.setDeadline(t) }
+func (c *PacketConn) SetReadDeadline(t time.Time) error { return c.inner.SetReadDeadline(t) }
 
 // SetWriteDeadline sets the deadline of writing.
 func (c *PacketConn) SetWriteDeadline(t time.Time) error { return c.inner.SetWriteDeadline(t) }
 
 // SetReadBuffer sets SO_RCVBUF.
-func (c *PacketConn) SetReadBuffer(bytes int) error {
-	return c.inner.(interface{ SetReadBuffer(int) error }).SetReadBuffer(bytes)
-}
+func (c *PacketConn) SetReadBuffer(bytes int) error { return c.inner.SetReadBuffer(bytes) }
 
 // SetWriteBuffer sets SO_SNDBUF.
-func (c *PacketConn) SetWriteBuffer(bytes int) error {
-	return c.inner.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(bytes)
-}
+func (c *PacketConn) SetWriteBuffer(bytes int) error { return c.inner.SetWriteBuffer(bytes) }
 
-func (c *PacketConn) notUDP() error {
-	return fmt.Errorf("%w: %s is no UDP socket", ErrUnsupported, c.LocalAddr().Network())
+// mayWrite keeps the kernel from binding a socket to a port of its choice.
+func (c *PacketConn) mayWrite() error {
+	if c.inner.Unbound.Load() {
+		return &derived{"handoff: in mode drain a datagram socket gets its address at Ready: call that first", ErrNotReady}
+	}
+	return nil
 }

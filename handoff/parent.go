@@ -82,7 +82,7 @@ func (u *Upgrader) dialParent() (*net.UnixConn, error) {
 		u.log.Info("joined", "predecessor", "plain tableflip", "mode", Inherit)
 		return nil, nil
 	}
-	c, err := operate.Dial(u.control.ln.Addr().String())
+	c, err := operate.Dial(u.control.Listener.Addr().String())
 	if err != nil {
 		return nil, fmt.Errorf("%w: dial the control socket: %w", ErrPredecessorDied, err)
 	}

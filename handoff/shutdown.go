@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
@@ -47,7 +48,7 @@ func (u *Upgrader) stop(reason string) {
 	}
 	u.log.Info("stopping", "reason", reason)
 	u.tellStop(reason)
-	u.table.shut()
+	u.table.Shut()
 	u.wg.Go(func() { u.watchLinger(nil) }) // ends with closing
 }
 
@@ -89,7 +90,7 @@ func (u *Upgrader) Close() error {
 func (u *Upgrader) shutdown(ctx context.Context) error {
 	u.stop("shutdown")
 	<-u.done
-	u.table.answered(ctx, answerTime)
+	u.table.Answered(ctx, answerTime)
 	u.releasePackets()
 	var errs []error
 	select {
@@ -200,7 +201,7 @@ func (u *Upgrader) releasePackets() {
 	if !u.holds.Load() {
 		return
 	}
-	if err := u.table.leave(wire.KindPacket); err != nil {
+	if err := u.table.Leave(wire.KindPacket); err != nil {
 		u.log.Warn("release sockets", "error", err)
 	}
 	u.holds.Store(false)
@@ -217,16 +218,16 @@ func (u *Upgrader) letGo() error {
 	u.mu.Lock()
 	ours := u.owner && u.report == nil // not a successor's
 	u.mu.Unlock()
-	u.control.gate.shut()
+	u.control.Shut()
 	u.store.rest() // nobody changes what it has any more
-	keepsPath := u.table.keepsPath()
-	errs := []error{u.table.close()}
+	keepsPath := u.table.KeepsPath()
+	errs := []error{u.table.Close()}
 	u.activation.close()
-	if u.control.drop() {
-		errs = append(errs, u.control.release())
-		if ours {
-			errs = append(errs, unlink(&u.control.entry))
-		}
+	u.lending.close()
+	dropped, err := u.control.Drop()
+	errs = append(errs, err)
+	if dropped && ours {
+		errs = append(errs, sockets.Unlink(&u.control.Entry))
 	}
 	if ours {
 		errs = append(errs, u.pid.remove())

@@ -1,7 +1,6 @@
 package handoff
 
 import (
-	"net"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
-	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // State is where a process stands.
@@ -113,7 +111,7 @@ func (u *Upgrader) Status() Status {
 		Version: u.cfg.Version, Build: readBuild(), Executable: u.cfg.program.Path, Mode: u.cfg.Mode,
 		Started: u.ops.started, Uptime: time.Since(u.ops.started),
 		Open: c.open, Moved: c.moved, Cut: c.cut,
-		Sockets:   u.table.status(),
+		Sockets:   u.socketStatus(),
 		Lingering: append([]Predecessor{}, u.Lingering()...),
 	}
 	for _, socket := range s.Sockets {
@@ -173,35 +171,17 @@ func readBuild() BuildInfo {
 	return b
 }
 
-// status describes the sockets in use, as table.backlog counts them.
-func (t *table) status() []SocketStatus {
+// socketStatus describes the sockets in use.
+func (u *Upgrader) socketStatus() []SocketStatus {
 	all := []SocketStatus{}
-	halfOpen := make(map[string]int)
-	dumps := 0
-	for _, s := range t.snapshot() {
+	for _, l := range u.table.Loads() {
+		e := &l.Socket.Entry
 		st := SocketStatus{
-			Name: s.entry.Name, Kind: kindName(s.entry.Kind), Network: s.entry.Network, Address: s.entry.Bound,
-			Queue: -1, Backlog: -1, HalfOpen: -1, Stored: s.kept.Load(),
+			Name: e.Name, Kind: kindName(e.Kind), Network: e.Network, Address: e.Bound,
+			Queue: l.Queue, Backlog: l.Backlog, HalfOpen: l.HalfOpen, Stored: l.Socket.Kept.Load(),
 		}
-		if s.ln != nil {
-			st.Accepted = s.ln.Accepted()
-			_, tcp := s.ln.Addr().(*net.TCPAddr)
-			if !tcp {
-				dumps++
-			}
-			if tcp || dumps <= maxCounted {
-				if n, backlog, err := reuseport.QueueLen(s.ln); err == nil {
-					st.Queue, st.Backlog = n, backlog
-				}
-			}
-			if n, known := halfOpen[st.Address]; known {
-				st.HalfOpen = n
-			} else if tcp && len(halfOpen) < maxCounted {
-				if n, err := reuseport.HalfOpen(s.ln); err == nil {
-					st.HalfOpen = n
-				}
-				halfOpen[st.Address] = st.HalfOpen
-			}
+		if ln := l.Socket.Listener; ln != nil {
+			st.Accepted = ln.Accepted()
 		}
 		all = append(all, st)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
@@ -146,7 +147,7 @@ func (st *store) settle(ctx context.Context) (bool, error) {
 // storing is a socket that systemd is to keep under a name.
 type storing struct {
 	name string
-	s    *socket
+	s    *sockets.Socket
 }
 
 // put has systemd keep sockets: all of them, or none and an error that matches
@@ -170,19 +171,20 @@ func (st *store) put(all []storing) error {
 			}
 			st.stale = false // Room has waited for it
 		}
-		if !e.s.hold() {
+		fd, ok := e.s.Hold()
+		if !ok {
 			continue // closed meanwhile
 		}
 		st.names[e.name] = true
-		err := st.notifier.Store(e.name, e.s.fd)
-		_ = e.s.release() // an error belongs to whoever closed it
+		err := st.notifier.Store(e.name, fd)
+		_ = e.s.Release() // an error belongs to whoever closed it
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrNotStored, err)
 		}
 	}
 	for _, e := range all {
-		e.s.stored = e.name
-		e.s.kept.Store(true)
+		e.s.Stored = e.name
+		e.s.Kept.Store(true)
 	}
 	return nil
 }
@@ -191,9 +193,9 @@ func (st *store) put(all []storing) error {
 // unit anyway. What a file means after a crash only the program knows. A member of
 // a SO_REUSEPORT group that nobody accepts from would hold its share of the
 // connections up, and keep an upgrade in mode Drain from ever emptying it.
-func (u *Upgrader) stores(s *socket) bool {
-	e := &s.entry
-	return e.Kind != wire.KindFile && e.Keeper != wire.KeeperUnit && (u.cfg.Mode != Drain || !inet(e))
+func (u *Upgrader) stores(s *sockets.Socket) bool {
+	e := &s.Entry
+	return e.Kind != wire.KindFile && e.Keeper != wire.KeeperUnit && (u.cfg.Mode != Drain || !sockets.Inet(e))
 }
 
 // toStore returns the sockets that systemd is to keep, and why it is not to keep
@@ -205,11 +207,11 @@ func (u *Upgrader) toStore() ([]storing, error) {
 		return nil, nil
 	}
 	long := 0
-	for _, s := range u.table.snapshot() {
+	for _, s := range u.table.All() {
 		if !u.stores(s) {
 			continue
 		}
-		name, err := storeName(&s.entry)
+		name, err := storeName(&s.Entry)
 		switch {
 		case err != nil:
 		case len(all) == u.store.size:
@@ -221,7 +223,7 @@ func (u *Upgrader) toStore() ([]storing, error) {
 			all = append(all, storing{name, s})
 			continue
 		}
-		errs = append(errs, fmt.Errorf("%w: %v: %w", ErrNotStored, keyOf(&s.entry), err))
+		errs = append(errs, fmt.Errorf("%w: %v: %w", ErrNotStored, sockets.KeyOf(&s.Entry), err))
 	}
 	return all, errors.Join(errs...)
 }
@@ -268,16 +270,16 @@ func (u *Upgrader) updateStore(up *upgrade) {
 func (u *Upgrader) exchange() (put, removed int, err error) {
 	st := u.store
 	want, err := u.toStore()
-	has := func(e storing) bool { return e.s.kept.Load() && e.s.stored == e.name }
+	has := func(e storing) bool { return e.s.Kept.Load() && e.s.Stored == e.name }
 	old := make(map[string]bool)
 	for name := range st.names {
 		if !slices.ContainsFunc(want, func(e storing) bool { return e.name == name && has(e) }) {
 			old[name] = true
 		}
 	}
-	for _, s := range u.table.snapshot() {
-		if old[s.stored] {
-			s.kept.Store(false)
+	for _, s := range u.table.All() {
+		if old[s.Stored] {
+			s.Kept.Store(false)
 		}
 	}
 	// First out, then in: a socket may have another name by now, and systemd takes
@@ -332,12 +334,12 @@ func (u *Upgrader) settleStore(up *upgrade) {
 // makeRoom lets go of what keeps k from being bound: a socket that systemd was told
 // to close, and did not yet, or one of its store that nobody has asked for, as the
 // address was another one before the restart.
-func (u *Upgrader) makeRoom(ctx context.Context, k key, err error) bool {
+func (u *Upgrader) makeRoom(ctx context.Context, k sockets.Key, err error) bool {
 	if u.store.notifier == nil || !errors.Is(err, syscall.EADDRINUSE) {
 		return false
 	}
 	for _, s := range u.activation.inTheWay(k) {
-		u.log.Warn("a socket of systemd's store is in the way: what waits in it is lost", "was", keyOf(s.entry).String(), "is", k.String())
+		u.log.Warn("a socket of systemd's store is in the way: what waits in it is lost", "was", sockets.KeyOf(s.entry).String(), "is", k.String())
 		u.giveUp(s)
 		u.store.turn <- struct{}{}
 		err := u.store.remove(s.name)
@@ -357,11 +359,11 @@ func (u *Upgrader) makeRoom(ctx context.Context, k key, err error) bool {
 // is brought up to date.
 func (u *Upgrader) giveUp(s activated) {
 	s.close()
-	if u.table.uses(s.entry) {
+	if u.table.Uses(s.entry) {
 		return // a predecessor has passed on the same one
 	}
 	s.entry.Bound = s.addr.String()
-	if err := unlink(s.entry); err != nil {
+	if err := sockets.Unlink(s.entry); err != nil {
 		u.log.Warn("a socket of systemd's store", "error", err)
 	}
 }

@@ -45,9 +45,9 @@ func parseStoreName(name string) (*wire.Socket, error) {
 	e := &wire.Socket{Keeper: wire.KeeperStore}
 	switch fields[0] {
 	case kindName(wire.KindListener):
-		e.Kind, e.SockType = wire.KindListener, sockStream
+		e.Kind = wire.KindListener
 	case kindName(wire.KindPacket):
-		e.Kind, e.SockType = wire.KindPacket, sockDgram
+		e.Kind = wire.KindPacket
 	default:
 		return nil, bad
 	}

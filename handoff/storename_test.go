@@ -64,7 +64,7 @@ func FuzzStoreName(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e.SockType, e.Keeper = sockStream, wire.KeeperStore
+		e.Keeper = wire.KeeperStore
 		if diff := cmp.Diff(&e, got); diff != "" {
 			t.Errorf("parseStoreName(%q) (-want +got):\n%s", text, diff)
 		}

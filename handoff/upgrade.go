@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -87,7 +88,7 @@ func (u *Upgrader) begin() (*upgrade, error) {
 		arrivals: make(chan session.Arrival, 1),
 		cancel:   make(chan *session.Error, 1),
 		began:    time.Now(),
-		accepted: u.table.accepted(),
+		accepted: u.table.Accepted(),
 	}
 	up.entered = up.began
 	up.wanted, up.unwant = context.WithCancelCause(context.Background())
@@ -213,7 +214,7 @@ func (u *Upgrader) hear(up *upgrade, c *net.UnixConn) {
 	conn := fdpass.New(c)
 	late := make(chan struct{})
 	heard := context.AfterFunc(up.over, func() {
-		_ = conn.SetReadDeadline(aLongTimeAgo) // nobody waits for it any more
+		_ = conn.SetReadDeadline(time.Unix(1, 0)) // nobody waits for it any more
 		close(late)
 	})
 	link := session.NewWireLink(conn, hangTimeout)
@@ -344,8 +345,8 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 		if up.drain != nil {
 			up.drain.back()
 		}
-		u.table.open()
-		u.control.gate.open()
+		u.table.Open()
+		u.control.Open()
 		if err := u.pid.write(); err != nil {
 			u.log.Error("PID file", "error", err)
 		}
@@ -365,18 +366,31 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 
 // manifest borrows all that goes to the successor, the control socket included.
 func (u *Upgrader) manifest(up *upgrade) ([]session.Item, func()) {
-	items, release := u.table.manifest(up.inherit)
+	var items []session.Item
+	var held []*sockets.Socket
+	for _, s := range append(u.table.All(), u.control) {
+		fd, ok := s.Hold()
+		if !ok {
+			continue
+		}
+		held = append(held, s)
+		it := session.Item{Socket: s.Entry, FD: fd}
+		if s.Kept.Load() {
+			it.Socket.Keeper = wire.KeeperStore
+		}
+		if up.inherit {
+			it.FD = -1
+		}
+		items = append(items, it)
+	}
 	up.report.Sockets = len(items)
-	if !u.control.hold() {
-		return items, release
+	if len(held) > 0 && held[len(held)-1] == u.control {
+		up.report.Sockets--
 	}
-	fd := u.control.fd
-	if up.inherit {
-		fd = -1
-	}
-	return append(items, session.Item{Socket: u.control.entry, FD: fd}), func() {
-		release()
-		_ = u.control.release() // an error belongs to whoever closed it
+	return items, func() {
+		for _, s := range held {
+			_ = s.Release() // an error belongs to the call that has closed it
+		}
 	}
 }
 
@@ -385,10 +399,10 @@ func (u *Upgrader) pause(up *upgrade) wire.Paused {
 	if up.drain != nil {
 		up.drain.begin()
 	}
-	u.table.pause(up.serves)
-	accepted := u.table.accepted()
+	u.table.Pause(up.serves)
+	accepted := u.table.Accepted()
 	up.report.AcceptedBefore = accepted - up.accepted
-	queue, halfOpen := u.table.backlog()
+	queue, halfOpen := u.table.Backlog()
 	up.report.Queue, up.report.HalfOpen = queue, halfOpen
 	return wire.Paused{Queue: int64(queue), HalfOpen: int64(halfOpen), Accepted: up.report.AcceptedBefore}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
@@ -33,12 +34,12 @@ type Upgrader struct {
 	cfg    *config
 	log    hclog.Logger
 	events *events
-	table  *table
+	table  *sockets.Table
 	states *states
 	conns  *conns
 
 	engine    *engine            // tableflip, in mode Inherit or started by it
-	control   *socket            // the control socket; never nil after New
+	control   *sockets.Socket    // the control socket; never nil after New
 	successor *session.Successor // our side as a successor; nil if we are the first
 	welcome   wire.Welcome       // the predecessor's, with successor
 	lending   *lending           // with a successor in mode Drain, else nil
@@ -110,7 +111,7 @@ func New(c *Config) (*Upgrader, error) {
 		cfg:      cfg,
 		log:      cfg.Logger,
 		events:   newEvents(cfg.OnEvent),
-		table:    newTable(),
+		table:    sockets.NewTable(),
 		states:   newStates(),
 		conns:    newConns(),
 		visits:   newPending(),
@@ -141,11 +142,12 @@ func (u *Upgrader) discard(err error) {
 	if u.successor != nil {
 		u.successor.Refuse(err.Error())
 	}
-	_ = u.table.close() // nothing of it was served
+	_ = u.table.Close() // nothing of it was served
 	u.activation.close()
+	u.lending.close()
 	u.states.close()
 	if u.control != nil {
-		_ = u.control.release()
+		_ = u.control.Release()
 	}
 	if u.engine != nil && !u.engine.child() {
 		u.engine.stop() // a child's stop would remove its parent's unix sockets
@@ -226,7 +228,7 @@ func (u *Upgrader) open() {
 	}
 	u.phase = phaseServing
 	u.mu.Unlock()
-	u.table.open()
+	u.table.Open()
 	u.log.Info("ready", "generation", u.Generation())
 	u.emit(Event{Kind: EventReady})
 }
@@ -240,10 +242,10 @@ func (u *Upgrader) own() error {
 	if u.engine != nil {
 		errs = append(errs, u.engine.ready())
 	}
-	errs = append(errs, u.table.own())
+	errs = append(errs, u.closeLeft(u.table.Own()))
 	u.states.close()
 	u.redirect.Restore()
-	u.control.gate.open()
+	u.control.Open()
 	err := errors.Join(errs...)
 	u.log.Info("owner", "generation", u.Generation(), "pid", os.Getpid())
 	u.emit(Event{Kind: EventOwner})
@@ -321,7 +323,7 @@ func (u *Upgrader) end(to phase, err error) bool {
 		return false
 	}
 	u.phase, u.err = to, err
-	u.table.ending.Store(to == phaseStopping) // before anybody closes sockets because of it
+	u.table.Ending.Store(to == phaseStopping) // before anybody closes sockets because of it
 	if u.cfg.LingerTimeout > 0 {
 		u.lingerEnd = time.Now().Add(u.cfg.LingerTimeout)
 	}

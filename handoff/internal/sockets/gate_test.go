@@ -1,4 +1,4 @@
-package handoff_test
+package sockets_test
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 )
 
 // call is a blocking call on a make-believe socket, which a deadline in the
@@ -53,7 +53,7 @@ func (c *call) block() error {
 func TestGatePauseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCall()
-		g := handoff.NewGate(handoff.GateOpen, c.setDeadline)
+		g := sockets.NewGate(sockets.GateOpen, c.setDeadline)
 		var inside atomic.Int32
 		var wg sync.WaitGroup
 		for range 8 {
@@ -101,7 +101,7 @@ func TestGatePauseWaits(t *testing.T) {
 func TestGateUserDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCall()
-		g := handoff.NewGate(handoff.GatePaused, c.setDeadline)
+		g := sockets.NewGate(sockets.GatePaused, c.setDeadline)
 		start := time.Now()
 		if err := g.SetUserDeadline(start.Add(time.Minute)); err != nil {
 			t.Fatal(err)
@@ -133,13 +133,14 @@ func TestGateUserDeadline(t *testing.T) {
 func TestListenerPause(t *testing.T) {
 	t.Parallel()
 	for _, accepters := range []int{1, 16} {
-		ln := handoff.NewTestListener(t, "tcp", "127.0.0.1:0")
+		s := sockets.NewTestSocket(t, "tcp", "127.0.0.1:0")
+		ln := s.Listener
 		var paused atomic.Bool
 		var wg sync.WaitGroup
 		for range accepters {
 			wg.Go(func() {
 				for {
-					c, err := ln.Accept()
+					c, err := ln.Accept(nil)
 					if err != nil {
 						if !errors.Is(err, net.ErrClosed) {
 							t.Errorf("Accept() = %v, want net.ErrClosed", err)
@@ -177,7 +178,7 @@ func TestListenerPause(t *testing.T) {
 					return
 				default:
 				}
-				handoff.PauseListener(ln)
+				s.Pause()
 				paused.Store(true)
 				before := ln.Accepted()
 				for range 10 {
@@ -186,7 +187,7 @@ func TestListenerPause(t *testing.T) {
 					}
 				}
 				paused.Store(false)
-				handoff.ResumeListener(ln)
+				s.Open()
 				pauses++
 			}
 		})
@@ -199,44 +200,45 @@ func TestListenerPause(t *testing.T) {
 		if pauses < 10 {
 			t.Errorf("paused %d times: the test proves nothing", pauses)
 		}
-		handoff.ShutListener(ln)
+		s.Shut()
 		wg.Wait()
 	}
 }
 
 func TestListenerDeadline(t *testing.T) {
 	t.Parallel()
-	ln := handoff.NewTestListener(t, "tcp", "127.0.0.1:0")
+	s := sockets.NewTestSocket(t, "tcp", "127.0.0.1:0")
+	ln := s.Listener
 	if err := ln.SetDeadline(time.Unix(1, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ln.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := ln.Accept(nil); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("Accept() = %v, want os.ErrDeadlineExceeded", err)
 	}
-	handoff.PauseListener(ln)
-	if _, err := ln.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
+	s.Pause()
+	if _, err := ln.Accept(nil); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("Accept() while paused = %v, want os.ErrDeadlineExceeded", err)
 	}
 	if err := ln.SetDeadline(time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	handoff.ResumeListener(ln)
+	s.Open()
 	c, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	got, err := ln.Accept()
+	got, err := ln.Accept(nil)
 	if err != nil {
 		t.Fatalf("Accept() after the deadline was taken off: %v", err)
 	}
 	_ = got.Close()
-	handoff.ShutListener(ln)
-	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+	s.Shut()
+	if _, err := ln.Accept(nil); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept() of a shut listener = %v, want net.ErrClosed", err)
 	}
 	var op *net.OpError
-	if _, err := ln.Accept(); !errors.As(err, &op) || op.Op != "accept" {
+	if _, err := ln.Accept(nil); !errors.As(err, &op) || op.Op != "accept" {
 		t.Errorf("Accept() of a shut listener = %#v, want a *net.OpError of accept", err)
 	}
 }
@@ -246,7 +248,7 @@ func TestListenerDeadline(t *testing.T) {
 func TestGateIsIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCall()
-		g := handoff.NewGate(handoff.GatePaused, c.setDeadline)
+		g := sockets.NewGate(sockets.GatePaused, c.setDeadline)
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			if err := g.Enter(); err != nil {

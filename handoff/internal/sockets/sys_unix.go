@@ -1,11 +1,16 @@
 //go:build unix
 
-package handoff
+package sockets
 
 import (
 	"os"
 	"syscall"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
+
+// msgTrunc is the flag of a datagram that was cut off, recvmsg(2).
+const msgTrunc = syscall.MSG_TRUNC
 
 // pathID returns the device and the inode of path.
 func pathID(path string) (dev, ino uint64, err error) {
@@ -18,7 +23,7 @@ func pathID(path string) (dev, ino uint64, err error) {
 	}
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
-		return 0, 0, ErrUnsupported
+		return 0, 0, failure.Unsupported
 	}
 	return uint64(st.Dev), uint64(st.Ino), nil //nolint:unconvert // the types differ between systems
 }

@@ -1,0 +1,45 @@
+package sockets
+
+import (
+	"net"
+	"testing"
+	"time"
+)
+
+// Names for tests in the external package.
+type (
+	Gate      = gate
+	GateState = gateState
+)
+
+const (
+	GatePaused = gatePaused
+	GateOpen   = gateOpen
+	GateShut   = gateShut
+)
+
+var NewGate = newGate
+
+func (g *gate) WatchEntered() <-chan struct{}     { return g.watchEntered() }
+func (g *gate) Enter() error                      { return g.enter() }
+func (g *gate) Exit()                             { g.exit() }
+func (g *gate) Pause()                            { g.pause() }
+func (g *gate) Open()                             { g.open() }
+func (g *gate) Shut()                             { g.shut() }
+func (g *gate) SetUserDeadline(t time.Time) error { return g.setDeadline(t) }
+
+// NewTestSocket returns an open socket with a Listener, which is in no table.
+func NewTestSocket(tb testing.TB, network, address string) *Socket {
+	tb.Helper()
+	h, err := HandleOf(net.Listen(network, address))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s, err := New(Key{Network: network, Address: address}, h, nil, nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s.Open()
+	tb.Cleanup(func() { _ = s.Release() })
+	return s
+}

@@ -1,0 +1,72 @@
+package sockets
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// A queue brings what comes out of another socket to the callers of Accept, or of
+// a read, on this one. While it is empty it costs an atomic load.
+type queue[T any] struct {
+	gate *gate
+	n    atomic.Int32
+
+	mu      sync.Mutex
+	entries []*queued[T]
+}
+
+type queued[T any] struct {
+	v     T
+	taken chan struct{}
+}
+
+// push offers v until a caller takes it, or until stop is closed. It reports
+// whether a caller has taken it.
+func (q *queue[T]) push(v T, stop <-chan struct{}) bool {
+	e := &queued[T]{v, make(chan struct{})}
+	q.mu.Lock()
+	q.entries = append(q.entries, e)
+	q.n.Add(1)
+	q.gate.poke()
+	q.mu.Unlock()
+	select {
+	case <-e.taken:
+		return true
+	case <-stop:
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	i := slices.Index(q.entries, e)
+	if i < 0 {
+		return true
+	}
+	q.removeLocked(i)
+	return false
+}
+
+// pop takes the oldest entry.
+func (q *queue[T]) pop() (v T, ok bool) {
+	if q.n.Load() == 0 {
+		return v, false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.entries) == 0 {
+		return v, false
+	}
+	e := q.entries[0]
+	q.removeLocked(0)
+	close(e.taken)
+	return e.v, true
+}
+
+func (q *queue[T]) removeLocked(i int) {
+	q.entries = slices.Delete(q.entries, i, i+1)
+	if q.n.Add(-1) == 0 {
+		q.gate.calm()
+	}
+}
+
+// waiting reports whether a caller can take something.
+func (q *queue[T]) waiting() bool { return q.n.Load() > 0 }

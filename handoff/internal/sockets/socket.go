@@ -1,0 +1,241 @@
+package sockets
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// A Key identifies a socket to the program: what it asked for.
+type Key struct {
+	Kind    wire.SocketKind
+	Name    string
+	Network string
+	Address string
+}
+
+// KeyOf returns the key under which the program asked for e.
+func KeyOf(e *wire.Socket) Key { return Key{e.Kind, e.Name, e.Network, e.Address} }
+
+// String returns the name, or else the network and the address.
+func (k Key) String() string {
+	if k.Name != "" {
+		return fmt.Sprintf("%q", k.Name)
+	}
+	return k.Network + " " + k.Address
+}
+
+// An Origin says how a socket that this process has not bound came to it. The zero
+// Origin is that of a socket without an entry: plain tableflip sends no manifest.
+type Origin struct {
+	// Entry is what the predecessor's manifest or systemd's store says of the socket.
+	Entry *wire.Socket
+	// Unit says that a socket unit of systemd's has the socket, and its path.
+	Unit bool
+}
+
+// A Socket is one descriptor that is handed on: a listener, a datagram socket
+// or a file, with what the manifest says of it.
+type Socket struct {
+	Entry wire.Socket
+
+	// One of them is set, but for a file.
+	Listener   *Listener
+	PacketConn *PacketConn
+
+	handle Handle
+	fd     int // valid while refs > 0
+	gate   *gate
+	origin *Origin // nil: this process has bound the socket
+
+	forget func() error // what else is to be done when its user closes it
+	// here says that the path is this process's to remove even if it never comes to
+	// own the others. The table's lock guards it.
+	here bool
+
+	// Kept says that systemd's store has the socket, by the name Stored, which the
+	// store's turn guards.
+	Kept   atomic.Bool
+	Stored string
+
+	// Late makes the kernel give the socket something: listen(2), or bind(2) of a
+	// datagram socket. nil if it has been so from the start. It is called
+	// once. Unused closes what it needs where it is not called.
+	Late   func() error
+	Unused func()
+
+	mu      sync.Mutex
+	refs    int  // one for being open, one for each transfer under way
+	dropped bool // closed by its user
+}
+
+// New makes a socket of h, of which it takes ownership. origin is nil if this
+// process has bound it; otherwise net has forgotten lc's keep-alive, which the
+// Listener applies to accepted connections.
+func New(k Key, h Handle, lc *net.ListenConfig, origin *Origin) (*Socket, error) {
+	s := &Socket{handle: h, refs: 1, origin: origin}
+	addr, err := s.wrap(k, lc)
+	if err == nil {
+		err = s.describe(k, addr)
+	}
+	if err != nil {
+		_ = h.Close() // of no use
+		return nil, err
+	}
+	return s, nil
+}
+
+// wrap makes the Listener or PacketConn, and returns the address.
+func (s *Socket) wrap(k Key, lc *net.ListenConfig) (net.Addr, error) {
+	switch h := s.handle.(type) {
+	case *os.File:
+		return nil, nil
+	case netListener:
+		if u, ok := h.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false) // see Unlink
+		}
+		s.gate = newGate(gatePaused, h.SetDeadline)
+		s.Listener = &Listener{inner: h, gate: s.gate, closing: s.Release}
+		s.Listener.queue.gate = s.gate
+		if s.origin != nil && lc != nil {
+			s.Listener.keepAlive = newKeepAlive(lc)
+		}
+		return h.Addr(), nil
+	case netPacketConn:
+		s.gate = newGate(gatePaused, h.SetReadDeadline)
+		s.PacketConn = &PacketConn{inner: h, gate: s.gate, closing: s.Release}
+		s.PacketConn.queue.gate = s.gate
+		s.PacketConn.udp, _ = h.(*net.UDPConn)
+		return h.LocalAddr(), nil
+	}
+	return nil, fmt.Errorf("%w: a socket of type %T", failure.Unsupported, s.handle)
+}
+
+// describe fills in the manifest's entry.
+func (s *Socket) describe(k Key, addr net.Addr) error {
+	fd, err := fdx.Number(s.handle)
+	if err != nil {
+		return err
+	}
+	s.fd = fd
+	s.Entry = wire.Socket{Kind: k.Kind, Name: k.Name, Network: k.Network, Address: k.Address}
+	info, err := fdx.Info(fd)
+	switch {
+	case err == nil:
+		s.Entry.Domain = int32(info.Domain)
+		s.Entry.SockType = int32(info.Type)
+		s.Entry.Protocol = int32(info.Protocol)
+		s.Entry.Listening = info.Listening
+		s.Entry.Sockname = info.Sockname
+	case k.Kind != wire.KindFile:
+		return err
+	}
+	if addr != nil {
+		s.Entry.Bound = addr.String()
+		s.Entry.PathDev, s.Entry.PathIno, _ = pathID(UnixPath(addr))
+	}
+	if o := s.origin; o != nil && o.Unit {
+		s.Entry.Keeper = wire.KeeperUnit
+		s.Entry.PathDev, s.Entry.PathIno = 0, 0 // the path is systemd's
+	} else if o != nil && o.Entry != nil {
+		if o.Entry.Keeper == wire.KeeperUnit {
+			s.Entry.Keeper = wire.KeeperUnit
+		}
+		s.Entry.PathDev, s.Entry.PathIno = o.Entry.PathDev, o.Entry.PathIno
+	}
+	return nil
+}
+
+// Handle returns the object that owns the descriptor. It stays the socket's.
+func (s *Socket) Handle() Handle { return s.handle }
+
+// Hold keeps the descriptor, which it returns, open until Release. It reports
+// false if the socket is closed.
+func (s *Socket) Hold() (fd int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refs == 0 {
+		return 0, false
+	}
+	s.refs++
+	return s.fd, true
+}
+
+// Release gives back one hold; the last one closes the descriptor.
+func (s *Socket) Release() error {
+	s.mu.Lock()
+	s.refs--
+	last := s.refs == 0
+	s.mu.Unlock()
+	if !last {
+		return nil
+	}
+	if unused := s.takeLate(); unused != nil {
+		unused()
+	}
+	return s.handle.Close()
+}
+
+// Join calls Late, if it wasn't.
+func (s *Socket) Join() error {
+	s.mu.Lock()
+	late := s.Late
+	s.Late, s.Unused = nil, nil
+	s.mu.Unlock()
+	if late == nil {
+		return nil
+	}
+	return late()
+}
+
+// takeLate returns what to do instead of Late, if that was not called.
+func (s *Socket) takeLate() func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	unused := s.Unused
+	s.Late, s.Unused = nil, nil
+	return unused
+}
+
+// Joins reports whether the socket still has to join its group.
+func (s *Socket) Joins() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Late != nil
+}
+
+// Open lets Accept and reads through.
+func (s *Socket) Open() { s.gate.open() }
+
+// Pause holds Accept and reads, and returns when none is inside any more.
+func (s *Socket) Pause() { s.gate.pause() }
+
+// Shut turns Accept and reads away for good, and closes nothing.
+func (s *Socket) Shut() { s.gate.shut() }
+
+// Drop shuts the socket and gives back the hold that it has for being open. It
+// reports false if that was done before.
+func (s *Socket) Drop() (bool, error) {
+	if !s.drop() {
+		return false, nil
+	}
+	if s.gate != nil {
+		s.gate.shut()
+	}
+	return true, s.Release()
+}
+
+// drop marks the socket as closed; it reports false if it was before.
+func (s *Socket) drop() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.dropped
+	s.dropped = true
+	return !was
+}

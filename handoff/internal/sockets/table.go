@@ -1,0 +1,287 @@
+package sockets
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+)
+
+// A Table holds the sockets of a process: those in use, and those that came from
+// a predecessor and that the program has not asked for yet.
+type Table struct {
+	mu      sync.Mutex
+	sockets []*Socket      // in the order in which they were opened
+	shards  map[Key]uint32 // the next shard number of each key
+	arrived []*Arrived     // nil where a Listen has taken it
+	byKey   map[Key][]int  // indexes into arrived
+	joined  bool           // sockets have joined their groups: new ones do so at once
+	gates   gateState      // of new sockets
+	owner   bool           // paths of unix sockets are ours to remove
+	closed  bool
+	keeps   bool // see KeepsPath
+
+	// Ending says that the process ends without a successor.
+	Ending atomic.Bool
+}
+
+// NewTable returns an empty table whose gates are paused.
+func NewTable() *Table {
+	return &Table{shards: make(map[Key]uint32), byKey: make(map[Key][]int)}
+}
+
+// Add puts a socket into the table and sets its gate as the others' are. forget
+// is called when its user closes it. It takes ownership of s, and reports whether
+// the sockets have joined their groups already.
+func (t *Table) Add(s *Socket, forget func() error) (joined bool, err error) {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return false, errors.Join(failure.Closed, s.Release())
+	}
+	defer t.mu.Unlock()
+	k := KeyOf(&s.Entry)
+	s.Entry.Shard = t.shards[k]
+	if o := s.origin; o != nil && o.Entry != nil && KeyOf(o.Entry) == k {
+		s.Entry.Shard = o.Entry.Shard // under another key it may be taken
+	}
+	s.here = s.origin == nil
+	s.forget = forget
+	t.shards[k] = max(t.shards[k], s.Entry.Shard+1)
+	t.sockets = append(t.sockets, s)
+	closing := func() error { return t.Drop(s) }
+	switch {
+	case s.Listener != nil:
+		s.Listener.closing = closing
+	case s.PacketConn != nil:
+		s.PacketConn.closing = closing
+	}
+	if s.gate != nil && t.gates != gatePaused {
+		s.gate.set(t.gates)
+	}
+	return t.joined, nil
+}
+
+// NextShard returns the number that the next socket with k gets.
+func (t *Table) NextShard(k Key) uint32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.shards[k]
+}
+
+// Drop closes a socket for good at its user's wish.
+func (t *Table) Drop(s *Socket) error {
+	if !s.drop() {
+		return &net.OpError{Op: "close", Net: s.Entry.Network, Err: net.ErrClosed}
+	}
+	t.mu.Lock()
+	if i := slices.Index(t.sockets, s); i >= 0 {
+		t.sockets = slices.Delete(t.sockets, i, i+1)
+	}
+	ours := t.owner || s.here
+	if t.Ending.Load() && s.Kept.Load() {
+		ours, t.keeps = false, t.keeps || s.Entry.PathIno != 0 // the next process gets it
+	}
+	t.mu.Unlock()
+	if s.gate != nil {
+		s.gate.shut()
+	}
+	err := s.Release()
+	if s.forget != nil {
+		err = errors.Join(err, s.forget())
+	}
+	if ours {
+		err = errors.Join(err, Unlink(&s.Entry))
+	}
+	return err
+}
+
+// Arrive takes over what a predecessor has passed on.
+func (t *Table) Arrive(all []Arrived) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range all {
+		k := KeyOf(&all[i].Entry)
+		t.byKey[k] = append(t.byKey[k], len(t.arrived))
+		t.arrived = append(t.arrived, &all[i])
+	}
+}
+
+// All returns the sockets in use.
+func (t *Table) All() []*Socket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.sockets)
+}
+
+// setGates sets the gates of all sockets, those to come included, except of those
+// for which except says so.
+func (t *Table) setGates(g gateState, except func(*wire.Socket) bool) []*Socket {
+	t.mu.Lock()
+	t.gates = g
+	all := slices.DeleteFunc(slices.Clone(t.sockets), func(s *Socket) bool { return s.gate == nil || except(&s.Entry) })
+	t.mu.Unlock()
+	for _, s := range all {
+		s.gate.set(g)
+	}
+	return all
+}
+
+func none(*wire.Socket) bool { return false }
+
+// Open lets Accept and reads through.
+func (t *Table) Open() { t.setGates(gateOpen, none) }
+
+// Pause returns when no call is inside of Accept or a read any more. Sockets for
+// which serves says so are not paused.
+func (t *Table) Pause(serves func(*wire.Socket) bool) {
+	for _, s := range t.setGates(gatePaused, serves) {
+		s.gate.drain()
+	}
+}
+
+// Shut turns Accept and reads away for good and closes nothing.
+func (t *Table) Shut() { t.setGates(gateShut, none) }
+
+// Entered waits until a call is in Accept or a read on each socket, or until the
+// time is over: a program may have a socket that it does not serve yet.
+func (t *Table) Entered(timeout time.Duration) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	for _, s := range t.All() {
+		if s.gate == nil {
+			continue
+		}
+		select {
+		case <-s.gate.watchEntered():
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// Answered waits until all goroutines that have read a datagram have come back to
+// find the gate shut, so that what they have read is answered, or until the time is
+// over.
+func (t *Table) Answered(ctx context.Context, timeout time.Duration) {
+	limit := time.NewTimer(timeout)
+	defer limit.Stop()
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+		if !slices.ContainsFunc(t.All(), func(s *Socket) bool { return s.PacketConn != nil && s.PacketConn.answering() }) {
+			return
+		}
+		look := time.NewTimer(pause)
+		select {
+		case <-look.C:
+			continue
+		case <-limit.C:
+		case <-ctx.Done():
+		}
+		look.Stop()
+		return
+	}
+}
+
+// Own makes this process the one that removes paths. It returns the sockets of the
+// predecessor that the program has not asked for.
+func (t *Table) Own() []Arrived {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.owner = true
+	return t.takeArrivedLocked()
+}
+
+func (t *Table) takeArrivedLocked() []Arrived {
+	var left []Arrived
+	for _, a := range t.arrived {
+		if a != nil {
+			left = append(left, *a)
+		}
+	}
+	t.arrived = nil
+	return left
+}
+
+// Release lets go of the sockets after commit: listeners and files are closed
+// here, the successor has them. Datagram sockets stay open for answers.
+func (t *Table) Release() error {
+	t.mu.Lock()
+	t.owner = false
+	for _, s := range t.sockets {
+		s.here = false
+	}
+	t.mu.Unlock()
+	t.Shut()
+	var errs []error
+	for _, s := range t.All() {
+		if s.PacketConn == nil {
+			_, err := s.Drop()
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Uses reports whether the path of e is that of a socket in use.
+func (t *Table) Uses(e *wire.Socket) bool {
+	return slices.ContainsFunc(t.All(), func(s *Socket) bool {
+		return e.PathIno != 0 && s.Entry.PathIno == e.PathIno && s.Entry.PathDev == e.PathDev
+	})
+}
+
+// KeepsPath reports whether the next process gets a unix socket that has a path.
+func (t *Table) KeepsPath() bool {
+	t.mu.Lock()
+	keeps := t.keeps
+	t.mu.Unlock()
+	return keeps || slices.ContainsFunc(t.All(), func(s *Socket) bool { return s.Kept.Load() && s.Entry.PathIno != 0 })
+}
+
+// Close closes everything, and removes the paths that are ours, but those of sockets
+// that systemd keeps for the next process.
+func (t *Table) Close() error {
+	t.mu.Lock()
+	t.closed = true
+	all, left, owner := t.sockets, t.takeArrivedLocked(), t.owner
+	t.sockets = nil
+	t.mu.Unlock()
+	var errs []error
+	for _, a := range left {
+		errs = append(errs, a.Source.Close())
+	}
+	for _, s := range all {
+		dropped, err := s.Drop()
+		errs = append(errs, err)
+		if dropped && (owner || s.here) && !s.Kept.Load() {
+			errs = append(errs, Unlink(&s.Entry))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// File returns the file of that name, or nil.
+func (t *Table) File(name string) *Socket {
+	for _, s := range t.All() {
+		if s.Entry.Kind == wire.KindFile && s.Entry.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// Accepted counts the connections that all listeners have accepted here.
+func (t *Table) Accepted() uint64 {
+	var n uint64
+	for _, s := range t.All() {
+		if s.Listener != nil {
+			n += s.Listener.Accepted()
+		}
+	}
+	return n
+}

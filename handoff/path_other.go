@@ -1,6 +1,0 @@
-//go:build !unix
-
-package handoff
-
-// pathID returns the device and the inode of path.
-func pathID(string) (dev, ino uint64, err error) { return 0, 0, ErrUnsupported }
