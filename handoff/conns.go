@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -224,13 +225,11 @@ func (c *conns) cutAll() int {
 // [ErrNotReady] before a commit; [ErrUnsupported] if conn has no descriptor (a
 // TLS connection).
 func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, state []byte) error {
-	u.mu.Lock()
-	l, ph := u.lingering, u.phase
-	u.mu.Unlock()
+	l, ph := u.successorLink(), u.life().Phase
 	switch {
-	case ph == phaseClosed:
+	case ph == lifecycle.Closed:
 		return ErrClosed
-	case ph != phaseLingering:
+	case ph != lifecycle.Lingering:
 		return &derived{"handoff: no successor is committed", ErrNotReady}
 	case l == nil:
 		return fmt.Errorf("%w: it is a plain tableflip service", ErrNotTaken)
@@ -268,9 +267,8 @@ func (c *conns) lose() {
 // Takes reports whether a successor is committed that takes connections under
 // name: whether SendConn can be of use. Its answer stands once Done is closed.
 func (u *Upgrader) Takes(name string) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.phase == phaseLingering && u.lingering != nil && u.lingering.Takes(name)
+	l := u.successorLink()
+	return l != nil && u.life().Phase == lifecycle.Lingering && l.Takes(name)
 }
 
 // Conns returns the channel of the connections that predecessors send under

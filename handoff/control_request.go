@@ -73,12 +73,12 @@ func (u *Upgrader) serveRequest(conn *fdpass.Conn, m wire.Request) {
 		return
 	}
 	r.cred = cred
-	u.mu.Lock()
+	u.ops.mu.Lock()
 	full := u.ops.requests >= maxRequests
 	if !full {
 		u.ops.requests++
 	}
-	u.mu.Unlock()
+	u.ops.mu.Unlock()
 	if full {
 		refuse(wire.CodeInternal, errTooManyRequests.Error())
 		return
@@ -98,9 +98,9 @@ func (u *Upgrader) serveRequest(conn *fdpass.Conn, m wire.Request) {
 	}
 	_ = r.link.Close() // listen ends
 	<-heard
-	u.mu.Lock()
+	u.ops.mu.Lock()
 	u.ops.requests--
-	u.mu.Unlock()
+	u.ops.mu.Unlock()
 }
 
 // listen hears what else the tool says.
@@ -333,13 +333,7 @@ func (r *request) linger(w *watch) error {
 	defer tick.Stop()
 	tell := func(final bool, report []byte) error {
 		c := r.u.conns.counts()
-		r.u.mu.Lock()
-		end := r.u.lingerEnd
-		r.u.mu.Unlock()
-		l := &operate.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: -1}
-		if !end.IsZero() {
-			l.Remaining = max(0, time.Until(end))
-		}
+		l := &operate.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: r.u.remaining()}
 		return r.send(operate.Answer{Linger: l, Report: report}, final)
 	}
 	for r.stopped == nil {
@@ -385,9 +379,9 @@ func (r *request) rollback() error {
 		return nil
 	}
 	if up.err == nil {
-		return fmt.Errorf("%w: pid %d has the sockets", ErrCommitted, up.report.Successor.PID)
+		return fmt.Errorf("%w: pid %d has the sockets", ErrCommitted, up.account.report.Successor.PID)
 	}
-	return r.sendReport(&up.report)
+	return r.sendReport(up.account.copy())
 }
 
 // drain begins a graceful end without a successor.

@@ -119,9 +119,7 @@ func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
 		return err
 	}
 	if a.Hello.Via == wire.ViaInherit {
-		u.mu.Lock()
-		up := u.upgrade
-		u.mu.Unlock()
+		up := u.underWay()
 		if up == nil || !up.inherit {
 			return ErrNotReady
 		}
@@ -138,17 +136,18 @@ func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
 	if err := u.awaitVisits(context.Background(), hangTimeout/2); err != nil {
 		return err
 	}
-	up, err := u.begin()
+	mode := u.cfg.Mode
+	if mode != Drain {
+		mode = Takeover
+	}
+	up, err := u.begin(mode)
 	if err != nil {
 		return err
 	}
-	if up.report.Mode != Drain {
-		up.report.Mode = Takeover
-	}
-	up.report.Successor.PID = cred.PID
+	up.account.report.Successor.PID = cred.PID
 	up.arrivals <- a
 	u.log.Info("upgrade started by the successor", "pid", cred.PID)
-	u.emit(Event{Kind: EventUpgradeStarted, Report: &up.report})
+	u.emit(Event{Kind: EventUpgradeStarted, Report: up.account.copy()})
 	u.wg.Go(func() { // ends with the upgrade
 		u.converse(up, &session.Predecessor{Cancel: up.cancel})
 	})

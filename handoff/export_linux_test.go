@@ -78,10 +78,7 @@ func ToldClosed(u *Upgrader) (listeners, packets <-chan struct{}) {
 
 // Overtake returns when u's successor has read all that u has said to it.
 func Overtake(u, successor *Upgrader) {
-	u.mu.Lock()
-	l, report := u.lingering, *u.report
-	u.mu.Unlock()
-	u.tellHistory(l, report)
+	u.tellHistory(u.successorLink())
 	<-successor.ops.learned // nothing else of it has come
 }
 

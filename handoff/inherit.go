@@ -38,7 +38,7 @@ const tableflipConversation = "baton.conversation"
 // at most, which is tableflip's rule.
 type engine struct {
 	tf    *tableflip.Upgrader
-	spent bool        // its successor has committed; guarded by Upgrader.mu
+	spent atomic.Bool // its successor has committed
 	paths atomic.Bool // it knows a unix socket's path
 
 	// What it has inherited and given to us, by fileName and tableflipControl: it passes

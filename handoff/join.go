@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
@@ -50,9 +51,7 @@ func (u *Upgrader) join() error {
 			return err
 		}
 	}
-	if u.generation == 0 {
-		u.generation = 1
-	}
+	u.owner.ask(func(s *state) { s.generation = max(s.generation, 1) })
 	if u.engine != nil && u.cfg.Mode == Inherit {
 		return u.engine.addControl(u.control)
 	}
@@ -191,7 +190,8 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 			return err
 		}
 	}
-	u.generation = got.Welcome.Generation + 1
+	generation := got.Welcome.Generation + 1
+	u.owner.ask(func(s *state) { s.generation = generation })
 	if len(got.Stderr) == 3 {
 		fds := got.Stderr
 		got.Stderr = nil
@@ -207,7 +207,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	u.store.note(got.Sockets, u.systemd.spawned)
 	u.table.Arrive(u.arrived(got.Sockets))
 	s.Open = func() {
-		u.open()
+		u.open(lifecycle.Start)
 		// Only when somebody is in Accept here does the predecessor stop: no gap.
 		u.table.Entered(enterTimeout)
 	}
@@ -222,7 +222,8 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		}
 	}
 	s.Own = func() {
-		// In this order: the PID file names us before anybody hears of it.
+		_, _ = u.post(event{kind: lifecycle.Own}) // a process that has quit owns nothing
+		// The PID file names this process before the event says so.
 		if err := errors.Join(u.pid.write(), u.own()); err != nil {
 			u.log.Error("commit", "error", err)
 		}
@@ -238,7 +239,8 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	s.Healthy = u.cfg.Healthy
 	s.Accepted = u.table.Accepted
 	s.Conns = u.conns.names
-	u.log.Info("joined", "predecessor", got.Welcome.PID, "generation", u.generation, "sockets", len(got.Sockets))
+	_, _ = u.post(event{kind: lifecycle.Join}) // nothing refuses it
+	u.log.Info("joined", "predecessor", got.Welcome.PID, "generation", generation, "sockets", len(got.Sockets))
 	u.emit(Event{Kind: EventJoined})
 	return nil
 }
@@ -369,7 +371,7 @@ func (u *Upgrader) succeed() {
 	if !t.Owner {
 		err := joinError(t.Err)
 		u.redirect.Restore()
-		if u.end(phaseStopping, err) {
+		if acts, _ := u.post(event{kind: lifecycle.Quit, err: err}); acts.has(lifecycle.CloseDone) {
 			u.log.Error("upgrade failed: this process ends", "error", err)
 			u.emit(Event{Kind: EventQuit, Err: err})
 			u.wg.Go(func() { u.watchLinger(nil) }) // ends with closing

@@ -23,15 +23,12 @@ func timerAt(at time.Time) (c <-chan time.Time, stop func()) {
 // watchLinger ends the linger at its limit, or when the successor asks for it,
 // and tells the successor how it goes. l is nil where there is none.
 func (u *Upgrader) watchLinger(l *session.Lingering) {
-	u.mu.Lock()
-	end := u.lingerEnd
-	u.mu.Unlock()
-	limit, stop := timerAt(end)
+	limit, stop := timerAt(u.lingerEnd())
 	defer stop()
 	var asked <-chan string
 	if l != nil {
 		asked = l.Asked()
-		u.tellLinger(l, end)
+		u.tellLinger(l)
 	}
 	tick := time.NewTicker(lingerTick)
 	defer tick.Stop()
@@ -45,7 +42,7 @@ func (u *Upgrader) watchLinger(l *session.Lingering) {
 			asked = nil
 		case <-tick.C:
 			if l != nil {
-				u.tellLinger(l, end)
+				u.tellLinger(l)
 			}
 			u.tellStop("")
 		case <-u.closing:
@@ -58,28 +55,39 @@ func (u *Upgrader) watchLinger(l *session.Lingering) {
 // listeners are closed, and our datagram sockets unless we hold them: the successor
 // drains what it has of them then, and would leave a socket that is open to lose
 // what the kernel gives it until it is closed.
-func (u *Upgrader) tellLinger(l *session.Lingering, end time.Time) {
+func (u *Upgrader) tellLinger(l *session.Lingering) {
 	c := u.conns.counts()
-	left := time.Duration(-1)
-	if !end.IsZero() {
-		left = max(0, time.Until(end))
-	}
-	l.Tell(wire.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: left, Holds: u.holds.Load()})
+	l.Tell(wire.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: u.remaining(), Holds: u.holds.Load()})
 }
 
-// finishReport adds the linger to the account of the upgrade that replaced us.
-func (u *Upgrader) finishReport(r *Report) {
-	c := u.conns.counts()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	r.Moved, r.Cut, r.CutBy = c.moved, c.cut, c.cutBy
-	r.Durations.Linger = time.Since(r.Started) - r.Durations.Total
-	if n := len(u.reports); n > 0 {
-		u.reports[n-1] = *r
+// lingerEnd returns when the linger is over; zero if it has no limit, or has not begun.
+func (u *Upgrader) lingerEnd() (end time.Time) {
+	u.owner.ask(func(s *state) { end = s.lingerEnd })
+	return end
+}
+
+// remaining returns the time until lingerEnd, negative if that is zero.
+func (u *Upgrader) remaining() time.Duration {
+	end := u.lingerEnd()
+	if end.IsZero() {
+		return -1
 	}
+	return max(0, time.Until(end))
+}
+
+// finishReport adds the linger to the account of the upgrade that replaced this
+// process, and returns it; nil if none has.
+func (u *Upgrader) finishReport() *Report {
+	committed := u.replacement()
+	if committed == nil {
+		return nil
+	}
+	r := committed.lingered(u.conns.counts())
+	u.ops.complete(r)
 	fields := []any{"generation", r.Generation, "successor", r.Successor.PID, "took", r.Durations.Linger, "open", r.Open, "moved", r.Moved, "cut", r.Cut}
 	if len(r.CutBy) > 0 {
 		fields = append(fields, "cut_by", r.CutBy)
 	}
 	u.log.Info("linger ended", fields...)
+	return &r
 }

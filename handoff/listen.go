@@ -115,10 +115,8 @@ func (u *Upgrader) socket(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 
 // mayListen reports why no socket can be opened any more.
 func (u *Upgrader) mayListen() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.phase >= phaseLingering {
-		return errors.Join(ErrClosed, u.err)
+	if u.life().Done() {
+		return errors.Join(ErrClosed, u.Err())
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,8 +18,9 @@ type operations struct {
 	learned chan struct{} // closed when history is what it will be
 	learn   sync.Once     // closes learned
 
-	// Upgrader.mu guards what follows.
+	mu       sync.Mutex
 	step     *Event   // the last one of the upgrade that is under way, or of the last one
+	reports  []Report // of this process
 	history  []Report // of the predecessors
 	totals   Totals   // of the line, without what became of this process' connections
 	requests int      // that are being answered
@@ -66,9 +68,9 @@ func (u *Upgrader) awaitHistory() {
 // note keeps an event for those who ask later, and tells those who watch.
 func (u *Upgrader) note(e Event) {
 	if e.Report != nil {
-		u.mu.Lock()
+		u.ops.mu.Lock()
 		u.ops.step = &e
-		u.mu.Unlock()
+		u.ops.mu.Unlock()
 	}
 	u.ops.watches.tell(e)
 	u.tellSystemd(e)
@@ -78,12 +80,8 @@ func (u *Upgrader) note(e Event) {
 }
 
 // tellHistory tells our successor how the last upgrades went.
-func (u *Upgrader) tellHistory(l *session.Lingering, last Report) {
-	u.mu.Lock()
-	all := append(append(append([]Report{}, u.ops.history...), u.reports...), last)
-	totals := u.ops.totals
-	u.mu.Unlock()
-	all = all[max(0, len(all)-maxReports):]
+func (u *Upgrader) tellHistory(l *session.Lingering) {
+	all, totals := u.ops.reported()
 	for ; len(all) > 0; all = all[1:] {
 		b, err := json.Marshal(all)
 		if err == nil && len(b) <= wire.MaxBody {
@@ -97,23 +95,23 @@ func (u *Upgrader) tellHistory(l *session.Lingering, last Report) {
 func (u *Upgrader) learnHistory(m wire.Account) {
 	defer u.ops.endLearning()
 	u.store.isMain() // it has told systemd before
-	u.mu.Lock()
+	u.ops.mu.Lock()
 	u.ops.totals.learn(m)
-	u.mu.Unlock()
+	u.ops.mu.Unlock()
 	var all []Report
 	if err := json.Unmarshal(m.Body, &all); err != nil {
 		u.log.Debug("account of the last upgrades", "error", err) // a mode that we don't know, say
 		return
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
+	u.ops.mu.Lock()
+	defer u.ops.mu.Unlock()
 	u.ops.history = all[max(0, len(all)-maxReports):]
 }
 
 // finishHistory adds a predecessor's last word to its account.
 func (u *Upgrader) finishHistory(generation uint64, bye wire.Bye) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
+	u.ops.mu.Lock()
+	defer u.ops.mu.Unlock()
 	u.ops.totals.Moved += bye.Moved
 	u.ops.totals.Cut += bye.Cut
 	for i := range u.ops.history {
@@ -123,6 +121,57 @@ func (u *Upgrader) finishHistory(generation uint64, bye wire.Bye) {
 			r.Durations.Linger = time.Since(r.Started) - r.Durations.Total
 		}
 	}
+}
+
+// record keeps the account of an upgrade of this process.
+func (o *operations) record(r Report) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.totals.upgraded(r.Outcome)
+	o.reports = append(o.reports, r)
+	o.reports = o.reports[max(0, len(o.reports)-maxReports):]
+}
+
+// complete replaces the last account by r, which has the linger as well.
+func (o *operations) complete(r Report) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if n := len(o.reports); n > 0 {
+		o.reports[n-1] = r
+	}
+}
+
+// own returns the accounts of this process.
+func (o *operations) own() []Report {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.reports)
+}
+
+// reported returns the last accounts, of predecessors too, oldest first, and the
+// totals.
+func (o *operations) reported() ([]Report, Totals) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := slices.Concat([]Report{}, o.history, o.reports)
+	return all[max(0, len(all)-maxReports):], o.totals
+}
+
+// status returns the last accounts, the totals (nil while they are not known), and the
+// last event of the upgrade that is under way, if one is.
+func (o *operations) status(successor, upgrading bool, c connCounts) (all []Report, t *Totals, step *Event) {
+	all, totals := o.reported()
+	if o.knows(successor) {
+		totals.Moved += c.moved
+		totals.Cut += c.cut
+		t = &totals
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if upgrading {
+		step = o.step
+	}
+	return all, t, step
 }
 
 // maxWatched is how many events wait for one that watches, and how many are kept

@@ -6,46 +6,32 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 )
 
-// entered notes the time of each phase and tells of it.
+// entered notes that the conversation has come to a phase.
 func (u *Upgrader) entered(up *upgrade, ph session.Phase) {
-	now := time.Now()
-	took := now.Sub(up.entered)
-	up.entered = now
-	d := &up.report.Durations
-	switch up.phase { // which is over: it may be the one in which the upgrade has failed
-	case session.PhaseWaiting:
-		d.Start += took // the wait begins after the start
-	case session.PhaseTransfer:
-		d.Transfer = took
-	case session.PhaseWarming:
-		d.Warming = took
-	case session.PhaseProbation:
-		d.Probation = took
-	case session.PhaseCommitting:
-		d.Commit = took
-	}
-	up.phase = ph
+	up.account.enter(ph)
+	kind := EventKind("")
 	switch ph {
 	case session.PhaseTransfer:
-		u.emit(Event{Kind: EventTransfer, Report: &up.report})
+		kind = EventTransfer
 	case session.PhaseWarming:
 		if up.child != nil {
 			up.child.Stderr.CloseWriter()
 		}
-		u.emit(Event{Kind: EventWarming, Report: &up.report})
+		kind = EventWarming
 	case session.PhaseProbation:
-		up.paused = true
-		u.emit(Event{Kind: EventPaused, Report: &up.report})
+		kind = EventPaused
 	case session.PhaseCommitting:
 		u.control.Pause() // the successor answers there from now on
-		u.emit(Event{Kind: EventCommitting, Report: &up.report})
-	case session.PhaseDone:
-		d.Total = now.Sub(up.began)
+		kind = EventCommitting
+	default:
+		return
 	}
+	u.emit(Event{Kind: kind, Report: up.account.copy()})
 }
 
 // committed leaves everything to the successor.
@@ -57,26 +43,21 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		case <-up.ready:
 		case <-up.child.Done():
 		}
-		u.mu.Lock()
-		u.engine.spent = true
-		u.mu.Unlock()
+		u.engine.spent.Store(true)
 	}
 	if up.drain != nil {
-		up.report.Groups = up.drain.end()
+		up.account.report.Groups = up.drain.end()
 		u.holds.Store(u.table.HasPackets())
 	}
-	up.report.Outcome = OutcomeCommitted
-	up.report.Open = u.conns.open()
-	u.log.Info("upgrade committed", up.report.fields()...)
-	u.mu.Lock()
-	u.ops.totals.upgraded(up.report.Outcome)
-	u.lingering, u.report = res.Lingering, &up.report
-	u.mu.Unlock()
-	if !u.end(phaseLingering, nil) { // a stop came in between: too late for it
-		u.mu.Lock()
-		u.phase = phaseLingering
-		u.mu.Unlock()
-	}
+	up.account.report.Open = u.conns.open()
+	up.account.end(nil)
+	report := up.account.copy()
+	u.log.Info("upgrade committed", report.fields()...)
+	u.ops.record(*report)
+	u.owner.ask(func(s *state) {
+		s.lingering, s.replaced = res.Lingering, report
+		_, _ = u.step(s, event{kind: lifecycle.Commit}) // nothing refuses it
+	})
 	if err := u.table.Release(); err != nil {
 		u.log.Warn("release sockets", "error", err)
 	}
@@ -87,7 +68,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	u.control.Shut()
 	_, _ = u.control.Drop() // the successor has it
 	u.states.settle(nil)
-	u.emit(Event{Kind: EventCommitted, Report: &up.report})
+	u.emit(Event{Kind: EventCommitted, Report: report})
 	if up.child != nil {
 		u.wg.Go(func() { // ends with closing
 			<-u.closing
@@ -96,38 +77,27 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	}
 	if l := res.Lingering; l != nil {
 		// It says, too, that systemd knows the successor.
-		report := up.report
-		u.systemd.late.Then(func() { u.tellHistory(l, report) })
-		passed := make(chan struct{})
-		u.mu.Lock()
-		u.passed = passed
-		u.mu.Unlock()
+		u.systemd.late.Then(func() { u.tellHistory(l) })
 		u.wg.Go(l.Run)   // ends with Bye or the conversation
 		u.wg.Go(func() { // ends with the last older predecessor
-			defer close(passed)
+			defer close(u.passed)
 			u.passOn(l)
 		})
 	}
 	u.wg.Go(func() { u.watchLinger(res.Lingering) }) // ends with closing
-	u.finish(up, nil, Event{Kind: EventLingering, Report: &up.report})
+	u.finish(up, nil, Event{Kind: EventLingering, Report: report})
 }
 
-// failed goes on as if nothing had been.
+// failed ends an upgrade without a commit: this process serves as before.
 func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	if up.drain != nil {
-		up.report.Groups = up.drain.end()
+		up.account.report.Groups = up.drain.end()
 		up.drain.failed(res.Parted)
 	}
-	up.report.Durations.Total = time.Since(up.began)
 	if up.child != nil {
 		u.finishChild(up.child)
 	}
-	err := &UpgradeError{PID: up.report.Successor.PID, Err: upgradeError(up.obituary(cause))}
-	up.report.Outcome = OutcomeFailed
-	if up.paused || errors.Is(err.Err, ErrRolledBack) {
-		up.report.Outcome = OutcomeRolledBack
-	}
-	err.Outcome = up.report.Outcome
+	err := &UpgradeError{PID: up.account.report.Successor.PID, Err: upgradeError(up.obituary(cause))}
 	silent := up.inherit && res.Hello.PID == 0 && !errors.Is(err.Err, ErrStart)
 	if silent && (errors.Is(err.Err, ErrSuccessorDied) || errors.Is(err.Err, ErrTimeout)) {
 		err.Err = fmt.Errorf("%w: its New had not reached this process: in mode inherit what it wrote until then is only in this service's standard error", err.Err)
@@ -138,17 +108,16 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	if up.child != nil {
 		err.Stderr = up.child.Stderr.Tail()
 	}
-	up.report.Reason = err.Err.Error()
+	err.Outcome = up.account.end(err.Err)
 	u.states.settle(err)
-	u.mu.Lock()
-	u.ops.totals.upgraded(up.report.Outcome)
-	u.mu.Unlock()
-	fields := up.report.fields()
+	report := up.account.copy()
+	u.ops.record(*report)
+	fields := report.fields()
 	if len(err.Stderr) > 0 {
 		fields = append(fields, "stderr", strings.Join(err.Stderr, " | "))
 	}
 	u.log.Error("upgrade failed", fields...)
-	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: &up.report, Err: err})
+	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: report, Err: err})
 }
 
 // finishChild leaves no process of a successor that has failed: one that has accepted
@@ -185,14 +154,13 @@ func (up *upgrade) obituary(cause error) error {
 	}
 }
 
-// finish ends the upgrade for those who wait for it. Who hears of last can begin
-// the next one.
+// finish ends the upgrade for those who wait for it. The next one can begin before
+// the last event says so.
 func (u *Upgrader) finish(up *upgrade, err error, last Event) {
-	u.mu.Lock()
-	u.upgrade = nil
-	u.reports = append(u.reports, up.report)
-	u.reports = u.reports[max(0, len(u.reports)-maxReports):]
-	u.mu.Unlock()
+	u.owner.ask(func(s *state) {
+		_, _ = u.step(s, event{kind: lifecycle.Fail}) // if it has not committed
+		s.upgrade = nil
+	})
 	u.emit(last)
 	up.err = err
 	up.end()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
@@ -12,15 +13,9 @@ import (
 
 // expire ends the linger.
 func (u *Upgrader) expire(reason string) {
-	u.mu.Lock()
-	select {
-	case <-u.expired:
-		u.mu.Unlock()
+	if acts, _ := u.post(event{kind: lifecycle.Expire}); !acts.has(lifecycle.CutOff) {
 		return
-	default:
 	}
-	close(u.expired)
-	u.mu.Unlock()
 	if n := u.conns.cutAll(); n > 0 {
 		u.log.Warn("linger ended", "reason", reason, "cut", n)
 	}
@@ -34,21 +29,19 @@ func (u *Upgrader) LingerExpired() <-chan struct{} { return u.expired }
 
 // stop begins a graceful end without a successor.
 func (u *Upgrader) stop(reason string) {
-	u.mu.Lock()
-	up, first := u.upgrade, u.successor != nil && !u.owner
-	u.mu.Unlock()
-	if first && u.successor.Abort(reason) {
-		return // succeed ends it
+	acts, _ := u.post(event{kind: lifecycle.Stop, reason: reason})
+	for acts.has(lifecycle.Abort) {
+		if u.successor.Abort(reason) {
+			return // succeed ends the process
+		}
+		// The predecessor had committed: this process owns the sockets by now.
+		acts, _ = u.post(event{kind: lifecycle.Stop, reason: reason})
 	}
-	if up != nil {
-		up.giveUp(&session.Error{Code: wire.CodeClosed, Text: reason})
-	}
-	if !u.end(phaseStopping, nil) {
+	if !acts.has(lifecycle.CloseDone) {
 		return
 	}
 	u.log.Info("stopping", "reason", reason)
 	u.tellStop(reason)
-	u.table.Shut()
 	u.wg.Go(func() { u.watchLinger(nil) }) // ends with closing
 }
 
@@ -62,14 +55,10 @@ func (u *Upgrader) stop(reason string) {
 // After Shutdown nothing of the Upgrader works any more. It may be called
 // again, and from several goroutines: all get the same result.
 func (u *Upgrader) Shutdown(ctx context.Context) error {
-	u.mu.Lock()
-	if u.shut {
-		u.mu.Unlock()
+	if _, err := u.post(event{kind: lifecycle.Shutdown}); err != nil {
 		<-u.shutDone
 		return u.shutErr
 	}
-	u.shut = true
-	u.mu.Unlock()
 	u.shutErr = u.shutdown(ctx)
 	close(u.shutDone)
 	return u.shutErr
@@ -103,38 +92,29 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 		}
 	}
 	u.expire("shutdown")
-	u.mu.Lock()
-	up := u.upgrade
-	u.mu.Unlock()
-	if up != nil {
+	if up := u.underWay(); up != nil {
 		<-up.over.Done() // it may have committed all the same
 	}
 	if err := u.awaitFailures(ctx); err != nil && len(errs) == 0 {
 		errs = append(errs, err)
 	}
-	u.mu.Lock()
-	l, end, report, passed := u.lingering, u.lingerEnd, u.report, u.passed
-	u.mu.Unlock()
-	if l != nil {
+	if l := u.successorLink(); l != nil {
 		u.awaitLate()
-		u.tellLinger(l, end) // nobody may have done so
-		awaitPassed(l, passed)
+		u.tellLinger(l) // watchLinger may not have begun
+		u.awaitPassed(l)
 		c := u.conns.counts()
 		l.Bye(wire.Bye{Moved: c.moved, Cut: c.cut})
 	}
 	close(u.closing)
 	u.unfollow()
 	errs = append(errs, u.letGo())
-	if report != nil {
-		u.finishReport(report)
-	}
-	u.mu.Lock()
-	u.phase = phaseClosed
-	u.mu.Unlock()
+	report := u.finishReport()
+	_, _ = u.post(event{kind: lifecycle.Close}) // nothing refuses it
 	u.emit(Event{Kind: EventStopped, Report: report})
 	u.events.close()
 	u.wg.Wait()
 	u.handlers.Wait()
+	u.owner.stop()
 	u.redirect.Close()
 	return errors.Join(errs...)
 }
@@ -142,10 +122,7 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 // awaitFailures waits until the successors that have failed have served what they
 // had accepted, and ended. It returns ctx's error where that cuts them off.
 func (u *Upgrader) awaitFailures(ctx context.Context) error {
-	u.mu.Lock()
-	end := u.lingerEnd
-	u.mu.Unlock()
-	limit, stop := timerAt(end)
+	limit, stop := timerAt(u.lingerEnd())
 	defer stop()
 	over := u.failures.over()
 	select {
@@ -165,11 +142,11 @@ func (u *Upgrader) awaitFailures(ctx context.Context) error {
 // awaitPassed waits until the successor talks to the older predecessors: nobody
 // else can when this process is gone, and then their connections could not move.
 // A successor that lives has answered by then.
-func awaitPassed(l *session.Lingering, passed <-chan struct{}) {
+func (u *Upgrader) awaitPassed(l *session.Lingering) {
 	t := time.NewTimer(hangTimeout)
 	defer t.Stop()
 	select {
-	case <-passed:
+	case <-u.passed:
 	case <-l.Gone():
 	case <-t.C:
 	}
@@ -205,19 +182,14 @@ func (u *Upgrader) releasePackets() {
 		u.log.Warn("release sockets", "error", err)
 	}
 	u.holds.Store(false)
-	u.mu.Lock()
-	l, end := u.lingering, u.lingerEnd
-	u.mu.Unlock()
-	if l != nil && u.parted.Load() {
-		u.tellLinger(l, end)
+	if l := u.successorLink(); l != nil && u.parted.Load() {
+		u.tellLinger(l)
 	} // else watchLinger does, once it begins
 }
 
 // letGo closes what is left.
 func (u *Upgrader) letGo() error {
-	u.mu.Lock()
-	ours := u.owner && u.report == nil // not a successor's
-	u.mu.Unlock()
+	ours := u.life().Owner
 	u.control.Shut()
 	u.store.rest() // nobody changes what it has any more
 	keepsPath := u.table.KeepsPath()
@@ -233,9 +205,7 @@ func (u *Upgrader) letGo() error {
 		errs = append(errs, u.pid.remove())
 	}
 	errs = append(errs, u.pid.unstage())
-	u.mu.Lock()
-	spent := u.engine != nil && u.engine.spent
-	u.mu.Unlock()
+	spent := u.engine != nil && u.engine.spent.Load()
 	if u.engine != nil && (ours || spent || !u.engine.paths.Load()) && !(ours && keepsPath) {
 		u.engine.stop() // see there why not in any other case
 	}

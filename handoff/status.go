@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
@@ -112,42 +113,30 @@ func (u *Upgrader) Status() Status {
 		Started: u.ops.started, Uptime: time.Since(u.ops.started),
 		Open: c.open, Moved: c.moved, Cut: c.cut,
 		Sockets:   u.socketStatus(),
-		Lingering: append([]Predecessor{}, u.Lingering()...),
+		Lingering: u.Lingering(),
 	}
 	for _, socket := range s.Sockets {
 		s.Accepted += socket.Accepted
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	s.Generation = u.generation
-	s.State = u.phase.state()
-	s.Remaining = -1
-	if (s.State == StateLingering || s.State == StateStopping) && !u.lingerEnd.IsZero() {
-		s.Remaining = max(0, time.Until(u.lingerEnd))
+	life, upgrading := lifecycle.State{}, false
+	u.owner.ask(func(st *state) { s.Generation, life, upgrading = st.generation, st.life, st.upgrade != nil })
+	s.State, s.Remaining = stateOf(life.Phase), -1
+	if s.State == StateLingering || s.State == StateStopping {
+		s.Remaining = u.remaining()
 	}
-	if u.upgrade != nil {
-		s.Upgrade = u.ops.step
-	}
-	if u.ops.knows(u.successor != nil) {
-		totals := u.ops.totals
-		totals.Moved += c.moved
-		totals.Cut += c.cut
-		s.Totals = &totals
-	}
-	s.Upgrades = append(append([]Report{}, u.ops.history...), u.reports...)
-	s.Upgrades = s.Upgrades[max(0, len(s.Upgrades)-maxReports):]
+	s.Upgrades, s.Totals, s.Upgrade = u.ops.status(u.successor != nil, upgrading, c)
 	return s
 }
 
-func (p phase) state() State {
+func stateOf(p lifecycle.Phase) State {
 	switch p {
-	case phaseStarting:
+	case lifecycle.Starting:
 		return StateStarting
-	case phaseServing:
+	case lifecycle.Probation, lifecycle.Serving:
 		return StateServing
-	case phaseLingering:
+	case lifecycle.Lingering:
 		return StateLingering
-	case phaseStopping:
+	case lifecycle.Stopping:
 		return StateStopping
 	}
 	return StateClosed

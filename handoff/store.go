@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
@@ -236,9 +237,9 @@ func (u *Upgrader) mayStore(up *upgrade) bool {
 	default:
 		return false
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.owner && u.phase == phaseServing && u.upgrade == up
+	may := false
+	u.owner.ask(func(s *state) { may = s.life.Phase == lifecycle.Serving && s.upgrade == up })
+	return may
 }
 
 // updateStore brings the store up to date, if it is ours to change.

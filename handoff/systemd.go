@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
@@ -26,8 +28,8 @@ type systemd struct {
 	notifier *sdnotify.Notifier // nil: nobody wants to hear
 	watchdog time.Duration      // 0: likewise
 	getenv   func(string) string
-	spawned  bool // by a predecessor, and so in its unit
-	ours     bool // the upgrade under way is to a process of our unit; Upgrader.mu guards it
+	spawned  bool        // by a predecessor, and so in its unit
+	ours     atomic.Bool // the upgrade under way is to a process of our unit
 
 	late sdnotify.Backlog
 }
@@ -70,11 +72,9 @@ func (u *Upgrader) tellSystemd(e Event) {
 		}
 		u.store.changed()
 	case EventUpgradeStarted:
-		u.mu.Lock()
 		// A successor that somebody else has started is of another unit.
-		u.systemd.ours = e.Report.Successor.PID == 0
-		ours := u.systemd.ours
-		u.mu.Unlock()
+		ours := e.Report.Successor.PID == 0
+		u.systemd.ours.Store(ours)
 		if !ours {
 			return
 		}
@@ -93,9 +93,7 @@ func (u *Upgrader) tellSystemd(e Event) {
 
 // replaced tells systemd who the main process is from now on, or that we end.
 func (u *Upgrader) replaced(r *Report) {
-	u.mu.Lock()
-	ours := u.systemd.ours
-	u.mu.Unlock()
+	ours := u.systemd.ours.Load()
 	if !ours {
 		u.sendSystemd(sdnotify.Stopping, sdnotify.Status(fmt.Sprintf("replaced by pid %d", r.Successor.PID)))
 		// What is in the store of its unit is the successor's affair.
@@ -149,9 +147,8 @@ func (u *Upgrader) introduce() {
 // tellStop tells systemd that this process ends without a successor, and that
 // its open connections need their time.
 func (u *Upgrader) tellStop(reason string) {
-	u.mu.Lock()
-	mine := (u.owner || u.successor == nil) && u.phase == phaseStopping
-	u.mu.Unlock()
+	life := u.life()
+	mine := life.Phase == lifecycle.Stopping && !life.Joined
 	switch {
 	case !mine || u.systemd.notifier == nil:
 	case reason != "":
@@ -179,10 +176,7 @@ func (u *Upgrader) feedWatchdog() {
 	for {
 		select {
 		case <-tick.C:
-			u.mu.Lock()
-			serves := u.owner && u.phase == phaseServing
-			u.mu.Unlock()
-			if serves {
+			if u.life().Phase == lifecycle.Serving {
 				u.pulseSystemd(sdnotify.Watchdog)
 			}
 		case <-u.closing:

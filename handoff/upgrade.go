@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
@@ -37,15 +38,10 @@ type upgrade struct {
 
 	executable string // to be started; empty means that of the configuration
 
-	report   Report
-	began    time.Time
-	entered  time.Time // the current phase
-	phase    session.Phase
-	paused   bool           // the successor was ready
-	accepted uint64         // when it began
-	child    *spawn.Process // nil for a successor that this process has not started
-	ready    chan struct{}  // closed when tableflip says that child is ready; in mode Inherit, else nil
-	peer     atomic.Int64   // the successor's pid as the kernel names it; 0 before it is known
+	account *account
+	child   *spawn.Process // nil for a successor that this process has not started
+	ready   chan struct{}  // closed when tableflip says that child is ready; in mode Inherit, else nil
+	peer    atomic.Int64   // the successor's pid as the kernel names it; 0 before it is known
 }
 
 // giveUp has the upgrade end without a commit, if it still can.
@@ -70,38 +66,32 @@ func (up *upgrade) givenUp(waited error) error {
 	return &why
 }
 
-// begin makes room for an upgrade, or says why there is none.
-func (u *Upgrader) begin() (*upgrade, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	switch {
-	case u.phase == phaseStarting:
-		return nil, ErrNotReady
-	case u.phase != phaseServing || u.shut:
-		return nil, ErrClosed
-	case !u.owner:
-		return nil, &derived{"handoff: this process is in probation itself: upgrade when it is committed", ErrNotReady}
-	case u.upgrade != nil:
-		return nil, ErrInProgress
-	}
+// begin begins an upgrade in a mode, or says why none can begin.
+func (u *Upgrader) begin(mode Mode) (*upgrade, error) {
 	up := &upgrade{
 		arrivals: make(chan session.Arrival, 1),
 		cancel:   make(chan *session.Error, 1),
-		began:    time.Now(),
-		accepted: u.table.Accepted(),
 	}
-	up.entered = up.began
 	up.wanted, up.unwant = context.WithCancelCause(context.Background())
 	up.over, up.end = context.WithCancel(context.Background())
-	up.report = Report{
-		Generation:  u.generation + 1,
-		Mode:        u.cfg.Mode,
-		Predecessor: Process{PID: os.Getpid(), Version: u.cfg.Version},
-		Started:     up.began,
-		Queue:       -1, HalfOpen: -1,
+	accepted := u.table.Accepted()
+	var err error
+	u.owner.ask(func(s *state) {
+		if _, err = u.step(s, event{kind: lifecycle.Begin}); err == nil {
+			s.upgrade = up
+			up.account = newAccount(s.generation+1, mode, Process{PID: os.Getpid(), Version: u.cfg.Version}, accepted)
+		}
+	})
+	if err != nil {
+		return nil, err
 	}
-	u.upgrade = up
 	return up, nil
+}
+
+// underWay returns the upgrade that is under way, or nil.
+func (u *Upgrader) underWay() (up *upgrade) {
+	u.owner.ask(func(s *state) { up = s.upgrade })
+	return up
 }
 
 // Upgrade starts a successor and sees it through. It returns nil when the
@@ -129,9 +119,7 @@ func (u *Upgrader) upgradeTo(ctx context.Context, executable string) (Report, er
 	up.executable = executable
 	u.wg.Go(func() { u.run(ctx, up) }) // ends with the upgrade, which ctx ends
 	<-up.over.Done()
-	u.mu.Lock() // Shutdown completes the report of a commit
-	defer u.mu.Unlock()
-	return up.report, up.err
+	return up.account.report, up.err
 }
 
 // initiate is begin for an upgrade whose successor this process starts.
@@ -139,7 +127,7 @@ func (u *Upgrader) initiate() (*upgrade, error) {
 	if os.Getpid() == 1 {
 		return nil, errPID1
 	}
-	return u.begin()
+	return u.begin(u.cfg.Mode)
 }
 
 // errPID1 says that an upgrade must not begin.
@@ -155,9 +143,7 @@ func (u *Upgrader) Rollback(reason string) error {
 
 // rollback is Rollback with the upgrade that it ends.
 func (u *Upgrader) rollback(reason string) (*upgrade, error) {
-	u.mu.Lock()
-	up := u.upgrade
-	u.mu.Unlock()
+	up := u.underWay()
 	if up == nil {
 		return nil, errNoUpgrade
 	}
@@ -168,7 +154,7 @@ func (u *Upgrader) rollback(reason string) (*upgrade, error) {
 // run starts the successor and sees the upgrade through.
 func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 	u.log.Info("upgrade started", "mode", u.cfg.Mode)
-	u.emit(Event{Kind: EventUpgradeStarted, Report: &up.report})
+	u.emit(Event{Kind: EventUpgradeStarted, Report: up.account.copy()})
 	p := &session.Predecessor{Cancel: up.cancel}
 	stop := context.AfterFunc(ctx, func() {
 		up.giveUp(&session.Error{Code: wire.CodeCanceled, Text: "the caller gave up", Err: context.Cause(ctx)})
@@ -203,7 +189,7 @@ func (u *Upgrader) startSpawn(up *upgrade, p *session.Predecessor) error {
 	if err != nil {
 		return err
 	}
-	up.child, up.report.Successor.PID = c, c.PID
+	up.child, up.account.report.Successor.PID = c, c.PID
 	u.wg.Go(func() { u.hear(up, conv) }) // ends with Hello, or with the conversation
 	p.Exited, p.Kill, p.Stderr = c.Exited(), c.Kill, c.Stderr.Descriptors
 	return nil
@@ -332,12 +318,12 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 		Generation: u.Generation(), PID: int64(os.Getpid()), Build: u.cfg.Version,
 		Mode: uint32(u.cfg.Mode), States: uint32(len(providers)),
 	}
-	up.report.States = len(providers)
+	up.account.report.States = len(providers)
 	p.Manifest = func() ([]session.Item, func()) { return u.manifest(up) }
 	p.States = func(ctx context.Context) ([]session.Blob, error) { return u.states.write(ctx, providers) }
 	if u.cfg.Mode == Drain {
 		up.drain = newDrain(u)
-		up.drain.peer = up.report.Successor.PID // as the kernel names it
+		up.drain.peer = up.account.report.Successor.PID // as the kernel names it
 		p.Lent = up.drain.lent
 	}
 	p.Pause = func() wire.Paused { return u.pause(up) }
@@ -345,7 +331,7 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 		if up.drain != nil {
 			up.drain.back()
 		}
-		u.table.Open()
+		_, _ = u.post(event{kind: lifecycle.Resume}) // a process that stops does not accept
 		u.control.Open()
 		if err := u.pid.write(); err != nil {
 			u.log.Error("PID file", "error", err)
@@ -353,10 +339,7 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 	}
 	p.Entered = func(ph session.Phase) { u.entered(up, ph) }
 	res := p.Run(up.arrivals)
-	up.report.AcceptedAfter = res.Trial.Accepted
-	if res.Hello.PID != 0 {
-		up.report.Successor = Process{PID: int(res.Hello.PID), Version: res.Hello.Build}
-	}
+	up.account.converse(res)
 	if res.Committed {
 		u.committed(up, res)
 		return
@@ -383,10 +366,11 @@ func (u *Upgrader) manifest(up *upgrade) ([]session.Item, func()) {
 		}
 		items = append(items, it)
 	}
-	up.report.Sockets = len(items)
+	passed := len(items)
 	if len(held) > 0 && held[len(held)-1] == u.control {
-		up.report.Sockets--
+		passed--
 	}
+	up.account.report.Sockets = passed
 	return items, func() {
 		for _, s := range held {
 			_ = s.Release() // an error belongs to the call that has closed it
@@ -399,10 +383,8 @@ func (u *Upgrader) pause(up *upgrade) wire.Paused {
 	if up.drain != nil {
 		up.drain.begin()
 	}
-	u.table.Pause(up.serves)
-	accepted := u.table.Accepted()
-	up.report.AcceptedBefore = accepted - up.accepted
+	_, _ = u.post(event{kind: lifecycle.Pause}) // a process that stops has paused
+	u.table.Drain()
 	queue, halfOpen := u.table.Backlog()
-	up.report.Queue, up.report.HalfOpen = queue, halfOpen
-	return wire.Paused{Queue: int64(queue), HalfOpen: int64(halfOpen), Accepted: up.report.AcceptedBefore}
+	return up.account.pause(u.table.Accepted(), queue, halfOpen)
 }

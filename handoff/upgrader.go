@@ -10,21 +10,11 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
-)
-
-// phase is where a process stands.
-type phase uint8
-
-const (
-	phaseStarting  phase = iota // New … Ready
-	phaseServing                // Ready … the end
-	phaseLingering              // a successor is committed
-	phaseStopping               // ends without a successor
-	phaseClosed                 // Shutdown has returned
 )
 
 // An Upgrader holds the sockets of a service, takes them over from a
@@ -34,6 +24,7 @@ type Upgrader struct {
 	cfg    *config
 	log    hclog.Logger
 	events *events
+	owner  *owner
 	table  *sockets.Table
 	states *states
 	conns  *conns
@@ -48,38 +39,28 @@ type Upgrader struct {
 	redirect  *spawn.Redirect    // of our standard error, until commit; nil if we were not started by an upgrade
 	signals   signals
 	pid       *pidFile
-	ops       *operations // for those who ask at the control socket
+	ops       *operations // for requests at the control socket
 	systemd   *systemd
 
 	store      *store
 	activation *activation // sockets of systemd's
 
+	predecessors predecessors // that linger
+
 	wg      sync.WaitGroup // every goroutine but the ones of Shutdown itself
 	done    chan struct{}  // closed when this process is to end
 	expired chan struct{}  // closed when the linger is over
-	closing chan struct{}  // closed when Shutdown lets go of everything
+	closing chan struct{}  // closed when Shutdown releases everything
 	hurried chan struct{}  // closed by a second stop signal
 	hurry   sync.Once      // closes hurried
+	passed  chan struct{}  // closed when the successor has the conversations with older predecessors
 
 	parted atomic.Bool // a successor is committed, and our listeners are closed
 	holds  atomic.Bool // datagram sockets that a successor waits for
 
-	mu         sync.Mutex
-	phase      phase
-	owner      bool   // this process is the one that serves, or was
-	generation uint64 // ours
-	err        error  // why done was closed
-	upgrade    *upgrade
-	lingering  *session.Lingering
-	passed     chan struct{} // closed when the successor talks to who lingers beside us
-	followings []*following
-	lingerEnd  time.Time
-	report     *Report // of the upgrade that replaced us
-	reports    []Report
-	handlers   sync.WaitGroup // connections of the control socket
-	shut       bool           // Shutdown has begun
-	shutDone   chan struct{}
-	shutErr    error
+	handlers sync.WaitGroup // connections of the control socket
+	shutDone chan struct{}  // closed when Shutdown is over
+	shutErr  error          // valid then
 }
 
 // New joins a running predecessor, or becomes the first of its line. It
@@ -122,6 +103,7 @@ func New(c *Config) (*Upgrader, error) {
 		expired:  make(chan struct{}),
 		closing:  make(chan struct{}),
 		hurried:  make(chan struct{}),
+		passed:   make(chan struct{}),
 		shutDone: make(chan struct{}),
 	}
 	u.systemd = newSystemd(cfg, spawned())
@@ -129,6 +111,7 @@ func New(c *Config) (*Upgrader, error) {
 	if u.activation, err = newActivation(cfg, u.store); err != nil {
 		return nil, err
 	}
+	u.owner = newOwner()
 	if err := u.join(); err != nil {
 		u.discard(err)
 		return nil, err
@@ -154,6 +137,7 @@ func (u *Upgrader) discard(err error) {
 	}
 	u.redirect.Close()
 	u.signals.giveBack()
+	u.owner.stop()
 }
 
 // start begins what runs until Shutdown.
@@ -185,14 +169,12 @@ func (u *Upgrader) start() {
 // Ready may be called again, to no effect. It returns an error if the upgrade
 // has failed meanwhile, or if the PID file can't be written, which aborts it.
 func (u *Upgrader) Ready() error {
-	u.mu.Lock()
-	ph, err := u.phase, u.err
-	u.mu.Unlock()
+	life := u.life()
 	switch {
-	case ph == phaseServing:
+	case life.Done():
+		return errors.Join(ErrClosed, u.Err())
+	case life.Phase != lifecycle.Starting:
 		return nil
-	case ph != phaseStarting:
-		return errors.Join(ErrClosed, err)
 	}
 	if u.successor != nil {
 		if err := u.pid.stage(); err != nil {
@@ -211,33 +193,25 @@ func (u *Upgrader) Ready() error {
 	if err := u.pid.write(); err != nil {
 		return err
 	}
-	u.open()
-	err = u.own()
+	u.open(lifecycle.Ready)
+	err := u.own()
 	if u.cfg.Mode == Drain {
 		u.unsteer()
 	}
 	return err
 }
 
-// open lets Accept return connections.
-func (u *Upgrader) open() {
-	u.mu.Lock()
-	if u.phase != phaseStarting {
-		u.mu.Unlock()
-		return
+// open lets Accept return connections, because of e.
+func (u *Upgrader) open(e lifecycle.Event) {
+	if acts, _ := u.post(event{kind: e}); !acts.has(lifecycle.OpenGate) {
+		return // a stop came before, or another call
 	}
-	u.phase = phaseServing
-	u.mu.Unlock()
-	u.table.Open()
 	u.log.Info("ready", "generation", u.Generation())
 	u.emit(Event{Kind: EventReady})
 }
 
-// own makes this process the one that serves.
+// own does what makes this process the one that serves.
 func (u *Upgrader) own() error {
-	u.mu.Lock()
-	u.owner = true
-	u.mu.Unlock()
 	var errs []error
 	if u.engine != nil {
 		errs = append(errs, u.engine.ready())
@@ -254,10 +228,9 @@ func (u *Upgrader) own() error {
 
 // Generation returns the generation of this process: 1 for the first of its
 // line, and one more with each commit.
-func (u *Upgrader) Generation() uint64 {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.generation
+func (u *Upgrader) Generation() (generation uint64) {
+	u.owner.ask(func(s *state) { generation = s.generation })
+	return generation
 }
 
 // Done returns a channel that is closed when this process should end: a
@@ -270,10 +243,9 @@ func (u *Upgrader) Done() <-chan struct{} { return u.done }
 // stop, or an error that matches [ErrRolledBack], [ErrAborted] or
 // [ErrTimeout] where the upgrade that brought this process has failed. Before
 // Done is closed it returns nil.
-func (u *Upgrader) Err() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.err
+func (u *Upgrader) Err() (err error) {
+	u.owner.ask(func(s *state) { err = s.err })
+	return err
 }
 
 // Abort refuses the upgrade that brought this process, for the reason err,
@@ -299,48 +271,26 @@ func (u *Upgrader) Abort(err error) error {
 // program that owns things of its own (files, say) leaves them to a successor
 // and removes them otherwise.
 func (u *Upgrader) Successor() (Process, bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.report == nil {
-		return Process{}, false
+	if r := u.replacement(); r != nil {
+		return r.Successor, true
 	}
-	return u.report.Successor, true
+	return Process{}, false
+}
+
+// replacement returns the account of the upgrade that replaced this process, or nil.
+func (u *Upgrader) replacement() (r *Report) {
+	u.owner.ask(func(s *state) { r = s.replaced })
+	return r
 }
 
 // Reports returns the accounts of the last upgrades of this process, oldest
 // first, failed ones included.
-func (u *Upgrader) Reports() []Report {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return append([]Report(nil), u.reports...)
-}
+func (u *Upgrader) Reports() []Report { return u.ops.own() }
 
-// end closes done, once, and reports whether it was the first to do so.
-func (u *Upgrader) end(to phase, err error) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.phase >= phaseLingering {
-		return false
-	}
-	u.phase, u.err = to, err
-	u.table.Ending.Store(to == phaseStopping) // before anybody closes sockets because of it
-	if u.cfg.LingerTimeout > 0 {
-		u.lingerEnd = time.Now().Add(u.cfg.LingerTimeout)
-	}
-	close(u.done)
-	return true
-}
-
-// emit tells OnEvent.
+// emit publishes an event: to OnEvent, to those who follow at the control socket,
+// and to systemd.
 func (u *Upgrader) emit(e Event) {
-	e.Time, e.PID = time.Now(), os.Getpid()
-	u.mu.Lock()
-	e.Generation = u.generation
-	u.mu.Unlock()
-	if e.Report != nil {
-		r := *e.Report
-		e.Report = &r
-	}
+	e.Time, e.PID, e.Generation = time.Now(), os.Getpid(), u.Generation()
 	if e.Err != nil {
 		e.Reason = e.Err.Error()
 	}

@@ -138,11 +138,17 @@ func none(*wire.Socket) bool { return false }
 // Open lets Accept and reads through.
 func (t *Table) Open() { t.setGates(gateOpen, none) }
 
-// Pause returns when no call is inside of Accept or a read any more. Sockets for
-// which serves says so are not paused.
-func (t *Table) Pause(serves func(*wire.Socket) bool) {
-	for _, s := range t.setGates(gatePaused, serves) {
-		s.gate.drain()
+// Pause makes Accept and reads wait, without waiting for those that are under way: Drain
+// does. Sockets for which serves says so are not paused.
+func (t *Table) Pause(serves func(*wire.Socket) bool) { t.setGates(gatePaused, serves) }
+
+// Drain returns when no call is inside of Accept or a read any more, but for sockets that
+// are not paused.
+func (t *Table) Drain() {
+	for _, s := range t.All() {
+		if s.gate != nil {
+			s.gate.drain()
+		}
 	}
 }
 

@@ -1,0 +1,221 @@
+package handoff
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// Predecessor describes a process that lingers after its successor's commit.
+type Predecessor struct {
+	Process
+	Generation uint64 `json:"generation"`
+	Open       uint64 `json:"open"`  // tracked connections that are still open
+	Moved      uint64 `json:"moved"` // passed to its successor
+	// Remaining is the time until its linger limit, by its last message; negative
+	// if it has none.
+	Remaining time.Duration `json:"remaining"`
+}
+
+// A predecessor is a process that lingers, and the conversation with it.
+type predecessor struct {
+	f       *session.Following
+	stopped chan struct{} // closed when Run has returned
+
+	// predecessors.mu guards what follows.
+	last   wire.Linger // its last message
+	passed bool        // our successor has the conversation, or gets it now
+	ending bool        // it has been asked to end
+}
+
+func (p *predecessor) generation() uint64 { return p.f.Predecessor().Generation }
+
+// predecessors are those that linger, oldest first.
+type predecessors struct {
+	mu  sync.Mutex
+	all []*predecessor
+}
+
+func (ps *predecessors) add(p *predecessor) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	at := 0
+	for at < len(ps.all) && ps.all[at].generation() < p.generation() {
+		at++
+	}
+	ps.all = slices.Insert(ps.all, at, p)
+}
+
+// remove removes p. It reports whether the conversation is still ours.
+func (ps *predecessors) remove(p *predecessor) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.all = slices.DeleteFunc(ps.all, func(o *predecessor) bool { return o == p })
+	return !p.passed
+}
+
+// pass marks the conversation with p as our successor's. It reports false if it was
+// marked before.
+func (ps *predecessors) pass(p *predecessor) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	was := p.passed
+	p.passed = true
+	return !was
+}
+
+func (ps *predecessors) received(p *predecessor, m wire.Linger) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p.last = m
+}
+
+func (ps *predecessors) list() []*predecessor {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return slices.Clone(ps.all)
+}
+
+// excess returns the oldest that are more than limit and have not been asked to end.
+// The caller asks them.
+func (ps *predecessors) excess(limit int) []*predecessor {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	var end []*predecessor
+	for _, p := range ps.all[:max(0, len(ps.all)-limit)] {
+		if !p.ending {
+			p.ending = true
+			end = append(end, p)
+		}
+	}
+	return end
+}
+
+// describe returns what the predecessors have said of themselves.
+func (ps *predecessors) describe() []Predecessor {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	all := make([]Predecessor, 0, len(ps.all))
+	for _, p := range ps.all {
+		w := p.f.Predecessor()
+		all = append(all, Predecessor{
+			Process:    Process{PID: int(w.PID), Version: w.Build},
+			Generation: w.Generation, Open: p.last.Open, Moved: p.last.Moved, Remaining: p.last.Remaining,
+		})
+	}
+	return all
+}
+
+// Lingering returns the predecessors that still linger, oldest first.
+func (u *Upgrader) Lingering() []Predecessor { return u.predecessors.describe() }
+
+// follow serves the conversation with a predecessor until that is gone.
+// lending is nil, unless f is the predecessor that has lent us its members.
+func (u *Upgrader) follow(f *session.Following, lending *lending) {
+	u.attend(u.enroll(f, lending), lending)
+}
+
+// enroll adds a predecessor. The caller calls attend next.
+func (u *Upgrader) enroll(f *session.Following, lending *lending) *predecessor {
+	p := &predecessor{f: f, stopped: make(chan struct{})}
+	f.Deliver = func(name string, state []byte, fd int) bool {
+		return u.deliver(p.generation(), name, state, fd)
+	}
+	f.Account = u.learnHistory
+	f.Told = func(m wire.Linger) {
+		u.predecessors.received(p, m)
+		lending.linger(m)
+	}
+	f.Adopt = u.adopt
+	u.predecessors.add(p)
+	if life := u.life(); life.Done() && u.successorLink() == nil {
+		f.Stop() // no successor can take the conversation
+	}
+	return p
+}
+
+// adopt takes the conversation with an older predecessor, which owns fd, from ours.
+func (u *Upgrader) adopt(m wire.Adopt, fd int) bool {
+	c, err := fdx.UnixConn(fd, "conversation")
+	if err != nil {
+		u.log.Warn("older predecessor", "pid", m.PID, "error", err)
+		return false
+	}
+	// It is enrolled before our predecessor gets the answer, after which that can end.
+	p := u.enroll(session.Follow(session.NewWireLink(fdpass.New(c), hangTimeout), m), nil)
+	u.wg.Go(func() { u.attend(p, nil) }) // ends with that conversation
+	if l := u.successorLink(); l != nil {
+		u.passOver(l, p) // passOn may have missed it
+	}
+	return true
+}
+
+// attend serves the conversation with an enrolled predecessor to its end.
+func (u *Upgrader) attend(p *predecessor, lending *lending) {
+	u.limitLingering()
+	bye, clean := p.f.Run()
+	lending.ended()
+	close(p.stopped)
+	if !u.predecessors.remove(p) {
+		return
+	}
+	w := p.f.Predecessor()
+	u.finishHistory(w.Generation, bye)
+	u.log.Info("predecessor has ended", "pid", w.PID, "generation", w.Generation, "moved", bye.Moved, "cut", bye.Cut, "clean", clean)
+	u.emit(Event{Kind: EventPredecessorDone})
+}
+
+// limitLingering asks the oldest predecessors to end where too many linger.
+func (u *Upgrader) limitLingering() {
+	if u.cfg.MaxLingering < 0 {
+		return
+	}
+	for _, p := range u.predecessors.excess(u.cfg.MaxLingering) {
+		u.log.Warn("too many predecessors linger: the oldest ends", "pid", p.f.Predecessor().PID, "limit", u.cfg.MaxLingering)
+		p.f.End("more than MaxLingering predecessors linger")
+	}
+}
+
+// successorLink returns the conversation with a committed successor, or nil.
+func (u *Upgrader) successorLink() (l *session.Lingering) {
+	u.owner.ask(func(s *state) { l = s.lingering })
+	return l
+}
+
+// passOn gives the conversations with older predecessors to our successor, oldest
+// first: the process that serves talks to all that linger.
+func (u *Upgrader) passOn(l *session.Lingering) {
+	for _, p := range u.predecessors.list() {
+		u.passOver(l, p)
+	}
+}
+
+// passOver is passOn for one of them, once.
+func (u *Upgrader) passOver(l *session.Lingering, p *predecessor) {
+	if !u.predecessors.pass(p) || !p.f.Detach() {
+		return // the successor has it, or it has ended
+	}
+	<-p.stopped
+	link, w := p.f.Link(), p.f.Predecessor()
+	if wl, ok := link.(*session.WireLink); ok {
+		err := wl.Lend(func(fd int) error {
+			return l.Adopt(wire.Adopt{Version: w.Version, Generation: w.Generation, PID: w.PID, Build: w.Build}, fd)
+		})
+		if err != nil {
+			u.log.Warn("pass on an older predecessor", "pid", w.PID, "error", err)
+		}
+	}
+	_ = link.Close() // the successor has a copy, or has refused it
+}
+
+// unfollow ends all conversations with predecessors.
+func (u *Upgrader) unfollow() {
+	for _, p := range u.predecessors.list() {
+		p.f.Stop()
+	}
+}
