@@ -6,12 +6,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/signals"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 )
 
@@ -186,7 +188,7 @@ func newConfig(c *Config) (*config, error) {
 	cfg.LingerTimeout = orDefault(cfg.LingerTimeout, DefaultLingerTimeout)
 	cfg.MaxLingering = orDefault(cfg.MaxLingering, DefaultMaxLingering)
 	if cfg.UpgradeSignals == nil {
-		cfg.UpgradeSignals = defaultUpgradeSignals()
+		cfg.UpgradeSignals = signals.DefaultUpgrade()
 	}
 	if cfg.StopSignals == nil {
 		cfg.StopSignals = []os.Signal{syscall.SIGTERM, os.Interrupt}
@@ -226,6 +228,14 @@ func (cfg *config) check() error {
 		return fmt.Errorf("name %q can't be the name of a folder", cfg.Name)
 	}
 	return nil
+}
+
+// supported reports why no mode works on this system, or nil.
+func supported() error {
+	if runtime.GOOS == "linux" {
+		return nil
+	}
+	return fmt.Errorf("%w on %s: Linux is", ErrUnsupported, runtime.GOOS)
 }
 
 // orDefault replaces zero by def.

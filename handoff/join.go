@@ -164,11 +164,11 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		Check:  session.Verify,
 		Expect: fdx.RaiseNoFile,
 		Meanwhile: func() (<-chan os.Signal, error) {
-			u.signals.notify(u.cfg)
+			u.signals.Begin()
 			if via == wire.ViaInherit && u.control == nil {
-				return u.signals.stops, u.inheritControl()
+				return u.signals.Stops, u.inheritControl()
 			}
-			return u.signals.stops, nil
+			return u.signals.Stops, nil
 		},
 		Timeout: hangTimeout,
 	}
@@ -179,7 +179,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	if err != nil {
 		var stopped *session.Stopped
 		if errors.As(err, &stopped) {
-			u.signals.putBack(stopped.Signal)
+			u.signals.PutBack(stopped.Signal)
 		}
 		return joinError(err)
 	}
@@ -203,7 +203,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		got.Close()
 		return err
 	}
-	u.states.arrive(got.States)
+	u.received.Add(got.States)
 	u.store.note(got.Sockets, u.systemd.spawned)
 	u.table.Arrive(u.arrived(got.Sockets))
 	s.Open = func() {
@@ -224,7 +224,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	s.Own = func() {
 		_, _ = u.post(event{kind: lifecycle.Own}) // a process that has quit owns nothing
 		// The PID file names this process before the event says so.
-		if err := errors.Join(u.pid.write(), u.own()); err != nil {
+		if err := errors.Join(u.pid.Write(), u.own()); err != nil {
 			u.log.Error("commit", "error", err)
 		}
 		if u.lending != nil {

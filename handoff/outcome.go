@@ -67,7 +67,6 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	u.parted.Store(true)
 	u.control.Shut()
 	_, _ = u.control.Drop() // the successor has it
-	u.states.settle(nil)
 	u.emit(Event{Kind: EventCommitted, Report: report})
 	if up.child != nil {
 		u.wg.Go(func() { // ends with closing
@@ -102,14 +101,14 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	if silent && (errors.Is(err.Err, ErrSuccessorDied) || errors.Is(err.Err, ErrTimeout)) {
 		err.Err = fmt.Errorf("%w: its New had not reached this process: in mode inherit what it wrote until then is only in this service's standard error", err.Err)
 	}
-	if err := u.pid.clean(); err != nil {
-		u.log.Warn("what a successor has left", "error", err)
+	if err := u.pid.Clean(); err != nil {
+		u.log.Warn("PID file of a successor that has failed", "error", err)
 	}
 	if up.child != nil {
 		err.Stderr = up.child.Stderr.Tail()
 	}
 	err.Outcome = up.account.end(err.Err)
-	u.states.settle(err)
+	up.states.Failed(err)
 	report := up.account.copy()
 	u.ops.record(*report)
 	fields := report.fields()

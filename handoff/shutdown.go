@@ -202,13 +202,13 @@ func (u *Upgrader) letGo() error {
 		errs = append(errs, sockets.Unlink(&u.control.Entry))
 	}
 	if ours {
-		errs = append(errs, u.pid.remove())
+		errs = append(errs, u.pid.Remove())
 	}
-	errs = append(errs, u.pid.unstage())
+	errs = append(errs, u.pid.Unstage())
 	spent := u.engine != nil && u.engine.spent.Load()
 	if u.engine != nil && (ours || spent || !u.engine.paths.Load()) && !(ours && keepsPath) {
 		u.engine.stop() // see there why not in any other case
 	}
-	u.states.close()
+	u.received.Close()
 	return errors.Join(errs...)
 }

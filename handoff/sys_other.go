@@ -3,19 +3,11 @@
 package handoff
 
 import (
-	"fmt"
 	"net"
 	"os"
-	"runtime"
 )
 
-func unsupported() error {
-	return fmt.Errorf("%w on %s: Linux is", ErrUnsupported, runtime.GOOS)
-}
-
-func supported() error { return unsupported() }
-
-func raise(os.Signal) {}
+func unsupported() error { return supported() }
 
 func newMailbox() (*os.File, *net.UnixConn, error) { return nil, nil, unsupported() }
 

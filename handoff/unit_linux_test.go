@@ -1,11 +1,9 @@
 package handoff_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/hashicorp/go-hclog"
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
@@ -73,29 +69,6 @@ func TestModeText(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(`{"mode":"x"}`), &r); err == nil {
 		t.Error("Unmarshal of an unknown mode: no error")
-	}
-}
-
-func TestSlogLogger(t *testing.T) {
-	t.Parallel()
-	var buf bytes.Buffer
-	l := handoff.SlogLogger(slog.New(slog.NewJSONHandler(&buf, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	l.Named("a").Named("b").With("k", "v").Warn("hello", "n", 1)
-	l.Trace("below")
-	var got map[string]any
-	if err := json.Unmarshal(buf.Bytes(), &got); err != nil {
-		t.Fatalf("%v: %s", err, buf.String())
-	}
-	for k, want := range map[string]any{"level": "WARN", "msg": "hello", "k": "v", "n": 1.0, "logger": "a.b"} {
-		if got[k] != want {
-			t.Errorf("log line has %s=%v, want %v", k, got[k], want)
-		}
-	}
-	if l.IsTrace() || !l.IsDebug() || l.GetLevel() != hclog.Debug {
-		t.Errorf("IsTrace() = %t, IsDebug() = %t, GetLevel() = %v, want false, true, debug", l.IsTrace(), l.IsDebug(), l.GetLevel())
-	}
-	if strings.Count(buf.String(), "\n") != 1 {
-		t.Errorf("a trace line came through:\n%s", buf.String())
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
+	"github.com/seed-11c92bf9/baton/handoff/internal/stateblob"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -30,11 +31,12 @@ type upgrade struct {
 	cancel   chan *session.Error  // capacity 1
 	wanted   context.Context      // ends with the first reason to give up, its cause
 	unwant   context.CancelCauseFunc
-	over     context.Context    // ends when it is committed or failed
-	end      context.CancelFunc // of over
-	err      error              // valid once it is over
-	inherit  bool               // waits for a child of tableflip's
-	drain    *drain             // in mode Drain, else nil
+	over     context.Context     // ends when it is committed or failed
+	end      context.CancelFunc  // of over
+	err      error               // valid once it is over
+	inherit  bool                // waits for a child of tableflip's
+	drain    *drain              // in mode Drain, else nil
+	states   *stateblob.Transfer // nil until the successor is there
 
 	executable string // to be started; empty means that of the configuration
 
@@ -313,14 +315,14 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 // converse runs our side of the conversation.
 func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 	p.Timeouts = session.Timeouts{Ready: u.cfg.ReadyTimeout, Probation: u.cfg.Probation, Hang: hangTimeout}
-	providers := u.states.snapshot()
+	up.states = u.providers.Begin()
 	p.Welcome = wire.Welcome{
 		Generation: u.Generation(), PID: int64(os.Getpid()), Build: u.cfg.Version,
-		Mode: uint32(u.cfg.Mode), States: uint32(len(providers)),
+		Mode: uint32(u.cfg.Mode), States: uint32(up.states.Len()),
 	}
-	up.account.report.States = len(providers)
+	up.account.report.States = up.states.Len()
 	p.Manifest = func() ([]session.Item, func()) { return u.manifest(up) }
-	p.States = func(ctx context.Context) ([]session.Blob, error) { return u.states.write(ctx, providers) }
+	p.States = up.states.Write
 	if u.cfg.Mode == Drain {
 		up.drain = newDrain(u)
 		up.drain.peer = up.account.report.Successor.PID // as the kernel names it
@@ -333,7 +335,7 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 		}
 		_, _ = u.post(event{kind: lifecycle.Resume}) // a process that stops does not accept
 		u.control.Open()
-		if err := u.pid.write(); err != nil {
+		if err := u.pid.Write(); err != nil {
 			u.log.Error("PID file", "error", err)
 		}
 	}

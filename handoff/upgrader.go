@@ -11,9 +11,12 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
+	"github.com/seed-11c92bf9/baton/handoff/internal/pidfile"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/signals"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
+	"github.com/seed-11c92bf9/baton/handoff/internal/stateblob"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
@@ -21,13 +24,14 @@ import (
 // predecessor and hands them to a successor. Its methods may be called from
 // several goroutines.
 type Upgrader struct {
-	cfg    *config
-	log    hclog.Logger
-	events *events
-	owner  *owner
-	table  *sockets.Table
-	states *states
-	conns  *conns
+	cfg       *config
+	log       hclog.Logger
+	events    *events
+	owner     *owner
+	table     *sockets.Table
+	providers stateblob.Providers // of state, for a successor
+	received  stateblob.Received  // state of a predecessor
+	conns     *conns
 
 	engine    *engine            // tableflip, in mode Inherit or started by it
 	control   *sockets.Socket    // the control socket; never nil after New
@@ -37,8 +41,8 @@ type Upgrader struct {
 	visits    *pending           // addresses at which another process's members are served here
 	failures  *pending           // processes of successors that have failed
 	redirect  *spawn.Redirect    // of our standard error, until commit; nil if we were not started by an upgrade
-	signals   signals
-	pid       *pidFile
+	signals   *signals.Relay
+	pid       *pidfile.File
 	ops       *operations // for requests at the control socket
 	systemd   *systemd
 
@@ -93,11 +97,11 @@ func New(c *Config) (*Upgrader, error) {
 		log:      cfg.Logger,
 		events:   newEvents(cfg.OnEvent),
 		table:    sockets.NewTable(),
-		states:   newStates(),
 		conns:    newConns(),
 		visits:   newPending(),
 		failures: newPending(),
-		pid:      newPIDFile(cfg.pidFile),
+		pid:      pidfile.At(cfg.pidFile),
+		signals:  signals.New(cfg.StopSignals, cfg.UpgradeSignals),
 		ops:      newOperations(),
 		done:     make(chan struct{}),
 		expired:  make(chan struct{}),
@@ -128,7 +132,7 @@ func (u *Upgrader) discard(err error) {
 	_ = u.table.Close() // nothing of it was served
 	u.activation.close()
 	u.lending.close()
-	u.states.close()
+	u.received.Close()
 	if u.control != nil {
 		_ = u.control.Release()
 	}
@@ -136,18 +140,18 @@ func (u *Upgrader) discard(err error) {
 		u.engine.stop() // a child's stop would remove its parent's unix sockets
 	}
 	u.redirect.Close()
-	u.signals.giveBack()
+	u.signals.GiveBack()
 	u.owner.stop()
 }
 
 // start begins what runs until Shutdown.
 func (u *Upgrader) start() {
-	u.signals.notify(u.cfg)
-	u.signals.wait()
+	u.signals.Begin()
+	u.signals.Wait()
 	if u.events.hook != nil {
 		u.wg.Go(u.events.run) // ends with events.close
 	}
-	u.wg.Go(u.heedSignals) // ends with closing
+	u.wg.Go(u.handleSignals) // ends with closing
 	u.wg.Go(u.serveControl)
 	if u.systemd.watchdog > 0 {
 		u.wg.Go(u.feedWatchdog) // ends with closing
@@ -177,7 +181,7 @@ func (u *Upgrader) Ready() error {
 		return nil
 	}
 	if u.successor != nil {
-		if err := u.pid.stage(); err != nil {
+		if err := u.pid.Stage(); err != nil {
 			_ = u.Abort(err) // or the predecessor has ended it already
 			return err
 		}
@@ -190,7 +194,7 @@ func (u *Upgrader) Ready() error {
 	if err := u.joinGroups(); err != nil {
 		return err
 	}
-	if err := u.pid.write(); err != nil {
+	if err := u.pid.Write(); err != nil {
 		return err
 	}
 	u.open(lifecycle.Ready)
@@ -217,7 +221,7 @@ func (u *Upgrader) own() error {
 		errs = append(errs, u.engine.ready())
 	}
 	errs = append(errs, u.closeLeft(u.table.Own()))
-	u.states.close()
+	u.received.Close()
 	u.redirect.Restore()
 	u.control.Open()
 	err := errors.Join(errs...)

@@ -1,0 +1,112 @@
+package pidfile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// A File is a PID file. A nil one does nothing.
+type File struct {
+	path string
+	// next is the file that is renamed to path. All processes of a service use one
+	// name for it, so that a predecessor can remove what a killed successor has left.
+	next string
+	mu   sync.Mutex
+}
+
+// At returns the PID file at path, or nil if path is empty.
+func At(path string) *File {
+	if path == "" {
+		return nil
+	}
+	return &File{path: path, next: filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".next")}
+}
+
+// Stage writes the file that Write renames.
+func (f *File) Stage() error {
+	return f.do(f.stage)
+}
+
+// Write makes the file name this process. A reader sees the old content or the new one.
+func (f *File) Write() error {
+	return f.do(func() error {
+		if namesUs(f.path) {
+			return nil
+		}
+		if !namesUs(f.next) { // not staged, or another process has removed it since
+			if err := f.stage(); err != nil {
+				return err
+			}
+		}
+		return os.Rename(f.next, f.path)
+	})
+}
+
+// Unstage removes what Stage of this process has written.
+func (f *File) Unstage() error {
+	return f.do(func() error { return removeOurs(f.next) })
+}
+
+// Clean removes what a successor that has failed has staged.
+func (f *File) Clean() error {
+	return f.do(func() error { return remove(f.next) })
+}
+
+// Remove removes the file if it names this process.
+func (f *File) Remove() error {
+	return f.do(func() error { return removeOurs(f.path) })
+}
+
+// do calls change where there is a file, one call at a time.
+func (f *File) do(change func() error) error {
+	if f == nil {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := change(); err != nil {
+		return fmt.Errorf("handoff: PID file: %w", err)
+	}
+	return nil
+}
+
+func (f *File) stage() error {
+	if err := remove(f.next); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(f.next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(file, "%d\n", os.Getpid())
+	// Chmod, because the umask may have taken bits away.
+	if err = errors.Join(err, file.Chmod(0o644), file.Close()); err != nil {
+		_ = os.Remove(f.next) // the error says more
+	}
+	return err
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func removeOurs(path string) error {
+	if !namesUs(path) {
+		return nil
+	}
+	return os.Remove(path)
+}
+
+// namesUs reports whether a file holds the ID of this process.
+func namesUs(path string) bool {
+	text, err := os.ReadFile(path)
+	return err == nil && strings.TrimSpace(string(text)) == strconv.Itoa(os.Getpid())
+}

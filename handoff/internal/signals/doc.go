@@ -1,0 +1,3 @@
+// Package signals receives the stop and upgrade signals of the process, and gives them
+// back.
+package signals

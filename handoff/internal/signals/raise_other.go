@@ -1,0 +1,7 @@
+//go:build !linux
+
+package signals
+
+import "os"
+
+func raise(os.Signal) {}

@@ -1,0 +1,2 @@
+// Package slogger makes a logger of package hclog that writes to one of log/slog.
+package slogger
