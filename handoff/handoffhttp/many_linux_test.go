@@ -158,7 +158,7 @@ func TestShortOfFiles(t *testing.T) {
 		}
 		// The two have talked to the end.
 		eventually(t, "the successor has the predecessor's account", func() bool {
-			return strings.Contains(s.Log(), "predecessor is done") && strings.Contains(s.Log(), "clean=true")
+			return strings.Contains(s.Log(), "predecessor has ended") && strings.Contains(s.Log(), "clean=true")
 		})
 		t.Logf("%+v", l)
 	})
