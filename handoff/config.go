@@ -25,8 +25,9 @@ const (
 	DefaultMaxLingering  = 4
 )
 
-// hangTimeout is the silence after which a peer counts as hung.
-const hangTimeout = 5 * time.Second
+// hangTimeout is the silence after which a peer counts as hung. Only newConfig reads it,
+// and only tests change it.
+var hangTimeout = 5 * time.Second
 
 // Config says how a server is replaced. The zero value of each field gives its
 // default. New copies what it needs.
@@ -171,12 +172,13 @@ type config struct {
 	Config
 	program      spawn.Program // the next version of this one
 	pidFile      string
+	hang         time.Duration // the silence after which a peer counts as hung
 	listenConfig net.ListenConfig
 }
 
 // newConfig copies, checks and completes c.
 func newConfig(c *Config) (*config, error) {
-	cfg := &config{}
+	cfg := &config{hang: hangTimeout}
 	if c != nil {
 		cfg.Config = *c
 	}

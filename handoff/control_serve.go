@@ -53,7 +53,7 @@ func (u *Upgrader) serveControl() {
 			continue
 		}
 		slots <- struct{}{}
-		patience := helloTimeout
+		patience := u.cfg.hang
 		if len(slots) > patientHandlers {
 			patience = lastOrders
 		}
@@ -67,7 +67,7 @@ func (u *Upgrader) serveControl() {
 // answer serves one connection of the control socket, which has so long to say
 // what it wants. It takes the connection over.
 func (u *Upgrader) answer(conn *fdpass.Conn, patience time.Duration) {
-	link := session.NewWireLink(conn, hangTimeout)
+	link := session.NewWireLink(conn, u.cfg.hang)
 	refuse := func(code wire.Code, text string) {
 		_ = link.Send(&wire.Refuse{Code: code, Reason: text}, nil) // it may be gone
 		_ = link.Close()
@@ -133,7 +133,7 @@ func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
 		up.arrive(a)
 		return nil
 	}
-	if err := u.awaitVisits(context.Background(), hangTimeout/2); err != nil {
+	if err := u.awaitVisits(context.Background(), u.cfg.hang/2); err != nil {
 		return err
 	}
 	mode := u.cfg.Mode

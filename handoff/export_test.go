@@ -9,8 +9,11 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 )
 
-// HangTimeout is the silence after which a peer counts as hung.
-const HangTimeout = hangTimeout
+// HangTimeout is the silence after which a peer counts as hung, by default.
+var HangTimeout = hangTimeout
+
+// SetHangTimeout sets it for Upgraders that this process makes from now on.
+func SetHangTimeout(d time.Duration) { hangTimeout = d }
 
 // ParentDied is what a successor in mode Inherit makes of a failed join.
 var ParentDied = parentDied

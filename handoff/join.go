@@ -68,7 +68,7 @@ func (u *Upgrader) engineTimeout() time.Duration {
 	if u.cfg.ReadyTimeout < 0 {
 		return time.Duration(1<<63 - 1)
 	}
-	return u.cfg.ReadyTimeout + max(u.cfg.Probation, 0) + 4*hangTimeout
+	return u.cfg.ReadyTimeout + max(u.cfg.Probation, 0) + 4*u.cfg.hang
 }
 
 // A process that ends refuses successors. Whoever comes at that moment tries
@@ -170,12 +170,12 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 			}
 			return u.signals.Stops, nil
 		},
-		Timeout: hangTimeout,
+		Timeout: u.cfg.hang,
 	}
 	if u.cfg.ReadyTimeout > 0 {
 		j.StateTimeout = u.cfg.ReadyTimeout
 	}
-	got, s, err := j.Join(session.NewWireLink(conn, hangTimeout))
+	got, s, err := j.Join(session.NewWireLink(conn, u.cfg.hang))
 	if err != nil {
 		var stopped *session.Stopped
 		if errors.As(err, &stopped) {

@@ -43,7 +43,7 @@ func (u *Upgrader) joinParent() error {
 	if !dialled && errors.Is(err, ErrPredecessorDied) {
 		watch.Go(heed) // what it has said stands, though it may have died since
 	}
-	died := parentDied(err, gone)
+	died := parentDied(err, gone, u.cfg.hang)
 	cancel()
 	watch.Wait()
 	if !died {
@@ -108,13 +108,13 @@ func (u *Upgrader) inheritControl() error {
 // parentDied reports whether a join that has ended with err did so because the
 // parent is gone. The end of the conversation can be heard first, while tableflip
 // is yet to hear of its own.
-func parentDied(err error, gone <-chan struct{}) bool {
+func parentDied(err error, gone <-chan struct{}, hang time.Duration) bool {
 	if err == nil {
 		return false
 	}
 	limit := time.Duration(0)
 	if errors.Is(err, ErrPredecessorDied) {
-		limit = hangTimeout
+		limit = hang
 	}
 	t := time.NewTimer(limit)
 	defer t.Stop()

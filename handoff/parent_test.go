@@ -38,7 +38,7 @@ func TestParentDied(t *testing.T) {
 					<-gone
 				}
 				start := time.Now()
-				if got := handoff.ParentDied(tt.err, gone); got != tt.want {
+				if got := handoff.ParentDied(tt.err, gone, handoff.HangTimeout); got != tt.want {
 					t.Errorf("ParentDied() = %t, want %t", got, tt.want)
 				}
 				if took := time.Since(start); !errors.Is(tt.err, handoff.ErrPredecessorDied) && took > 0 {

@@ -147,7 +147,7 @@ func (u *Upgrader) adopt(m wire.Adopt, fd int) bool {
 		return false
 	}
 	// It is enrolled before our predecessor gets the answer, after which that can end.
-	p := u.enroll(session.Follow(session.NewWireLink(fdpass.New(c), hangTimeout), m), nil)
+	p := u.enroll(session.Follow(session.NewWireLink(fdpass.New(c), u.cfg.hang), m), nil)
 	u.wg.Go(func() { u.attend(p, nil) }) // ends with that conversation
 	if l := u.successorLink(); l != nil {
 		u.passOver(l, p) // passOn may have missed it

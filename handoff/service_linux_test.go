@@ -41,12 +41,13 @@ type settings struct {
 	Probation time.Duration
 	Ready     time.Duration
 	Linger    time.Duration
-	Max       int      // MaxLingering
-	Sockets   []string // "network address" or "name=network address"
-	Files     []string // names of files that the first generation adds
-	State     bool     // passes on a state blob, "log": a line for each generation
-	BadState  bool     // whose writer fails
-	Move      bool     // moves open connections to the successor
+	Hang      time.Duration // the silence after which a peer counts as hung; zero means the default
+	Max       int           // MaxLingering
+	Sockets   []string      // "network address" or "name=network address"
+	Files     []string      // names of files that the first generation adds
+	State     bool          // passes on a state blob, "log": a line for each generation
+	BadState  bool          // whose writer fails
+	Move      bool          // moves open connections to the successor
 	KeepAlive time.Duration
 	MPTCP     bool
 	Reuseport bool
@@ -134,6 +135,9 @@ func serviceMain([]string) {
 	set := settings{late: new(sync.WaitGroup)}
 	if err := json.Unmarshal([]byte(os.Getenv(envSettings)), &set); err != nil {
 		fail("settings", err)
+	}
+	if set.Hang > 0 {
+		handoff.SetHangTimeout(set.Hang)
 	}
 	p := readPlan(set.Dir)
 	p.fail(set.Dir, "start", nil)

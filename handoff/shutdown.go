@@ -143,7 +143,7 @@ func (u *Upgrader) awaitFailures(ctx context.Context) error {
 // else can when this process is gone, and then their connections could not move.
 // A successor that lives has answered by then.
 func (u *Upgrader) awaitPassed(l *session.Lingering) {
-	t := time.NewTimer(hangTimeout)
+	t := time.NewTimer(u.cfg.hang)
 	defer t.Stop()
 	select {
 	case <-u.passed:

@@ -321,7 +321,7 @@ func (u *Upgrader) settleStore(up *upgrade) {
 	if u.store.notifier == nil {
 		return
 	}
-	t := time.NewTimer(hangTimeout)
+	t := time.NewTimer(u.cfg.hang)
 	defer t.Stop()
 	select {
 	case <-u.store.main:

@@ -80,7 +80,7 @@ func (u *Upgrader) tellSystemd(e Event) {
 		}
 		m := append(sdnotify.Reloading(sdnotify.Monotonic()), sdnotify.Status(fmt.Sprintf("generation %d: upgrade under way", e.Generation)))
 		if u.cfg.ReadyTimeout > 0 {
-			m = append(m, sdnotify.ExtendTimeout(u.cfg.ReadyTimeout+max(u.cfg.Probation, 0)+4*hangTimeout))
+			m = append(m, sdnotify.ExtendTimeout(u.cfg.ReadyTimeout+max(u.cfg.Probation, 0)+4*u.cfg.hang))
 		}
 		u.sendSystemd(m...)
 	case EventUpgradeFailed:

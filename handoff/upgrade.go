@@ -22,9 +22,6 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// helloTimeout bounds the time in which a connection says what it wants.
-const helloTimeout = hangTimeout
-
 // An upgrade is one that this process, as the predecessor, goes through.
 type upgrade struct {
 	arrivals chan session.Arrival // capacity 1: the successor, once it has said Hello
@@ -163,7 +160,7 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 	})
 	defer stop()
 	u.settleStore(up)
-	err := u.awaitVisits(up.wanted, 2*hangTimeout)
+	err := u.awaitVisits(up.wanted, 2*u.cfg.hang)
 	switch {
 	case err != nil:
 	case u.cfg.Mode == Inherit:
@@ -205,7 +202,7 @@ func (u *Upgrader) hear(up *upgrade, c *net.UnixConn) {
 		_ = conn.SetReadDeadline(time.Unix(1, 0)) // nobody waits for it any more
 		close(late)
 	})
-	link := session.NewWireLink(conn, hangTimeout)
+	link := session.NewWireLink(conn, u.cfg.hang)
 	hello, err := up.expectHello(c, link)
 	if !heard() {
 		<-late
@@ -276,7 +273,7 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 		return err
 	}
 	// tableflip has one child at a time, and does not tell which it is.
-	if !u.failures.await(up.wanted, 2*hangTimeout) {
+	if !u.failures.await(up.wanted, 2*u.cfg.hang) {
 		return fmt.Errorf("%w: in mode inherit the last successor must have ended, and it still serves what it had accepted before it was rolled back: try again later, or end it", ErrInProgress)
 	}
 	wait := up.wanted
@@ -314,7 +311,7 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 
 // converse runs our side of the conversation.
 func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
-	p.Timeouts = session.Timeouts{Ready: u.cfg.ReadyTimeout, Probation: u.cfg.Probation, Hang: hangTimeout}
+	p.Timeouts = session.Timeouts{Ready: u.cfg.ReadyTimeout, Probation: u.cfg.Probation, Hang: u.cfg.hang}
 	up.states = u.providers.Begin()
 	p.Welcome = wire.Welcome{
 		Generation: u.Generation(), PID: int64(os.Getpid()), Build: u.cfg.Version,
