@@ -11,7 +11,6 @@ import (
 	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
-	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -222,7 +221,7 @@ func (c *conns) cutAll() int {
 // because nobody could serve it without breaking in on another. On any other
 // error the caller still owns conn: [ErrNotTaken] if the successor takes no
 // connections of that name, if it is short of descriptors or gone;
-// [ErrNotReady] before a commit; [ErrUnsupported] if conn has no descriptor (a
+// [ErrNoSuccessor] before a commit; [ErrUnsupported] if conn has no descriptor (a
 // TLS connection).
 func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, state []byte) error {
 	l, ph := u.successorLink(), u.life().Phase
@@ -230,7 +229,7 @@ func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, sta
 	case ph == lifecycle.Closed:
 		return ErrClosed
 	case ph != lifecycle.Lingering:
-		return &derived{"handoff: no successor is committed", ErrNotReady}
+		return ErrNoSuccessor
 	case l == nil:
 		return fmt.Errorf("%w: it is a plain tableflip service", ErrNotTaken)
 	}
@@ -240,12 +239,12 @@ func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, sta
 	}
 	err := fdx.Borrow(sc, func(fd int) error { return l.Move(ctx, name, state, fd) })
 	switch {
-	case errors.Is(err, session.ErrInDoubt):
+	case errors.Is(err, ErrInDoubt):
 		u.conns.lose()
 		_ = conn.Close() // if the successor lives it has its own copy
-		return fmt.Errorf("%w: %w", ErrInDoubt, err)
-	case errors.Is(err, session.ErrNotTaken), errors.Is(err, session.ErrNoTaker), errors.Is(err, session.ErrGone):
-		return fmt.Errorf("%w: %w", ErrNotTaken, err)
+		return err
+	case errors.Is(err, ErrNotTaken):
+		return err
 	case err != nil:
 		return fmt.Errorf("handoff: send connection: %w", err)
 	}

@@ -50,13 +50,13 @@ func (u *Upgrader) serveRequest(conn *fdpass.Conn, m wire.Request) {
 		u: u, link: session.NewWireLink(conn, requestPatience), asked: m,
 		gone: make(chan struct{}), cancel: make(chan struct{}),
 	}
-	refuse := func(code wire.Code, text string) {
-		_ = r.link.Send(&wire.Refuse{Code: code, Reason: text}, nil) // it may be gone
+	refuse := func(err error) {
+		_ = r.link.Send(session.Refusal(err), nil) // it may be gone
 		_ = r.link.Close()
 	}
 	var ok bool
 	if r.version, ok = wire.Choose(m.MinVersion, m.MaxVersion); !ok {
-		refuse(wire.CodeVersion, fmt.Sprintf("the tool speaks protocol versions %d to %d, the server %d to %d", m.MinVersion, m.MaxVersion, wire.MinVersion, wire.MaxVersion))
+		refuse(fmt.Errorf("%w: the tool speaks protocol versions %d to %d, the server %d to %d", ErrVersion, m.MinVersion, m.MaxVersion, wire.MinVersion, wire.MaxVersion))
 		return
 	}
 	serve := map[string]func() error{
@@ -64,12 +64,12 @@ func (u *Upgrader) serveRequest(conn *fdpass.Conn, m wire.Request) {
 		operate.OpDrain: r.drain, operate.OpEvents: r.events,
 	}[m.Op]
 	if serve == nil {
-		refuse(wire.CodeUnsupported, fmt.Sprintf("this server knows no request %q", m.Op))
+		refuse(fmt.Errorf("%w: this server knows no request %q", ErrUnsupported, m.Op))
 		return
 	}
 	cred, err := conn.Peer()
 	if err != nil {
-		refuse(wire.CodePeer, err.Error())
+		refuse(fmt.Errorf("%w: %w", ErrPeerRefused, err))
 		return
 	}
 	r.cred = cred
@@ -80,7 +80,7 @@ func (u *Upgrader) serveRequest(conn *fdpass.Conn, m wire.Request) {
 	}
 	u.ops.mu.Unlock()
 	if full {
-		refuse(wire.CodeInternal, errTooManyRequests.Error())
+		refuse(errTooManyRequests)
 		return
 	}
 	told := u.log.Info
@@ -150,11 +150,7 @@ func (r *request) sendWith(a operate.Answer, final bool, fds []int) error {
 	if err != nil {
 		return err
 	}
-	code := wire.CodeUnknown
-	if a.Failure != nil {
-		code = wire.CodeFailed
-	}
-	m := &wire.Response{Final: final, Code: code, Body: b, Version: r.version}
+	m := &wire.Response{Final: final, Body: b, Version: r.version}
 	if err := wire.Check(m); err != nil {
 		return err
 	}
@@ -163,7 +159,7 @@ func (r *request) sendWith(a operate.Answer, final bool, fds []int) error {
 
 // fail says why the request came to nothing.
 func (r *request) fail(err error) {
-	_ = r.send(operate.Answer{Failure: failureOf(err)}, true) // it may be gone
+	_ = r.send(operate.Answer{Failure: failed(err)}, true) // it may be gone
 }
 
 // status answers with the status, and a part of the sockets at a time.
@@ -263,7 +259,7 @@ func (r *request) upgrade() error {
 		ctx := ctx
 		if asked.Timeout > 0 {
 			var stop context.CancelFunc
-			ctx, stop = context.WithTimeoutCause(ctx, asked.Timeout, &derived{fmt.Sprintf("not committed within %v", asked.Timeout), ErrTimeout})
+			ctx, stop = context.WithTimeoutCause(ctx, asked.Timeout, fmt.Errorf("%w: not committed within %v", ErrTimeout, asked.Timeout))
 			defer stop()
 		}
 		var e end

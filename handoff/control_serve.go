@@ -68,13 +68,13 @@ func (u *Upgrader) serveControl() {
 // what it wants. It takes the connection over.
 func (u *Upgrader) answer(conn *fdpass.Conn, patience time.Duration) {
 	link := session.NewWireLink(conn, u.cfg.hang)
-	refuse := func(code wire.Code, text string) {
-		_ = link.Send(&wire.Refuse{Code: code, Reason: text}, nil) // it may be gone
+	refuse := func(err error) {
+		_ = link.Send(session.Refusal(err), nil) // it may be gone
 		_ = link.Close()
 	}
 	if err := u.checkPeer(conn.Peer()); err != nil {
 		u.log.Warn("control socket", "error", err)
-		refuse(wire.CodePeer, err.Error())
+		refuse(err)
 		return
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(patience)) // a closed one fails below
@@ -92,7 +92,7 @@ func (u *Upgrader) answer(conn *fdpass.Conn, patience time.Duration) {
 	_ = fdx.Close(fds...) // none belong here
 	if err != nil {
 		u.log.Debug("control socket", "error", err)
-		refuse(wire.CodeClosed, "nothing was asked in time")
+		refuse(fmt.Errorf("%w: nothing was asked in time", ErrClosed))
 		return
 	}
 	_ = conn.SetReadDeadline(time.Time{})
@@ -102,12 +102,12 @@ func (u *Upgrader) answer(conn *fdpass.Conn, patience time.Duration) {
 	}
 	hello, ok := m.(*wire.Hello)
 	if !ok {
-		refuse(wire.CodeUnsupported, "neither a successor nor a request")
+		refuse(fmt.Errorf("%w: neither a successor nor a request", ErrUnsupported))
 		return
 	}
 	if err := u.offer(session.Arrival{Link: link, Hello: *hello}, conn); err != nil {
 		u.log.Warn("successor refused", "pid", hello.PID, "error", err)
-		refuse(refusal(err), err.Error())
+		refuse(err)
 	}
 }
 
@@ -121,7 +121,7 @@ func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
 	if a.Hello.Via == wire.ViaInherit {
 		up := u.underWay()
 		if up == nil || !up.inherit {
-			return ErrNotReady
+			return ErrNoUpgrade
 		}
 		// An inherited control socket can hold connections that the process before us
 		// did not live to accept: of children of its own, and the one by which this
@@ -152,19 +152,4 @@ func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
 		u.converse(up, &session.Predecessor{Cancel: up.cancel})
 	})
 	return nil
-}
-
-// refusal says in one word why an upgrade did not begin.
-func refusal(err error) wire.Code {
-	switch {
-	case errors.Is(err, ErrInProgress):
-		return wire.CodeInProgress
-	case errors.Is(err, ErrNotReady):
-		return wire.CodeNotReady
-	case errors.Is(err, ErrClosed):
-		return wire.CodeClosed
-	case errors.Is(err, ErrPeerRefused):
-		return wire.CodePeer
-	}
-	return wire.CodeInternal
 }

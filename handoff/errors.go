@@ -1,12 +1,10 @@
 package handoff
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
-	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 )
 
 // The conditions that a caller may want to branch on, by [errors.Is].
@@ -14,8 +12,14 @@ var (
 	// ErrInProgress says that another upgrade is under way, or that one can't
 	// begin yet because an earlier generation is not done.
 	ErrInProgress error = failure.InProgress
-	// ErrNotReady says that the process asked is not ready itself.
+	// ErrNotReady says that Ready has not been called.
 	ErrNotReady error = failure.NotReady
+	// ErrInProbation says that this process is a successor that is not committed.
+	ErrInProbation error = failure.InProbation
+	// ErrNoUpgrade says that there is no upgrade under way.
+	ErrNoUpgrade error = failure.NoUpgrade
+	// ErrNoSuccessor says that no successor is committed.
+	ErrNoSuccessor error = failure.NoSuccessor
 	// ErrStart says that the successor could not be started: its program is not
 	// there, say, or not for this machine.
 	ErrStart error = failure.Start
@@ -56,19 +60,6 @@ var (
 	ErrUnsupported error = failure.Unsupported
 )
 
-// errNoUpgrade matches ErrNotReady, whose words are for those who have not called
-// Ready.
-var errNoUpgrade error = &derived{"handoff: no upgrade is under way", ErrNotReady}
-
-// derived is a sentinel that is also another one, of the standard library mostly.
-type derived struct {
-	text string
-	is   error
-}
-
-func (d *derived) Error() string { return d.text }
-func (d *derived) Unwrap() error { return d.is }
-
 // An UpgradeError is how an upgrade failed. It unwraps to one of the package's
 // sentinels and to the cause.
 type UpgradeError struct {
@@ -101,54 +92,3 @@ func (e *UpgradeError) Error() string {
 
 // Unwrap returns the reason.
 func (e *UpgradeError) Unwrap() error { return e.Err }
-
-// upgradeError adds the sentinel to the end of a conversation.
-func upgradeError(err error) error {
-	var e *session.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	switch e.Reason {
-	case session.ReasonDied:
-		return ending(ErrSuccessorDied, e)
-	case session.ReasonTimeout, session.ReasonHung:
-		return ending(ErrTimeout, e)
-	case session.ReasonAborted:
-		return ending(ErrAborted, e)
-	case session.ReasonRolledBack, session.ReasonCanceled:
-		return ending(ErrRolledBack, e)
-	case session.ReasonVersion:
-		return ending(ErrVersion, e)
-	case session.ReasonProtocol:
-		return ending(ErrProtocol, e)
-	case session.ReasonTransfer:
-		return ending(ErrTransfer, e)
-	}
-	return err
-}
-
-// ending adds the sentinel for the end of a conversation to it, and does not say
-// twice what is the reason.
-func ending(sentinel error, e *session.Error) error {
-	detail := e.Detail()
-	if e.Reason == session.ReasonHung { // no sentinel says that
-		detail = e.Error()
-	}
-	return &ended{sentinel, e, detail}
-}
-
-// ended is what ending returns.
-type ended struct {
-	sentinel error
-	end      *session.Error
-	detail   string
-}
-
-func (e *ended) Error() string {
-	if e.detail == "" {
-		return e.sentinel.Error()
-	}
-	return e.sentinel.Error() + ": " + e.detail
-}
-
-func (e *ended) Unwrap() []error { return []error{e.sentinel, e.end} }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
@@ -181,7 +180,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		if errors.As(err, &stopped) {
 			u.signals.PutBack(stopped.Signal)
 		}
-		return joinError(err)
+		return err
 	}
 	u.successor, u.welcome = s, got.Welcome
 	if Mode(got.Welcome.Mode) == Drain && via != wire.ViaInherit {
@@ -320,60 +319,14 @@ func (u *Upgrader) checkPeer(cred fdx.Cred, err error) error {
 	return fmt.Errorf("%w: pid %d has uid %d, pid %d has uid %d: run both as one user, or set Config.Allow", ErrPeerRefused, p.PID, p.UID, os.Getpid(), os.Geteuid())
 }
 
-// joinError turns the end of a join into one of our sentinels.
-func joinError(err error) error {
-	var e *session.Error
-	if !errors.As(err, &e) {
-		return fmt.Errorf("%w: %w", ErrPredecessorDied, err)
-	}
-	sentinel := joinSentinel(e)
-	// A refusal carries the words of the same sentinel from the other side.
-	said := *e
-	said.Text = strings.TrimPrefix(strings.TrimPrefix(said.Text, sentinel.Error()), ": ")
-	return ending(sentinel, &said)
-}
-
-func joinSentinel(e *session.Error) error {
-	switch e.Reason {
-	case session.ReasonVersion:
-		return ErrVersion
-	case session.ReasonHung, session.ReasonTimeout:
-		return ErrTimeout
-	case session.ReasonProtocol:
-		return ErrProtocol
-	case session.ReasonTransfer:
-		return ErrTransfer
-	case session.ReasonRolledBack:
-		return ErrRolledBack
-	case session.ReasonAborted:
-		return ErrAborted
-	case session.ReasonRefused:
-		switch e.Code {
-		case wire.CodePeer:
-			return ErrPeerRefused
-		case wire.CodeInProgress:
-			return ErrInProgress
-		case wire.CodeNotReady:
-			return ErrNotReady
-		case wire.CodeUnsupported:
-			return ErrUnsupported
-		case wire.CodeClosed:
-			return ErrClosed
-		}
-		return ErrPeerRefused
-	}
-	return ErrPredecessorDied
-}
-
 // succeed sees our side as a successor through to its end.
 func (u *Upgrader) succeed() {
 	t := u.successor.Run()
 	if !t.Owner {
-		err := joinError(t.Err)
 		u.redirect.Restore()
-		if acts, _ := u.post(event{kind: lifecycle.Quit, err: err}); acts.has(lifecycle.CloseDone) {
-			u.log.Error("upgrade failed: this process ends", "error", err)
-			u.emit(Event{Kind: EventQuit, Err: err})
+		if acts, _ := u.post(event{kind: lifecycle.Quit, err: t.Err}); acts.has(lifecycle.CloseDone) {
+			u.log.Error("upgrade failed: this process ends", "error", t.Err)
+			u.emit(Event{Kind: EventQuit, Err: t.Err})
 			u.wg.Go(func() { u.watchLinger(nil) }) // ends with closing
 		}
 		return

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
@@ -96,7 +97,7 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	if up.child != nil {
 		u.finishChild(up.child)
 	}
-	err := &UpgradeError{PID: up.account.report.Successor.PID, Err: upgradeError(up.obituary(cause))}
+	err := &UpgradeError{PID: up.account.report.Successor.PID, Err: up.obituary(cause)}
 	silent := up.inherit && res.Hello.PID == 0 && !errors.Is(err.Err, ErrStart)
 	if silent && (errors.Is(err.Err, ErrSuccessorDied) || errors.Is(err.Err, ErrTimeout)) {
 		err.Err = fmt.Errorf("%w: its New had not reached this process: in mode inherit what it wrote until then is only in this service's standard error", err.Err)
@@ -142,7 +143,7 @@ func (u *Upgrader) finishChild(c *spawn.Process) {
 // before wait(2) returns. The rollback does not wait for that, only the report does.
 func (up *upgrade) obituary(cause error) error {
 	var e *session.Error
-	if up.child == nil || !errors.As(cause, &e) || e.Reason != session.ReasonDied {
+	if up.child == nil || !errors.As(cause, &e) || e.Reason != failure.SuccessorDied {
 		return cause
 	}
 	select {

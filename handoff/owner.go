@@ -4,9 +4,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
-	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
 // state is what a process knows of its own place in the line. It belongs to the
@@ -105,7 +105,7 @@ func (u *Upgrader) step(s *state, e event) (acts actions, err error) {
 			u.table.Ending.Store(s.life.Phase == lifecycle.Stopping) // before the program closes sockets because of it
 			u.table.Shut()
 		case lifecycle.GiveUp:
-			s.upgrade.giveUp(&session.Error{Code: wire.CodeClosed, Text: e.reason})
+			s.upgrade.giveUp(&session.Error{Reason: failure.RolledBack, Text: e.reason, Err: failure.Closed})
 		case lifecycle.CloseDone:
 			s.err = e.err
 			close(u.done)

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
@@ -89,7 +90,7 @@ func (c *PacketConn) SetWriteBuffer(bytes int) error { return c.inner.SetWriteBu
 // mayWrite keeps the kernel from binding a socket to a port of its choice.
 func (c *PacketConn) mayWrite() error {
 	if c.inner.Unbound.Load() {
-		return &derived{"handoff: in mode drain a datagram socket gets its address at Ready: call that first", ErrNotReady}
+		return fmt.Errorf("%w: in mode drain a datagram socket gets its address then", ErrNotReady)
 	}
 	return nil
 }

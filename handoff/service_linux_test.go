@@ -91,6 +91,7 @@ type message struct {
 // sentinels by name, for errors that cross a process boundary.
 var sentinels = map[string]error{
 	"ErrInProgress": handoff.ErrInProgress, "ErrNotReady": handoff.ErrNotReady,
+	"ErrInProbation": handoff.ErrInProbation, "ErrNoUpgrade": handoff.ErrNoUpgrade,
 	"ErrSuccessorDied": handoff.ErrSuccessorDied, "ErrPredecessorDied": handoff.ErrPredecessorDied,
 	"ErrTimeout": handoff.ErrTimeout, "ErrAborted": handoff.ErrAborted, "ErrRolledBack": handoff.ErrRolledBack,
 	"ErrPeerRefused": handoff.ErrPeerRefused, "ErrVersion": handoff.ErrVersion, "ErrProtocol": handoff.ErrProtocol,

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
@@ -141,7 +142,7 @@ func TestSignalWhileJoining(t *testing.T) {
 			eventually(t, "the signals come to New", func() bool { return !ignores(t, cmd.Process.Pid, syscall.SIGINT) })
 			if c.refusal {
 				stopProcess(t, cmd.Process.Pid) // both are there when it wakes up
-				p.send(&wire.Refuse{Code: wire.CodePeer})
+				p.send(&wire.Refuse{Reason: failure.PeerRefused})
 			}
 			if c.signal {
 				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

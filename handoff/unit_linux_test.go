@@ -96,8 +96,8 @@ func TestLifecycle(t *testing.T) {
 	if err := up.Upgrade(t.Context()); !errors.Is(err, handoff.ErrNotReady) {
 		t.Errorf("Upgrade() before Ready() = %v, want ErrNotReady", err)
 	}
-	if err := up.Rollback("x"); !errors.Is(err, handoff.ErrNotReady) {
-		t.Errorf("Rollback() without an upgrade = %v, want ErrNotReady", err)
+	if err := up.Rollback("x"); !errors.Is(err, handoff.ErrNoUpgrade) {
+		t.Errorf("Rollback() without an upgrade = %v, want ErrNoUpgrade", err)
 	}
 	if err := up.Abort(nil); !errors.Is(err, handoff.ErrCommitted) {
 		t.Errorf("Abort() of a first process = %v, want ErrCommitted", err)
@@ -129,8 +129,8 @@ func TestLifecycle(t *testing.T) {
 	if b, err := os.ReadFile(pid); err != nil || strings.TrimSpace(string(b)) != strconv.Itoa(os.Getpid()) {
 		t.Errorf("PID file: %q, %v, want %d", b, err, os.Getpid())
 	}
-	if err := up.SendConn(t.Context(), "x", got, nil); !errors.Is(err, handoff.ErrNotReady) {
-		t.Errorf("SendConn() without a successor = %v, want ErrNotReady", err)
+	if err := up.SendConn(t.Context(), "x", got, nil); !errors.Is(err, handoff.ErrNoSuccessor) {
+		t.Errorf("SendConn() without a successor = %v, want ErrNoSuccessor", err)
 	}
 	// Shutdown waits for what is tracked, as long as its context does.
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

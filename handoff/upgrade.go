@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
@@ -60,8 +61,7 @@ func (up *upgrade) givenUp(waited error) error {
 		return nil
 	}
 	why := *e
-	why.Reason = session.ReasonCanceled
-	why.Text += "; not started yet" + strings.TrimPrefix(waited.Error(), ErrInProgress.Error())
+	why.Text = strings.TrimPrefix(why.Text+"; not started yet"+strings.TrimPrefix(waited.Error(), ErrInProgress.Error()), "; ")
 	return &why
 }
 
@@ -98,8 +98,8 @@ func (u *Upgrader) underWay() (up *upgrade) {
 // other end leaves this process serving, with no connection lost, and returns
 // an *[UpgradeError] that matches [ErrStart], [ErrSuccessorDied], [ErrTimeout],
 // [ErrAborted], [ErrRolledBack], [ErrVersion], [ErrTransfer] or
-// [ErrProtocol]. [ErrInProgress], [ErrNotReady] and [ErrClosed] say that it
-// did not begin, [ErrUnsupported] that it must not: as PID 1 of a container,
+// [ErrProtocol]. [ErrInProgress], [ErrNotReady], [ErrInProbation] and
+// [ErrClosed] say that it did not begin, [ErrUnsupported] that it must not: as PID 1 of a container,
 // whose end would be the end of the successor.
 //
 // When ctx ends before the commit, the upgrade is rolled back.
@@ -133,8 +133,8 @@ func (u *Upgrader) initiate() (*upgrade, error) {
 var errPID1 = fmt.Errorf("%w: this process is PID 1 of its PID namespace: the successor would be killed with it when it ends: start it below an init that stays (`docker run --init`, tini), or start the successor in a container of its own, in mode Takeover, on the same control socket", ErrUnsupported)
 
 // Rollback takes the sockets back from a successor that is not committed. It
-// returns [ErrNotReady] where there is no upgrade under way. What came of it is
-// what Upgrade returns.
+// returns [ErrNoUpgrade] where there is none. What came of it is what Upgrade
+// returns.
 func (u *Upgrader) Rollback(reason string) error {
 	_, err := u.rollback(reason)
 	return err
@@ -144,9 +144,9 @@ func (u *Upgrader) Rollback(reason string) error {
 func (u *Upgrader) rollback(reason string) (*upgrade, error) {
 	up := u.underWay()
 	if up == nil {
-		return nil, errNoUpgrade
+		return nil, ErrNoUpgrade
 	}
-	up.giveUp(&session.Error{Code: wire.CodeRollback, Text: reason})
+	up.giveUp(&session.Error{Reason: failure.RolledBack, Text: reason})
 	return up, nil
 }
 
@@ -156,7 +156,7 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 	u.emit(Event{Kind: EventUpgradeStarted, Report: up.account.copy()})
 	p := &session.Predecessor{Cancel: up.cancel}
 	stop := context.AfterFunc(ctx, func() {
-		up.giveUp(&session.Error{Code: wire.CodeCanceled, Text: "the caller gave up", Err: context.Cause(ctx)})
+		up.giveUp(&session.Error{Reason: failure.Canceled, Err: context.Cause(ctx)})
 	})
 	defer stop()
 	u.settleStore(up)
@@ -209,7 +209,7 @@ func (u *Upgrader) hear(up *upgrade, c *net.UnixConn) {
 	}
 	if err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) { // it may be about to speak
-			_ = link.Send(&wire.Refuse{Code: wire.CodeNotReady, Reason: "the upgrade is over"}, nil)
+			_ = link.Send(&wire.Refuse{Reason: failure.NoUpgrade, Text: "the upgrade is over"}, nil)
 		} else {
 			u.log.Debug("conversation", "error", err)
 		}

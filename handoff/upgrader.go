@@ -73,8 +73,8 @@ type Upgrader struct {
 //
 // A process joins if it was started by an upgrade, in any mode, or if its mode
 // is Takeover or Drain and somebody answers at its control socket. What it
-// gets in the end are errors that match [ErrInProgress] or [ErrNotReady] where the
-// predecessor is busy, [ErrPeerRefused] where one of the two may not talk to
+// gets in the end are errors that match [ErrInProgress], [ErrNotReady] or
+// [ErrInProbation] where the predecessor is busy, [ErrPeerRefused] where one of the two may not talk to
 // the other, [ErrVersion], [ErrTransfer] where a descriptor is missing or is
 // not what it should be, [ErrTimeout], and [ErrUnsupported] on a system that
 // can't do what the mode needs. A process that was started by hand and whose

@@ -75,8 +75,8 @@ func rootPage(root *cobra.Command) string {
 	p.section("OPTIONS")
 	p.flags(root.PersistentFlags())
 	p.section("EXIT STATUS")
-	for _, s := range exitTexts() {
-		p.item(fmt.Sprintf(`\fB%d\fR`, s.exit), s.text)
+	for status, text := range exitTexts() {
+		p.item(fmt.Sprintf(`\fB%d\fR`, status), text)
 	}
 	p.section("FILES")
 	for _, f := range [][2]string{

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -109,24 +108,10 @@ func TestExitTexts(t *testing.T) {
 	}
 	_, list, _ := strings.Cut(string(doc), "// # Exit status\n//\n")
 	var want strings.Builder
-	for i, s := range exitTexts() {
-		if int(s.exit) != i {
-			t.Errorf("exit status %d is at place %d", s.exit, i)
-		}
-		fmt.Fprintf(&want, "//\t%-3d %s\n", s.exit, s.text)
+	for status, text := range exitTexts() {
+		fmt.Fprintf(&want, "//\t%-3d %s\n", status, text)
 	}
 	if !strings.HasPrefix(list, want.String()) {
 		t.Errorf("doc.go (-want +got):\n%s", cmp.Diff(want.String(), list))
-	}
-	for _, s := range statuses() {
-		if !slices.ContainsFunc(exitTexts(), func(e struct {
-			exit exit
-			text string
-		},
-		) bool {
-			return e.exit == s.exit
-		}) {
-			t.Errorf("exit status %d is not in the list", s.exit)
-		}
 	}
 }

@@ -87,7 +87,7 @@ func TestReadme(t *testing.T) {
 		root.SetArgs(args)
 		err := root.ExecuteContext(ctx)
 		cancel()
-		if args[0] == "rollback" && errors.Is(err, handoff.ErrNotReady) {
+		if args[0] == "rollback" && errors.Is(err, handoff.ErrNoUpgrade) {
 			err = nil // there is nothing to take back by now
 		}
 		if err != nil {

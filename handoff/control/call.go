@@ -131,9 +131,6 @@ func decode(m wire.Message) (a operate.Answer, final bool, err error) {
 		if a.Failure != nil {
 			return a, true, failureError(a.Failure)
 		}
-		if m.Code != wire.CodeUnknown {
-			return a, true, fmt.Errorf("control: the request came to nothing, code %d", m.Code)
-		}
 		return a, m.Final, nil
 	}
 	return a, false, fmt.Errorf("%w: unexpected %s", handoff.ErrProtocol, m.Type())

@@ -15,8 +15,8 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
-	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
@@ -181,10 +181,10 @@ func TestStrangeServers(t *testing.T) {
 		answer func(conn *fdpass.Conn)
 		want   error
 	}{
-		"no common version": {func(c *fdpass.Conn) { send(c, &wire.Refuse{Code: wire.CodeVersion, Reason: "2 to 3"}) }, handoff.ErrVersion},
-		"too old":           {func(c *fdpass.Conn) { send(c, &wire.Refuse{Code: wire.CodeUnsupported}) }, handoff.ErrUnsupported},
-		"not ours":          {func(c *fdpass.Conn) { send(c, &wire.Refuse{Code: wire.CodePeer}) }, handoff.ErrPeerRefused},
-		"at its end":        {func(c *fdpass.Conn) { send(c, &wire.Refuse{Code: wire.CodeClosed}) }, handoff.ErrClosed},
+		"no common version": {func(c *fdpass.Conn) { send(c, &wire.Refuse{Reason: failure.Version, Text: "2 to 3"}) }, handoff.ErrVersion},
+		"too old":           {func(c *fdpass.Conn) { send(c, &wire.Refuse{Reason: failure.Unsupported}) }, handoff.ErrUnsupported},
+		"not ours":          {func(c *fdpass.Conn) { send(c, &wire.Refuse{Reason: failure.PeerRefused}) }, handoff.ErrPeerRefused},
+		"at its end":        {func(c *fdpass.Conn) { send(c, &wire.Refuse{Reason: failure.Closed}) }, handoff.ErrClosed},
 		"answers in 99":     {func(c *fdpass.Conn) { send(c, &wire.Response{Final: true, Version: 99}) }, handoff.ErrVersion},
 		"silent":            {func(*fdpass.Conn) {}, control.ErrNoAnswer},
 		"breaks off": {func(c *fdpass.Conn) {
@@ -201,9 +201,9 @@ func TestStrangeServers(t *testing.T) {
 				send(c, &wire.Response{Version: 1, Body: body(`{"status":{}}`)})
 			}
 		}, handoff.ErrProtocol},
-		"descriptors":  {func(c *fdpass.Conn) { send(c, &wire.Response{Version: 1, Body: body("{}")}, fd, fd) }, control.ErrNoAnswer},
-		"full disk":    {func(c *fdpass.Conn) { send(c, failure(operate.KindNoSpace)) }, syscall.ENOSPC},
-		"unknown kind": {func(c *fdpass.Conn) { send(c, failure("new")) }, nil},
+		"descriptors":    {func(c *fdpass.Conn) { send(c, &wire.Response{Version: 1, Body: body("{}")}, fd, fd) }, control.ErrNoAnswer},
+		"full disk":      {func(c *fdpass.Conn) { send(c, failed(failure.NoSpace)) }, syscall.ENOSPC},
+		"unknown reason": {func(c *fdpass.Conn) { send(c, failed(70_000)) }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -215,28 +215,36 @@ func TestStrangeServers(t *testing.T) {
 	}
 }
 
-func failure(k operate.Kind) *wire.Response {
+func failed(r failure.Reason) *wire.Response {
 	return &wire.Response{
-		Final: true, Version: 1, Code: wire.CodeFailed,
-		Body: fmt.Appendf(nil, `{"failure":{"kind":%q,"text":"so it is"}}`, k),
+		Final: true, Version: 1,
+		Body: fmt.Appendf(nil, `{"failure":{"reason":%d,"text":"so it is"}}`, r),
 	}
 }
 
-// TestKinds has a sentinel for each kind of failure.
-func TestKinds(t *testing.T) {
+// TestExitStatus has a status for what an upgrade has failed of, and how.
+func TestExitStatus(t *testing.T) {
 	t.Parallel()
-	seen := map[error]operate.Kind{}
-	for _, k := range operate.Kinds() {
-		s := control.Sentinel(k)
-		if s == nil {
-			t.Errorf("kind %s stands for nothing", k)
-		} else if o, twice := seen[s]; twice {
-			t.Errorf("kinds %s and %s stand for the same", k, o)
+	unknown := errors.New("new")
+	for _, c := range []struct {
+		err    error
+		status int
+		name   string
+	}{
+		{nil, 0, "none"},
+		{unknown, 1, "other"},
+		{control.ErrStale, 4, "stale"},
+		{handoff.ErrAborted, 8, "aborted"},
+		{&handoff.UpgradeError{Err: unknown}, 8, "other"},
+		{&handoff.UpgradeError{Err: unknown, Outcome: handoff.OutcomeRolledBack}, 9, "other"},
+		{&handoff.UpgradeError{Err: handoff.ErrAborted, Outcome: handoff.OutcomeFailed}, 8, "aborted"},
+		{&handoff.UpgradeError{Err: handoff.ErrAborted, Outcome: handoff.OutcomeRolledBack}, 9, "aborted"},
+		{&handoff.UpgradeError{Err: handoff.ErrTimeout, Outcome: handoff.OutcomeRolledBack}, 10, "timeout"},
+		{&handoff.UpgradeError{Err: syscall.ENOSPC}, 7, "no-space"},
+	} {
+		if status, name := control.ExitStatus(c.err); status != c.status || name != c.name {
+			t.Errorf("ExitStatus(%v) = %d, %s, want %d, %s", c.err, status, name, c.status, c.name)
 		}
-		seen[s] = k
-	}
-	if got := control.Sentinel(operate.KindOther); got != nil {
-		t.Errorf("kind other stands for %v", got)
 	}
 }
 

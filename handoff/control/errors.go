@@ -1,12 +1,12 @@
 package control
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"os"
-	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
@@ -18,72 +18,65 @@ import (
 var (
 	// ErrNoServer says that there is no control socket. It matches
 	// [os.ErrNotExist].
-	ErrNoServer error = &told{"control: no server: there is no control socket", os.ErrNotExist}
-	// ErrStale says that there is a control socket and nobody behind it: the
-	// server was killed. The next one to start cleans up.
-	ErrStale = errors.New("control: no server: its control socket is left over from one that was killed")
+	ErrNoServer error = failure.NoServer
+	// ErrStale says that no process serves the control socket: the server was
+	// killed. The next one to start cleans up.
+	ErrStale error = failure.Stale
 	// ErrNoAnswer says that the server broke off before it had answered: it has
 	// ended, or was killed.
-	ErrNoAnswer = errors.New("control: the server broke off before it had answered")
+	ErrNoAnswer error = failure.NoAnswer
 	// ErrNoSpace says that the server found a disk full. It matches
 	// [syscall.ENOSPC].
-	ErrNoSpace error = &told{"control: the server found a disk full: make room, then try again", syscall.ENOSPC}
+	ErrNoSpace error = failure.NoSpace
 )
 
-// sentinel returns what a kind of failure stands for, or nil.
-func sentinel(k operate.Kind) error {
-	return map[operate.Kind]error{
-		operate.KindInProgress:    handoff.ErrInProgress,
-		operate.KindNotReady:      handoff.ErrNotReady,
-		operate.KindNotStarted:    handoff.ErrStart,
-		operate.KindSuccessorDied: handoff.ErrSuccessorDied,
-		operate.KindTimeout:       handoff.ErrTimeout,
-		operate.KindAborted:       handoff.ErrAborted,
-		operate.KindRolledBack:    handoff.ErrRolledBack,
-		operate.KindPeerRefused:   handoff.ErrPeerRefused,
-		operate.KindVersion:       handoff.ErrVersion,
-		operate.KindProtocol:      handoff.ErrProtocol,
-		operate.KindTransfer:      handoff.ErrTransfer,
-		operate.KindCommitted:     handoff.ErrCommitted,
-		operate.KindClosed:        handoff.ErrClosed,
-		operate.KindUnsupported:   handoff.ErrUnsupported,
-		operate.KindNoSpace:       ErrNoSpace,
-	}[k]
+// ExitStatus returns the exit status with which the command baton reports an error,
+// and the error's name in its JSON: 0 and "none" for nil, 1 and "other" for an error
+// of neither this package nor handoff.
+func ExitStatus(err error) (status int, name string) {
+	reason := failure.Of(err)
+	status = reason.Exit()
+	var ue *handoff.UpgradeError
+	if !errors.As(err, &ue) {
+		return status, reason.Name()
+	}
+	if reason == failure.Other {
+		status = failure.Aborted.Exit() // as any upgrade that fails
+	}
+	if status == failure.Aborted.Exit() && ue.Outcome == handoff.OutcomeRolledBack {
+		status = failure.RolledBack.Exit() // as the history has it
+	}
+	return status, reason.Name()
 }
 
-// told is an error in words of its own, or the server's, that matches another.
-type told struct {
-	text string
-	is   error // nil if we know none
+// said is what the server says, with the reason that it gives.
+type said struct {
+	text   string
+	reason failure.Reason
 }
 
-func (e *told) Error() string { return e.text }
-func (e *told) Unwrap() error { return e.is }
+func (e *said) Error() string { return e.text }
+func (e *said) Unwrap() error { return e.reason }
 
 // failureError makes an error of what the server says.
 func failureError(f *operate.Failure) error {
-	text := f.Text
-	if text == "" {
-		text = "control: the server gives no reason"
+	err := &said{f.Text, f.Reason}
+	if f.Text == "" {
+		err.text = "control: the server gives no reason"
 	}
-	err := &told{text, sentinel(f.Kind)}
 	if !f.Upgrade && f.PID == 0 && len(f.Stderr) == 0 { // an older server does not say the first
 		return err
 	}
 	return &handoff.UpgradeError{PID: f.PID, Stderr: f.Stderr, Outcome: handoff.Outcome(f.Outcome), Err: err}
 }
 
+// advice is for the user of a tool that a server refuses.
+var advice = map[failure.Reason]string{
+	failure.Version:     "use the tool that belongs to the server's release: ",
+	failure.Unsupported: "the server is older than this tool: ",
+}
+
 // refusalError makes an error of a refusal.
 func refusalError(m *wire.Refuse) error {
-	switch m.Code {
-	case wire.CodeVersion:
-		return fmt.Errorf("%w: use the tool that belongs to the server's release: %s", handoff.ErrVersion, m.Reason)
-	case wire.CodePeer:
-		return &told{m.Reason, handoff.ErrPeerRefused}
-	case wire.CodeUnsupported:
-		return fmt.Errorf("%w by this server: it is older than this tool: %s", handoff.ErrUnsupported, m.Reason)
-	case wire.CodeClosed:
-		return fmt.Errorf("%w: %s", handoff.ErrClosed, m.Reason)
-	}
-	return fmt.Errorf("control: refused: %s", m.Reason)
+	return fmt.Errorf("%w: %s%s", cmp.Or(m.Reason, failure.Other), advice[m.Reason], m.Text)
 }

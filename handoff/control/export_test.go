@@ -4,15 +4,11 @@ import (
 	"errors"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
 // IsPeerRefused is for programs of the tests that print what they found.
 func IsPeerRefused(err error) bool { return errors.Is(err, handoff.ErrPeerRefused) }
-
-// Sentinel returns what a kind of failure stands for.
-func Sentinel(k operate.Kind) error { return sentinel(k) }
 
 // Decode decodes a message of a server, all parts of it.
 func Decode(m wire.Message) error {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
@@ -61,7 +62,7 @@ var bodies = map[string]any{
 	"answer-report": operate.Answer{Report: raw(report)},
 	"answer-linger": operate.Answer{Linger: &operate.Linger{Open: 1, Moved: 2, Cut: 3, Remaining: -1}},
 	"answer-failure": operate.Answer{Failure: &operate.Failure{
-		Kind: operate.KindSuccessorDied, Text: "it died", PID: 11, Stderr: []string{"panic: x"},
+		Reason: failure.SuccessorDied, Text: "it died", PID: 11, Stderr: []string{"panic: x"},
 	}},
 }
 

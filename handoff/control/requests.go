@@ -95,8 +95,9 @@ type UpgradeConfig struct {
 //
 // An upgrade that has failed has left the server as it was. The error is then
 // a *[handoff.UpgradeError] with the successor's last lines, or matches
-// [handoff.ErrInProgress], [handoff.ErrNotReady], [handoff.ErrClosed] or
-// [handoff.ErrUnsupported] where it did not begin; see [handoff.Upgrader.Upgrade].
+// [handoff.ErrInProgress], [handoff.ErrNotReady], [handoff.ErrInProbation],
+// [handoff.ErrClosed] or [handoff.ErrUnsupported] where it did not begin; see
+// [handoff.Upgrader.Upgrade].
 func (c *Client) Upgrade(ctx context.Context, cfg *UpgradeConfig) (*handoff.Report, error) {
 	if cfg == nil {
 		cfg = &UpgradeConfig{}
@@ -171,7 +172,7 @@ func pass(a operate.Answer, report *handoff.Report, onEvent func(handoff.Event),
 
 // Rollback has the server take its sockets back from a successor that is not
 // committed, and returns the account of that upgrade when it has them. reason
-// goes into the account; it may be empty. [handoff.ErrNotReady] says that no
+// goes into the account; it may be empty. [handoff.ErrNoUpgrade] says that no
 // upgrade is under way, [handoff.ErrCommitted] that it was too late.
 func (c *Client) Rollback(ctx context.Context, reason string) (*handoff.Report, error) {
 	var report *handoff.Report

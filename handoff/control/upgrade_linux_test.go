@@ -135,8 +135,8 @@ func TestUpgradeFails(t *testing.T) {
 func TestRollback(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		s := start(t, settings{Mode: mode, Probation: patience})
-		if _, err := s.Rollback(within(t), ""); !errors.Is(err, handoff.ErrNotReady) {
-			t.Errorf("Rollback() without an upgrade = %v, want ErrNotReady", err)
+		if _, err := s.Rollback(within(t), ""); !errors.Is(err, handoff.ErrNoUpgrade) {
+			t.Errorf("Rollback() without an upgrade = %v, want ErrNoUpgrade", err)
 		}
 		_, err := s.Upgrade(within(t), &control.UpgradeConfig{OnEvent: func(e handoff.Event) {
 			if e.Kind != handoff.EventPaused {

@@ -88,7 +88,7 @@ func (u *fakeUpgrader) SendConn(ctx context.Context, name string, conn net.Conn,
 		return ctx.Err()
 	}
 	if next == nil {
-		return handoff.ErrNotReady
+		return handoff.ErrNoSuccessor
 	}
 	for next.over() { // it has passed the conversation on, or is about to
 		next.mu.Lock()

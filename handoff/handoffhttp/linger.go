@@ -138,7 +138,7 @@ func (s *Server) depart(c *conn) {
 	c.mu.Lock()
 	tries := c.tries + 1
 	c.mu.Unlock()
-	if errors.Is(err, handoff.ErrNotReady) || errors.Is(err, handoff.ErrClosed) || errors.Is(err, handoff.ErrUnsupported) {
+	if errors.Is(err, handoff.ErrNoSuccessor) || errors.Is(err, handoff.ErrClosed) || errors.Is(err, handoff.ErrUnsupported) {
 		tries = maxTries // anything else may be better in a moment
 	}
 	s.mu.Lock()

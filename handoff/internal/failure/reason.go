@@ -85,7 +85,7 @@ var table = [...]struct {
 	Hung:            {"hung", "handoff: timed out: hung", exitTimeout, Timeout},
 	Aborted:         {"aborted", "handoff: the successor aborted the upgrade", exitFailed, nil},
 	RolledBack:      {"rolled-back", "handoff: rolled back", exitRolledBack, nil},
-	Canceled:        {"canceled", "handoff: rolled back: canceled", exitRolledBack, RolledBack},
+	Canceled:        {"canceled", "handoff: rolled back: the caller gave up", exitRolledBack, RolledBack},
 	PeerRefused:     {"peer-refused", "handoff: peer refused", exitNotAllowed, nil},
 	Version:         {"version", "handoff: no common protocol version: upgrade in smaller steps", exitUnsupported, nil},
 	Protocol:        {"protocol", "handoff: protocol error", exitUnsupported, nil},

@@ -3,6 +3,8 @@ package operate
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
 
 // The requests, as wire.Request names them.
@@ -68,43 +70,12 @@ type Linger struct {
 	Remaining time.Duration `json:"remaining"` // until the linger limit; negative if there is none
 }
 
-// Failure says why a request came to nothing.
+// Failure says why a request failed.
 type Failure struct {
-	Kind    Kind     `json:"kind"`
-	Text    string   `json:"text"`
-	Upgrade bool     `json:"upgrade,omitempty"` // an upgrade has begun and come to nothing
-	Outcome string   `json:"outcome,omitempty"` // of that upgrade; "" of an older server
-	PID     int      `json:"pid,omitempty"`     // of a successor that has failed
-	Stderr  []string `json:"stderr,omitempty"`  // its last lines
-}
-
-// Kind is what a tool can branch on. The names are those of handoff's sentinels.
-type Kind string
-
-// The kinds of failure. An unknown one counts as KindOther.
-const (
-	KindOther         Kind = "other"
-	KindInProgress    Kind = "in-progress"
-	KindNotReady      Kind = "not-ready"
-	KindNotStarted    Kind = "not-started"
-	KindSuccessorDied Kind = "successor-died"
-	KindTimeout       Kind = "timeout"
-	KindAborted       Kind = "aborted"
-	KindRolledBack    Kind = "rolled-back"
-	KindPeerRefused   Kind = "peer-refused"
-	KindVersion       Kind = "version"
-	KindProtocol      Kind = "protocol"
-	KindTransfer      Kind = "transfer"
-	KindCommitted     Kind = "committed"
-	KindClosed        Kind = "closed"
-	KindUnsupported   Kind = "unsupported"
-	KindNoSpace       Kind = "no-space" // a full disk
-)
-
-// Kinds returns all kinds but KindOther.
-func Kinds() []Kind {
-	return []Kind{
-		KindInProgress, KindNotReady, KindNotStarted, KindSuccessorDied, KindTimeout, KindAborted, KindRolledBack, KindPeerRefused,
-		KindVersion, KindProtocol, KindTransfer, KindCommitted, KindClosed, KindUnsupported, KindNoSpace,
-	}
+	Reason  failure.Reason `json:"reason"` // its number
+	Text    string         `json:"text"`
+	Upgrade bool           `json:"upgrade,omitempty"` // an upgrade has begun and failed
+	Outcome string         `json:"outcome,omitempty"` // of that upgrade; "" of an older server
+	PID     int            `json:"pid,omitempty"`     // of a successor that has failed
+	Stderr  []string       `json:"stderr,omitempty"`  // its last lines
 }

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
@@ -52,7 +53,7 @@ func (c *checks) run(first int, items []Item) {
 			continue // inherited: checked when it is asked for
 		}
 		if err := c.check(it.Socket, it.FD); err != nil {
-			c.fail(first+i, &Error{Reason: ReasonTransfer, Text: fmt.Sprintf("socket %d (%s %s)", first+i, it.Socket.Network, it.Socket.Address), Err: err})
+			c.fail(first+i, &Error{Reason: failure.Transfer, Text: fmt.Sprintf("socket %d (%s %s)", first+i, it.Socket.Network, it.Socket.Address), Err: err})
 			return
 		}
 	}

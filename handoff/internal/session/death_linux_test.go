@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
@@ -74,10 +75,10 @@ func (s script) successorUpTo(step int) {
 func TestSuccessorDies(t *testing.T) {
 	t.Parallel()
 	const (
-		none      = session.ReasonNone
-		died      = session.ReasonDied
-		hung      = session.ReasonHung
-		timeout   = session.ReasonTimeout
+		none      = failure.None
+		died      = failure.SuccessorDied
+		hung      = failure.Hung
+		timeout   = failure.Timeout
 		never     = "" // the predecessor never stopped serving
 		kill      = "kill"
 		back      = "pause resume" // it serves again
@@ -86,7 +87,7 @@ func TestSuccessorDies(t *testing.T) {
 		committed = "pause"
 	)
 	type outcome struct {
-		reason session.Reason
+		reason failure.Reason
 		calls  string
 		child  string // the same where the successor's process is ours
 	}
@@ -204,7 +205,7 @@ func lingersWith(t *testing.T, l *session.Lingering, s script, silent bool, w *w
 	switch err := <-moved; {
 	case err == nil:
 		t.Error("Move() = nil, and nobody took the connection")
-	case errors.Is(err, session.ErrInDoubt) != silent:
+	case errors.Is(err, failure.InDoubt) != silent:
 		t.Errorf("Move() = %v to a successor that is silent: %t", err, silent)
 	}
 	<-done
@@ -269,12 +270,12 @@ func (s script) predecessorUpTo(step int, items []session.Item, hang time.Durati
 func TestPredecessorDies(t *testing.T) {
 	t.Parallel()
 	type outcome struct {
-		join  session.Reason // why Join fails, if it does
+		join  failure.Reason // why Join fails, if it does
 		alone bool
 		calls string
 	}
-	lost := outcome{join: session.ReasonDied}
-	mute := outcome{join: session.ReasonHung}
+	lost := outcome{join: failure.PredecessorDied}
+	mute := outcome{join: failure.Hung}
 	table := [steps]struct{ killed, silent outcome }{
 		afterHello:     {lost, mute},
 		inBatches:      {lost, mute},
@@ -308,7 +309,7 @@ func TestPredecessorDies(t *testing.T) {
 				}()
 				err := n.join(a)
 				var e *session.Error
-				if want.join != session.ReasonNone {
+				if want.join != failure.None {
 					if !errors.As(err, &e) || e.Reason != want.join {
 						t.Errorf("Join() = %v, want reason %v", err, want.join)
 					}

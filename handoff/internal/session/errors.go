@@ -2,72 +2,50 @@ package session
 
 import (
 	"errors"
+	"strings"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
-// Reason says why a conversation ended without a commit.
-type Reason uint8
-
-// The reasons.
-const (
-	ReasonNone       Reason = iota
-	ReasonDied              // the peer closed the conversation, or its process ended
-	ReasonTimeout           // the peer was not ready in time
-	ReasonHung              // the peer answered nothing for too long
-	ReasonAborted           // the successor refused
-	ReasonRolledBack        // the predecessor withdrew
-	ReasonCanceled          // the caller of the upgrade gave up
-	ReasonRefused           // the predecessor would not begin
-	ReasonVersion           // no common protocol version
-	ReasonProtocol          // the peer broke the protocol
-	ReasonTransfer          // sockets or state could not be passed
-)
-
-var reasonText = [...]string{
-	ReasonNone:       "none",
-	ReasonDied:       "died",
-	ReasonTimeout:    "timed out",
-	ReasonHung:       "hung",
-	ReasonAborted:    "aborted",
-	ReasonRolledBack: "rolled back",
-	ReasonCanceled:   "canceled",
-	ReasonRefused:    "refused",
-	ReasonVersion:    "version mismatch",
-	ReasonProtocol:   "protocol error",
-	ReasonTransfer:   "transfer",
-}
-
-func (r Reason) String() string { return reasonText[r] }
-
-// Error is how a conversation ends without a commit.
+// Error is how a conversation ends without a commit. It matches its reason and its
+// cause.
 type Error struct {
-	Reason Reason
-	Code   wire.Code // the peer's own word, where it sent one
-	Text   string    // the peer's words, or ours
-	Err    error     // the cause, where there is one
+	Reason failure.Reason
+	Text   string // the peer's words, or ours
+	Err    error  // the cause, where there is one
 }
 
 func (e *Error) Error() string {
-	s := e.Reason.String()
-	if detail := e.Detail(); detail != "" {
-		s += ": " + detail
+	s := e.Reason.Error()
+	if e.Text != "" {
+		s += ": " + e.Text
+	}
+	if e.Err != nil {
+		s += ": " + strings.TrimPrefix(e.Err.Error(), "handoff: ") // which is said
 	}
 	return s
 }
 
-// Detail is what there is to say beside the reason.
-func (e *Error) Detail() string {
-	switch {
-	case e.Err == nil:
-		return e.Text
-	case e.Text == "":
-		return e.Err.Error()
+// Unwrap returns the reason and the cause.
+func (e *Error) Unwrap() []error {
+	if e.Err == nil {
+		return []error{e.Reason}
 	}
-	return e.Text + ": " + e.Err.Error()
+	return []error{e.Reason, e.Err}
 }
 
-func (e *Error) Unwrap() error { return e.Err }
+// Refusal tells the peer what err says.
+func Refusal(err error) *wire.Refuse {
+	r := failure.Of(err)
+	return &wire.Refuse{Reason: r, Text: words(err, r)}
+}
+
+// words are the text of err for a peer that puts the reason before it.
+func words(err error, reason failure.Reason) string {
+	text := strings.TrimPrefix(err.Error(), reason.Error())
+	return strings.TrimPrefix(strings.TrimPrefix(text, ": "), "handoff: ")
+}
 
 // Ended says how the successor's process has ended: err is what exec.Cmd.Wait
 // returns.
@@ -75,5 +53,5 @@ func Ended(err error) *Error {
 	if err == nil {
 		err = errors.New("exit status 0")
 	}
-	return &Error{Reason: ReasonDied, Text: "its process ended", Err: err}
+	return &Error{Reason: failure.SuccessorDied, Text: "its process ended", Err: err}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -16,7 +17,7 @@ func (p *Predecessor) greet(a Arrival) {
 	var ok bool
 	if w.Version, ok = wire.Choose(a.Hello.MinVersion, a.Hello.MaxVersion); !ok {
 		text := fmt.Sprintf("successor speaks protocol versions %d to %d, predecessor %d to %d", a.Hello.MinVersion, a.Hello.MaxVersion, wire.MinVersion, wire.MaxVersion)
-		p.send(&wire.Refuse{Code: wire.CodeVersion, Reason: text})
+		p.send(&wire.Refuse{Reason: failure.Version, Text: text})
 		p.because(offerNoVersion, &Error{Text: text})
 		return
 	}
@@ -96,7 +97,7 @@ func (p *Predecessor) passStates(t *transfer) error {
 		if ok {
 			stopped = fmt.Errorf("%w: %T while state is written", errUnexpected, in.msg)
 			if m, is := in.msg.(*wire.Abort); is {
-				stopped = &Error{Reason: ReasonAborted, Text: m.Reason}
+				stopped = &Error{Reason: failure.Aborted, Text: m.Text}
 			}
 			_ = fdx.Close(in.fds...) // a successor sends none
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -124,7 +125,7 @@ func leave(res session.Result) {
 }
 
 // wantFailed fails the test unless the upgrade failed for reason.
-func (o *oldSide) wantFailed(reason session.Reason) (res session.Result, took time.Duration) {
+func (o *oldSide) wantFailed(reason failure.Reason) (res session.Result, took time.Duration) {
 	o.t.Helper()
 	res, took = o.end()
 	var err *session.Error
@@ -220,7 +221,7 @@ func (n *newSide) wantOwner(alone bool) {
 	}
 }
 
-func (n *newSide) wantQuit(reason session.Reason) *session.Error {
+func (n *newSide) wantQuit(reason failure.Reason) *session.Error {
 	n.t.Helper()
 	got := n.end()
 	var err *session.Error

@@ -1,12 +1,14 @@
 package session
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -69,9 +71,8 @@ type Joiner struct {
 	quiet *silence
 }
 
-// Join says Hello on link and returns what the predecessor passes on. An
-// *Error with the predecessor's words is returned where it refuses; then, and
-// on any other error, link is closed and nothing is kept.
+// Join says Hello on link and returns what the predecessor passes on. Its
+// errors are *Error; then link is closed and nothing is kept.
 func (j *Joiner) Join(link Link) (*Received, *Successor, error) {
 	conv := converse(link)
 	r := &Received{}
@@ -79,9 +80,13 @@ func (j *Joiner) Join(link Link) (*Received, *Successor, error) {
 	defer j.quiet.stop()
 	if err := j.receive(conv, r); err != nil {
 		// Tell why, if it still listens: the predecessor has not stopped serving.
-		_ = link.Send(&wire.Abort{Reason: err.Error()}, nil)
+		_ = link.Send(&wire.Abort{Text: words(err, failure.Aborted)}, nil)
 		conv.close()
 		r.Close()
+		var e *Error
+		if !errors.As(err, &e) { // a message could not be sent
+			err = &Error{Reason: failure.PredecessorDied, Err: err}
+		}
 		return nil, nil, err
 	}
 	return r, newSuccessor(conv, r.Welcome), nil
@@ -95,12 +100,12 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 		if e != nil {
 			return e
 		}
-		return &Error{Reason: ReasonDied, Err: err}
+		return &Error{Reason: failure.PredecessorDied, Err: err}
 	}
 	if j.Meanwhile != nil {
 		var err error
 		if j.stop, err = j.Meanwhile(); err != nil {
-			return &Error{Reason: ReasonTransfer, Err: err}
+			return &Error{Reason: failure.Transfer, Err: err}
 		}
 	}
 	m, fds, err := j.next(conv, j.Timeout)
@@ -115,14 +120,14 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 	_ = fdx.Close(fds...) // none belong here
 	r.Welcome = *w
 	if w.Version < j.Hello.MinVersion || w.Version > j.Hello.MaxVersion {
-		return &Error{Reason: ReasonVersion, Text: fmt.Sprintf("the predecessor chose version %d, we speak %d to %d", w.Version, j.Hello.MinVersion, j.Hello.MaxVersion)}
+		return &Error{Reason: failure.Version, Text: fmt.Sprintf("the predecessor chose version %d, we speak %d to %d", w.Version, j.Hello.MinVersion, j.Hello.MaxVersion)}
 	}
 	if w.Sockets > maxCount || w.States > maxCount {
-		return &Error{Reason: ReasonProtocol, Text: fmt.Sprintf("%d sockets and %d state blobs announced", w.Sockets, w.States)}
+		return &Error{Reason: failure.Protocol, Text: fmt.Sprintf("%d sockets and %d state blobs announced", w.Sockets, w.States)}
 	}
 	if j.Expect != nil && j.Hello.Via != wire.ViaInherit {
 		if err := j.Expect(int(w.Sockets) + int(w.States)); err != nil {
-			return &Error{Reason: ReasonTransfer, Err: err}
+			return &Error{Reason: failure.Transfer, Err: err}
 		}
 	}
 	checks := newChecks(j.Check)
@@ -151,7 +156,7 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 		case *wire.Stderr:
 			if len(fds) != 3 || r.Stderr != nil {
 				_ = fdx.Close(fds...)
-				return &Error{Reason: ReasonProtocol, Text: "standard error comes as three descriptors, once"}
+				return &Error{Reason: failure.Protocol, Text: "standard error comes as three descriptors, once"}
 			}
 			r.Stderr = fds
 		default:
@@ -192,7 +197,7 @@ func (j *Joiner) takeSockets(r *Received, m *wire.Sockets, fds []int) error {
 	// Without an entry in each there would be no end to them.
 	if len(m.Entries) == 0 || len(fds) != want || int(m.First) != len(r.Sockets) || len(r.Sockets)+len(m.Entries) > int(r.Welcome.Sockets) {
 		_ = fdx.Close(fds...)
-		return &Error{Reason: ReasonProtocol, Text: fmt.Sprintf("%d descriptors for %d sockets, entry %d after %d of %d", len(fds), len(m.Entries), m.First, len(r.Sockets), r.Welcome.Sockets)}
+		return &Error{Reason: failure.Protocol, Text: fmt.Sprintf("%d descriptors for %d sockets, entry %d after %d of %d", len(fds), len(m.Entries), m.First, len(r.Sockets), r.Welcome.Sockets)}
 	}
 	if r.Sockets == nil {
 		// One piece of memory for all, if there are not absurdly many.
@@ -211,14 +216,14 @@ func (j *Joiner) takeSockets(r *Received, m *wire.Sockets, fds []int) error {
 func (j *Joiner) takeStates(r *Received, m *wire.States, fds []int) error {
 	if len(fds) == 0 || len(fds) != len(m.Entries) || len(r.States)+len(fds) > int(r.Welcome.States) {
 		_ = fdx.Close(fds...)
-		return &Error{Reason: ReasonProtocol, Text: fmt.Sprintf("%d descriptors for %d state blobs", len(fds), len(m.Entries))}
+		return &Error{Reason: failure.Protocol, Text: fmt.Sprintf("%d descriptors for %d state blobs", len(fds), len(m.Entries))}
 	}
 	for i, e := range m.Entries {
 		r.States = append(r.States, Blob{Name: e.Name, Size: e.Size, File: os.NewFile(uintptr(fds[i]), e.Name)})
 	}
 	for i, fd := range fds {
 		if err := verifyBlob(r.States[len(r.States)-len(fds)+i], fd); err != nil {
-			return &Error{Reason: ReasonTransfer, Text: fmt.Sprintf("state %q", m.Entries[i].Name), Err: err}
+			return &Error{Reason: failure.Transfer, Text: fmt.Sprintf("state %q", m.Entries[i].Name), Err: err}
 		}
 	}
 	return nil
@@ -235,10 +240,10 @@ func (j *Joiner) next(conv *conversation, patience time.Duration) (wire.Message,
 			}
 			return said(in)
 		case s := <-j.stop:
-			return nil, nil, &Error{Reason: ReasonAborted, Err: &Stopped{s}}
+			return nil, nil, &Error{Reason: failure.Aborted, Err: &Stopped{s}}
 		case <-j.quiet.ticker.C:
 			if j.quiet.tick() {
-				return nil, nil, &Error{Reason: ReasonHung, Text: fmt.Sprintf("the predecessor sent nothing for %v", patience)}
+				return nil, nil, &Error{Reason: failure.Hung, Text: fmt.Sprintf("the predecessor sent nothing for %v", patience)}
 			}
 		}
 	}
@@ -249,14 +254,10 @@ func said(in incoming) (wire.Message, []int, error) {
 	switch m := in.msg.(type) {
 	case *wire.Refuse:
 		_ = fdx.Close(in.fds...) // none belong here
-		r := ReasonRefused
-		if m.Code == wire.CodeVersion {
-			r = ReasonVersion
-		}
-		return nil, nil, &Error{Reason: r, Code: m.Code, Text: m.Reason}
+		return nil, nil, &Error{Reason: cmp.Or(m.Reason, failure.Other), Text: m.Text}
 	case *wire.Rollback:
 		_ = fdx.Close(in.fds...) // likewise
-		return nil, nil, &Error{Reason: ReasonRolledBack, Code: m.Code, Text: m.Reason}
+		return nil, nil, &Error{Reason: failure.RolledBack, Text: m.Text}
 	}
 	return in.msg, in.fds, nil
 }
@@ -268,13 +269,13 @@ func ended(conv *conversation) error {
 	case err == nil:
 		err = io.ErrUnexpectedEOF
 	case errors.Is(err, fdpass.ErrTruncated):
-		return &Error{Reason: ReasonTransfer, Err: err}
+		return &Error{Reason: failure.Transfer, Err: err}
 	case conv.garbled():
-		return &Error{Reason: ReasonProtocol, Err: err}
+		return &Error{Reason: failure.Protocol, Err: err}
 	}
-	return &Error{Reason: ReasonDied, Text: "before all sockets were passed", Err: err}
+	return &Error{Reason: failure.PredecessorDied, Text: "before all sockets were passed", Err: err}
 }
 
 func unexpected(m wire.Message) error {
-	return &Error{Reason: ReasonProtocol, Text: fmt.Sprintf("unexpected %T", m)}
+	return &Error{Reason: failure.Protocol, Text: fmt.Sprintf("unexpected %T", m)}
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -74,10 +75,10 @@ func TestLend(t *testing.T) {
 		t.Parallel()
 		n, s, ready := lender(t, newWitness(t), 1, nil)
 		hear[*wire.Lend](s)
-		s.say(&wire.Rollback{Reason: "no"})
+		s.say(&wire.Rollback{Text: "no"})
 		hear[*wire.RolledBack](s)
 		_ = s.link.Close()
-		n.wantQuit(session.ReasonRolledBack)
+		n.wantQuit(failure.RolledBack)
 		if <-ready {
 			t.Error("Ready() = true")
 		}
@@ -87,11 +88,11 @@ func TestLend(t *testing.T) {
 		t.Parallel()
 		n, s, ready := lender(t, newWitness(t), 1, errors.New("another user"))
 		s.say(&wire.Ack{Seq: hear[*wire.Lend](s).Seq})
-		if m := hear[*wire.Abort](s); !strings.Contains(m.Reason, "another user") {
-			t.Errorf("Abort: %q", m.Reason)
+		if m := hear[*wire.Abort](s); !strings.Contains(m.Text, "another user") {
+			t.Errorf("Abort: %q", m.Text)
 		}
 		_ = s.link.Close()
-		n.wantQuit(session.ReasonAborted)
+		n.wantQuit(failure.Aborted)
 		if <-ready {
 			t.Error("Ready() = true")
 		}
@@ -153,13 +154,13 @@ func TestLent(t *testing.T) {
 		err    error // of its hook
 		late   bool  // after Ready
 		fds    int
-		reason session.Reason
+		reason failure.Reason
 	}{
-		{"taken", true, nil, false, 2, session.ReasonAborted},
-		{"refused", true, errors.New("not reuseport"), false, 2, session.ReasonTransfer},
-		{"in another mode", false, nil, false, 2, session.ReasonProtocol},
-		{"too late", true, nil, true, 2, session.ReasonProtocol},
-		{"descriptors missing", true, nil, false, 1, session.ReasonProtocol},
+		{"taken", true, nil, false, 2, failure.Aborted},
+		{"refused", true, errors.New("not reuseport"), false, 2, failure.Transfer},
+		{"in another mode", false, nil, false, 2, failure.Protocol},
+		{"too late", true, nil, true, 2, failure.Protocol},
+		{"descriptors missing", true, nil, false, 1, failure.Protocol},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -192,7 +193,7 @@ func TestLent(t *testing.T) {
 			if err := b.Send(&wire.Lend{Seq: 1, Entries: make([]wire.Socket, 2)}, fds); err != nil {
 				t.Fatal(err)
 			}
-			if c.reason == session.ReasonAborted {
+			if c.reason == failure.Aborted {
 				if m := heed[*wire.Ack](s); m.Seq != 1 || m.Taken != 2 {
 					t.Errorf("Ack = %+v", m)
 				}
@@ -200,7 +201,7 @@ func TestLent(t *testing.T) {
 			} else {
 				heed[*wire.Rollback](s)
 			}
-			s.say(&wire.Abort{Reason: "the end"})
+			s.say(&wire.Abort{Text: "the end"})
 			res, _ := o.wantFailed(c.reason)
 			if !res.Parted {
 				t.Error("Result.Parted = false of a successor that has said Abort")

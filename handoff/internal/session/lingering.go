@@ -9,23 +9,22 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// The ways in which a connection can fail to move. Unless it is in doubt, it
-// stays with the caller.
+// The ways in which a connection can fail to move. It stays with the caller, but
+// where the error matches failure.InDoubt: the successor died, or fell silent, when
+// its program may have had the connection, and may have read from it. The caller
+// must not serve it: a connection has one server.
 var (
 	// ErrNotTaken says that the successor did not take a connection.
-	ErrNotTaken = errors.New("the successor did not take the connection: its program takes no more, or it is short of descriptors")
-	// ErrNoTaker says that nobody in the successor takes connections of that name.
-	ErrNoTaker = errors.New("the successor takes no connections of this name")
+	ErrNotTaken = fmt.Errorf("%w: its program takes no more, or it is short of descriptors", failure.NotTaken)
+	// ErrNoTaker says that the successor's program takes no connections of that name.
+	ErrNoTaker = fmt.Errorf("%w: it takes none of this name", failure.NotTaken)
 	// ErrGone says that the conversation with the successor is over.
-	ErrGone = errors.New("the conversation with the successor is over")
-	// ErrInDoubt says that the successor died, or fell silent, when its program
-	// may have had the connection, and may have read from it. The caller must not
-	// serve it: a connection has one server.
-	ErrInDoubt = errors.New("the successor is gone, and may have used the connection")
+	ErrGone = fmt.Errorf("%w: the conversation with it is over", failure.NotTaken)
 )
 
 // tellEach is how many connections the successor says it is taking at once. A
@@ -173,7 +172,7 @@ func (l *Lingering) Run() {
 				w.taking(m)
 			case *wire.EndLinger:
 				select {
-				case l.asked <- m.Reason:
+				case l.asked <- m.Text:
 				default: // asked already
 				}
 			}
@@ -234,7 +233,7 @@ func (w *lingerWindow) sendMoves(ms []*move) {
 		for i, m := range ms {
 			switch {
 			case uint32(i) < doubt:
-				m.done <- ErrInDoubt
+				m.done <- failure.InDoubt
 			case err != nil:
 				m.done <- err
 			case uint32(i) < taken:
@@ -413,7 +412,7 @@ func (f *Following) ack(seq, taken uint32) {
 
 // End asks the predecessor to end its linger now.
 func (f *Following) End(reason string) {
-	_ = f.conv.link.Send(&wire.EndLinger{Reason: reason}, nil) // gone is as good
+	_ = f.conv.link.Send(&wire.EndLinger{Text: reason}, nil) // gone is as good
 }
 
 // Detach stops Run between two messages, so that the conversation can be

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -244,7 +245,7 @@ func TestFollowerDies(t *testing.T) {
 	for range count {
 		m := <-errs
 		switch {
-		case m.err == nil, errors.Is(m.err, session.ErrInDoubt):
+		case m.err == nil, errors.Is(m.err, failure.InDoubt):
 			if m.err != nil {
 				doubts++
 			}
@@ -312,7 +313,7 @@ func TestSilentTeller(t *testing.T) {
 			if err := b.Close(); err != nil {
 				t.Fatal(err)
 			}
-			want := session.ErrInDoubt
+			var want error = failure.InDoubt
 			if tells {
 				want = session.ErrGone
 			}
@@ -451,7 +452,7 @@ func TestByeToHung(t *testing.T) {
 	l.Bye(wire.Bye{})
 	within(t, lingering, "Lingering.Run")
 	// It takes the connection when it wakes up: the caller must not go on with it.
-	if err := <-moved; !errors.Is(err, session.ErrInDoubt) {
+	if err := <-moved; !errors.Is(err, failure.InDoubt) {
 		t.Errorf("Move() = %v, want ErrInDoubt", err)
 	}
 	close(release)

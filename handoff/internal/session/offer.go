@@ -1,5 +1,7 @@
 package session
 
+import "github.com/seed-11c92bf9/baton/handoff/internal/failure"
+
 // offer is the predecessor's state machine. It is a value: next is pure.
 type offer struct {
 	phase     offerPhase
@@ -7,7 +9,7 @@ type offer struct {
 	child     bool // the successor's process is ours to kill
 	killed    bool // and has been
 	unready   bool // we withdrew before it was ready: it is killed unless it was by then
-	reason    Reason
+	reason    failure.Reason
 }
 
 type offerPhase uint8
@@ -72,7 +74,7 @@ const (
 
 // fail ends the conversation before the successor was ready, as far as we have
 // heard: we never stopped serving, so there is nothing to resume.
-func (o offer) fail(r Reason) (offer, []offerAction) {
+func (o offer) fail(r failure.Reason) (offer, []offerAction) {
 	o.phase, o.reason = offerEnded, r
 	if o.child { // a dead one does not mind
 		return o, []offerAction{offerKill}
@@ -83,7 +85,7 @@ func (o offer) fail(r Reason) (offer, []offerAction) {
 // refuse is fail for a successor that is to hear of it. It opens its gate before it
 // says that it is ready, and may have accepted something by now; one that we were
 // silent for too long may have taken the sockets. Its answer decides.
-func (o offer) refuse(r Reason) (offer, []offerAction) {
+func (o offer) refuse(r failure.Reason) (offer, []offerAction) {
 	o.phase, o.reason, o.unready = offerWithdrawing, r, true
 	return o, []offerAction{offerSendBack}
 }
@@ -99,13 +101,13 @@ func (o offer) withdrawn() (offer, []offerAction) {
 }
 
 // back takes the sockets back from a successor that no longer wants them.
-func (o offer) back(r Reason) (offer, []offerAction) {
+func (o offer) back(r failure.Reason) (offer, []offerAction) {
 	o.phase, o.reason = offerEnded, r
 	return o, []offerAction{offerResume}
 }
 
 // withdraw takes the sockets back from a successor that may still want them.
-func (o offer) withdraw(r Reason, kill bool) (offer, []offerAction) {
+func (o offer) withdraw(r failure.Reason, kill bool) (offer, []offerAction) {
 	o.phase, o.reason = offerWithdrawing, r
 	acts := []offerAction{offerResume, offerSendBack}
 	if kill && o.child {
@@ -117,7 +119,7 @@ func (o offer) withdraw(r Reason, kill bool) (offer, []offerAction) {
 
 // yield leaves the sockets to a successor that has taken them.
 func (o offer) yield(acts ...offerAction) (offer, []offerAction) {
-	o.phase, o.reason = offerCommitted, ReasonNone
+	o.phase, o.reason = offerCommitted, failure.None
 	return o, append(acts, offerRelease)
 }
 
@@ -146,7 +148,7 @@ func (o offer) beforeReady(e offerEvent) (offer, []offerAction) {
 			return o, []offerAction{offerTransfer}
 		}
 	case offerNoVersion:
-		return o.fail(ReasonVersion)
+		return o.fail(failure.Version)
 	case offerVerified:
 		if o.phase == offerSending {
 			o.phase = offerWarming
@@ -164,28 +166,28 @@ func (o offer) beforeReady(e offerEvent) (offer, []offerAction) {
 	case offerEngineReady:
 		return o.yield(offerPauseQuietly)
 	case offerAborted:
-		return o.fail(ReasonAborted)
+		return o.fail(failure.Aborted)
 	case offerGone:
-		return o.fail(ReasonDied)
+		return o.fail(failure.SuccessorDied)
 	case offerTransferError:
-		return o.refuse(ReasonTransfer)
+		return o.refuse(failure.Transfer)
 	case offerDeadline:
-		return o.giveUp(ReasonTimeout)
+		return o.giveUp(failure.Timeout)
 	case offerCancel:
-		return o.giveUp(ReasonCanceled)
+		return o.giveUp(failure.RolledBack)
 	case offerSilent:
 		if o.phase == offerSending { // a batch was not acknowledged
-			return o.giveUp(ReasonHung)
+			return o.giveUp(failure.Hung)
 		}
 		return o, nil
 	case offerProbationOver, offerAlive, offerLeave:
 		return o, nil // timers of a phase that has not begun
 	}
-	return o.giveUp(ReasonProtocol)
+	return o.giveUp(failure.Protocol)
 }
 
 // giveUp ends the conversation with a successor that may not have come yet.
-func (o offer) giveUp(r Reason) (offer, []offerAction) {
+func (o offer) giveUp(r failure.Reason) (offer, []offerAction) {
 	if o.phase == offerWaiting {
 		return o.fail(r)
 	}
@@ -209,17 +211,17 @@ func (o offer) inProbation(e offerEvent) (offer, []offerAction) {
 	case offerTook, offerEngineReady:
 		return o.yield()
 	case offerAborted:
-		return o.back(ReasonAborted)
+		return o.back(failure.Aborted)
 	case offerGone:
-		return o.back(ReasonDied)
+		return o.back(failure.SuccessorDied)
 	case offerSilent:
-		return o.withdraw(ReasonHung, true)
+		return o.withdraw(failure.Hung, true)
 	case offerCancel:
-		return o.withdraw(ReasonRolledBack, false)
+		return o.withdraw(failure.RolledBack, false)
 	case offerDeadline, offerLeave:
 		return o, nil
 	}
-	return o.withdraw(ReasonProtocol, true)
+	return o.withdraw(failure.Protocol, true)
 }
 
 func (o offer) afterCommit(e offerEvent) (offer, []offerAction) {
@@ -227,12 +229,12 @@ func (o offer) afterCommit(e offerEvent) (offer, []offerAction) {
 	case offerConfirmed, offerTook, offerEngineReady:
 		return o.yield()
 	case offerAborted: // it had refused before it read Commit
-		return o.back(ReasonAborted)
+		return o.back(failure.Aborted)
 	case offerGone:
 		if o.killed {
-			return o.back(ReasonHung) // which is why
+			return o.back(failure.Hung) // which is why
 		}
-		return o.back(ReasonDied)
+		return o.back(failure.SuccessorDied)
 	case offerSilent:
 		// A child can be killed, which settles the question; its end is the next
 		// event. Anybody else will read Commit, or not, when it wakes up.
@@ -244,7 +246,7 @@ func (o offer) afterCommit(e offerEvent) (offer, []offerAction) {
 			o.killed = true
 			return o, []offerAction{offerKill}
 		}
-		return o.back(ReasonHung)
+		return o.back(failure.Hung)
 	}
 	return o, nil
 }
@@ -257,9 +259,9 @@ func (o offer) inDoubt(e offerEvent) (offer, []offerAction) {
 	case offerConfirmed, offerTook, offerEngineReady, offerLeave:
 		return o.yield(offerPauseQuietly)
 	case offerAborted:
-		o.phase, o.reason = offerEnded, ReasonAborted
+		o.phase, o.reason = offerEnded, failure.Aborted
 	case offerGone:
-		o.phase, o.reason = offerEnded, ReasonDied
+		o.phase, o.reason = offerEnded, failure.SuccessorDied
 	}
 	return o, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -57,9 +58,9 @@ type Predecessor struct {
 	Exited <-chan error
 	// EngineReady is closed when tableflip says that its child is ready.
 	EngineReady <-chan struct{}
-	// Cancel yields a reason to take the sockets back. wire.CodeClosed says that
-	// this process ends: then it doesn't wait for a successor that has not
-	// answered Commit.
+	// Cancel yields why to take the sockets back: an error that matches
+	// failure.RolledBack. If it matches failure.Closed, this process ends: it does not
+	// wait for a successor that has not answered Commit.
 	Cancel <-chan *Error
 
 	conv  *conversation
@@ -135,12 +136,7 @@ func (p *Predecessor) Run(arrivals <-chan Arrival) Result {
 		if p.conv != nil {
 			p.conv.close()
 		}
-		err := Error{}
-		if p.cause != nil {
-			err = *p.cause // which may be the caller's
-		}
-		err.Reason = p.state.reason
-		res.Err = &err
+		res.Err = p.failed()
 		return res
 	}
 	if p.conv != nil {
@@ -216,7 +212,7 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 			p.EngineReady = nil
 			p.event(offerEngineReady)
 		case e := <-p.Cancel:
-			p.leaving = p.leaving || e.Code == wire.CodeClosed
+			p.leaving = p.leaving || errors.Is(e, failure.Closed)
 			p.because(offerCancel, e)
 		case <-p.deadline:
 			// A process that was stopped finds its timers expired before it has
@@ -283,7 +279,7 @@ func (p *Predecessor) message(m wire.Message) {
 		p.event(offerConfirmed)
 	case *wire.Abort:
 		p.parted = true
-		p.because(offerAborted, &Error{Text: m.Reason})
+		p.because(offerAborted, &Error{Text: m.Text})
 	case *wire.RolledBack:
 		p.parted = true
 		p.trial.Accepted = m.Accepted
@@ -352,14 +348,7 @@ func (p *Predecessor) do(a offerAction) {
 	case offerResume:
 		p.Resume()
 	case offerSendBack:
-		m := wire.Rollback{Code: codeOf(p.state.reason)}
-		if p.cause != nil {
-			m.Reason = p.cause.Error()
-			if p.cause.Code != wire.CodeUnknown {
-				m.Code = p.cause.Code
-			}
-		}
-		p.send(&m)
+		p.send(&wire.Rollback{Text: words(p.failed(), failure.RolledBack)})
 	case offerKill:
 		p.Kill()
 	case offerRelease: // the caller does, when Run has returned
@@ -374,14 +363,15 @@ func (p *Predecessor) send(m wire.Message) {
 	}
 }
 
-func codeOf(r Reason) wire.Code {
-	switch r {
-	case ReasonTimeout, ReasonHung:
-		return wire.CodeTimeout
-	case ReasonCanceled:
-		return wire.CodeCanceled
-	case ReasonRolledBack:
-		return wire.CodeRollback
+// failed says why the upgrade fails.
+func (p *Predecessor) failed() *Error {
+	e := Error{}
+	if p.cause != nil {
+		e = *p.cause // it may be the caller's
 	}
-	return wire.CodeInternal
+	// Who cancels gives a reason that says more than the state does.
+	if p.state.reason != failure.RolledBack || e.Reason == failure.None {
+		e.Reason = p.state.reason
+	}
+	return &e
 }

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
@@ -53,7 +54,7 @@ func TestReadyTimeoutWaiting(t *testing.T) {
 					want = "kill"
 				}
 				o.startWith(make(chan session.Arrival))
-				_, took := o.wantFailed(session.ReasonTimeout)
+				_, took := o.wantFailed(failure.Timeout)
 				wantTook(t, took, 11500*time.Millisecond) // with one tick's grace
 				wantCalls(t, &o.journal, want)
 			})
@@ -67,11 +68,11 @@ func TestReadyTimeoutWarming(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			o, s := talk(t, to)
 			s.warm()
-			if m := hear[*wire.Rollback](s); m.Code != wire.CodeTimeout || !strings.Contains(m.Reason, "not ready within 10.5s") {
+			if m := hear[*wire.Rollback](s); !strings.Contains(m.Text, "timed out: not ready within 10.5s") {
 				t.Errorf("Rollback = %+v", m)
 			}
 			s.say(&wire.RolledBack{Accepted: 4})
-			res, took := o.wantFailed(session.ReasonTimeout)
+			res, took := o.wantFailed(failure.Timeout)
 			wantTook(t, took, 11500*time.Millisecond)
 			wantCalls(t, &o.journal, "")
 			if res.Trial.Accepted != 4 {
@@ -86,7 +87,7 @@ func TestReadyTimeoutWarming(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			o, s := talk(t, to)
 			s.warm()
-			_, took := o.wantFailed(session.ReasonTimeout)
+			_, took := o.wantFailed(failure.Timeout)
 			wantTook(t, took, 17*time.Second) // six ticks after Rollback
 			wantCalls(t, &o.journal, "")
 			if got := s.rest(); got != "Rollback" {
@@ -110,12 +111,12 @@ func TestReadyTimeoutWarming(t *testing.T) {
 	t.Run("child", child(func(t *testing.T, o *oldSide, s script) {
 		hear[*wire.Rollback](s)
 		s.say(&wire.RolledBack{})
-		_, took := o.wantFailed(session.ReasonTimeout)
+		_, took := o.wantFailed(failure.Timeout)
 		wantTook(t, took, 11500*time.Millisecond)
 		wantCalls(t, &o.journal, "kill") // its program may hang
 	}))
 	t.Run("silent child", child(func(t *testing.T, o *oldSide, s script) {
-		_, took := o.wantFailed(session.ReasonTimeout)
+		_, took := o.wantFailed(failure.Timeout)
 		wantTook(t, took, 17*time.Second) // six ticks after Rollback
 		wantCalls(t, &o.journal, "kill")
 	}))
@@ -123,7 +124,7 @@ func TestReadyTimeoutWarming(t *testing.T) {
 		hear[*wire.Rollback](s)
 		s.say(&wire.Ready{})
 		s.say(&wire.RolledBack{Accepted: 4})
-		res, took := o.wantFailed(session.ReasonTimeout)
+		res, took := o.wantFailed(failure.Timeout)
 		wantTook(t, took, 11500*time.Millisecond)
 		wantCalls(t, &o.journal, "") // it goes on with what it has accepted
 		if res.Trial.Accepted != 4 {
@@ -287,7 +288,7 @@ func TestHang(t *testing.T) {
 				o.start(a)
 				s := script{t, b}
 				tt.play(s)
-				res, took := o.wantFailed(session.ReasonHung)
+				res, took := o.wantFailed(failure.Hung)
 				wantTook(t, took, tt.took)
 				wantCalls(t, &o.journal, tt.calls)
 				if !strings.Contains(res.Err.Error(), "no answer for 5s") {
@@ -310,23 +311,23 @@ func TestDoubt(t *testing.T) {
 		name   string
 		then   func(o *oldSide, s script)
 		calls  string
-		reason session.Reason
+		reason failure.Reason
 	}{
-		{"Committed", func(_ *oldSide, s script) { s.say(&wire.Committed{}) }, "pause resume pause", session.ReasonNone},
-		{"Took", func(_ *oldSide, s script) { s.say(&wire.Took{}) }, "pause resume pause", session.ReasonNone},
-		{"Abort", func(_ *oldSide, s script) { s.say(&wire.Abort{Reason: "ill"}) }, "pause resume", session.ReasonAborted},
-		{"dies", func(_ *oldSide, s script) { s.link.Close() }, "pause resume", session.ReasonDied},
+		{"Committed", func(_ *oldSide, s script) { s.say(&wire.Committed{}) }, "pause resume pause", failure.None},
+		{"Took", func(_ *oldSide, s script) { s.say(&wire.Took{}) }, "pause resume pause", failure.None},
+		{"Abort", func(_ *oldSide, s script) { s.say(&wire.Abort{Text: "ill"}) }, "pause resume", failure.Aborted},
+		{"dies", func(_ *oldSide, s script) { s.link.Close() }, "pause resume", failure.SuccessorDied},
 		{"rolled back, dies", func(o *oldSide, s script) {
-			o.cancel <- &session.Error{Code: wire.CodeRollback, Text: "operator"}
+			o.cancel <- &session.Error{Reason: failure.RolledBack, Text: "operator"}
 			time.Sleep(time.Hour)
 			if len(o.result) > 0 {
 				o.t.Error("Run() returned: it can't know who owns the sockets")
 			}
 			s.link.Close()
-		}, "pause resume", session.ReasonDied},
+		}, "pause resume", failure.SuccessorDied},
 		{"we leave", func(o *oldSide, s script) {
-			o.cancel <- &session.Error{Code: wire.CodeClosed, Text: "shutdown"}
-		}, "pause resume pause", session.ReasonNone},
+			o.cancel <- &session.Error{Reason: failure.RolledBack, Text: "shutdown", Err: failure.Closed}
+		}, "pause resume pause", failure.None},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -341,7 +342,7 @@ func TestDoubt(t *testing.T) {
 					t.Fatal("Run() returned in doubt")
 				}
 				tt.then(o, s)
-				if tt.reason == session.ReasonNone {
+				if tt.reason == failure.None {
 					res, _ := o.wantCommitted()
 					leave(res)
 				} else if res, _ := o.wantFailed(tt.reason); strings.Contains(res.Err.Error(), "no answer") {
@@ -360,7 +361,7 @@ func TestLeaveWhileCommitting(t *testing.T) {
 		o, s := talk(t, session.Timeouts{Hang: hang})
 		s.tryOut()
 		hear[*wire.Commit](s)
-		o.cancel <- &session.Error{Code: wire.CodeClosed, Text: "shutdown"}
+		o.cancel <- &session.Error{Reason: failure.RolledBack, Text: "shutdown", Err: failure.Closed}
 		res, took := o.wantCommitted()
 		wantTook(t, took, 6*time.Second)
 		leave(res)
@@ -435,24 +436,24 @@ func TestSending(t *testing.T) {
 	tests := []struct {
 		name   string
 		play   func(o *oldSide, s script)
-		reason session.Reason
+		reason failure.Reason
 		took   time.Duration
 		heard  string
 		text   string
 	}{
-		{"silent", func(*oldSide, script) {}, session.ReasonHung, 11 * time.Second, "Sockets Sockets Rollback", "no acknowledgement within 5s"},
+		{"silent", func(*oldSide, script) {}, failure.Hung, 11 * time.Second, "Sockets Sockets Rollback", "no acknowledgement within 5s"},
 		{"cancel", func(o *oldSide, s script) {
-			o.cancel <- &session.Error{Text: "enough"}
+			o.cancel <- &session.Error{Reason: failure.Canceled, Text: "enough"}
 			synctest.Wait()
 			s.say(&wire.RolledBack{})
-		}, session.ReasonCanceled, 0, "Sockets Sockets Rollback", "enough"},
-		{"abort", func(_ *oldSide, s script) { s.say(&wire.Ack{Seq: 1}, &wire.Abort{Reason: "bad socket"}) }, session.ReasonAborted, 0, "Sockets Sockets Sockets", "bad socket"},
-		{"dies", func(_ *oldSide, s script) { s.link.Close() }, session.ReasonDied, 0, "", "conversation ended"},
+		}, failure.Canceled, 0, "Sockets Sockets Rollback", "enough"},
+		{"abort", func(_ *oldSide, s script) { s.say(&wire.Ack{Seq: 1}, &wire.Abort{Text: "bad socket"}) }, failure.Aborted, 0, "Sockets Sockets Sockets", "bad socket"},
+		{"dies", func(_ *oldSide, s script) { s.link.Close() }, failure.SuccessorDied, 0, "", "conversation ended"},
 		{"Ready instead of Ack", func(_ *oldSide, s script) {
 			s.say(&wire.Ready{})
 			synctest.Wait()
 			s.say(&wire.RolledBack{})
-		}, session.ReasonProtocol, 0, "Sockets Sockets Rollback", "Ready"},
+		}, failure.Protocol, 0, "Sockets Sockets Rollback", "Ready"},
 		{"ready timeout", func(_ *oldSide, s script) {
 			time.Sleep(4 * time.Second)
 			s.say(&wire.Ack{Seq: 1})
@@ -460,7 +461,7 @@ func TestSending(t *testing.T) {
 			s.say(&wire.Ack{Seq: 2})
 			time.Sleep(4 * time.Second)
 			s.say(&wire.RolledBack{})
-		}, session.ReasonTimeout, 12 * time.Second, "Sockets Sockets Sockets Sockets Rollback", "not ready within 10s"},
+		}, failure.Timeout, 12 * time.Second, "Sockets Sockets Sockets Sockets Rollback", "not ready within 10s"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -493,7 +494,7 @@ func TestSending(t *testing.T) {
 // TestDiesBeforeSockets has the successor die before the first batch is sent:
 // that is a death, whatever the send error says.
 func TestDiesBeforeSockets(t *testing.T) {
-	for _, last := range []wire.Message{nil, &wire.Abort{Reason: "changed my mind"}} {
+	for _, last := range []wire.Message{nil, &wire.Abort{Text: "changed my mind"}} {
 		t.Run(fmt.Sprintf("%T", last), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				a, b := memPair()
@@ -505,8 +506,8 @@ func TestDiesBeforeSockets(t *testing.T) {
 				o.items = noFDs(1)
 				o.start(a)
 				if last == nil {
-					o.wantFailed(session.ReasonDied)
-				} else if res, _ := o.wantFailed(session.ReasonAborted); !strings.Contains(res.Err.Error(), "changed my mind") {
+					o.wantFailed(failure.SuccessorDied)
+				} else if res, _ := o.wantFailed(failure.Aborted); !strings.Contains(res.Err.Error(), "changed my mind") {
 					t.Errorf("Run() = %v, want the successor's words", res.Err)
 				}
 			})
@@ -515,28 +516,28 @@ func TestDiesBeforeSockets(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	enough := &session.Error{Code: wire.CodeCanceled, Text: "enough"}
+	enough := &session.Error{Reason: failure.Canceled, Text: "enough"}
 	tests := []struct {
 		name   string
 		play   func(o *oldSide, s script)
-		reason session.Reason
+		reason failure.Reason
 		calls  string
 	}{
 		{"warming", func(o *oldSide, s script) {
 			s.warm()
 			o.cancel <- enough
-			if m := hear[*wire.Rollback](s); m.Code != wire.CodeCanceled || !strings.Contains(m.Reason, "enough") {
+			if m := hear[*wire.Rollback](s); m.Text != "the caller gave up: enough" {
 				t.Errorf("Rollback = %+v", m)
 			}
 			s.say(&wire.Ready{}, &wire.RolledBack{}) // Ready crossed Rollback
-		}, session.ReasonCanceled, ""},
+		}, failure.Canceled, ""},
 		{"probation", func(o *oldSide, s script) {
 			s.tryOut()
 			o.cancel <- enough
 			heed[*wire.Rollback](s)
 			wantCalls(t, &o.journal, "pause resume")
 			s.say(&wire.Alive{Seq: 1}, &wire.RolledBack{Accepted: 5})
-		}, session.ReasonRolledBack, "pause resume"},
+		}, failure.Canceled, "pause resume"},
 		{"probation, twice", func(o *oldSide, s script) {
 			s.tryOut()
 			o.cancel <- enough
@@ -544,13 +545,13 @@ func TestCancel(t *testing.T) {
 			o.cancel <- enough
 			synctest.Wait()
 			s.say(&wire.RolledBack{})
-		}, session.ReasonRolledBack, "pause resume"},
+		}, failure.Canceled, "pause resume"},
 		{"crossing Took", func(o *oldSide, s script) {
 			s.tryOut()
 			o.cancel <- enough
 			heed[*wire.Rollback](s)
 			s.say(&wire.Took{})
-		}, session.ReasonNone, "pause resume pause"},
+		}, failure.None, "pause resume pause"},
 		{"after commit", func(o *oldSide, s script) {
 			s.tryOut()
 			for {
@@ -564,7 +565,7 @@ func TestCancel(t *testing.T) {
 			o.cancel <- enough
 			synctest.Wait()
 			s.say(&wire.Committed{})
-		}, session.ReasonNone, "pause"},
+		}, failure.None, "pause"},
 		{"after commit, then it dies", func(o *oldSide, s script) {
 			s.tryOut()
 			for {
@@ -578,17 +579,17 @@ func TestCancel(t *testing.T) {
 			o.cancel <- enough
 			synctest.Wait()
 			s.link.Close()
-		}, session.ReasonDied, "pause resume"},
+		}, failure.SuccessorDied, "pause resume"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				o, s := talk(t, session.Timeouts{Probation: 2500 * time.Millisecond, Hang: hang})
 				tt.play(o, s)
-				if tt.reason == session.ReasonNone {
+				if tt.reason == failure.None {
 					res, _ := o.wantCommitted()
 					leave(res)
-				} else if res, _ := o.wantFailed(tt.reason); strings.Contains(res.Err.Error(), "enough") != (tt.reason != session.ReasonDied) {
+				} else if res, _ := o.wantFailed(tt.reason); strings.Contains(res.Err.Error(), "enough") != (tt.reason != failure.SuccessorDied) {
 					t.Errorf("Run() = %v: wrong cause", res.Err)
 				}
 				wantCalls(t, &o.journal, tt.calls)
@@ -601,7 +602,7 @@ func TestCancel(t *testing.T) {
 			o.ownChild(func() {})
 			o.startWith(make(chan session.Arrival))
 			o.cancel <- enough
-			o.wantFailed(session.ReasonCanceled)
+			o.wantFailed(failure.Canceled)
 			wantCalls(t, &o.journal, "kill")
 		})
 	})
@@ -622,7 +623,7 @@ func TestCancel(t *testing.T) {
 			o.cancel <- enough
 			hear[*wire.Rollback](s)
 			s.say(&wire.RolledBack{})
-			o.wantFailed(session.ReasonCanceled)
+			o.wantFailed(failure.Canceled)
 			wantCalls(t, &o.journal, "write")
 		})
 	})
@@ -633,12 +634,12 @@ func TestWritingState(t *testing.T) {
 	tests := []struct {
 		name   string
 		play   func(s script)
-		reason session.Reason
+		reason failure.Reason
 	}{
-		{"dies", func(s script) { s.link.Close() }, session.ReasonDied},
-		{"abort", func(s script) { s.say(&wire.Abort{Reason: "no"}) }, session.ReasonAborted},
-		{"out of turn", func(s script) { s.say(&wire.Verified{}); hear[*wire.Rollback](s); s.say(&wire.RolledBack{}) }, session.ReasonProtocol},
-		{"ready timeout", func(s script) { hear[*wire.Rollback](s); s.say(&wire.RolledBack{}) }, session.ReasonTimeout},
+		{"dies", func(s script) { s.link.Close() }, failure.SuccessorDied},
+		{"abort", func(s script) { s.say(&wire.Abort{Text: "no"}) }, failure.Aborted},
+		{"out of turn", func(s script) { s.say(&wire.Verified{}); hear[*wire.Rollback](s); s.say(&wire.RolledBack{}) }, failure.Protocol},
+		{"ready timeout", func(s script) { hear[*wire.Rollback](s); s.say(&wire.RolledBack{}) }, failure.Timeout},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -671,7 +672,7 @@ func TestWritingState(t *testing.T) {
 			hear[*wire.Welcome](s)
 			hear[*wire.Rollback](s)
 			s.say(&wire.RolledBack{})
-			if res, _ := o.wantFailed(session.ReasonTransfer); !errors.Is(res.Err, bad) {
+			if res, _ := o.wantFailed(failure.Transfer); !errors.Is(res.Err, bad) {
 				t.Errorf("Run() = %v, want %v in it", res.Err, bad)
 			}
 		})
@@ -701,7 +702,7 @@ func TestOutOfTurn(t *testing.T) {
 						heed[*wire.Rollback](s)
 						s.say(&wire.RolledBack{})
 					}
-					o.wantFailed(session.ReasonProtocol)
+					o.wantFailed(failure.Protocol)
 					wantCalls(t, &o.journal, want)
 				})
 			})
@@ -749,11 +750,11 @@ func TestCauseOfLatePhases(t *testing.T) {
 		for range 8 {
 			s.say(&wire.Alive{Seq: hear[*wire.Ping](s).Seq})
 		}
-		o.cancel <- &session.Error{Code: wire.CodeRollback, Text: "operator"}
+		o.cancel <- &session.Error{Reason: failure.RolledBack, Text: "operator"}
 		m := heed[*wire.Rollback](s)
 		s.say(&wire.RolledBack{})
-		res, _ := o.wantFailed(session.ReasonRolledBack)
-		for _, text := range []string{res.Err.Error(), m.Reason} {
+		res, _ := o.wantFailed(failure.RolledBack)
+		for _, text := range []string{res.Err.Error(), m.Text} {
 			if !strings.Contains(text, "operator") || strings.Contains(text, "not ready") {
 				t.Errorf("reason %q, want the operator's", text)
 			}
@@ -771,9 +772,9 @@ func TestLastWords(t *testing.T) {
 			o.exited <- errors.New("exit status 3")
 			synctest.Wait()
 			time.Sleep(time.Second)
-			s.say(&wire.Abort{Reason: "no such file"})
+			s.say(&wire.Abort{Text: "no such file"})
 			s.link.Close()
-			if res, _ := o.wantFailed(session.ReasonAborted); !strings.Contains(res.Err.Error(), "no such file") {
+			if res, _ := o.wantFailed(failure.Aborted); !strings.Contains(res.Err.Error(), "no such file") {
 				t.Errorf("Run() = %v, want the successor's words", res.Err)
 			}
 		})
@@ -790,7 +791,7 @@ func TestLastWords(t *testing.T) {
 					s.link.Close()
 					want = 0
 				}
-				res, took := o.wantFailed(session.ReasonDied)
+				res, took := o.wantFailed(failure.SuccessorDied)
 				wantTook(t, took, want)
 				if !strings.Contains(res.Err.Error(), "exit status 3") {
 					t.Errorf("Run() = %v, want the exit status", res.Err)
@@ -803,7 +804,7 @@ func TestLastWords(t *testing.T) {
 			o := newOldSide(t, session.Timeouts{Ready: time.Minute, Hang: hang})
 			o.startWith(make(chan session.Arrival))
 			o.exited <- nil
-			if res, _ := o.wantFailed(session.ReasonDied); !strings.Contains(res.Err.Error(), "exit status 0") {
+			if res, _ := o.wantFailed(failure.SuccessorDied); !strings.Contains(res.Err.Error(), "exit status 0") {
 				t.Errorf("Run() = %v, want the exit status", res.Err)
 			}
 		})
@@ -832,7 +833,7 @@ func TestHangsUp(t *testing.T) {
 				if c.ends {
 					o.exited <- errors.New("exit status 3")
 				}
-				res, took := o.wantFailed(session.ReasonDied)
+				res, took := o.wantFailed(failure.SuccessorDied)
 				wantTook(t, took, c.after)
 				if !strings.Contains(res.Err.Error(), c.want) {
 					t.Errorf("Run() = %v, want %q", res.Err, c.want)
@@ -866,7 +867,7 @@ func TestEngineReady(t *testing.T) {
 			o.start(a)
 			s := script{t, b}
 			s.tryOut()
-			o.cancel <- &session.Error{Text: "enough"}
+			o.cancel <- &session.Error{Reason: failure.Canceled, Text: "enough"}
 			heed[*wire.Rollback](s)
 			close(ready)
 			res, _ := o.wantCommitted()
@@ -896,7 +897,7 @@ func TestGarbledSuccessor(t *testing.T) {
 				s := script{t, b}
 				tt.get(s)
 				b.garbage(fmt.Errorf("%w: noise", wire.ErrMalformed))
-				o.wantFailed(session.ReasonProtocol)
+				o.wantFailed(failure.Protocol)
 				wantCalls(t, &o.journal, tt.calls)
 				if got := s.rest(); got != "Rollback" {
 					t.Errorf("successor was told %q, want Rollback", got)
@@ -914,10 +915,10 @@ func TestNoCommonVersion(t *testing.T) {
 		arrivals <- session.Arrival{Link: a, Hello: wire.Hello{MinVersion: wire.MaxVersion + 1, MaxVersion: wire.MaxVersion + 5}}
 		o.startWith(arrivals)
 		s := script{t, b}
-		if m := hear[*wire.Refuse](s); m.Code != wire.CodeVersion {
-			t.Errorf("Refuse = %+v, want CodeVersion", m)
+		if m := hear[*wire.Refuse](s); m.Reason != failure.Version {
+			t.Errorf("Refuse = %+v, want failure.Version", m)
 		}
-		o.wantFailed(session.ReasonVersion)
+		o.wantFailed(failure.Version)
 		wantCalls(t, &o.journal, "")
 	})
 }

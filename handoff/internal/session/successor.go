@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -87,7 +88,7 @@ func (s *Successor) Ready() bool {
 
 // Abort refuses the upgrade. It reports whether that was still possible.
 func (s *Successor) Abort(text string) bool {
-	return s.ask(request{event: claimAbort, cause: &Error{Reason: ReasonAborted, Text: text}}) == claimQuit
+	return s.ask(request{event: claimAbort, cause: &Error{Reason: failure.Aborted, Text: text}}) == claimQuit
 }
 
 func (s *Successor) ask(r request) claimPhase {
@@ -102,7 +103,7 @@ func (s *Successor) ask(r request) claimPhase {
 
 // Refuse refuses the upgrade in place of Run.
 func (s *Successor) Refuse(text string) {
-	_ = s.conv.link.Send(&wire.Abort{Reason: text}, nil) // the end says it as well
+	_ = s.conv.link.Send(&wire.Abort{Text: text}, nil) // the end says it as well
 	s.conv.close()
 }
 
@@ -122,7 +123,7 @@ func (s *Successor) Run() Tenure {
 		case in, ok := <-inbox:
 			if !ok && s.conv.garbled() {
 				// It may be alive and serving: no reason to take its place.
-				s.cause = &Error{Reason: ReasonProtocol, Err: s.conv.gone()}
+				s.cause = &Error{Reason: failure.Protocol, Err: s.conv.gone()}
 				s.event(claimAbort)
 				continue
 			}
@@ -150,7 +151,7 @@ func (s *Successor) Run() Tenure {
 		case err := <-s.health:
 			s.probing = false
 			if err != nil {
-				s.cause = &Error{Reason: ReasonAborted, Text: "health check", Err: err}
+				s.cause = &Error{Reason: failure.Aborted, Text: "health check", Err: err}
 				s.event(claimAbort)
 				continue
 			}
@@ -186,7 +187,7 @@ func (s *Successor) prepare(ctx context.Context) {
 		return
 	}
 	if err := s.Join(); err != nil {
-		s.cause = &Error{Reason: ReasonAborted, Err: err}
+		s.cause = &Error{Reason: failure.Aborted, Err: err}
 		s.event(claimAbort)
 	}
 }
@@ -220,7 +221,7 @@ func (s *Successor) acknowledged(ctx context.Context, seq uint32) bool {
 		case in, ok := <-s.conv.inbox:
 			if !ok {
 				if s.conv.garbled() {
-					s.cause = &Error{Reason: ReasonProtocol, Err: s.conv.gone()}
+					s.cause = &Error{Reason: failure.Protocol, Err: s.conv.gone()}
 					s.event(claimAbort)
 					return false
 				}
@@ -306,10 +307,10 @@ func (s *Successor) message(ctx context.Context, in incoming) {
 	case *wire.Commit:
 		s.event(claimCommit)
 	case *wire.Rollback:
-		s.cause = &Error{Reason: ReasonRolledBack, Code: m.Code, Text: m.Reason}
+		s.cause = &Error{Reason: failure.RolledBack, Text: m.Text}
 		s.event(claimRollback)
 	case *wire.Refuse:
-		s.cause = &Error{Reason: ReasonRolledBack, Code: m.Code, Text: m.Reason}
+		s.cause = &Error{Reason: failure.RolledBack, Text: m.Text}
 		s.event(claimRollback)
 	}
 	// Paused and whatever a newer predecessor may say is news, no event.
@@ -349,7 +350,7 @@ func (s *Successor) do(a claimAction) {
 	case claimSendAbort:
 		a := &wire.Abort{}
 		if s.cause != nil {
-			a.Reason = s.cause.Error()
+			a.Text = words(s.cause, failure.Aborted)
 		}
 		m = a
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
@@ -104,7 +105,7 @@ func TestMeanwhile(t *testing.T) {
 					time.Sleep(time.Minute) // its program is writing
 					signals <- os.Interrupt
 				} else if c.err == nil {
-					s.say(&wire.Refuse{Code: wire.CodeClosed})
+					s.say(&wire.Refuse{Reason: failure.Closed})
 				}
 				var stopped *session.Stopped
 				var e *session.Error
@@ -112,13 +113,13 @@ func TestMeanwhile(t *testing.T) {
 				switch {
 				case c.signal && (!errors.As(err, &stopped) || stopped.Signal != os.Interrupt):
 					t.Errorf("Join: %v, want the signal", err)
-				case c.err != nil && (!errors.Is(err, c.err) || !errors.As(err, &e) || e.Reason != session.ReasonTransfer):
+				case c.err != nil && (!errors.Is(err, c.err) || !errors.As(err, &e) || e.Reason != failure.Transfer):
 					t.Errorf("Join: %v, want %v", err, c.err)
-				case !c.signal && c.err == nil && (!errors.As(err, &e) || e.Code != wire.CodeClosed):
+				case !c.signal && c.err == nil && (!errors.Is(err, failure.Closed)):
 					t.Errorf("Join: %v, want the predecessor's refusal", err)
 				}
-				if m := hear[*wire.Abort](s); !strings.Contains(err.Error(), m.Reason) {
-					t.Errorf("the predecessor was told %q, want %q", m.Reason, err)
+				if m := hear[*wire.Abort](s); !strings.Contains(err.Error(), m.Text) {
+					t.Errorf("the predecessor was told %q, want %q", m.Text, err)
 				}
 			})
 		})
@@ -215,7 +216,7 @@ func TestStoppedJoiner(t *testing.T) {
 				t.Error("Abort() = false")
 			}
 			b.Close()
-			n.wantQuit(session.ReasonAborted)
+			n.wantQuit(failure.Aborted)
 			n.got.Close()
 		})
 	}
@@ -242,7 +243,7 @@ func TestPredecessorGone(t *testing.T) {
 			if !n.s.Abort("ill") {
 				t.Error("Abort() = false")
 			}
-			n.wantQuit(session.ReasonAborted)
+			n.wantQuit(failure.Aborted)
 			wantCalls(t, &n.journal, "gone shut")
 			if n.s.Ready() {
 				t.Error("Ready() = true after Abort")
@@ -272,9 +273,9 @@ func TestPredecessorGone(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			n, s := listen(t, nil)
 			n.ready()
-			s.say(&wire.Rollback{Code: wire.CodeRollback, Reason: "operator"})
+			s.say(&wire.Rollback{Text: "operator"})
 			s.link.Close()
-			if err := n.wantQuit(session.ReasonRolledBack); err.Code != wire.CodeRollback || err.Text != "operator" {
+			if err := n.wantQuit(failure.RolledBack); err.Text != "operator" {
 				t.Errorf("Run() = %+v, want the predecessor's words", err)
 			}
 			wantCalls(t, &n.journal, "open shut")
@@ -284,8 +285,8 @@ func TestPredecessorGone(t *testing.T) {
 
 func TestRolledBack(t *testing.T) {
 	for _, m := range []wire.Message{
-		&wire.Rollback{Code: wire.CodeTimeout, Reason: "late"},
-		&wire.Refuse{Code: wire.CodeTimeout, Reason: "late"},
+		&wire.Rollback{Text: "late"},
+		&wire.Refuse{Reason: failure.Timeout, Text: "late"},
 	} {
 		for _, ready := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, ready=%t", m.Type(), ready), func(t *testing.T) {
@@ -306,7 +307,7 @@ func TestRolledBack(t *testing.T) {
 						t.Error("the conversation ended before the predecessor closed it")
 					}
 					s.link.Close()
-					if err := n.wantQuit(session.ReasonRolledBack); err.Code != wire.CodeTimeout || err.Text != "late" {
+					if err := n.wantQuit(failure.RolledBack); err.Text != "late" {
 						t.Errorf("Run() = %+v, want the predecessor's words", err)
 					}
 					wantCalls(t, &n.journal, want)
@@ -322,7 +323,7 @@ func TestRolledBack(t *testing.T) {
 			n, s := listen(t, nil)
 			began := time.Now()
 			s.say(&wire.Rollback{})
-			n.wantQuit(session.ReasonRolledBack)
+			n.wantQuit(failure.RolledBack)
 			wantTook(t, time.Since(began), hang)
 		})
 	})
@@ -342,12 +343,12 @@ func TestAbort(t *testing.T) {
 				if !n.s.Abort("ill") {
 					t.Error("Abort() = false")
 				}
-				if m := hear[*wire.Abort](s); !strings.Contains(m.Reason, "ill") {
+				if m := hear[*wire.Abort](s); !strings.Contains(m.Text, "ill") {
 					t.Errorf("Abort = %+v", m)
 				}
 				s.say(&wire.Commit{}) // crossed Abort
 				s.link.Close()
-				n.wantQuit(session.ReasonAborted)
+				n.wantQuit(failure.Aborted)
 				wantCalls(t, &n.journal, want)
 			})
 		})
@@ -379,11 +380,11 @@ func TestHealth(t *testing.T) {
 				if tt.want != nil {
 					m := hear[*wire.Abort](s)
 					wantTook(t, time.Since(began), tt.after)
-					if !strings.Contains(m.Reason, tt.want.Error()) {
+					if !strings.Contains(m.Text, tt.want.Error()) {
 						t.Errorf("Abort = %+v", m)
 					}
 					s.link.Close()
-					if err := n.wantQuit(session.ReasonAborted); !errors.Is(err, tt.want) {
+					if err := n.wantQuit(failure.Aborted); !errors.Is(err, tt.want) {
 						t.Errorf("Run() = %v, want %v in it", err, tt.want)
 					}
 					wantCalls(t, &n.journal, "open shut")
@@ -404,10 +405,10 @@ func TestHealth(t *testing.T) {
 			})
 			n.ready()
 			hear[*wire.Ready](s)
-			s.say(&wire.Ping{Seq: 1}, &wire.Ping{Seq: 2}, &wire.Rollback{Reason: "operator"})
+			s.say(&wire.Ping{Seq: 1}, &wire.Ping{Seq: 2}, &wire.Rollback{Text: "operator"})
 			hear[*wire.RolledBack](s)
 			s.link.Close()
-			n.wantQuit(session.ReasonRolledBack)
+			n.wantQuit(failure.RolledBack)
 		})
 	})
 }
@@ -427,10 +428,10 @@ func TestBothSides(t *testing.T) {
 		to      session.Timeouts
 		healthy func(ctx context.Context) error
 		play    func(o *oldSide, n *newSide)
-		reason  session.Reason // of the predecessor
+		reason  failure.Reason // of the predecessor
 		old     string
 		new     string
-		quit    session.Reason // of the successor
+		quit    failure.Reason // of the successor
 	}{
 		{name: "no probation", old: "pause", new: "open own"},
 		{name: "long probation", to: session.Timeouts{Probation: time.Hour}, old: "pause", new: "open own"},
@@ -446,20 +447,20 @@ func TestBothSides(t *testing.T) {
 					return nil
 				}
 			}(),
-			reason: session.ReasonAborted, old: "pause resume", new: "open shut", quit: session.ReasonAborted,
+			reason: failure.Aborted, old: "pause resume", new: "open shut", quit: failure.Aborted,
 		},
 		{
 			name: "health check hangs", to: session.Timeouts{Probation: time.Minute},
 			healthy: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
-			reason:  session.ReasonAborted, old: "pause resume", new: "open shut", quit: session.ReasonAborted,
+			reason:  failure.Aborted, old: "pause resume", new: "open shut", quit: failure.Aborted,
 		},
 		{
 			name: "rollback", to: session.Timeouts{Probation: time.Minute},
 			play: func(o *oldSide, _ *newSide) {
 				time.Sleep(30 * time.Second)
-				o.cancel <- &session.Error{Code: wire.CodeRollback, Text: "operator"}
+				o.cancel <- &session.Error{Reason: failure.RolledBack, Text: "operator"}
 			},
-			reason: session.ReasonRolledBack, old: "pause resume", new: "open shut", quit: session.ReasonRolledBack,
+			reason: failure.RolledBack, old: "pause resume", new: "open shut", quit: failure.RolledBack,
 		},
 		{
 			name: "abort", to: session.Timeouts{Probation: time.Minute},
@@ -467,7 +468,7 @@ func TestBothSides(t *testing.T) {
 				time.Sleep(30 * time.Second)
 				n.s.Abort("changed my mind")
 			},
-			reason: session.ReasonAborted, old: "pause resume", new: "open shut", quit: session.ReasonAborted,
+			reason: failure.Aborted, old: "pause resume", new: "open shut", quit: failure.Aborted,
 		},
 	}
 	for _, tt := range tests {
@@ -491,7 +492,7 @@ func TestBothSides(t *testing.T) {
 				if tt.play != nil {
 					tt.play(o, n)
 				}
-				if tt.reason == session.ReasonNone {
+				if tt.reason == failure.None {
 					res, _ := o.wantCommitted()
 					leave(res)
 					n.wantOwner(false)
@@ -521,7 +522,7 @@ func TestGarbledPredecessor(t *testing.T) {
 				}
 				s.link.(*memLink).garbage(fmt.Errorf("%w: noise", wire.ErrTooLarge))
 				hear[*wire.Abort](s)
-				n.wantQuit(session.ReasonProtocol)
+				n.wantQuit(failure.Protocol)
 				wantCalls(t, &n.journal, want)
 			})
 		})
@@ -530,21 +531,21 @@ func TestGarbledPredecessor(t *testing.T) {
 
 // TestJoinRefused says no to a successor in each way.
 func TestJoinRefused(t *testing.T) {
-	for code := wire.CodeUnknown; code <= wire.CodeUnsupported; code++ {
-		t.Run(fmt.Sprintf("code %d", code), func(t *testing.T) {
+	const newer failure.Reason = 70_000
+	for said, want := range map[failure.Reason]failure.Reason{
+		failure.Version: failure.Version, failure.PeerRefused: failure.PeerRefused, failure.InProgress: failure.InProgress,
+		failure.None: failure.Other, newer: newer,
+	} {
+		t.Run(fmt.Sprintf("reason %d", said), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				a, b := memPair()
 				s := script{t, b}
-				s.say(&wire.Refuse{Code: code, Reason: "no"})
+				s.say(&wire.Refuse{Reason: said, Text: "no"})
 				b.Close() // before Hello is sent
-				want := session.ReasonRefused
-				if code == wire.CodeVersion {
-					want = session.ReasonVersion
-				}
 				err := newNewSide(t, hang).join(a)
 				var e *session.Error
-				if !errors.As(err, &e) || e.Reason != want || e.Code != code || e.Text != "no" {
-					t.Errorf("Join() = %v, want %v with code %d", err, want, code)
+				if !errors.As(err, &e) || e.Reason != want || !errors.Is(err, want) || e.Text != "no" {
+					t.Errorf("Join() = %v, want %v", err, want)
 				}
 			})
 		})
@@ -552,35 +553,35 @@ func TestJoinRefused(t *testing.T) {
 	tests := []struct {
 		name   string
 		play   func(s script)
-		reason session.Reason
+		reason failure.Reason
 		took   time.Duration
 	}{
-		{"silent", func(script) {}, session.ReasonHung, 6 * time.Second},
-		{"silent after Welcome", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1}) }, session.ReasonHung, 6 * time.Second},
-		{"dies", func(s script) { s.link.Close() }, session.ReasonDied, 0},
-		{"dies after Welcome", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1}); s.link.Close() }, session.ReasonDied, 0},
+		{"silent", func(script) {}, failure.Hung, 6 * time.Second},
+		{"silent after Welcome", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1}) }, failure.Hung, 6 * time.Second},
+		{"dies", func(s script) { s.link.Close() }, failure.PredecessorDied, 0},
+		{"dies after Welcome", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1}); s.link.Close() }, failure.PredecessorDied, 0},
 		{"rolls back", func(s script) {
-			s.say(&wire.Welcome{Version: 1, Sockets: 1}, &wire.Rollback{Code: wire.CodeCanceled})
-		}, session.ReasonRolledBack, 0},
-		{"version too new", func(s script) { s.say(&wire.Welcome{Version: wire.MaxVersion + 1}) }, session.ReasonVersion, 0},
-		{"version 0", func(s script) { s.say(&wire.Welcome{}) }, session.ReasonVersion, 0},
-		{"no Welcome", func(s script) { s.say(&wire.Sockets{}) }, session.ReasonProtocol, 0},
-		{"garbage", func(s script) { s.link.(*memLink).garbage(wire.ErrMalformed) }, session.ReasonProtocol, 0},
-		{"cut off", func(s script) { s.link.(*memLink).garbage(io.ErrUnexpectedEOF) }, session.ReasonDied, 0},
-		{"Ping before the sockets", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1}, &wire.Ping{}) }, session.ReasonProtocol, 0},
-		{"absurd count", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1<<32 - 1}) }, session.ReasonProtocol, 0},
+			s.say(&wire.Welcome{Version: 1, Sockets: 1}, &wire.Rollback{})
+		}, failure.RolledBack, 0},
+		{"version too new", func(s script) { s.say(&wire.Welcome{Version: wire.MaxVersion + 1}) }, failure.Version, 0},
+		{"version 0", func(s script) { s.say(&wire.Welcome{}) }, failure.Version, 0},
+		{"no Welcome", func(s script) { s.say(&wire.Sockets{}) }, failure.Protocol, 0},
+		{"garbage", func(s script) { s.link.(*memLink).garbage(wire.ErrMalformed) }, failure.Protocol, 0},
+		{"cut off", func(s script) { s.link.(*memLink).garbage(io.ErrUnexpectedEOF) }, failure.PredecessorDied, 0},
+		{"Ping before the sockets", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1}, &wire.Ping{}) }, failure.Protocol, 0},
+		{"absurd count", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1<<32 - 1}) }, failure.Protocol, 0},
 		{"endless nothing", func(s script) {
 			s.say(&wire.Welcome{Version: 1, Sockets: 1})
 			for range 1000 {
 				s.say(&wire.Sockets{})
 			}
-		}, session.ReasonProtocol, 0},
+		}, failure.Protocol, 0},
 		{"endless states of nothing", func(s script) {
 			s.say(&wire.Welcome{Version: 1, States: 1})
 			for range 1000 {
 				s.say(&wire.States{})
 			}
-		}, session.ReasonProtocol, 0},
+		}, failure.Protocol, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -609,7 +610,7 @@ func TestJoinRefused(t *testing.T) {
 			n.joiner.StateTimeout = 50 * time.Second
 			began := time.Now()
 			var e *session.Error
-			if err := n.join(a); !errors.As(err, &e) || e.Reason != session.ReasonHung {
+			if err := n.join(a); !errors.As(err, &e) || e.Reason != failure.Hung {
 				t.Errorf("Join() = %v, want reason hung", err)
 			}
 			wantTook(t, time.Since(began), time.Minute)
@@ -628,7 +629,7 @@ func TestJoinRefused(t *testing.T) {
 				return full
 			}
 			var e *session.Error
-			if err := n.join(a); !errors.As(err, &e) || e.Reason != session.ReasonTransfer || !errors.Is(err, full) {
+			if err := n.join(a); !errors.As(err, &e) || e.Reason != failure.Transfer || !errors.Is(err, full) {
 				t.Errorf("Join() = %v, want %v", err, full)
 			}
 			hear[*wire.Hello](script{t, b})

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -161,7 +162,7 @@ func (t *transfer) acknowledged() error {
 			case *wire.Ack:
 				return nil
 			case *wire.Abort:
-				return &Error{Reason: ReasonAborted, Text: m.Reason}
+				return &Error{Reason: failure.Aborted, Text: m.Text}
 			default:
 				return fmt.Errorf("%w: %T instead of an acknowledgement", errUnexpected, m)
 			}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -159,10 +160,10 @@ func TestChecksOverlap(t *testing.T) {
 	}
 	o.greet(a)
 	var e *session.Error
-	if err := n.join(b); !errors.As(err, &e) || e.Reason != session.ReasonTransfer || !strings.Contains(err.Error(), "socket 5 ") || !strings.Contains(err.Error(), "this is 5") {
+	if err := n.join(b); !errors.As(err, &e) || e.Reason != failure.Transfer || !strings.Contains(err.Error(), "socket 5 ") || !strings.Contains(err.Error(), "this is 5") {
 		t.Errorf("Join() = %v, want a word of socket 5", err)
 	}
-	o.wantFailed(session.ReasonAborted)
+	o.wantFailed(failure.Aborted)
 	w.gone()
 }
 
@@ -269,10 +270,10 @@ func TestVerify(t *testing.T) {
 			o.greet(a)
 			err := n.join(b)
 			var e *session.Error
-			if !errors.As(err, &e) || e.Reason != session.ReasonTransfer || !errors.Is(err, session.ErrMismatch) {
+			if !errors.As(err, &e) || e.Reason != failure.Transfer || !errors.Is(err, session.ErrMismatch) {
 				t.Errorf("Join() = %v, want a mismatch", err)
 			}
-			if res, _ := o.wantFailed(session.ReasonAborted); !strings.Contains(res.Err.Error(), tt.text) {
+			if res, _ := o.wantFailed(failure.Aborted); !strings.Contains(res.Err.Error(), tt.text) {
 				t.Errorf("Run() = %v, want the successor's words", res.Err)
 			}
 			wantCalls(t, &o.journal, "")
@@ -298,14 +299,14 @@ func frame(size uint32, typ wire.Type, fds uint16, payload []byte) []byte {
 var noise = []struct {
 	name   string
 	bytes  []byte
-	reason session.Reason // that a successor gives
+	reason failure.Reason // that a successor gives
 }{
-	{"text", []byte("GET / HTTP/1.1\r\nHost: example\r\n\r\n"), session.ReasonProtocol},
-	{"length of 4 GiB", frame(1<<32-1, wire.TypeWelcome, 0, nil), session.ReasonProtocol},
-	{"254 descriptors", frame(0, wire.TypeWelcome, 254, nil), session.ReasonProtocol},
-	{"descriptors that do not come", frame(0, wire.TypeSockets, 3, nil), session.ReasonTransfer},
-	{"malformed payload", frame(4, wire.TypeSockets, 0, bytes.Repeat([]byte{0xff}, 4)), session.ReasonProtocol},
-	{"too many entries", frame(600, wire.TypeReady, 0, bytes.Repeat([]byte{1, 0}, 300)), session.ReasonProtocol},
+	{"text", []byte("GET / HTTP/1.1\r\nHost: example\r\n\r\n"), failure.Protocol},
+	{"length of 4 GiB", frame(1<<32-1, wire.TypeWelcome, 0, nil), failure.Protocol},
+	{"254 descriptors", frame(0, wire.TypeWelcome, 254, nil), failure.Protocol},
+	{"descriptors that do not come", frame(0, wire.TypeSockets, 3, nil), failure.Transfer},
+	{"malformed payload", frame(4, wire.TypeSockets, 0, bytes.Repeat([]byte{0xff}, 4)), failure.Protocol},
+	{"too many entries", frame(600, wire.TypeReady, 0, bytes.Repeat([]byte{1, 0}, 300)), failure.Protocol},
 }
 
 // TestNoiseToPredecessor breaks the protocol in the successor's place.
@@ -334,14 +335,14 @@ func TestNoiseToPredecessor(t *testing.T) {
 				if _, err := unix.Write(raw, tt.bytes); err != nil {
 					t.Fatal(err)
 				}
-				want, calls := session.ReasonProtocol, ""
+				want, calls := failure.Protocol, ""
 				switch {
-				case step == beforeReady && tt.reason == session.ReasonTransfer:
+				case step == beforeReady && tt.reason == failure.Transfer:
 					want = tt.reason // as if we were short of descriptors for what is lent
 				case step == afterReady:
 					calls = "pause resume"
 				case step == afterCommit:
-					want, calls = session.ReasonDied, "pause resume"
+					want, calls = failure.SuccessorDied, "pause resume"
 				}
 				o.wantFailed(want)
 				wantCalls(t, &o.journal, calls)
@@ -421,7 +422,7 @@ func TestStrayDescriptors(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); res.Lingering.Run() }()
 	say(&wire.Ack{Seq: 77, Taken: 9})
-	say(&wire.EndLinger{Reason: "enough"})
+	say(&wire.EndLinger{Text: "enough"})
 	if got := <-res.Lingering.Asked(); got != "enough" {
 		t.Errorf("Asked() = %q", got)
 	}
@@ -441,24 +442,24 @@ func TestHostilePredecessor(t *testing.T) {
 	tests := []struct {
 		name   string
 		play   func(say say)
-		reason session.Reason
+		reason failure.Reason
 	}{
-		{"fewer descriptors", func(say say) { say(sockets(0, 3), 2) }, session.ReasonProtocol},
-		{"more descriptors", func(say say) { say(sockets(0, 3), 4) }, session.ReasonProtocol},
-		{"no descriptors", func(say say) { say(sockets(0, 3), 0) }, session.ReasonProtocol},
-		{"more than announced", func(say say) { say(sockets(0, 3), 3); say(sockets(3, 3), 3) }, session.ReasonProtocol},
-		{"same twice", func(say say) { say(sockets(0, 2), 2); say(sockets(0, 2), 2) }, session.ReasonProtocol},
-		{"hole", func(say say) { say(sockets(1, 2), 2) }, session.ReasonProtocol},
-		{"empty batch", func(say say) { say(sockets(0, 0), 0) }, session.ReasonProtocol},
-		{"empty batch, descriptors", func(say say) { say(sockets(0, 0), 5) }, session.ReasonProtocol},
-		{"standard error of two", func(say say) { say(&wire.Stderr{}, 2) }, session.ReasonProtocol},
-		{"standard error twice", func(say say) { say(&wire.Stderr{}, 3); say(&wire.Stderr{}, 3) }, session.ReasonProtocol},
-		{"refusal with descriptors", func(say say) { say(&wire.Refuse{Code: wire.CodePeer}, 3) }, session.ReasonRefused},
-		{"rollback with descriptors", func(say say) { say(sockets(0, 3), 3); say(&wire.Rollback{}, 3) }, session.ReasonRolledBack},
-		{"connections with descriptors", func(say say) { say(&wire.Conns{}, 3) }, session.ReasonProtocol},
-		{"states that lie", func(say say) { say(&wire.States{Entries: make([]wire.State, 2)}, 1) }, session.ReasonProtocol},
-		{"state that is no file", func(say say) { say(&wire.States{Entries: make([]wire.State, 1)}, 1) }, session.ReasonTransfer},
-		{"more states", func(say say) { say(&wire.States{Entries: make([]wire.State, 2)}, 2) }, session.ReasonProtocol},
+		{"fewer descriptors", func(say say) { say(sockets(0, 3), 2) }, failure.Protocol},
+		{"more descriptors", func(say say) { say(sockets(0, 3), 4) }, failure.Protocol},
+		{"no descriptors", func(say say) { say(sockets(0, 3), 0) }, failure.Protocol},
+		{"more than announced", func(say say) { say(sockets(0, 3), 3); say(sockets(3, 3), 3) }, failure.Protocol},
+		{"same twice", func(say say) { say(sockets(0, 2), 2); say(sockets(0, 2), 2) }, failure.Protocol},
+		{"hole", func(say say) { say(sockets(1, 2), 2) }, failure.Protocol},
+		{"empty batch", func(say say) { say(sockets(0, 0), 0) }, failure.Protocol},
+		{"empty batch, descriptors", func(say say) { say(sockets(0, 0), 5) }, failure.Protocol},
+		{"standard error of two", func(say say) { say(&wire.Stderr{}, 2) }, failure.Protocol},
+		{"standard error twice", func(say say) { say(&wire.Stderr{}, 3); say(&wire.Stderr{}, 3) }, failure.Protocol},
+		{"refusal with descriptors", func(say say) { say(&wire.Refuse{Reason: failure.PeerRefused}, 3) }, failure.PeerRefused},
+		{"rollback with descriptors", func(say say) { say(sockets(0, 3), 3); say(&wire.Rollback{}, 3) }, failure.RolledBack},
+		{"connections with descriptors", func(say say) { say(&wire.Conns{}, 3) }, failure.Protocol},
+		{"states that lie", func(say say) { say(&wire.States{Entries: make([]wire.State, 2)}, 1) }, failure.Protocol},
+		{"state that is no file", func(say say) { say(&wire.States{Entries: make([]wire.State, 1)}, 1) }, failure.Transfer},
+		{"more states", func(say say) { say(&wire.States{Entries: make([]wire.State, 2)}, 2) }, failure.Protocol},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -510,7 +511,7 @@ func TestHostilePredecessor(t *testing.T) {
 			t.Fatal(err)
 		}
 		var e *session.Error
-		if err := newNewSide(t, time.Second).join(session.NewWireLink(fdpass.New(ca), time.Second)); !errors.As(err, &e) || e.Reason != session.ReasonDied {
+		if err := newNewSide(t, time.Second).join(session.NewWireLink(fdpass.New(ca), time.Second)); !errors.As(err, &e) || e.Reason != failure.PredecessorDied {
 			t.Errorf("Join() = %v, want reason died", err)
 		}
 		cb.Close()
@@ -551,7 +552,7 @@ func TestHostileStates(t *testing.T) {
 			if err := n.join(b); !errors.Is(err, session.ErrMismatch) || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("Join() = %v, want %s", err, tt.text)
 			}
-			o.wantFailed(session.ReasonAborted)
+			o.wantFailed(failure.Aborted)
 			wantCalls(t, &o.journal, "")
 		})
 	}
@@ -567,10 +568,10 @@ func TestManifestTooLarge(t *testing.T) {
 	a, b := wirePair(t, 10*time.Second)
 	o.greet(a)
 	var e *session.Error
-	if err := n.join(b); !errors.As(err, &e) || e.Reason != session.ReasonRolledBack {
+	if err := n.join(b); !errors.As(err, &e) || e.Reason != failure.RolledBack {
 		t.Errorf("Join() = %v, want a rollback", err)
 	}
-	if res, _ := o.wantFailed(session.ReasonTransfer); !errors.Is(res.Err, wire.ErrTooLarge) {
+	if res, _ := o.wantFailed(failure.Transfer); !errors.Is(res.Err, wire.ErrTooLarge) {
 		t.Errorf("Run() = %v, want ErrTooLarge", res.Err)
 	}
 	wantCalls(t, &o.journal, "")
@@ -622,7 +623,7 @@ func TestTooManyInFlight(t *testing.T) {
 			hear[*wire.Welcome](s)
 			hear[*wire.Rollback](s)
 			s.say(&wire.RolledBack{})
-			if res, _ := o.wantFailed(session.ReasonTransfer); !errors.Is(res.Err, syscall.ETOOMANYREFS) {
+			if res, _ := o.wantFailed(failure.Transfer); !errors.Is(res.Err, syscall.ETOOMANYREFS) {
 				t.Errorf("Run() = %v, want ETOOMANYREFS", res.Err)
 			}
 			wantCalls(t, &o.journal, "")

@@ -124,7 +124,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"broken second entry", wire.TypeStates, field(2, "") + field(2, field(2, "\x01")+field(1, "a")), wire.ErrMalformed},
 		{"broken after list", wire.TypeStates, field(2, "") + "\x03", wire.ErrMalformed},
 		{"build", wire.TypeHello, field(4, long(wire.MaxBuild+1)), wire.ErrTooLarge},
-		{"reason", wire.TypeAbort, field(1, long(wire.MaxReason+1)), wire.ErrTooLarge},
+		{"reason", wire.TypeAbort, field(1, long(wire.MaxText+1)), wire.ErrTooLarge},
 		{"name", wire.TypeSockets, field(3, field(2, long(wire.MaxName+1))), wire.ErrTooLarge},
 		{"network", wire.TypeSockets, field(3, field(3, long(wire.MaxNetwork+1))), wire.ErrTooLarge},
 		{"address", wire.TypeSockets, field(3, field(4, long(wire.MaxAddress+1))), wire.ErrTooLarge},
@@ -137,7 +137,7 @@ func TestDecodeErrors(t *testing.T) {
 		{"name in names", wire.TypeReady, field(1, long(wire.MaxName+1)), wire.ErrTooLarge},
 		{"conn state", wire.TypeConns, field(2, field(2, long(wire.MaxConnState+1))), wire.ErrTooLarge},
 		{"op", wire.TypeRequest, field(1, long(wire.MaxOp+1)), wire.ErrTooLarge},
-		{"body", wire.TypeResponse, field(3, long(wire.MaxBody+1)), wire.ErrTooLarge},
+		{"body", wire.TypeResponse, field(2, long(wire.MaxBody+1)), wire.ErrTooLarge},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -180,7 +180,7 @@ func TestLimits(t *testing.T) {
 		}},
 		{"op", func(n int) wire.Message { return &wire.Request{Op: long(wire.MaxOp + n)} }},
 		{"body", func(n int) wire.Message {
-			return &wire.Response{Final: true, Code: math.MaxUint32, Body: []byte(long(wire.MaxBody + n)), Version: math.MaxUint32}
+			return &wire.Response{Final: true, Body: []byte(long(wire.MaxBody + n)), Version: math.MaxUint32}
 		}},
 		{"request", func(n int) wire.Message {
 			return &wire.Request{Op: long(wire.MaxOp), Body: []byte(long(wire.MaxBody + n)), MinVersion: math.MaxUint32, MaxVersion: math.MaxUint32}
@@ -246,12 +246,12 @@ func TestLargestSockets(t *testing.T) {
 func TestTextIsCut(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
-		strings.Repeat("x", wire.MaxReason+1),
-		strings.Repeat("é", wire.MaxReason),
-		"x" + strings.Repeat("é", wire.MaxReason),
-		strings.Repeat("\x80", wire.MaxReason+1), // no UTF-8
+		strings.Repeat("x", wire.MaxText+1),
+		strings.Repeat("é", wire.MaxText),
+		"x" + strings.Repeat("é", wire.MaxText),
+		strings.Repeat("\x80", wire.MaxText+1), // no UTF-8
 	} {
-		m := &wire.Abort{Reason: text}
+		m := &wire.Abort{Text: text}
 		if err := wire.Check(m); err != nil {
 			t.Errorf("Check = %v", err)
 		}
@@ -259,14 +259,14 @@ func TestTextIsCut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := back.(*wire.Abort).Reason
-		if len(got) > wire.MaxReason || len(got) < wire.MaxReason-utf8.UTFMax || !strings.HasPrefix(text, got) {
+		got := back.(*wire.Abort).Text
+		if len(got) > wire.MaxText || len(got) < wire.MaxText-utf8.UTFMax || !strings.HasPrefix(text, got) {
 			t.Errorf("cut to %d bytes", len(got))
 		}
 		if utf8.ValidString(text) && !utf8.ValidString(got) {
 			t.Errorf("cut inside a character")
 		}
-		if m.Reason != text {
+		if m.Text != text {
 			t.Errorf("Append changed the message")
 		}
 	}

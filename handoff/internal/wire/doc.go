@@ -52,7 +52,7 @@
 // their fields in all versions. The successor names in Hello the oldest and the
 // newest version that it speaks, as an operator's tool does in Request; the
 // predecessor answers with the newest one that both do ([Choose]), or refuses
-// with [CodeVersion].
+// with [failure.Version].
 //
 // # Bounds
 //

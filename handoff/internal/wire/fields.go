@@ -27,8 +27,8 @@ func (m *Welcome) fields(c *codec) {
 }
 
 func (m *Refuse) fields(c *codec) {
-	c.uint32(1, (*uint32)(&m.Code))
-	c.text(2, &m.Reason, MaxReason)
+	c.uint32(1, (*uint32)(&m.Reason))
+	c.text(2, &m.Text, MaxText)
 }
 
 func (m *Socket) fields(c *codec) {
@@ -100,12 +100,11 @@ func (m *Committed) fields(c *codec) {
 }
 
 func (m *Abort) fields(c *codec) {
-	c.text(1, &m.Reason, MaxReason)
+	c.text(1, &m.Text, MaxText)
 }
 
 func (m *Rollback) fields(c *codec) {
-	c.uint32(1, (*uint32)(&m.Code))
-	c.text(2, &m.Reason, MaxReason)
+	c.text(1, &m.Text, MaxText)
 }
 
 func (m *RolledBack) fields(c *codec) {
@@ -138,7 +137,7 @@ func (m *Linger) fields(c *codec) {
 }
 
 func (m *EndLinger) fields(c *codec) {
-	c.text(1, &m.Reason, MaxReason)
+	c.text(1, &m.Text, MaxText)
 }
 
 func (m *Bye) fields(c *codec) {
@@ -180,7 +179,6 @@ func (m *Request) fields(c *codec) {
 
 func (m *Response) fields(c *codec) {
 	c.bool(1, &m.Final)
-	c.uint32(2, (*uint32)(&m.Code))
-	c.bytes(3, &m.Body, MaxBody)
-	c.uint32(4, &m.Version)
+	c.bytes(2, &m.Body, MaxBody)
+	c.uint32(3, &m.Version)
 }

@@ -10,7 +10,7 @@ const (
 	MaxAddress   = 512              // address in text form
 	MaxSockname  = 128              // sockaddr_storage
 	MaxBuild     = 255              // build of a program; longer ones are cut when sent
-	MaxReason    = 4096             // reason in text form; longer ones are cut when sent
+	MaxText      = 4096             // words of a message; longer ones are cut when sent
 	MaxConnState = 64 << 10         // state that moves with one connection
 	MaxOp        = 64               // name of an operator's request
 	MaxBody      = MaxPayload - 128 // body of an operator's request or its response

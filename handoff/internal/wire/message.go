@@ -1,6 +1,10 @@
 package wire
 
-import "time"
+import (
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+)
 
 // Type says which message a frame holds. Numbers are never reused.
 type Type uint16
@@ -57,24 +61,6 @@ const (
 	ViaInherit            // the predecessor started it through tableflip; the sockets are inherited, not sent
 )
 
-// Code is the machine-readable half of a reason.
-type Code uint32
-
-const (
-	CodeUnknown     Code = iota
-	CodeVersion          // no common protocol version
-	CodePeer             // peer not allowed
-	CodeInProgress       // another upgrade is under way
-	CodeNotReady         // the predecessor is not ready itself
-	CodeClosed           // the predecessor is shutting down
-	CodeTimeout          // a deadline of the upgrade passed
-	CodeCanceled         // the caller of the upgrade gave up
-	CodeRollback         // the operator rolled back
-	CodeInternal         // the predecessor could not do its part
-	CodeUnsupported      // the predecessor can't do what was asked for
-	CodeFailed           // an operator's request came to nothing: the body says why
-)
-
 // Hello opens a conversation: successor to predecessor.
 type Hello struct {
 	MinVersion uint32 // oldest protocol version the successor speaks
@@ -102,8 +88,8 @@ type Welcome struct {
 // Refuse answers Hello where no conversation comes about; or any message, when
 // the predecessor can't go on.
 type Refuse struct {
-	Code   Code
-	Reason string
+	Reason failure.Reason
+	Text   string
 }
 
 // SocketKind says what a descriptor of the manifest is.
@@ -209,13 +195,12 @@ type Committed struct {
 
 // Abort is the successor's refusal; it ends the conversation.
 type Abort struct {
-	Reason string
+	Text string
 }
 
 // Rollback is the predecessor's withdrawal; it accepts again.
 type Rollback struct {
-	Code   Code
-	Reason string
+	Text string
 }
 
 // RolledBack confirms Rollback.
@@ -260,7 +245,7 @@ type Linger struct {
 
 // EndLinger asks a lingering predecessor to end now.
 type EndLinger struct {
-	Reason string
+	Text string
 }
 
 // Bye is the predecessor's last message.
@@ -320,7 +305,6 @@ type Request struct {
 // Final. What can't be answered at all is answered by Refuse.
 type Response struct {
 	Final   bool
-	Code    Code
 	Body    []byte // JSON, see package operator
 	Version uint32 // protocol version chosen
 }

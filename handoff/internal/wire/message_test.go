@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
@@ -19,7 +20,7 @@ var samples = []wire.Message{
 		Version: 1, Generation: 41, PID: 815, Build: "api 2.7.0", Mode: 1, Sockets: 300, States: 2,
 		Probation: 2 * time.Second, HangTimeout: 5 * time.Second, ReadyTimeout: time.Minute,
 	},
-	&wire.Refuse{Code: wire.CodeInProgress, Reason: "an upgrade is under way"},
+	&wire.Refuse{Reason: failure.InProgress, Text: "an upgrade is under way"},
 	&wire.Sockets{Seq: 1, First: 253, Entries: []wire.Socket{
 		{
 			Kind: wire.KindListener, Network: "tcp", Address: ":8080", Shard: 3, Bound: "[::]:8080",
@@ -43,14 +44,14 @@ var samples = []wire.Message{
 	&wire.Alive{Seq: 3, Accepted: 12},
 	&wire.Commit{},
 	&wire.Committed{Accepted: 13},
-	&wire.Abort{Reason: "database schema is too old"},
-	&wire.Rollback{Code: wire.CodeTimeout, Reason: "not ready after 1m"},
+	&wire.Abort{Text: "database schema is too old"},
+	&wire.Rollback{Text: "not ready after 1m"},
 	&wire.RolledBack{Accepted: 14},
 	&wire.Took{},
 	&wire.Conns{Seq: 4, Entries: []wire.Conn{{Name: "ws", State: []byte{0, 1, 2, 255}}, {Name: "redis"}}},
 	&wire.Taking{Seq: 4, Index: 1},
 	&wire.Linger{Open: 20, Moved: 5, Cut: 1, Remaining: -time.Nanosecond, Holds: true},
-	&wire.EndLinger{Reason: "too many are lingering"},
+	&wire.EndLinger{Text: "too many are lingering"},
 	&wire.Bye{Open: 1, Moved: 24, Cut: 2},
 	&wire.Adopt{Seq: 5, Version: 1, Generation: 40, PID: 33, Build: "api 2.6.9"},
 	&wire.Stderr{},
@@ -63,7 +64,7 @@ var samples = []wire.Message{
 		Committed: 40, RolledBack: 3, Failed: 2, Moved: 1000, Cut: 1,
 	},
 	&wire.Request{Op: "upgrade", Body: []byte(`{"wait":"commit"}`), MinVersion: 1, MaxVersion: 3},
-	&wire.Response{Final: true, Code: wire.CodeFailed, Body: []byte(`{"failure":{"kind":"not-ready","text":"starting"}}`), Version: 1},
+	&wire.Response{Final: true, Body: []byte(`{"failure":{"reason":3,"text":"starting"}}`), Version: 1},
 }
 
 // fill sets each field of v, which must be settable, to something that is not
