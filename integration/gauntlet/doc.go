@@ -37,7 +37,9 @@
 // status is not 0 if something was lost or left. A seed gives the same faults in
 // the same order; the machine's timing is its own.
 //
-// Runs are kept in the folder runs, as -out writes them, and summed up in report.md:
+// What -out has written of several runs is summed up in a report, as report.md is. The
+// files need not be kept: a seed, at the revision that the report names, gives the run
+// again.
 //
-//	gauntlet -sum runs/*.json >report.md
+//	gauntlet -sum *.json >report.md
 package main

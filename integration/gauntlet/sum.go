@@ -99,7 +99,8 @@ func writeReport(w io.Writer, all []*result) error {
 	fmt.Fprintf(&b, "%d upgrades, %d requests and %d faults in %d runs: %d lost.\n", whole.Upgrades, whole.Requests, whole.Faults, len(all), whole.Lost)
 	fmt.Fprintf(&b, "The goal is %d upgrades and %d requests without a loss: %s.\n\n", goalUpgrades, goalRequests, reached(whole))
 	fmt.Fprintf(&b, "Machine: %d CPUs, %d GiB, Linux %s, %s.\n", first.CPUs, (first.Memory+1<<29)>>30, first.Kernel, first.Go)
-	b.WriteString("`go doc ./integration/gauntlet` says what is counted, and how it is proved.\n\n## Runs\n\n```\n")
+	b.WriteString("`go doc ./integration/gauntlet` says what is counted, and how it is proved.\n\n## Runs\n\n")
+	b.WriteString("A run is reproduced by its command at its revision: its seed gives the same faults in the same order. What `-out` writes is not kept.\n\n```\n")
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "BEGAN\tREVISION\tUPGRADES\tREQUESTS\tFAULTS\tLOST\tSECONDS\tCOMMAND")
 	for _, r := range all {
