@@ -3,8 +3,7 @@ package handoff
 import (
 	"context"
 	"errors"
-	"net"
-	"os"
+	"fmt"
 	"reflect"
 	"sync"
 	"time"
@@ -13,42 +12,32 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
-	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
 // EnvConversation and EnvTableflip are what New takes out of the environment.
 const (
 	EnvConversation = "BATON_HANDOFF"
-	EnvTableflip    = envTableflip
+	EnvTableflip    = "TABLEFLIP_HAS_PARENT_7DIU3"
 )
 
-// NewMailbox makes a mailbox, and OpenMailbox empties it.
-func NewMailbox() (*os.File, *net.UnixConn, error) { return newMailbox() }
-
-func OpenMailbox(box *os.File) (*net.UnixConn, error) { return openMailbox(box) }
-
-// TakeConversation takes the conversation out of the mailbox that tableflip has passed
-// on to this process, and ends it.
+// TakeConversation takes the conversation out of the slot that tableflip has passed on
+// to this process, and ends it.
 func TakeConversation() error {
 	for fd := 5; ; fd++ { // behind the standard streams and tableflip's own pipes
 		typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 		if errors.Is(err, unix.EBADF) {
-			return errors.New("there is no mailbox")
+			return errors.New("there is no slot")
 		}
 		domain, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 		if err != nil || typ != unix.SOCK_DGRAM || domain != unix.AF_UNIX {
 			continue
 		}
-		copied, err := fdx.DupFD(fd)
-		if err != nil {
-			return err
+		// A descriptor for which there is no buffer is closed.
+		_, _, flags, _, err := unix.Recvmsg(fd, make([]byte, 1), nil, unix.MSG_DONTWAIT)
+		if err != nil || flags&unix.MSG_CTRUNC == 0 {
+			return fmt.Errorf("the slot is empty: %w", errors.Join(err, unix.ENOMSG))
 		}
-		box := os.NewFile(uintptr(copied), "mailbox")
-		c, err := openMailbox(box)
-		if err = errors.Join(err, box.Close()); err != nil || c == nil {
-			return errors.Join(errors.New("the mailbox is empty"), err)
-		}
-		return c.Close()
+		return nil
 	}
 }
 

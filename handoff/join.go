@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
@@ -26,8 +27,8 @@ func (u *Upgrader) join() error {
 	if err != nil {
 		return err
 	}
-	if u.cfg.Mode == Inherit || os.Getenv(envTableflip) != "" {
-		if u.engine, err = newEngine(u.engineTimeout()); err != nil {
+	if u.cfg.Mode == Inherit || inherit.Spawned() {
+		if u.engine, err = inherit.New(u.engineTimeout(), u.cfg.program.Explain); err != nil {
 			if conv != nil {
 				_ = conv.Close() // tells the predecessor
 			}
@@ -37,7 +38,7 @@ func (u *Upgrader) join() error {
 	switch {
 	case conv != nil:
 		err = u.joinPeer(conv, wire.ViaSpawn)
-	case u.engine != nil && u.engine.child():
+	case u.engine != nil && u.engine.HasParent():
 		err = u.joinParent()
 	default:
 		err = u.joinControl(retries)
@@ -52,14 +53,14 @@ func (u *Upgrader) join() error {
 	}
 	u.owner.ask(func(s *state) { s.generation = max(s.generation, 1) })
 	if u.engine != nil && u.cfg.Mode == Inherit {
-		return u.engine.addControl(u.control)
+		return u.engine.Add(&u.control.Entry, u.control.Handle())
 	}
 	return nil
 }
 
 // spawned reports whether a predecessor has started this process, until join has taken
 // that out of the environment.
-func spawned() bool { return spawn.Spawned() || os.Getenv(envTableflip) != "" }
+func spawned() bool { return spawn.Spawned() || inherit.Spawned() }
 
 // engineTimeout is tableflip's own limit: the whole upgrade, up to commit, is
 // what it calls getting ready. Ours come first.

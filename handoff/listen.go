@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
@@ -134,7 +135,7 @@ func (u *Upgrader) match(k sockets.Key) (sockets.Handle, *sockets.Origin, error)
 		}
 		return h, &sockets.Origin{Entry: &a.Entry}, nil
 	}
-	if u.engine != nil && u.engine.child() && u.successor == nil {
+	if u.engine != nil && u.engine.HasParent() && u.successor == nil {
 		// A parent on plain tableflip has sent no manifest, nor has one that died too
 		// early: it may have anything, under the names that tableflip knows.
 		h, err := u.engine.Open(&wire.Socket{Kind: k.Kind, Name: k.Name, Network: k.Network, Address: k.Address, Shard: u.table.NextShard(k)})
@@ -151,7 +152,7 @@ func (u *Upgrader) match(k sockets.Key) (sockets.Handle, *sockets.Origin, error)
 
 // An inherited socket is one that tableflip has passed on and that the manifest
 // describes.
-type inherited struct{ *engine }
+type inherited struct{ engine *inherit.Engine }
 
 // Open returns the socket if it is what the manifest says.
 func (i inherited) Open(e *wire.Socket) (sockets.Handle, error) {
@@ -178,11 +179,11 @@ func (u *Upgrader) add(s *sockets.Socket, origin *sockets.Origin) error {
 			s.Kept.Store(true)
 		}
 	}
-	inherit := u.engine != nil && u.cfg.Mode == Inherit
+	inherited := u.engine != nil && u.cfg.Mode == Inherit
 	joined, err := u.table.Add(s, func() error {
 		u.updateStore(nil) // which would keep it open
-		if inherit {
-			return u.engine.forget(s)
+		if inherited {
+			return u.engine.Forget(&s.Entry)
 		}
 		return nil
 	})
@@ -190,8 +191,8 @@ func (u *Upgrader) add(s *sockets.Socket, origin *sockets.Origin) error {
 		return err
 	}
 	u.store.changed()
-	if inherit {
-		if err := u.engine.add(s); err != nil {
+	if inherited {
+		if err := u.engine.Add(&s.Entry, s.Handle()); err != nil {
 			return errors.Join(err, u.table.Drop(s))
 		}
 	}

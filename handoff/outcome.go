@@ -44,7 +44,6 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		case <-up.ready:
 		case <-up.child.Done():
 		}
-		u.engine.spent.Store(true)
 	}
 	if up.drain != nil {
 		up.account.report.Groups = up.drain.end()

@@ -205,9 +205,8 @@ func (u *Upgrader) letGo() error {
 		errs = append(errs, u.pid.Remove())
 	}
 	errs = append(errs, u.pid.Unstage())
-	spent := u.engine != nil && u.engine.spent.Load()
-	if u.engine != nil && (ours || spent || !u.engine.paths.Load()) && !(ours && keepsPath) {
-		u.engine.stop() // see there why not in any other case
+	if u.engine != nil {
+		u.engine.Stop(ours && !keepsPath)
 	}
 	u.received.Close()
 	return errors.Join(errs...)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
@@ -269,7 +270,10 @@ func (up *upgrade) dismiss() {
 
 // startInherit has tableflip start the successor.
 func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
-	if err := u.cfg.checkInherit(); err != nil {
+	if err := inherit.Check(u.cfg.program.Dir); err != nil {
+		return err
+	}
+	if err := u.cfg.program.Check(); err != nil {
 		return err
 	}
 	// tableflip has one child at a time, and does not tell which it is.
@@ -282,12 +286,14 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 		wait, cancel = context.WithTimeout(wait, u.cfg.ReadyTimeout)
 		defer cancel()
 	}
-	if err := u.engine.waitForParent(wait); err != nil {
+	select {
+	case <-u.engine.ParentEnded().Done():
+	case <-wait.Done():
 		return fmt.Errorf("%w: in mode inherit the process before this one must have ended: try again later, or end it", ErrInProgress)
 	}
-	conv, err := u.engine.addConversation()
+	conv, err := u.engine.AddConversation()
 	if err != nil {
-		return u.cfg.explainText(err)
+		return err
 	}
 	c, err := spawn.NewProcess(func() { u.killInherited(up) })
 	if err != nil {
@@ -297,8 +303,8 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	up.inherit, up.child, up.ready = true, c, make(chan struct{})
 	u.wg.Go(func() { u.hear(up, conv) }) // ends with Hello, or with the upgrade
 	u.wg.Go(func() {                     // ends with the child, its Ready, or the engine's stop
-		if err := u.engine.upgrade(); err != nil {
-			c.Ended(u.cfg.explainInherit(err))
+		if err := u.engine.Start(); err != nil {
+			c.Ended(err)
 			runtime.GC() // tableflip leaves its ends of two pipes to the collector
 			return
 		}
@@ -307,6 +313,21 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	p.Exited, p.Kill, p.Stderr = c.Exited(), c.Kill, c.Stderr.Descriptors
 	p.EngineReady = up.ready
 	return nil
+}
+
+// killInherited kills the child that tableflip has started, whose process ID tableflip
+// does not return.
+func (u *Upgrader) killInherited(up *upgrade) {
+	pid := int(up.peer.Load())
+	if pid == 0 {
+		pid = inherit.Child()
+	}
+	if pid <= 0 {
+		return // it has ended, or tableflip's own timeout kills it
+	}
+	if p, err := os.FindProcess(pid); err == nil {
+		_ = p.Kill() // has no effect on one that has ended
+	}
 }
 
 // converse runs our side of the conversation.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/pidfile"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
@@ -33,7 +34,7 @@ type Upgrader struct {
 	received  stateblob.Received  // state of a predecessor
 	conns     *conns
 
-	engine    *engine            // tableflip, in mode Inherit or started by it
+	engine    *inherit.Engine    // tableflip, in mode Inherit or started by it
 	control   *sockets.Socket    // the control socket; never nil after New
 	successor *session.Successor // our side as a successor; nil if we are the first
 	welcome   wire.Welcome       // the predecessor's, with successor
@@ -136,8 +137,8 @@ func (u *Upgrader) discard(err error) {
 	if u.control != nil {
 		_ = u.control.Release()
 	}
-	if u.engine != nil && !u.engine.child() {
-		u.engine.stop() // a child's stop would remove its parent's unix sockets
+	if u.engine != nil {
+		u.engine.Stop(false) // the paths are the parent's
 	}
 	u.redirect.Close()
 	u.signals.GiveBack()
@@ -218,7 +219,7 @@ func (u *Upgrader) open(e lifecycle.Event) {
 func (u *Upgrader) own() error {
 	var errs []error
 	if u.engine != nil {
-		errs = append(errs, u.engine.ready())
+		errs = append(errs, u.engine.Ready())
 	}
 	errs = append(errs, u.closeLeft(u.table.Own()))
 	u.received.Close()

@@ -1,4 +1,4 @@
-package handoff
+package inherit
 
 import (
 	"errors"
@@ -8,32 +8,30 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// A mailbox is a socket in whose queue a connection's end waits (SCM_RIGHTS,
+// A descriptor slot is a socket in whose queue a descriptor waits (SCM_RIGHTS,
 // unix(7)). tableflip keeps what it passes on for good, in both processes, so that
-// nobody would see the end of a connection that it passes on. Of a mailbox it may
-// keep what it likes: who empties it has alone what was in it.
+// the end of a connection that it passes on would never be seen. It may keep a slot:
+// the process that empties it has the only copy of what was in it.
 
-// newMailbox returns a mailbox with one end of a new connection in it, and the other
-// end.
-func newMailbox() (*os.File, *net.UnixConn, error) {
+// newSlot returns a slot with one end of a new connection in it, and the other end.
+func newSlot() (slot *os.File, ours *net.UnixConn, err error) {
 	ours, theirs, err := fdx.SocketPair("conversation")
 	if err != nil {
 		return nil, nil, err
 	}
-	defer theirs.Close() // a copy is in the mailbox
-	box, err := mail(theirs)
-	if err != nil {
-		_ = ours.Close() // nobody at the other end
+	defer theirs.Close() // a copy is in the slot
+	if slot, err = slotWith(theirs); err != nil {
+		_ = ours.Close() // no process has the other end
 		return nil, nil, err
 	}
-	return box, ours, nil
+	return slot, ours, nil
 }
 
-// mail returns a new mailbox with f in it.
-func mail(f *os.File) (*os.File, error) {
+func slotWith(f *os.File) (*os.File, error) {
 	fd, err := fdx.Number(f)
 	if err != nil {
 		return nil, err
@@ -43,19 +41,19 @@ func mail(f *os.File) (*os.File, error) {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
 	err = os.NewSyscallError("sendmsg", unix.Sendmsg(fds[0], []byte{0}, unix.UnixRights(fd), nil, 0))
-	err = errors.Join(err, fdx.Close(fds[0])) // nothing else will come
+	err = errors.Join(err, fdx.Close(fds[0])) // nothing else is sent
 	if err != nil {
 		_ = fdx.Close(fds[1]) // it is empty
 		return nil, err
 	}
-	return os.NewFile(uintptr(fds[1]), "mailbox"), nil
+	return os.NewFile(uintptr(fds[1]), "slot"), nil
 }
 
-// openMailbox returns what is in a mailbox, or nil if somebody has taken it.
-func openMailbox(box *os.File) (*net.UnixConn, error) {
+// takeSlot returns the connection in a slot, or nil if a process has taken it.
+func takeSlot(slot *os.File) (*net.UnixConn, error) {
 	oob := make([]byte, unix.CmsgSpace(4))
 	var n, flags int
-	err := fdx.Borrow(box, func(fd int) error {
+	err := fdx.Borrow(slot, func(fd int) error {
 		var err error
 		_, n, flags, _, err = unix.Recvmsg(fd, make([]byte, 1), oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 		return os.NewSyscallError("recvmsg", err)
@@ -66,15 +64,15 @@ func openMailbox(box *os.File) (*net.UnixConn, error) {
 	case err != nil:
 		return nil, err
 	case flags&unix.MSG_CTRUNC != 0: // recvmsg(2)
-		return nil, fmt.Errorf("%w: no descriptor left: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=): %w", ErrTransfer, unix.EMFILE)
+		return nil, fmt.Errorf("%w: no descriptor left: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=): %w", failure.Transfer, unix.EMFILE)
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:n])
 	if err != nil || len(messages) != 1 {
-		return nil, fmt.Errorf("%w: %d control messages: %w", ErrTransfer, len(messages), errors.Join(unix.EBADMSG, err))
+		return nil, fmt.Errorf("%w: %d control messages: %w", failure.Transfer, len(messages), errors.Join(unix.EBADMSG, err))
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil || len(fds) != 1 {
-		return nil, fmt.Errorf("%w: %d descriptors: %w", ErrTransfer, len(fds), errors.Join(unix.EBADMSG, err))
+		return nil, fmt.Errorf("%w: %d descriptors: %w", failure.Transfer, len(fds), errors.Join(unix.EBADMSG, err))
 	}
 	return fdx.UnixConn(fds[0], "conversation")
 }

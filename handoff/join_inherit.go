@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
@@ -25,27 +24,14 @@ func (u *Upgrader) joinParent() error {
 			return err
 		}
 	}
-	// tableflip knows when the parent is gone.
-	ctx, cancel := context.WithCancel(context.Background())
-	var watch sync.WaitGroup
-	gone := make(chan struct{})
-	heed := func() { // ends with the parent, or with cancel
-		if u.engine.waitForParent(ctx) == nil {
-			close(gone)
-			_ = c.Close() // which ends the join
-		}
-	}
+	parent := u.engine.ParentEnded()
 	if dialled {
-		// The inherited listener makes a dial succeed even if nobody is left to answer.
-		watch.Go(heed)
-	}
+		// The inherited listener makes a dial succeed even if no process is left to
+		// answer.
+		defer context.AfterFunc(parent, func() { _ = c.Close() })() // which ends the join
+	} // else what the parent has sent stands, though it may have ended since
 	err = u.joinOver(c, wire.ViaInherit)
-	if !dialled && errors.Is(err, ErrPredecessorDied) {
-		watch.Go(heed) // what it has said stands, though it may have died since
-	}
-	died := parentDied(err, gone, u.cfg.hang)
-	cancel()
-	watch.Wait()
+	died := parentDied(err, parent.Done(), u.cfg.hang)
 	if !died {
 		return err
 	}
@@ -61,7 +47,7 @@ func (u *Upgrader) joinParent() error {
 // to dial: a parent of an older version waits at the control socket, and one that has
 // dropped its privileges since is known by those with which it has made that.
 func (u *Upgrader) inheritConversation() (*net.UnixConn, error) {
-	c, err := u.engine.conversation()
+	c, err := u.engine.Conversation()
 	if err != nil || c == nil {
 		return nil, err
 	}
@@ -95,12 +81,12 @@ func (u *Upgrader) dialParent() (*net.UnixConn, error) {
 
 // inheritControl takes the inherited control socket, if there is one.
 func (u *Upgrader) inheritControl() error {
-	ln, err := u.engine.control()
+	h, err := u.engine.Open(&wire.Socket{Kind: wire.KindControl})
 	if err != nil {
 		return fmt.Errorf("handoff: inherited control socket: %w", err)
 	}
-	if ln != nil {
-		u.control, err = controlSocket(ln)
+	if h != nil {
+		u.control, err = controlSocket(h.(net.Listener))
 	}
 	return err
 }
@@ -112,17 +98,16 @@ func parentDied(err error, gone <-chan struct{}, hang time.Duration) bool {
 	if err == nil {
 		return false
 	}
-	limit := time.Duration(0)
-	if errors.Is(err, ErrPredecessorDied) {
-		limit = hang
-	}
-	t := time.NewTimer(limit)
-	defer t.Stop()
 	select {
 	case <-gone:
 		return true
 	default:
 	}
+	if !errors.Is(err, ErrPredecessorDied) {
+		return false
+	}
+	t := time.NewTimer(hang)
+	defer t.Stop()
 	select {
 	case <-gone:
 		return true

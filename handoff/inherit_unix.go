@@ -1,7 +1,0 @@
-//go:build unix
-
-package handoff
-
-import "syscall"
-
-func closeOnExec(fd int) { syscall.CloseOnExec(fd) }

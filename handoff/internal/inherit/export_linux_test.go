@@ -1,0 +1,7 @@
+package inherit
+
+// Names for tests in the external package.
+var (
+	NewSlot  = newSlot
+	TakeSlot = takeSlot
+)

@@ -1,0 +1,93 @@
+package inherit
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/procs"
+)
+
+// Check returns an error if tableflip would start another program than the one that
+// this process has found at its start, in the folder dir: tableflip looks os.Args[0]
+// up again.
+func Check(dir string) error {
+	arg := os.Args[0]
+	if !strings.Contains(arg, string(os.PathSeparator)) {
+		if _, err := exec.LookPath(arg); err != nil {
+			return fmt.Errorf("%w: %q was found in PATH when this process started, and is not now: %w", failure.Start, arg, err)
+		}
+		return nil
+	}
+	if !filepath.IsAbs(arg) {
+		if wd, err := os.Getwd(); err != nil || wd != dir {
+			return fmt.Errorf("%w: %w: %q is relative and the working directory has changed: start the program by its absolute path, or use mode Takeover", failure.Unsupported, failure.Start, arg)
+		}
+	}
+	return nil
+}
+
+// Child returns the process ID of the child that tableflip has started, which
+// tableflip itself does not return, or 0.
+func Child() int { return procs.Child(env + "=") }
+
+// AddConversation has the next successor inherit one end of a new conversation, and
+// returns the other.
+func (e *Engine) AddConversation() (*net.UnixConn, error) {
+	slot, ours, err := newSlot()
+	if err != nil {
+		return nil, e.explain(cause(err))
+	}
+	defer slot.Close() // tableflip takes a copy
+	// The credentials of the first message name the successor: a child of that one
+	// could speak, too.
+	if err := errors.Join(fdx.ExpectCred(ours), e.tf.AddFile(conversationName, slot)); err != nil {
+		_ = ours.Close() // no process has the other end
+		return nil, e.explain(cause(err))
+	}
+	return ours, nil
+}
+
+// Conversation returns the inherited end of the conversation, or nil if the parent
+// has left none, or another process has taken it.
+func (e *Engine) Conversation() (*net.UnixConn, error) {
+	slot, err := e.tf.File(conversationName)
+	if err != nil || slot == nil {
+		return nil, err
+	}
+	defer slot.Close() // a copy
+	return takeSlot(slot)
+}
+
+// Start starts a successor. It returns nil when that has committed, or why it has
+// not: the child's end, for one, or that of the engine. By then tableflip has read
+// the child's last word, so that Stop does not kill it.
+func (e *Engine) Start() error {
+	err := e.tf.Upgrade()
+	for behind(err) {
+		time.Sleep(time.Millisecond)
+		err = e.tf.Upgrade()
+	}
+	switch {
+	case err == nil:
+		e.spent.Store(true)
+		return nil
+	case strings.HasPrefix(err.Error(), "can't start child"):
+		return e.explain(cause(err))
+	}
+	return err
+}
+
+// behind reports whether tableflip refuses to upgrade because its goroutine has not
+// received yet what we know: that Ready was called, or that the parent has ended,
+// which WaitForParent reports first (v1.2.3, newParent and run).
+func behind(err error) bool {
+	return err != nil && (err.Error() == "process is not ready yet" || err.Error() == "parent hasn't exited")
+}
