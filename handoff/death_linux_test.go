@@ -136,7 +136,7 @@ func told(tb testing.TB, pid, fd int) bool {
 // hang timeout: the successor carries on, and the other yields when it wakes up.
 func TestPredecessorStopped(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
-		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute}).start()
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute, Hang: soon}).start()
 		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 		pid := s.pid()
 		s.signal(syscall.SIGUSR2)

@@ -779,7 +779,7 @@ func TestWorkingDirectory(t *testing.T) {
 		if err := os.Remove(dir); err != nil {
 			t.Fatal(err)
 		}
-		i.mustFail("the working directory that this process was started in can't be entered any more")
+		i.mustFail("the working directory that this process was started in is not accessible")
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}

@@ -303,7 +303,7 @@ func TestEndlessPeer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}}).start()
+			s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}, Hang: soon}).start()
 			addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 			mustAnswer(t, addr, 1)
 			before := peakMemory(t, s.pid())
@@ -369,7 +369,7 @@ func TestSilentPeers(t *testing.T) {
 // began ends with a timeout, and the next one may begin.
 func TestSilentSuccessor(t *testing.T) {
 	t.Parallel()
-	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}}).start()
+	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}, Hang: soon}).start()
 	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 	p := dialRaw(t, controlOf(s))
 	p.send(hello(nil))
@@ -393,7 +393,7 @@ func TestSilentSuccessor(t *testing.T) {
 // to an end of its warming up.
 func TestSilentWarming(t *testing.T) {
 	t.Parallel()
-	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}, Ready: 500 * time.Millisecond}).start()
+	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}, Ready: 500 * time.Millisecond, Hang: soon}).start()
 	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 	p := dialRaw(t, controlOf(s))
 	p.send(hello(nil))

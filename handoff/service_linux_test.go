@@ -57,6 +57,10 @@ type settings struct {
 	late *sync.WaitGroup // answers that are given after the end
 }
 
+// soon is a hang timeout for a test that waits for it: time enough for a process that is
+// not stopped, on a machine that has other work.
+const soon = time.Second
+
 const envSettings = "BATON_TEST_SETTINGS"
 
 // A plan says what the next process of a service does; it reads it once, from

@@ -56,7 +56,7 @@ func TestOutsiders(t *testing.T) {
 // killed by its predecessor, and the two must agree all the same.
 func TestOutsiderStopped(t *testing.T) {
 	t.Parallel()
-	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Second}).start()
+	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Second, Hang: soon}).start()
 	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 	s.plan(plan{At: "probation", How: "stop"})
 	o := s.outsider(handoff.Takeover)

@@ -221,6 +221,9 @@ func TestFailedUpgrade(t *testing.T) {
 				if c.how == "hang" {
 					set.Ready = 5 * time.Second // for the next one is to be ready in it, on any machine
 				}
+				if c.how == "stop" {
+					set.Hang = soon
+				}
 				s := newService(t, set).start()
 				addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 				pid := s.pid()
