@@ -193,7 +193,7 @@ func TestRunReadyAtSharedSocket(t *testing.T) {
 }
 
 // TestRunManager has a service manager that reads nothing at first, for longer than
-// baton waits: it hears what has happened when it does.
+// baton waits: it gets the messages later.
 func TestRunManager(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testenv.ShortDir(t), "notify")
@@ -210,8 +210,8 @@ func TestRunManager(t *testing.T) {
 	}
 	r := runApp(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+path) },
 		[]string{"--ready-notify", "--listen", "web=tcp://127.0.0.1:0"}, goApp(t, "plain")...)
-	// Who has said so has given up once.
-	r.awaitAll("ready", "the service manager has not heard")
+	// The first try has failed by then.
+	r.awaitAll("ready", "the service manager has not received a message")
 	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}

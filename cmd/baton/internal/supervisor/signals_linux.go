@@ -62,7 +62,7 @@ func (s *Supervisor) stop(why string) {
 	}
 	s.stopping = true
 	s.log.Info("stopping", "why", why)
-	s.tellManager(sdnotify.Stopping)
+	s.manager.Send(sdnotify.Message{sdnotify.Stopping})
 	if s.again != nil {
 		s.again.Stop()
 	}

@@ -25,7 +25,7 @@ type Supervisor struct {
 	stopSignal syscall.Signal
 	sockets    *sockets
 	notify     *notifySocket
-	manager    manager
+	manager    *sdnotify.Queue
 
 	todo *todo
 	wg   sync.WaitGroup // of all goroutines
@@ -66,7 +66,6 @@ func New(c *Config) (*Supervisor, error) {
 	}
 	s := &Supervisor{
 		cfg: &cfg, log: cfg.Logger, todo: newTodo(), byPID: make(map[int]*generation),
-		manager: manager{end: make(chan struct{})},
 		backoff: backoff{first: cfg.RestartDelay, most: cfg.RestartMaxDelay, limit: cfg.RestartLimit},
 	}
 	var err error
@@ -88,6 +87,7 @@ func New(c *Config) (*Supervisor, error) {
 // [ErrFailed].
 func (s *Supervisor) Run() error {
 	defer s.sockets.close()
+	s.manager = s.newManager()
 	// The kernel sends the app the stop signal when the thread that has started
 	// it ends.
 	runtime.LockOSThread()
@@ -124,7 +124,7 @@ func (s *Supervisor) Run() error {
 	}
 	s.proven.close()
 	s.notify.close()
-	close(s.manager.end)
+	s.manager.Close(0) // what the service manager has not read is lost
 	s.wg.Wait()
 	for _, f := range s.todo.take() {
 		f() // the last notifications have descriptors to close
@@ -192,7 +192,7 @@ func (s *Supervisor) ready(g *generation) {
 	if g.after != 0 {
 		s.log.Info("upgraded", "generation", g.number, "pid", g.pid, "predecessor", g.after)
 	} else {
-		s.tellManager(sdnotify.Ready)
+		s.manager.Send(sdnotify.Message{sdnotify.Ready})
 	}
 	if s.relieved(g) {
 		return
