@@ -3,6 +3,7 @@ package handoff
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -247,4 +248,13 @@ func orDefault[T comparable](v, def T) T {
 		return def
 	}
 	return v
+}
+
+// upgradeTimeout bounds an upgrade up to its commit, with time for a peer that hangs;
+// the longest Duration is no bound.
+func (cfg *config) upgradeTimeout() time.Duration {
+	if cfg.ReadyTimeout < 0 {
+		return math.MaxInt64
+	}
+	return cfg.ReadyTimeout + max(cfg.Probation, 0) + 4*cfg.hang
 }

@@ -148,6 +148,7 @@ func (u *Upgrader) offer(a session.Arrival, conn *fdpass.Conn) error {
 	up.arrivals <- a
 	u.log.Info("upgrade started by the successor", "pid", cred.PID)
 	u.emit(Event{Kind: EventUpgradeStarted, Report: up.account.copy()})
+	u.systemd.TakeoverStarted()
 	u.wg.Go(func() { // ends with the upgrade
 		u.converse(up, &session.Predecessor{Cancel: up.cancel})
 	})

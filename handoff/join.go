@@ -28,7 +28,7 @@ func (u *Upgrader) join() error {
 		return err
 	}
 	if u.cfg.Mode == Inherit || inherit.Spawned() {
-		if u.engine, err = inherit.New(u.engineTimeout(), u.cfg.program.Explain); err != nil {
+		if u.engine, err = inherit.New(u.cfg.upgradeTimeout(), u.cfg.program.Explain); err != nil {
 			if conv != nil {
 				_ = conv.Close() // tells the predecessor
 			}
@@ -61,15 +61,6 @@ func (u *Upgrader) join() error {
 // spawned reports whether a predecessor has started this process, until join has taken
 // that out of the environment.
 func spawned() bool { return spawn.Spawned() || inherit.Spawned() }
-
-// engineTimeout is tableflip's own limit: the whole upgrade, up to commit, is
-// what it calls getting ready. Ours come first.
-func (u *Upgrader) engineTimeout() time.Duration {
-	if u.cfg.ReadyTimeout < 0 {
-		return time.Duration(1<<63 - 1)
-	}
-	return u.cfg.ReadyTimeout + max(u.cfg.Probation, 0) + 4*u.cfg.hang
-}
 
 // A process that ends refuses successors. Whoever comes at that moment tries
 // again.
@@ -204,7 +195,9 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		return err
 	}
 	u.received.Add(got.States)
-	u.store.note(got.Sockets, u.systemd.spawned)
+	for i := range got.Sockets {
+		u.systemd.Received(&got.Sockets[i].Socket)
+	}
 	u.table.Arrive(u.arrived(got.Sockets))
 	s.Open = func() {
 		u.open(lifecycle.Start)
@@ -335,13 +328,8 @@ func (u *Upgrader) succeed() {
 	defer u.ops.endLearning() // nobody else tells
 	if t.Following != nil {
 		u.follow(t.Following, u.lending)
-		select {
-		case <-u.store.main:
-		default:
-			u.introduce() // it died before it did
-		}
-		return
+	} else {
+		u.lending.ended()
 	}
-	u.introduce()
-	u.lending.ended()
+	u.systemd.Introduce(u.Generation()) // unless the predecessor has, before it died
 }

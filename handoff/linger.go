@@ -10,6 +10,10 @@ import (
 // lingerTick is how often a lingering process tells its successor of itself.
 const lingerTick = time.Second
 
+// stopExtension is the time that a stopping process asks systemd for with each
+// lingerTick.
+const stopExtension = 10 * lingerTick
+
 // timerAt returns a channel that yields at a time, or never if that is zero. stop
 // lets go of it.
 func timerAt(at time.Time) (c <-chan time.Time, stop func()) {
@@ -44,7 +48,7 @@ func (u *Upgrader) watchLinger(l *session.Lingering) {
 			if l != nil {
 				u.tellLinger(l)
 			}
-			u.tellStop("")
+			u.systemd.Extend(stopExtension)
 		case <-u.closing:
 			return
 		}

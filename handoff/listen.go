@@ -9,6 +9,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
+	"github.com/seed-11c92bf9/baton/handoff/internal/systemd"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -105,7 +106,7 @@ func (u *Upgrader) socket(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 		return s, origin, explainForeign(err)
 	}
 	if h == nil {
-		h, err = sockets.Bind(ctx, k, &u.cfg.listenConfig, func(err error) bool { return u.makeRoom(ctx, k, err) })
+		h, err = sockets.Bind(ctx, k, &u.cfg.listenConfig, func(err error) bool { return u.systemd.MakeRoom(ctx, k, err) })
 		if err != nil {
 			return nil, nil, err
 		}
@@ -133,7 +134,7 @@ func (u *Upgrader) match(k sockets.Key) (sockets.Handle, *sockets.Origin, error)
 		if err != nil || h == nil {
 			return nil, nil, err
 		}
-		return h, &sockets.Origin{Entry: &a.Entry}, nil
+		return h, &sockets.Origin{Entry: &a.Entry, Stored: systemd.StoredAs(&a.Entry)}, nil
 	}
 	if u.engine != nil && u.engine.HasParent() && u.successor == nil {
 		// A parent on plain tableflip has sent no manifest, nor has one that died too
@@ -144,10 +145,8 @@ func (u *Upgrader) match(k sockets.Key) (sockets.Handle, *sockets.Origin, error)
 		}
 		return h, &sockets.Origin{}, nil
 	}
-	if s, ok := u.activation.claim(k); ok {
-		return s.handle, &sockets.Origin{Entry: s.entry, Unit: s.entry == nil}, nil
-	}
-	return nil, nil, nil
+	h, origin := u.systemd.Match(k)
+	return h, origin, nil
 }
 
 // An inherited socket is one that tableflip has passed on and that the manifest
@@ -173,15 +172,9 @@ func (inherited) Close() error { return nil }
 // add puts a socket into the table and has a child of tableflip's inherit it. One
 // that was made late, when the others have joined their groups, joins at once.
 func (u *Upgrader) add(s *sockets.Socket, origin *sockets.Origin) error {
-	if origin != nil && origin.Entry != nil && origin.Entry.Keeper == wire.KeeperStore {
-		if name, err := storeName(origin.Entry); err == nil {
-			s.Stored = name
-			s.Kept.Store(true)
-		}
-	}
 	inherited := u.engine != nil && u.cfg.Mode == Inherit
 	joined, err := u.table.Add(s, func() error {
-		u.updateStore(nil) // which would keep it open
+		u.systemd.Changed() // its store would keep the socket open
 		if inherited {
 			return u.engine.Forget(&s.Entry)
 		}
@@ -190,7 +183,7 @@ func (u *Upgrader) add(s *sockets.Socket, origin *sockets.Origin) error {
 	if err != nil {
 		return err
 	}
-	u.store.changed()
+	u.systemd.Changed()
 	if inherited {
 		if err := u.engine.Add(&s.Entry, s.Handle()); err != nil {
 			return errors.Join(err, u.table.Drop(s))

@@ -73,10 +73,6 @@ func (u *Upgrader) note(e Event) {
 		u.ops.mu.Unlock()
 	}
 	u.ops.watches.tell(e)
-	u.tellSystemd(e)
-	if e.Kind == EventOwner {
-		u.dropRest()
-	}
 }
 
 // tellHistory tells our successor how the last upgrades went.
@@ -94,7 +90,7 @@ func (u *Upgrader) tellHistory(l *session.Lingering) {
 // learnHistory hears how the last upgrades of our predecessors went.
 func (u *Upgrader) learnHistory(m wire.Account) {
 	defer u.ops.endLearning()
-	u.store.isMain() // it has told systemd before
+	u.systemd.Introduced() // before it has sent this
 	u.ops.mu.Lock()
 	u.ops.totals.learn(m)
 	u.ops.mu.Unlock()

@@ -68,6 +68,15 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	u.control.Shut()
 	_, _ = u.control.Drop() // the successor has it
 	u.emit(Event{Kind: EventCommitted, Report: report})
+	history := func() {}
+	if l := res.Lingering; l != nil {
+		history = func() { u.tellHistory(l) } // it says, too, that systemd knows the successor
+	}
+	if s := report.Successor; up.child == nil {
+		u.systemd.TakenOver(s.PID, history)
+	} else {
+		u.systemd.Replaced(s.PID, report.Generation, s.Version, history)
+	}
 	if up.child != nil {
 		u.wg.Go(func() { // ends with closing
 			<-u.closing
@@ -75,8 +84,6 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		})
 	}
 	if l := res.Lingering; l != nil {
-		// It says, too, that systemd knows the successor.
-		u.systemd.late.Then(func() { u.tellHistory(l) })
 		u.wg.Go(l.Run)   // ends with Bye or the conversation
 		u.wg.Go(func() { // ends with the last older predecessor
 			defer close(u.passed)
@@ -116,6 +123,7 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 		fields = append(fields, "stderr", strings.Join(err.Stderr, " | "))
 	}
 	u.log.Error("upgrade failed", fields...)
+	u.systemd.UpgradeFailed(u.Generation(), report.Reason)
 	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: report, Err: err})
 }
 

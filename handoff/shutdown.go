@@ -41,7 +41,7 @@ func (u *Upgrader) stop(reason string) {
 		return
 	}
 	u.log.Info("stopping", "reason", reason)
-	u.tellStop(reason)
+	u.systemd.Stopping(reason, stopExtension)
 	u.wg.Go(func() { u.watchLinger(nil) }) // ends with closing
 }
 
@@ -98,8 +98,8 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	if err := u.awaitFailures(ctx); err != nil && len(errs) == 0 {
 		errs = append(errs, err)
 	}
+	u.systemd.Close()
 	if l := u.successorLink(); l != nil {
-		u.awaitLate()
 		u.tellLinger(l) // watchLinger may not have begun
 		u.awaitPassed(l)
 		c := u.conns.counts()
@@ -191,10 +191,8 @@ func (u *Upgrader) releasePackets() {
 func (u *Upgrader) letGo() error {
 	ours := u.life().Owner
 	u.control.Shut()
-	u.store.rest() // nobody changes what it has any more
 	keepsPath := u.table.KeepsPath()
 	errs := []error{u.table.Close()}
-	u.activation.close()
 	u.lending.close()
 	dropped, err := u.control.Drop()
 	errs = append(errs, err)

@@ -167,7 +167,7 @@ func (u *Upgrader) socketStatus() []SocketStatus {
 		e := &l.Socket.Entry
 		st := SocketStatus{
 			Name: e.Name, Kind: kindName(e.Kind), Network: e.Network, Address: e.Bound,
-			Queue: l.Queue, Backlog: l.Backlog, HalfOpen: l.HalfOpen, Stored: l.Socket.Kept.Load(),
+			Queue: l.Queue, Backlog: l.Backlog, HalfOpen: l.HalfOpen, Stored: l.Socket.Stored() != "",
 		}
 		if ln := l.Socket.Listener; ln != nil {
 			st.Accepted = ln.Accepted()

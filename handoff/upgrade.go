@@ -160,7 +160,7 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 		up.giveUp(&session.Error{Reason: failure.Canceled, Err: context.Cause(ctx)})
 	})
 	defer stop()
-	u.settleStore(up)
+	u.systemd.UpgradeStarted(up.wanted, u.Generation(), u.cfg.upgradeTimeout())
 	err := u.awaitVisits(up.wanted, 2*u.cfg.hang)
 	switch {
 	case err != nil:
@@ -378,7 +378,7 @@ func (u *Upgrader) manifest(up *upgrade) ([]session.Item, func()) {
 		}
 		held = append(held, s)
 		it := session.Item{Socket: s.Entry, FD: fd}
-		if s.Kept.Load() {
+		if s.Stored() != "" {
 			it.Socket.Keeper = wire.KeeperStore
 		}
 		if up.inherit {

@@ -18,6 +18,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/handoff/internal/stateblob"
+	"github.com/seed-11c92bf9/baton/handoff/internal/systemd"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
@@ -45,10 +46,7 @@ type Upgrader struct {
 	signals   *signals.Relay
 	pid       *pidfile.File
 	ops       *operations // for requests at the control socket
-	systemd   *systemd
-
-	store      *store
-	activation *activation // sockets of systemd's
+	systemd   *systemd.Manager
 
 	predecessors predecessors // that linger
 
@@ -111,9 +109,12 @@ func New(c *Config) (*Upgrader, error) {
 		passed:   make(chan struct{}),
 		shutDone: make(chan struct{}),
 	}
-	u.systemd = newSystemd(cfg, spawned())
-	u.store = newStore(cfg, u.systemd)
-	if u.activation, err = newActivation(cfg, u.store); err != nil {
+	u.systemd, err = systemd.New(systemd.Config{
+		Disabled: cfg.NoSystemd, NoStore: cfg.NoStore, Spawned: spawned(), Drain: cfg.Mode == Drain, Inherit: cfg.Mode == Inherit,
+		Version: cfg.Version, Table: u.table, Logger: cfg.Logger,
+		Updated: func(err error) { u.emit(Event{Kind: EventStored, Err: err}) },
+	})
+	if err != nil {
 		return nil, err
 	}
 	u.owner = newOwner()
@@ -131,7 +132,7 @@ func (u *Upgrader) discard(err error) {
 		u.successor.Refuse(err.Error())
 	}
 	_ = u.table.Close() // nothing of it was served
-	u.activation.close()
+	u.systemd.Close()
 	u.lending.close()
 	u.received.Close()
 	if u.control != nil {
@@ -154,12 +155,6 @@ func (u *Upgrader) start() {
 	}
 	u.wg.Go(u.handleSignals) // ends with closing
 	u.wg.Go(u.serveControl)
-	if u.systemd.watchdog > 0 {
-		u.wg.Go(u.feedWatchdog) // ends with closing
-	}
-	if u.store.notifier != nil {
-		u.wg.Go(u.keepStore) // ends with closing
-	}
 	if u.successor != nil {
 		u.wg.Go(u.succeed) // ends with the conversation
 	}
@@ -228,6 +223,11 @@ func (u *Upgrader) own() error {
 	err := errors.Join(errs...)
 	u.log.Info("owner", "generation", u.Generation(), "pid", os.Getpid())
 	u.emit(Event{Kind: EventOwner})
+	u.systemd.Owner(u.Generation())
+	if u.successor == nil {
+		u.systemd.Introduce(u.Generation()) // a parent on plain tableflip does not
+	}
+	u.systemd.CloseUnused()
 	return err
 }
 

@@ -38,6 +38,8 @@ type Origin struct {
 	Entry *wire.Socket
 	// Unit says that a socket unit of systemd's has the socket, and its path.
 	Unit bool
+	// Stored is the name under which systemd's store has the socket, or empty.
+	Stored string
 }
 
 // A Socket is one descriptor that is handed on: a listener, a datagram socket
@@ -59,10 +61,7 @@ type Socket struct {
 	// own the others. The table's lock guards it.
 	here bool
 
-	// Kept says that systemd's store has the socket, by the name Stored, which the
-	// store's turn guards.
-	Kept   atomic.Bool
-	Stored string
+	stored atomic.Pointer[string] // the name under which systemd's store has the socket
 
 	// Late makes the kernel give the socket something: listen(2), or bind(2) of a
 	// datagram socket. nil if it has been so from the start. It is called
@@ -80,6 +79,10 @@ type Socket struct {
 // Listener applies to accepted connections.
 func New(k Key, h Handle, lc *net.ListenConfig, origin *Origin) (*Socket, error) {
 	s := &Socket{handle: h, refs: 1, origin: origin}
+	s.SetStored("")
+	if origin != nil {
+		s.SetStored(origin.Stored)
+	}
 	addr, err := s.wrap(k, lc)
 	if err == nil {
 		err = s.describe(k, addr)
@@ -154,6 +157,13 @@ func (s *Socket) describe(k Key, addr net.Addr) error {
 
 // Handle returns the object that owns the descriptor. It stays the socket's.
 func (s *Socket) Handle() Handle { return s.handle }
+
+// Stored returns the name under which systemd's store has the socket, so that it
+// outlives this process; empty if the store has not.
+func (s *Socket) Stored() string { return *s.stored.Load() }
+
+// SetStored sets the name that Stored returns.
+func (s *Socket) SetStored(name string) { s.stored.Store(&name) }
 
 // Hold keeps the descriptor, which it returns, open until Release. It reports
 // false if the socket is closed.

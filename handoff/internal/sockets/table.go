@@ -85,7 +85,7 @@ func (t *Table) Drop(s *Socket) error {
 		t.sockets = slices.Delete(t.sockets, i, i+1)
 	}
 	ours := t.owner || s.here
-	if t.Ending.Load() && s.Kept.Load() {
+	if t.Ending.Load() && s.Stored() != "" {
 		ours, t.keeps = false, t.keeps || s.Entry.PathIno != 0 // the next process gets it
 	}
 	t.mu.Unlock()
@@ -246,7 +246,7 @@ func (t *Table) KeepsPath() bool {
 	t.mu.Lock()
 	keeps := t.keeps
 	t.mu.Unlock()
-	return keeps || slices.ContainsFunc(t.All(), func(s *Socket) bool { return s.Kept.Load() && s.Entry.PathIno != 0 })
+	return keeps || slices.ContainsFunc(t.All(), func(s *Socket) bool { return s.Stored() != "" && s.Entry.PathIno != 0 })
 }
 
 // Close closes everything, and removes the paths that are ours, but those of sockets
@@ -264,7 +264,7 @@ func (t *Table) Close() error {
 	for _, s := range all {
 		dropped, err := s.Drop()
 		errs = append(errs, err)
-		if dropped && (owner || s.here) && !s.Kept.Load() {
+		if dropped && (owner || s.here) && s.Stored() == "" {
 			errs = append(errs, Unlink(&s.Entry))
 		}
 	}

@@ -1,0 +1,4 @@
+package systemd
+
+// ParseName is parseName.
+var ParseName = parseName
