@@ -1,0 +1,149 @@
+package session
+
+import (
+	"errors"
+	"sync"
+	"syscall"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// Following is the successor's side after Commit: it watches a predecessor
+// that lingers.
+type Following struct {
+	// Deliver is given a connection that moved, and owns fd. It reports whether
+	// it takes the connection; the predecessor keeps it otherwise.
+	Deliver func(name string, state []byte, fd int) bool
+	// Adopt is given the conversation with an older predecessor, and owns fd. It
+	// reports whether it takes the conversation.
+	Adopt func(m wire.Adopt, fd int) bool
+	// Told is called with each account of the linger.
+	Told func(wire.Linger)
+	// Account is given the account of the last upgrades. nil means that nobody
+	// wants it.
+	Account func(wire.Account)
+
+	conv    *conversation
+	welcome wire.Welcome
+	last    wire.Bye
+	clean   bool
+
+	delivering sync.Mutex // held from Taking to Ack
+}
+
+func newFollowing(conv *conversation, w wire.Welcome) *Following {
+	return &Following{conv: conv, welcome: w}
+}
+
+// Follow follows an older predecessor over a link that was passed on. It takes
+// ownership of link.
+func Follow(link Link, m wire.Adopt) *Following {
+	return newFollowing(converse(link), wire.Welcome{
+		Version: m.Version, Generation: m.Generation, PID: m.PID, Build: m.Build,
+	})
+}
+
+// Predecessor describes whom we follow.
+func (f *Following) Predecessor() wire.Welcome { return f.welcome }
+
+// Run serves the conversation until the predecessor says Bye or is gone, or
+// Detach takes the conversation away. It returns the predecessor's account and
+// whether it gave one.
+func (f *Following) Run() (wire.Bye, bool) {
+	for in := range f.conv.inbox {
+		switch m := in.msg.(type) {
+		case *wire.Conns:
+			f.take(m, in.fds)
+		case *wire.Adopt:
+			taken := uint32(0)
+			if len(in.fds) != 1 {
+				_ = fdx.Close(in.fds...) // the sender still has its own
+			} else if f.Adopt(*m, in.fds[0]) {
+				taken = 1
+			}
+			f.ack(m.Seq, taken)
+		case *wire.Linger:
+			_ = fdx.Close(in.fds...) // none belong here
+			f.Told(*m)
+		case *wire.Account:
+			_ = fdx.Close(in.fds...) // none belong here
+			if f.Account != nil {
+				f.Account(*m)
+			}
+		case *wire.Bye:
+			_ = fdx.Close(in.fds...) // none belong here
+			f.last, f.clean = *m, true
+		default:
+			_ = fdx.Close(in.fds...) // none belong here
+		}
+		if f.clean {
+			break
+		}
+	}
+	if f.clean || !errors.Is(f.conv.err, errInterrupted) { // err is there once the inbox is closed
+		f.conv.close()
+	}
+	return f.last, f.clean
+}
+
+// take hands the connections of m to the program.
+//
+// The sender hears of each before the program can use it, of a few at once. If
+// this process dies in between, the connection ends with it, as it would a moment
+// later: were it the sender's again, two would have read from it.
+func (f *Following) take(m *wire.Conns, fds []int) {
+	f.delivering.Lock()
+	defer f.delivering.Unlock()
+	f.ack(m.Seq, f.deliver(m, fds))
+}
+
+func (f *Following) deliver(m *wire.Conns, fds []int) uint32 {
+	if len(fds) != len(m.Entries) {
+		_ = fdx.Close(fds...) // the sender still has its own
+		return 0
+	}
+	for i, e := range m.Entries {
+		var err error
+		if i%tellEach == 0 {
+			last := min(i+tellEach, len(fds)) - 1
+			err = f.conv.link.Send(&wire.Taking{Seq: m.Seq, Index: uint32(last)}, nil)
+		}
+		if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+			// It has not heard, and lives: it keeps them when the conversation ends.
+			_ = fdx.Close(fds[i:]...)
+			_ = f.conv.link.Close()
+			return uint32(i)
+		}
+		if !f.Deliver(e.Name, e.State, fds[i]) {
+			_ = fdx.Close(fds[i+1:]...) // likewise
+			return uint32(i)
+		}
+	}
+	return uint32(len(fds))
+}
+
+func (f *Following) ack(seq, taken uint32) {
+	// If it can't be sent the predecessor is gone, and nobody keeps count.
+	_ = f.conv.link.Send(&wire.Ack{Seq: seq, Taken: taken}, nil)
+}
+
+// End asks the predecessor to end its linger now.
+func (f *Following) End(reason string) {
+	_ = f.conv.link.Send(&wire.EndLinger{Text: reason}, nil) // gone is as good
+}
+
+// Detach stops Run between two messages, so that the conversation can be
+// passed on; it reports whether it can. The link stays open.
+func (f *Following) Detach() bool { return f.conv.detach() }
+
+// Stop ends the conversation; Run returns. It waits for Deliver: what that takes
+// is acknowledged.
+func (f *Following) Stop() {
+	f.delivering.Lock()
+	defer f.delivering.Unlock()
+	_ = f.conv.link.Close() // Run closes it again, to no effect
+}
+
+// Link returns the link, to be passed on after Detach, and then to be closed.
+func (f *Following) Link() Link { return f.conv.link }
