@@ -76,22 +76,14 @@ func dependencies(r *repo) []string {
 	return complaints
 }
 
-// importArrows: packages import downwards only.
+// importArrows: packages import downwards only, in tests too. For code, layers says
+// more.
 func importArrows(r *repo) []string {
-	arrows := []struct {
-		from, not, why string
-		tests          bool // of from too
-	}{
-		{"reuseport", "handoff", "reuseport knows nothing of handoff", true},
-		{"internal", "handoff", "internal is below handoff", true},
-		{"internal", "reuseport", "internal is below reuseport", true},
-		{"", "cmd", "programs are imported by nobody", true},
-		{"handoff", "internal/testmain", "it is for tests", false},
-		{"handoff", "internal/testenv", "it is for tests", false},
-		{"handoff", "internal/netlab", "it is for tests", false},
-		{"reuseport", "internal/testmain", "it is for tests", false},
-		{"reuseport", "internal/testenv", "it is for tests", false},
-		{"reuseport", "internal/netlab", "it is for tests", false},
+	arrows := []struct{ from, not, why string }{
+		{"reuseport", "handoff", "reuseport knows nothing of handoff"},
+		{"internal", "handoff", "internal is below handoff"},
+		{"internal", "reuseport", "internal is below reuseport"},
+		{"", "cmd", "programs are not imported"},
 	}
 	under := func(path, dir string) bool { return dir == "" || path == dir || strings.HasPrefix(path, dir+"/") }
 	var complaints []string
@@ -101,7 +93,7 @@ func importArrows(r *repo) []string {
 			for _, a := range arrows {
 				// The go command sees to it that a program's internal packages are its own.
 				own := a.not == "cmd" && strings.Contains(path, "/internal/")
-				if ours && under(s.path, a.from) && under(path, a.not) && !own && (a.tests || !s.test()) {
+				if ours && under(s.path, a.from) && under(path, a.not) && !own {
 					complaints = append(complaints, s.path+": imports "+path+", but "+a.why)
 				}
 			}

@@ -22,6 +22,8 @@ var rules = map[string]func(*repo) []string{
 	"build constraints": buildConstraints,
 	"dependencies":      dependencies,
 	"import arrows":     importArrows,
+	"package layers":    packageLayers,
+	"file sizes":        fileSizes,
 	"words":             words,
 }
 
@@ -92,10 +94,14 @@ func TestRules(t *testing.T) {
 		{"dependencies", "go.mod", "module x\nreplace x => y\n", "go.mod: replace"},
 		{"import arrows", "reuseport/a_test.go", "package a\nimport \"" + module + "/handoff\"\n", "reuseport/a_test.go: imports"},
 		{"import arrows", "internal/a/a.go", "package a\nimport \"" + module + "/reuseport\"\n", "internal/a/a.go: imports"},
-		{"import arrows", "handoff/a.go", "package a\nimport \"" + module + "/internal/testmain\"\n", "handoff/a.go: imports"},
 		{"import arrows", "handoff/a.go", "package a\nimport \"" + module + "/reuseport\"\n", ""},
 		{"import arrows", "cmd/a/a.go", "package main\nimport \"" + module + "/cmd/b\"\n", "cmd/a/a.go: imports"},
 		{"import arrows", "cmd/a/a.go", "package main\nimport \"" + module + "/cmd/a/internal/b\"\n", ""},
+		{"file sizes", "a/a.go", "package a\n" + strings.Repeat("\n", 400), "a/a.go: has 401 lines"},
+		{"file sizes", "a/a.go", "package a\n" + strings.Repeat("\n", 399), ""},
+		{"file sizes", "a/a.go", "package a\n// Longer than 400 lines: it is a table.\n" + strings.Repeat("\n", 400), ""},
+		{"file sizes", "a/a.go", "package a\n// Longer than 400 lines: it is a table.\n", "a/a.go: states why"},
+		{"file sizes", "a/a_test.go", "package a\n" + strings.Repeat("\n", 400), ""},
 		{"words", "README.md", "see /" + "root/x\n", "README.md:1: "},
 		{"words", "a/a.go", "package a\n// /" + "work/main\n", "a/a.go:2: "},
 		{"words", "a/a.go", "package a\n// /proc/1/root/x network/x\n", ""},
@@ -109,6 +115,57 @@ func TestRules(t *testing.T) {
 		}
 		if c.want == "" && len(got) > 0 || c.want != "" && (len(got) == 0 || !strings.HasPrefix(got[0], c.want)) {
 			t.Errorf("rule %q on %s:\n%s\ncomplaints %q, want %q", c.rule, c.path, c.text, got, c.want)
+		}
+	}
+}
+
+// TestLayers wants each way to break the list of layers to be found.
+func TestLayers(t *testing.T) {
+	t.Parallel()
+	const flip = `import "` + tableflip + `"` + "\n"
+	one := func(pkg string) string { return `import "` + module + "/" + pkg + `"` + "\n" }
+	for _, c := range []struct {
+		name   string
+		layers []map[string]string
+		low    string // code of handoff/low
+		high   string // of handoff/high
+		want   []string
+	}{
+		{"in order", []map[string]string{{"handoff/low": ""}, {"handoff/high": "handoff/low"}}, "", one("handoff/low"), nil},
+		{"another's module is no matter", []map[string]string{{"handoff/low": "", "handoff/high": ""}}, "", `import "example.org/x"`, nil},
+		{"an import that is not listed", []map[string]string{{"handoff/low": ""}, {"handoff/high": ""}}, "", one("handoff/low"), []string{
+			"handoff/high: imports handoff/low, which is no arrow of it in layers",
+		}},
+		{"tableflip that is not listed", []map[string]string{{tableflip: "", "handoff/low": "", "handoff/high": ""}}, flip, "", []string{
+			"handoff/low: imports github.com/cloudflare/tableflip, which is no arrow of it in layers",
+		}},
+		{"a stale arrow", []map[string]string{{"handoff/low": ""}, {"handoff/high": "handoff/low"}}, "", "", []string{
+			"handoff/high: has an arrow to handoff/low that no code uses",
+		}},
+		{"up", []map[string]string{{"handoff/low": "handoff/high"}, {"handoff/high": ""}}, one("handoff/high"), "", []string{
+			"handoff/low: its arrow to handoff/high does not point down",
+		}},
+		{"aside", []map[string]string{{"handoff/low": "", "handoff/high": "handoff/low"}}, "", one("handoff/low"), []string{
+			"handoff/high: its arrow to handoff/low does not point down",
+		}},
+		{"in no layer", []map[string]string{{"handoff/low": ""}}, "", "", []string{
+			"handoff/high: is in no layer: give it a line in layers",
+		}},
+		{"no package", []map[string]string{{"handoff/low": "", "handoff/high": "", "handoff/none": ""}}, "", "", []string{
+			"handoff/none: is in layers, and no package",
+		}},
+		{"in two layers", []map[string]string{{"handoff/low": "", "handoff/high": ""}, {"handoff/high": ""}}, "", "", []string{
+			"handoff/high: is in two layers",
+		}},
+	} {
+		r := load(t, fstest.MapFS{
+			"handoff/low/a.go":       {Data: []byte("package low\n" + c.low)},
+			"handoff/high/a.go":      {Data: []byte("package high\n" + c.high)},
+			"handoff/high/a_test.go": {Data: []byte("package high_test\n" + one("internal/testmain"))},
+			"cmd/a/a.go":             {Data: []byte("package main\n" + one("handoff/high"))},
+		})
+		if got := checkLayers(r, c.layers); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
 }
