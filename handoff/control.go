@@ -1,12 +1,17 @@
 package handoff
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 // ControlPath returns the path of the control socket of the service called
@@ -30,4 +35,123 @@ func controlSocket(ln net.Listener) (*sockets.Socket, error) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	return s, nil
+}
+
+// socketsPerPart keeps a part of the status within wire.MaxBody.
+const socketsPerPart = 512
+
+// controlService is the Upgrader for the server at its control socket.
+type controlService struct{ u *Upgrader }
+
+// serveControl answers at the control socket until that is shut. Its gate is open
+// only in the process that serves.
+func (u *Upgrader) serveControl() {
+	server := &operate.Server{
+		Service: controlService{u}, Allow: u.allow, Subscribers: &u.subscribers, Log: u.log,
+		Timeout: u.cfg.hang, Stop: u.closing,
+	}
+	server.Serve(func() (net.Conn, error) { return u.control.Listener.Accept(nil) })
+}
+
+// allow is Config.Allow, if that is set.
+func (u *Upgrader) allow(c fdx.Cred) bool { return u.cfg.Allow != nil && u.cfg.Allow(Peer(c)) }
+
+// checkPeer returns an error unless the peer may talk to this process.
+func (u *Upgrader) checkPeer(c fdx.Cred, err error) error { return operate.CheckPeer(c, err, u.allow) }
+
+// Status returns the status, a part of the sockets at a time.
+func (s controlService) Status() []any {
+	s.u.history.await(s.u.closing)
+	part := s.u.Status()
+	var parts []any
+	for {
+		left := part.Sockets
+		n := min(len(left), socketsPerPart)
+		part.Sockets = left[:n]
+		parts = append(parts, part)
+		if n == len(left) {
+			return parts
+		}
+		part = Status{Sockets: left[n:]}
+	}
+}
+
+// Upgrade starts a successor and sees the upgrade through.
+func (s controlService) Upgrade(ctx context.Context, program string) (any, error) {
+	if program != "" && s.u.cfg.Mode == Inherit {
+		return nil, fmt.Errorf("%w: in mode inherit tableflip starts %s again: replace that file", ErrUnsupported, s.u.cfg.program.Path)
+	}
+	report, err := s.u.upgradeTo(ctx, program)
+	var failed *UpgradeError
+	if errors.As(err, &failed) {
+		return nil, &operate.FailedUpgrade{PID: failed.PID, Outcome: string(failed.Outcome), Stderr: failed.Stderr, Err: failed.Err}
+	}
+	return report, err
+}
+
+// Rollback takes the sockets back from a successor that is not committed.
+func (s controlService) Rollback(ctx context.Context, reason string) (any, error) {
+	up, err := s.u.rollback(reason)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-up.over.Done():
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if up.err == nil {
+		return nil, fmt.Errorf("%w: pid %d has the sockets", ErrCommitted, up.account.report.Successor.PID)
+	}
+	return up.account.copy(), nil
+}
+
+// Stop begins a graceful end without a successor.
+func (s controlService) Stop(reason string) { s.u.stop(reason) }
+
+// Linger returns the counts of the open connections.
+func (s controlService) Linger() operate.Linger {
+	c := s.u.conns.counts()
+	return operate.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: s.u.remaining()}
+}
+
+// Join begins an upgrade with a successor that has dialled, or goes on with the one
+// that waits for it.
+func (s controlService) Join(a session.Arrival, peer fdx.Cred) error {
+	u := s.u
+	if a.Hello.Via == wire.ViaInherit {
+		up := u.underWay()
+		if up == nil || !up.inherit {
+			return ErrNoUpgrade
+		}
+		// The queue of an inherited control socket can hold connections that the
+		// predecessor did not accept before its end: those of its own children, and
+		// the one by which this process has tried to join it.
+		if !procs.Descends(peer.PID) {
+			return fmt.Errorf("%w: pid %d is no child of this process", ErrPeerRefused, peer.PID)
+		}
+		up.peer.Store(int64(peer.PID))
+		up.arrive(a)
+		return nil
+	}
+	if err := u.awaitVisits(context.Background(), u.cfg.hang/2); err != nil {
+		return err
+	}
+	mode := u.cfg.Mode
+	if mode != Drain {
+		mode = Takeover
+	}
+	up, err := u.begin(mode)
+	if err != nil {
+		return err
+	}
+	up.account.report.Successor.PID = peer.PID
+	up.arrivals <- a
+	u.log.Info("upgrade started by the successor", "pid", peer.PID)
+	u.emit(Event{Kind: EventUpgradeStarted, Report: up.account.copy()})
+	u.systemd.TakeoverStarted()
+	u.wg.Go(func() { // ends with the upgrade
+		u.converse(up, &session.Predecessor{Cancel: up.cancel})
+	})
+	return nil
 }

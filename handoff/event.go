@@ -1,9 +1,6 @@
 package handoff
 
-import (
-	"sync"
-	"time"
-)
+import "time"
 
 // EventKind says what happened.
 type EventKind string
@@ -29,7 +26,7 @@ const (
 	EventPredecessorDone EventKind = "predecessor-done" // one has ended its linger
 )
 
-// An Event tells what happened to the Upgrader.
+// An Event is one step of the Upgrader.
 type Event struct {
 	Time       time.Time `json:"time"`
 	Kind       EventKind `json:"kind"`
@@ -41,64 +38,4 @@ type Event struct {
 	Err error `json:"-"`
 	// Reason is Err's text.
 	Reason string `json:"reason,omitempty"`
-}
-
-// events hands events to a hook, in order, from one goroutine, without ever
-// making the sender wait.
-type events struct {
-	hook func(Event)
-
-	mu     sync.Mutex
-	queue  []Event
-	wake   chan struct{} // capacity 1
-	closed bool
-}
-
-func newEvents(hook func(Event)) *events {
-	return &events{hook: hook, wake: make(chan struct{}, 1)}
-}
-
-func (e *events) emit(ev Event) {
-	if e.hook == nil {
-		return
-	}
-	e.mu.Lock()
-	if !e.closed {
-		e.queue = append(e.queue, ev)
-	}
-	e.mu.Unlock()
-	e.signal()
-}
-
-// close ends run once the queue is empty.
-func (e *events) close() {
-	e.mu.Lock()
-	e.closed = true
-	e.mu.Unlock()
-	e.signal()
-}
-
-func (e *events) signal() {
-	select {
-	case e.wake <- struct{}{}:
-	default: // it is awake already
-	}
-}
-
-func (e *events) run() {
-	for {
-		e.mu.Lock()
-		queue, closed := e.queue, e.closed
-		e.queue = nil
-		e.mu.Unlock()
-		for _, ev := range queue {
-			e.hook(ev)
-		}
-		if len(queue) == 0 {
-			if closed {
-				return
-			}
-			<-e.wake
-		}
-	}
 }

@@ -41,11 +41,6 @@ func TakeConversation() error {
 	}
 }
 
-// RequestBody decodes the body of an operator's request into into.
-func RequestBody(op string, body []byte, into any) error {
-	return (&request{asked: wire.Request{Op: op, Body: body}}).body(into)
-}
-
 // HoldListener has nobody shut l's gate until release is called; what would
 // close l waits for that. HoldPacketConn is the same for a datagram socket.
 func HoldListener(l *Listener) (release func()) { return holdGate(l.inner) }
@@ -67,8 +62,8 @@ func ToldClosed(u *Upgrader) (listeners, packets <-chan struct{}) {
 
 // Overtake returns when u's successor has read all that u has said to it.
 func Overtake(u, successor *Upgrader) {
-	u.tellHistory(u.successorLink())
-	<-successor.ops.learned // nothing else of it has come
+	u.sendHistory(u.successorLink())
+	<-successor.history.settled // nothing else of it has come
 }
 
 // Settled waits until u serves no sockets of another process any more.

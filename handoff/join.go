@@ -300,19 +300,6 @@ func (u *Upgrader) takeControl(got *session.Received) error {
 	return nil
 }
 
-// checkPeer lets in who has our uid or root's, or whom Allow lets in. It takes what
-// tells who the peer is.
-func (u *Upgrader) checkPeer(cred fdx.Cred, err error) error {
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrPeerRefused, err)
-	}
-	p := Peer{PID: cred.PID, UID: cred.UID, GID: cred.GID}
-	if p.UID == 0 || p.UID == os.Geteuid() || u.cfg.Allow != nil && u.cfg.Allow(p) {
-		return nil
-	}
-	return fmt.Errorf("%w: pid %d has uid %d, pid %d has uid %d: run both as one user, or set Config.Allow", ErrPeerRefused, p.PID, p.UID, os.Getpid(), os.Geteuid())
-}
-
 // succeed sees our side as a successor through to its end.
 func (u *Upgrader) succeed() {
 	t := u.successor.Run()
@@ -325,7 +312,7 @@ func (u *Upgrader) succeed() {
 		}
 		return
 	}
-	defer u.ops.endLearning() // nobody else tells
+	defer u.history.settle() // only the predecessor sends an account
 	if t.Following != nil {
 		u.follow(t.Following, u.lending)
 	} else {

@@ -87,11 +87,30 @@ func (u *Upgrader) finishReport() *Report {
 		return nil
 	}
 	r := committed.lingered(u.conns.counts())
-	u.ops.complete(r)
+	u.history.complete(r)
 	fields := []any{"generation", r.Generation, "successor", r.Successor.PID, "took", r.Durations.Linger, "open", r.Open, "moved", r.Moved, "cut", r.Cut}
 	if len(r.CutBy) > 0 {
 		fields = append(fields, "cut_by", r.CutBy)
 	}
 	u.log.Info("linger ended", fields...)
 	return &r
+}
+
+// sendHistory sends the reports of the last upgrades to the successor.
+func (u *Upgrader) sendHistory(l *session.Lingering) {
+	m, err := u.history.account()
+	if err != nil {
+		u.log.Warn("history", "error", err)
+		return
+	}
+	l.Account(m)
+}
+
+// receiveHistory takes over the predecessor's account, which it sends when systemd
+// knows this process for the main one.
+func (u *Upgrader) receiveHistory(m wire.Account) {
+	u.systemd.Introduced() // before it has sent this
+	if err := u.history.receive(m); err != nil {
+		u.log.Debug("account of the last upgrades", "error", err)
+	}
 }

@@ -53,7 +53,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	up.account.end(nil)
 	report := up.account.copy()
 	u.log.Info("upgrade committed", report.fields()...)
-	u.ops.record(*report)
+	u.history.record(*report)
 	u.owner.ask(func(s *state) {
 		s.lingering, s.replaced = res.Lingering, report
 		_, _ = u.step(s, event{kind: lifecycle.Commit}) // nothing refuses it
@@ -70,7 +70,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	u.emit(Event{Kind: EventCommitted, Report: report})
 	history := func() {}
 	if l := res.Lingering; l != nil {
-		history = func() { u.tellHistory(l) } // it says, too, that systemd knows the successor
+		history = func() { u.sendHistory(l) } // it says, too, that systemd knows the successor
 	}
 	if s := report.Successor; up.child == nil {
 		u.systemd.TakenOver(s.PID, history)
@@ -117,7 +117,7 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	err.Outcome = up.account.end(err.Err)
 	up.states.Failed(err)
 	report := up.account.copy()
-	u.ops.record(*report)
+	u.history.record(*report)
 	fields := report.fields()
 	if len(err.Stderr) > 0 {
 		fields = append(fields, "stderr", strings.Join(err.Stderr, " | "))

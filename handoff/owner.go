@@ -19,6 +19,7 @@ type state struct {
 	lingering  *session.Lingering // the conversation with the committed successor, or nil
 	replaced   *Report            // of the upgrade that replaced this process, or nil
 	lingerEnd  time.Time          // zero: there is no limit
+	event      *Event             // the last one with a report
 }
 
 // An owner is the goroutine that has the state of an Upgrader. It runs one request

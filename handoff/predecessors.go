@@ -126,7 +126,7 @@ func (u *Upgrader) enroll(f *session.Following, lending *lending) *predecessor {
 	f.Deliver = func(name string, state []byte, fd int) bool {
 		return u.deliver(p.generation(), name, state, fd)
 	}
-	f.Account = u.learnHistory
+	f.Account = u.receiveHistory
 	f.Told = func(m wire.Linger) {
 		u.predecessors.received(p, m)
 		lending.linger(m)
@@ -165,7 +165,7 @@ func (u *Upgrader) attend(p *predecessor, lending *lending) {
 		return
 	}
 	w := p.f.Predecessor()
-	u.finishHistory(w.Generation, bye)
+	u.history.predecessorDone(w.Generation, bye)
 	u.log.Info("predecessor has ended", "pid", w.PID, "generation", w.Generation, "moved", bye.Moved, "cut", bye.Cut, "clean", clean)
 	u.emit(Event{Kind: EventPredecessorDone})
 }

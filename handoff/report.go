@@ -118,6 +118,3 @@ func (r *Report) fields() []any {
 func oneLine(text string) string {
 	return strings.Join(strings.FieldsFunc(text, func(c rune) bool { return c == '\n' || c == '\r' }), " | ")
 }
-
-// reports keeps the last few.
-const maxReports = 16

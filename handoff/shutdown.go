@@ -111,9 +111,7 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	report := u.finishReport()
 	_, _ = u.post(event{kind: lifecycle.Close}) // nothing refuses it
 	u.emit(Event{Kind: EventStopped, Report: report})
-	u.events.close()
 	u.wg.Wait()
-	u.handlers.Wait()
 	u.owner.stop()
 	u.redirect.Close()
 	return errors.Join(errs...)

@@ -110,7 +110,7 @@ func (u *Upgrader) Status() Status {
 	s := Status{
 		Name: u.cfg.Name, PID: os.Getpid(), UID: os.Geteuid(),
 		Version: u.cfg.Version, Build: readBuild(), Executable: u.cfg.program.Path, Mode: u.cfg.Mode,
-		Started: u.ops.started, Uptime: time.Since(u.ops.started),
+		Started: u.started, Uptime: time.Since(u.started),
 		Open: c.open, Moved: c.moved, Cut: c.cut,
 		Sockets:   u.socketStatus(),
 		Lingering: u.Lingering(),
@@ -118,13 +118,18 @@ func (u *Upgrader) Status() Status {
 	for _, socket := range s.Sockets {
 		s.Accepted += socket.Accepted
 	}
-	life, upgrading := lifecycle.State{}, false
-	u.owner.ask(func(st *state) { s.Generation, life, upgrading = st.generation, st.life, st.upgrade != nil })
+	u.history.status(&s)
+	var life lifecycle.State
+	u.owner.ask(func(st *state) {
+		s.Generation, life = st.generation, st.life
+		if st.upgrade != nil {
+			s.Upgrade = st.event
+		}
+	})
 	s.State, s.Remaining = stateOf(life.Phase), -1
 	if s.State == StateLingering || s.State == StateStopping {
 		s.Remaining = u.remaining()
 	}
-	s.Upgrades, s.Totals, s.Upgrade = u.ops.status(u.successor != nil, upgrading, c)
 	return s
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/pidfile"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/signals"
@@ -28,7 +29,7 @@ import (
 type Upgrader struct {
 	cfg       *config
 	log       hclog.Logger
-	events    *events
+	started   time.Time
 	owner     *owner
 	table     *sockets.Table
 	providers stateblob.Providers // of state, for a successor
@@ -45,8 +46,11 @@ type Upgrader struct {
 	redirect  *spawn.Redirect    // of our standard error, until commit; nil if we were not started by an upgrade
 	signals   *signals.Relay
 	pid       *pidfile.File
-	ops       *operations // for requests at the control socket
+	history   *history
 	systemd   *systemd.Manager
+
+	subscribers operate.Subscribers // to the events
+	hook        *operate.Subscriber // Config.OnEvent's; nil if there is none
 
 	predecessors predecessors // that linger
 
@@ -61,9 +65,8 @@ type Upgrader struct {
 	parted atomic.Bool // a successor is committed, and our listeners are closed
 	holds  atomic.Bool // datagram sockets that a successor waits for
 
-	handlers sync.WaitGroup // connections of the control socket
-	shutDone chan struct{}  // closed when Shutdown is over
-	shutErr  error          // valid then
+	shutDone chan struct{} // closed when Shutdown is over
+	shutErr  error         // valid then
 }
 
 // New joins a running predecessor, or becomes the first of its line. It
@@ -94,20 +97,23 @@ func New(c *Config) (*Upgrader, error) {
 	u := &Upgrader{
 		cfg:      cfg,
 		log:      cfg.Logger,
-		events:   newEvents(cfg.OnEvent),
 		table:    sockets.NewTable(),
 		conns:    newConns(),
 		visits:   newPending(),
 		failures: newPending(),
 		pid:      pidfile.At(cfg.pidFile),
 		signals:  signals.New(cfg.StopSignals, cfg.UpgradeSignals),
-		ops:      newOperations(),
+		history:  newHistory(),
+		started:  time.Now(),
 		done:     make(chan struct{}),
 		expired:  make(chan struct{}),
 		closing:  make(chan struct{}),
 		hurried:  make(chan struct{}),
 		passed:   make(chan struct{}),
 		shutDone: make(chan struct{}),
+	}
+	if cfg.OnEvent != nil {
+		u.hook = u.subscribers.Subscribe()
 	}
 	u.systemd, err = systemd.New(systemd.Config{
 		Disabled: cfg.NoSystemd, NoStore: cfg.NoStore, Spawned: spawned(), Drain: cfg.Mode == Drain, Inherit: cfg.Mode == Inherit,
@@ -150,13 +156,15 @@ func (u *Upgrader) discard(err error) {
 func (u *Upgrader) start() {
 	u.signals.Begin()
 	u.signals.Wait()
-	if u.events.hook != nil {
-		u.wg.Go(u.events.run) // ends with events.close
+	if u.hook != nil {
+		u.wg.Go(func() { u.hook.Each(u.onEvent) }) // ends with EventStopped
 	}
 	u.wg.Go(u.handleSignals) // ends with closing
 	u.wg.Go(u.serveControl)
 	if u.successor != nil {
 		u.wg.Go(u.succeed) // ends with the conversation
+	} else {
+		u.history.settle()
 	}
 }
 
@@ -290,15 +298,26 @@ func (u *Upgrader) replacement() (r *Report) {
 
 // Reports returns the accounts of the last upgrades of this process, oldest
 // first, failed ones included.
-func (u *Upgrader) Reports() []Report { return u.ops.own() }
+func (u *Upgrader) Reports() []Report { return u.history.reports() }
 
-// emit publishes an event: to OnEvent, to those who follow at the control socket,
-// and to systemd.
+// emit publishes an event.
 func (u *Upgrader) emit(e Event) {
-	e.Time, e.PID, e.Generation = time.Now(), os.Getpid(), u.Generation()
+	e.Time, e.PID = time.Now(), os.Getpid()
 	if e.Err != nil {
 		e.Reason = e.Err.Error()
 	}
-	u.events.emit(e)
-	u.note(e)
+	u.owner.ask(func(s *state) {
+		e.Generation = s.generation
+		if e.Report != nil {
+			s.event = &e
+		}
+	})
+	u.subscribers.Publish(operate.Event{Value: e, Starts: e.Kind == EventUpgradeStarted, Last: e.Kind == EventStopped})
+}
+
+// onEvent hands an event to Config.OnEvent.
+func (u *Upgrader) onEvent(e operate.Event) {
+	if e, ok := e.Value.(Event); ok {
+		u.cfg.OnEvent(e)
+	}
 }

@@ -64,10 +64,10 @@ func failureError(f *operate.Failure) error {
 	if f.Text == "" {
 		err.text = "control: the server gives no reason"
 	}
-	if !f.Upgrade && f.PID == 0 && len(f.Stderr) == 0 { // an older server does not say the first
+	if f.Upgrade == nil {
 		return err
 	}
-	return &handoff.UpgradeError{PID: f.PID, Stderr: f.Stderr, Outcome: handoff.Outcome(f.Outcome), Err: err}
+	return &handoff.UpgradeError{PID: f.Upgrade.PID, Stderr: f.Upgrade.Stderr, Outcome: handoff.Outcome(f.Upgrade.Outcome), Err: err}
 }
 
 // advice is for the user of a tool that a server refuses.

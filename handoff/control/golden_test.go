@@ -62,7 +62,8 @@ var bodies = map[string]any{
 	"answer-report": operate.Answer{Report: raw(report)},
 	"answer-linger": operate.Answer{Linger: &operate.Linger{Open: 1, Moved: 2, Cut: 3, Remaining: -1}},
 	"answer-failure": operate.Answer{Failure: &operate.Failure{
-		Reason: failure.SuccessorDied, Text: "it died", PID: 11, Stderr: []string{"panic: x"},
+		Reason: failure.SuccessorDied, Text: "it died",
+		Upgrade: &operate.FailedUpgrade{Outcome: "failed", PID: 11, Stderr: []string{"panic: x"}},
 	}},
 }
 

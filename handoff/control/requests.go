@@ -157,6 +157,9 @@ func pass(a operate.Answer, report *handoff.Report, onEvent func(handoff.Event),
 	case ok && onEvent != nil:
 		onEvent(e)
 	}
+	if e.Kind == handoff.EventStopped { // with the linger in its report
+		report = e.Report
+	}
 	if a.Linger != nil && onLinger != nil {
 		onLinger(Linger(*a.Linger))
 	}

@@ -2,9 +2,11 @@ package operate
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
 // The requests, as wire.Request names them.
@@ -74,8 +76,27 @@ type Linger struct {
 type Failure struct {
 	Reason  failure.Reason `json:"reason"` // its number
 	Text    string         `json:"text"`
-	Upgrade bool           `json:"upgrade,omitempty"` // an upgrade has begun and failed
-	Outcome string         `json:"outcome,omitempty"` // of that upgrade; "" of an older server
-	PID     int            `json:"pid,omitempty"`     // of a successor that has failed
-	Stderr  []string       `json:"stderr,omitempty"`  // its last lines
+	Upgrade *FailedUpgrade `json:"upgrade,omitempty"` // that began and failed
+}
+
+// FailedUpgrade is an error of Service.Upgrade, and what a tool gets to know of the
+// successor.
+type FailedUpgrade struct {
+	Outcome string   `json:"outcome"`
+	PID     int      `json:"pid,omitempty"`    // of the successor; 0 if none was started
+	Stderr  []string `json:"stderr,omitempty"` // its last lines
+	Err     error    `json:"-"`
+}
+
+func (f *FailedUpgrade) Error() string { return f.Err.Error() }
+
+// Unwrap returns the reason.
+func (f *FailedUpgrade) Unwrap() error { return f.Err }
+
+// failureOf describes err.
+func failureOf(err error) *Failure {
+	f := &Failure{Reason: failure.Of(err), Text: err.Error()}
+	errors.As(err, &f.Upgrade)
+	f.Text = f.Text[:min(len(f.Text), wire.MaxText)]
+	return f
 }

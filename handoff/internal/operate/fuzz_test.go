@@ -1,4 +1,4 @@
-package handoff_test
+package operate_test
 
 import (
 	"encoding/json"
@@ -6,7 +6,7 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 )
 
@@ -22,9 +22,9 @@ func FuzzRequest(f *testing.F) {
 			operate.OpUpgrade: new(operate.Upgrade), operate.OpRollback: new(operate.Rollback),
 			operate.OpDrain: new(operate.Drain), operate.OpEvents: new(operate.Events),
 		} {
-			if err := handoff.RequestBody(op, body, into); err != nil {
-				if !errors.Is(err, handoff.ErrProtocol) {
-					t.Errorf("%s, %q: %v, want ErrProtocol", op, body, err)
+			if err := operate.RequestBody(op, body, into); err != nil {
+				if !errors.Is(err, failure.Protocol) {
+					t.Errorf("%s, %q: %v, want a protocol error", op, body, err)
 				}
 				continue
 			}
@@ -34,7 +34,7 @@ func FuzzRequest(f *testing.F) {
 				t.Fatalf("%s, %q: %v", op, body, err)
 			}
 			again := reflect.New(reflect.TypeOf(into).Elem()).Interface()
-			if err := handoff.RequestBody(op, b, again); err != nil || !reflect.DeepEqual(into, again) {
+			if err := operate.RequestBody(op, b, again); err != nil || !reflect.DeepEqual(into, again) {
 				t.Errorf("%s, %q: %+v, %v after a second round, want %+v", op, body, again, err, into)
 			}
 		}

@@ -1,0 +1,324 @@
+package operate
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+const (
+	// requestTimeout bounds how long a tool may read nothing.
+	requestTimeout = 2 * time.Second
+	// lingerTick is how often a tool gets the counts of the open connections.
+	lingerTick = 200 * time.Millisecond
+)
+
+// defaultReason is that of a tool that gives none.
+const defaultReason = "the operator has asked for it"
+
+// request is a tool's request that is being answered.
+type request struct {
+	server  *Server
+	link    *session.WireLink
+	peer    fdx.Cred
+	version uint32
+	asked   wire.Request
+	cancel  chan struct{} // closed when the tool takes the request back
+	last    bool          // pass has seen the last event of this process
+}
+
+// serveRequest answers the request that begins a connection. It takes ownership of
+// conn.
+func (s *Server) serveRequest(conn *fdpass.Conn, peer fdx.Cred, m wire.Request) {
+	r := &request{server: s, link: session.NewWireLink(conn, requestTimeout), peer: peer, asked: m, cancel: make(chan struct{})}
+	var ok bool
+	if r.version, ok = wire.Choose(m.MinVersion, m.MaxVersion); !ok {
+		refuse(r.link, fmt.Errorf("%w: the tool speaks protocol versions %d to %d, the server %d to %d", failure.Version, m.MinVersion, m.MaxVersion, wire.MinVersion, wire.MaxVersion))
+		return
+	}
+	serve := map[string]func(context.Context) error{
+		OpStatus: r.status, OpUpgrade: r.upgrade, OpRollback: r.rollback, OpDrain: r.drain, OpEvents: r.events,
+	}[m.Op]
+	if serve == nil {
+		refuse(r.link, fmt.Errorf("%w: this server knows no request %q", failure.Unsupported, m.Op))
+		return
+	}
+	defer s.requests.Add(-1)
+	if s.requests.Add(1) > maxRequests {
+		refuse(r.link, errors.New("too many requests are being answered: try again"))
+		return
+	}
+	log := s.Log.Info
+	if m.Op == OpStatus || m.Op == OpEvents {
+		log = s.Log.Debug
+	}
+	log("request", "op", m.Op, "pid", peer.PID, "uid", peer.UID)
+	ctx, gone := context.WithCancel(context.Background())
+	s.running.Go(func() { // ends with the connection
+		defer gone()
+		r.receive()
+	})
+	if err := serve(ctx); err != nil {
+		_ = r.send(Answer{Failure: failureOf(err)}, true) // the tool may be gone
+	}
+	_ = r.link.Close() // receive returns
+	<-ctx.Done()
+}
+
+// receive reads what else the tool sends, until it closes the connection.
+func (r *request) receive() {
+	canceled := false
+	for {
+		m, fds, err := r.link.Recv()
+		_ = fdx.Close(fds...) // none belong here
+		if err != nil {
+			return
+		}
+		if more, ok := m.(*wire.Request); ok && more.Op == OpCancel && !canceled {
+			canceled = true
+			close(r.cancel)
+		}
+	}
+}
+
+// body decodes the body of the request.
+func (r *request) body(into any) error {
+	if len(r.asked.Body) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(r.asked.Body, into); err != nil {
+		return fmt.Errorf("%w: body of the request: %w", failure.Protocol, err)
+	}
+	return nil
+}
+
+// send sends an answer, with descriptors that stay the caller's.
+func (r *request) send(a Answer, final bool, fds ...int) error {
+	b, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	m := &wire.Response{Final: final, Body: b, Version: r.version}
+	if err := wire.Check(m); err != nil {
+		return err
+	}
+	return r.link.Send(m, fds)
+}
+
+// sendReport sends the final answer of an upgrade.
+func (r *request) sendReport(report any) error {
+	b, err := json.Marshal(report)
+	if err != nil {
+		return err
+	}
+	return r.send(Answer{Report: b}, true)
+}
+
+// sendProcess sends a descriptor of this process, if the kernel has such a thing.
+func (r *request) sendProcess() error {
+	fd, err := ProcessFD()
+	if err != nil {
+		r.server.Log.Debug("the tool can't watch this process end", "error", err)
+		return nil
+	}
+	return errors.Join(r.send(Answer{}, false, fd), fdx.Close(fd))
+}
+
+// status answers with the status.
+func (r *request) status(context.Context) error {
+	parts := r.server.Service.Status()
+	for i, part := range parts {
+		b, err := json.Marshal(part)
+		if err != nil {
+			return err
+		}
+		if err := r.send(Answer{Status: b}, i == len(parts)-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// events answers with the kept events, and with later ones up to the last of this
+// process.
+func (r *request) events(ctx context.Context) error {
+	var asked Events
+	if err := r.body(&asked); err != nil {
+		return err
+	}
+	sub := r.server.Subscribers.subscribe(maxQueued, true)
+	defer sub.close()
+	for {
+		if err := r.pass(sub, nil); err != nil {
+			return err
+		}
+		if r.last || !asked.Follow {
+			return r.send(Answer{}, true)
+		}
+		select {
+		case <-sub.wake:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// pass sends the events that wait. wanted, if not nil, selects them.
+func (r *request) pass(sub *Subscriber, wanted func(Event) bool) error {
+	events, err := sub.take()
+	if err != nil {
+		return err
+	}
+	for _, e := range events {
+		r.last = r.last || e.Last
+		if wanted != nil && !wanted(e) {
+			continue
+		}
+		b, err := json.Marshal(e.Value)
+		if err != nil {
+			return err
+		}
+		if err := r.send(Answer{Event: b}, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// upgrade starts an upgrade and answers with its events and its end, and with the
+// linger if the tool waits for that. The upgrade goes on when the tool closes the
+// connection, which could not see how it ended.
+func (r *request) upgrade(ctx context.Context) error {
+	var asked Upgrade
+	if err := r.body(&asked); err != nil {
+		return err
+	}
+	if err := r.checkProgram(asked.Executable); err != nil {
+		return err
+	}
+	sub := r.server.Subscribers.subscribe(maxQueued, false)
+	defer sub.close()
+	type end struct {
+		report any
+		err    error
+	}
+	ended := make(chan end, 1)
+	wanted, cancel := context.WithCancelCause(context.Background())
+	r.server.running.Go(func() { // ends with the upgrade
+		defer cancel(nil)
+		wanted := wanted
+		if asked.Timeout > 0 {
+			var stop context.CancelFunc
+			wanted, stop = context.WithTimeoutCause(wanted, asked.Timeout, fmt.Errorf("%w: not committed within %v", failure.Timeout, asked.Timeout))
+			defer stop()
+		}
+		report, err := r.server.Service.Upgrade(wanted, asked.Executable)
+		ended <- end{report, err}
+	})
+	started := false
+	ours := func(e Event) bool {
+		started = started || e.Starts // an event before that is of the upgrade before
+		return started
+	}
+	canceled := r.cancel
+	for {
+		select {
+		case <-sub.wake:
+			_ = r.pass(sub, ours) // the tool may be gone
+			if started && asked.Wait == WaitNone {
+				return r.send(Answer{}, true)
+			}
+		case <-canceled:
+			canceled = nil
+			cancel(errors.New("interrupted by the operator"))
+		case e := <-ended:
+			err := r.pass(sub, ours) // they come before the end
+			if e.err != nil {
+				return e.err
+			}
+			if err == nil && asked.Wait == WaitLinger {
+				return r.linger(ctx, sub)
+			}
+			return r.sendReport(e.report)
+		}
+	}
+}
+
+// checkProgram refuses a program that the peer may not start as this user:
+// Config.Allow lets it ask for an upgrade, and no more.
+func (r *request) checkProgram(path string) error {
+	switch {
+	case path == "":
+	case r.peer.UID != 0 && r.peer.UID != os.Geteuid():
+		return fmt.Errorf("%w: uid %d may not choose the program that uid %d runs", failure.PeerRefused, r.peer.UID, os.Geteuid())
+	case !filepath.IsAbs(path):
+		return fmt.Errorf("%w: executable %q: give its absolute path", failure.Protocol, path)
+	}
+	return nil
+}
+
+// linger answers with events and with the counts of the open connections, up to the
+// last event of this process.
+func (r *request) linger(ctx context.Context, sub *Subscriber) error {
+	tick := time.NewTicker(lingerTick)
+	defer tick.Stop()
+	for {
+		l := r.server.Service.Linger()
+		if err := r.send(Answer{Linger: &l}, r.last); err != nil || r.last {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-sub.wake:
+			if err := r.pass(sub, nil); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// rollback takes the sockets back from a successor that is not committed.
+func (r *request) rollback(ctx context.Context) error {
+	var asked Rollback
+	if err := r.body(&asked); err != nil {
+		return err
+	}
+	report, err := r.server.Service.Rollback(ctx, cmp.Or(asked.Reason, defaultReason))
+	if err != nil {
+		return err
+	}
+	return r.sendReport(report)
+}
+
+// drain begins a graceful end without a successor.
+func (r *request) drain(ctx context.Context) error {
+	var asked Drain
+	if err := r.body(&asked); err != nil {
+		return err
+	}
+	sub := r.server.Subscribers.subscribe(maxQueued, false)
+	defer sub.close()
+	r.server.Service.Stop(cmp.Or(asked.Reason, defaultReason))
+	if asked.Wait == WaitNone {
+		return r.send(Answer{}, true)
+	}
+	if asked.Process {
+		if err := r.sendProcess(); err != nil {
+			return err
+		}
+	}
+	return r.linger(ctx, sub)
+}
