@@ -41,7 +41,7 @@ var layers = []map[string]string{
 	{
 		"handoff/internal/fdpass":    "internal/fdx",
 		"handoff/internal/lifecycle": "handoff/internal/failure",
-		"handoff/internal/operate":   "handoff/internal/failure",
+		"handoff/internal/operate":   "handoff/internal/failure handoff/internal/fdpass handoff/internal/session handoff/internal/wire internal/fdx",
 		"handoff/internal/spawn":     "handoff/internal/failure internal/fdx",
 		"handoff/internal/wire":      "handoff/internal/failure",
 	},
