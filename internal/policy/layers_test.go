@@ -41,7 +41,6 @@ var layers = []map[string]string{
 	{
 		"handoff/internal/fdpass":    "internal/fdx",
 		"handoff/internal/lifecycle": "handoff/internal/failure",
-		"handoff/internal/operate":   "handoff/internal/failure handoff/internal/fdpass handoff/internal/session handoff/internal/wire internal/fdx",
 		"handoff/internal/spawn":     "handoff/internal/failure internal/fdx",
 		"handoff/internal/wire":      "handoff/internal/failure",
 	},
@@ -52,6 +51,8 @@ var layers = []map[string]string{
 	{
 		"handoff/internal/inherit": `handoff/internal/failure handoff/internal/sockets handoff/internal/wire
 			internal/fdx internal/procs ` + tableflip,
+		"handoff/internal/operate": `handoff/internal/failure handoff/internal/fdpass handoff/internal/session
+			handoff/internal/wire internal/fdx`,
 		"handoff/internal/stateblob": "handoff/internal/session internal/fdx",
 		"handoff/internal/systemd": `handoff/internal/failure handoff/internal/sockets handoff/internal/wire
 			internal/fdx internal/sdnotify`,
