@@ -206,7 +206,7 @@ func TestActivationRefused(t *testing.T) {
 		u.start(s)
 		m := s.wait("new")
 		is := strings.Join(m.Is, " ")
-		if (c.want == handoff.ErrUnsupported) != strings.Contains(is, "ErrUnsupported") || !strings.Contains(m.Err, `socket "x" of systemd`) {
+		if (c.want == handoff.ErrUnsupported) != strings.Contains(is, "ErrUnsupported") || !strings.Contains(m.Err, `sockets of systemd: socket "x"`) {
 			t.Errorf("%s: New() = %s (%s), want %v", name, m.Err, is, c.want)
 		}
 	}

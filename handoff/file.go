@@ -20,7 +20,7 @@ func (u *Upgrader) AddFile(name string, f *os.File) error {
 	if err != nil {
 		return fmt.Errorf("handoff: file %q: %w", name, err)
 	}
-	if err := u.add(s, nil); err != nil {
+	if err := u.add(s); err != nil {
 		return fmt.Errorf("handoff: file %q: %w", name, err)
 	}
 	return nil
@@ -61,5 +61,5 @@ func (u *Upgrader) matchFile(name string) (*sockets.Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, u.add(s, origin)
+	return s, u.add(s)
 }

@@ -82,9 +82,9 @@ func (u *Upgrader) listen(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 	if err := u.mayListen(); err != nil {
 		return nil, err
 	}
-	s, origin, err := u.socket(ctx, k)
+	s, err := u.socket(ctx, k)
 	if err == nil {
-		err = u.add(s, origin)
+		err = u.add(s)
 	}
 	var op *net.OpError
 	switch {
@@ -96,23 +96,22 @@ func (u *Upgrader) listen(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 	return s, nil
 }
 
-func (u *Upgrader) socket(ctx context.Context, k sockets.Key) (*sockets.Socket, *sockets.Origin, error) {
+func (u *Upgrader) socket(ctx context.Context, k sockets.Key) (*sockets.Socket, error) {
 	h, origin, err := u.match(k)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if h == nil && u.drains(k) {
-		s, origin, err := u.bindLate(ctx, k)
-		return s, origin, explainForeign(err)
+		s, _, err := u.bindLate(ctx, k)
+		return s, explainForeign(err)
 	}
 	if h == nil {
 		h, err = sockets.Bind(ctx, k, &u.cfg.listenConfig, func(err error) bool { return u.systemd.MakeRoom(ctx, k, err) })
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	s, err := sockets.New(k, h, &u.cfg.listenConfig, origin)
-	return s, origin, err
+	return sockets.New(k, h, &u.cfg.listenConfig, origin)
 }
 
 // mayListen reports why no socket can be opened any more.
@@ -171,7 +170,7 @@ func (inherited) Close() error { return nil }
 
 // add puts a socket into the table and has a child of tableflip's inherit it. One
 // that was made late, when the others have joined their groups, joins at once.
-func (u *Upgrader) add(s *sockets.Socket, origin *sockets.Origin) error {
+func (u *Upgrader) add(s *sockets.Socket) error {
 	inherited := u.engine != nil && u.cfg.Mode == Inherit
 	joined, err := u.table.Add(s, func() error {
 		u.systemd.Changed() // its store would keep the socket open

@@ -10,6 +10,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
+	"github.com/seed-11c92bf9/baton/handoff/internal/systemd"
 )
 
 // entered notes that the conversation has come to a phase.
@@ -72,11 +73,8 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	if l := res.Lingering; l != nil {
 		history = func() { u.sendHistory(l) } // it says, too, that systemd knows the successor
 	}
-	if s := report.Successor; up.child == nil {
-		u.systemd.TakenOver(s.PID, history)
-	} else {
-		u.systemd.Replaced(s.PID, report.Generation, s.Version, history)
-	}
+	by := report.Successor
+	u.systemd.Replaced(systemd.Successor{PID: by.PID, Generation: report.Generation, Version: by.Version, OtherUnit: up.child == nil}, history)
 	if up.child != nil {
 		u.wg.Go(func() { // ends with closing
 			<-u.closing

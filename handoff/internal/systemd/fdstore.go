@@ -93,9 +93,11 @@ func (st *fdstore) choose(all []*sockets.Socket) (map[string]*sockets.Socket, er
 		if st.size == 0 || e.Kind == wire.KindFile || e.Keeper == wire.KeeperUnit || st.drain && sockets.Inet(e) {
 			continue
 		}
-		name, err := NameOf(e)
+		name := NameOf(e)
+		var err error
 		switch {
-		case err != nil:
+		case !sdnotify.ValidName(name):
+			err = fmt.Errorf("%w: its name in the store has %d bytes: use a shorter address or name", failure.Unsupported, len(name))
 		case len(want) == st.size:
 			err = fmt.Errorf("FileDescriptorStoreMax=%d is too small", st.size)
 		case length+len(name) >= maxNames:

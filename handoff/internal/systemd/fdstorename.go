@@ -6,9 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
-	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
 // namePrefix begins the name of each descriptor that this package stores. Others
@@ -26,20 +24,16 @@ var kinds = map[wire.SocketKind]string{wire.KindListener: "listener", wire.KindP
 //
 // with the network and the address as the program asked for them, escaped as in a
 // URL's query, and the identity of the path that a unix socket is bound to, in
-// hexadecimal digits, if this service has to remove the path. It is an error if
-// that is longer than systemd allows (sd_pid_notify_with_fds(3)).
-func NameOf(e *wire.Socket) (string, error) {
+// hexadecimal digits, if this service has to remove the path. The name may be longer
+// than systemd allows (sd_pid_notify_with_fds(3)).
+func NameOf(e *wire.Socket) string {
 	path := ""
 	if e.PathIno != 0 {
 		path = fmt.Sprintf("%x.%x", e.PathDev, e.PathIno)
 	}
-	name := namePrefix + strings.Join([]string{
+	return namePrefix + strings.Join([]string{
 		kinds[e.Kind], url.QueryEscape(e.Network), url.QueryEscape(e.Address), strconv.FormatUint(uint64(e.Shard), 10), url.QueryEscape(e.Name), path,
 	}, "|")
-	if !sdnotify.ValidName(name) {
-		return "", fmt.Errorf("%w: a name of %d bytes for systemd's store: use a shorter address or name", failure.Unsupported, len(name))
-	}
-	return name, nil
 }
 
 // StoredAs returns the name under which systemd's store has the socket of an entry;
@@ -48,11 +42,7 @@ func StoredAs(e *wire.Socket) string {
 	if e.Keeper != wire.KeeperStore {
 		return ""
 	}
-	name, err := NameOf(e)
-	if err != nil {
-		return "" // it can't be stored
-	}
-	return name
+	return NameOf(e)
 }
 
 // parseName is the reverse of NameOf, as far as that is possible.
@@ -84,11 +74,7 @@ func parseName(name string) (*wire.Socket, error) {
 	if fields[5] == "" {
 		return e, nil
 	}
-	dev, ino, _ := strings.Cut(fields[5], ".")
-	if e.PathDev, err = strconv.ParseUint(dev, 16, 64); err != nil {
-		return nil, bad
-	}
-	if e.PathIno, err = strconv.ParseUint(ino, 16, 64); err != nil {
+	if _, err := fmt.Sscanf(fields[5], "%x.%x", &e.PathDev, &e.PathIno); err != nil {
 		return nil, bad
 	}
 	return e, nil

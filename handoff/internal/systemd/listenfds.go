@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
@@ -17,14 +16,8 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
-// listenFDs are the sockets that systemd has passed on and that the program has not
-// asked for yet.
-type listenFDs struct {
-	mu  sync.Mutex
-	all []passed
-}
-
-// passed is one of them.
+// passed is a socket that systemd has passed on and that the program has not asked
+// for yet.
 type passed struct {
 	name   string // FileDescriptorName=, or the one in the store
 	kind   wire.SocketKind
@@ -33,28 +26,25 @@ type passed struct {
 	entry  *wire.Socket // what an earlier process has stored; nil for a socket unit's
 }
 
-// take removes and returns the sockets that match, at most so many.
-func (l *listenFDs) take(most int, match func(passed) bool) []passed {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var taken []passed
-	l.all = slices.DeleteFunc(l.all, func(s passed) bool {
-		if len(taken) == most || !match(s) {
-			return false
-		}
-		taken = append(taken, s)
-		return true
-	})
-	return taken
+// take removes and returns the first socket that matches, or nil.
+func (m *Manager) take(match func(*passed) bool) *passed {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := slices.IndexFunc(m.passed, match)
+	if i < 0 {
+		return nil
+	}
+	s := m.passed[i]
+	m.passed = slices.Delete(m.passed, i, i+1)
+	return s
 }
 
-// takeAll removes and returns all that match.
-func (l *listenFDs) takeAll(match func(passed) bool) []passed { return l.take(len(l.all), match) }
+func every(*passed) bool { return true }
 
-// close closes what the program has not asked for. Nothing is lost: systemd has the
-// sockets, too.
-func (l *listenFDs) close() {
-	for _, s := range l.takeAll(func(passed) bool { return true }) {
+// closePassed closes what the program has not asked for. Nothing is lost: systemd has
+// the sockets, too.
+func (m *Manager) closePassed() {
+	for s := m.take(every); s != nil; s = m.take(every) {
 		_ = s.handle.Close()
 	}
 }
@@ -64,43 +54,33 @@ func (l *listenFDs) close() {
 func (m *Manager) open() error {
 	all, err := sdnotify.Listen(os.Getenv, os.Getpid(), sdnotify.PIDFDID(os.Getpid()))
 	if err != nil {
-		return fmt.Errorf("handoff: sockets of systemd: %w", err)
+		return err
 	}
 	if all == nil {
 		return nil
 	}
 	for _, name := range []string{sdnotify.EnvListenPID, sdnotify.EnvListenPIDFDID, sdnotify.EnvListenFDs, sdnotify.EnvListenNames} {
 		if err := os.Unsetenv(name); err != nil {
-			return fmt.Errorf("handoff: sockets of systemd: %w", err)
+			return err
 		}
 	}
 	for _, in := range all {
-		s, err := openPassed(in)
 		stored := strings.HasPrefix(in.Name, namePrefix) || in.Name == probeName
-		if stored {
-			m.store.names[in.Name] = true
-		}
-		if err == nil {
-			if stored {
-				err = s.restore()
-			} else {
-				err = m.check(s)
-			}
-			if err != nil {
-				_ = s.handle.Close()
-			}
-		}
+		s, err := m.openPassed(in, stored)
 		switch {
 		case err == nil:
-			m.passed.all = append(m.passed.all, s)
+			m.passed = append(m.passed, s)
 		case stored: // the first update removes it
 			m.cfg.Logger.Warn("a socket of systemd's store can't be used", "name", in.Name, "error", err)
 		default:
-			return fmt.Errorf("handoff: socket %q of systemd, descriptor %d: %w", in.Name, in.FD, err)
+			return fmt.Errorf("socket %q, descriptor %d: %w", in.Name, in.FD, err)
+		}
+		if stored {
+			m.store.names[in.Name] = true
 		}
 	}
 	// systemd passes them on in any order.
-	slices.SortStableFunc(m.passed.all, func(a, b passed) int { return cmp.Compare(a.shard(), b.shard()) })
+	slices.SortStableFunc(m.passed, func(a, b *passed) int { return cmp.Compare(a.shard(), b.shard()) })
 	return nil
 }
 
@@ -108,20 +88,29 @@ func (m *Manager) open() error {
 var errNoSocket = errors.New("neither a listening socket nor one for datagrams")
 
 // openPassed makes a listener or a packet connection of a descriptor, which it takes.
-func openPassed(in sdnotify.Inherited) (passed, error) {
+func (m *Manager) openPassed(in sdnotify.Inherited, stored bool) (*passed, error) {
 	kind, err := kindOf(in.FD)
 	if err != nil {
-		return passed{}, errors.Join(err, fdx.Close(in.FD))
+		return nil, errors.Join(err, fdx.Close(in.FD))
 	}
-	s := passed{name: in.Name, kind: kind}
+	s := &passed{name: in.Name, kind: kind}
 	if s.handle, err = sockets.Open(sockets.Key{Kind: kind, Name: in.Name}, in.FD); err != nil {
-		return passed{}, err
+		return nil, err
 	}
 	switch h := s.handle.(type) {
 	case net.Listener:
 		s.addr = h.Addr()
 	case net.PacketConn:
 		s.addr = h.LocalAddr()
+	}
+	if stored {
+		err = s.restore()
+	} else {
+		err = m.check(s)
+	}
+	if err != nil {
+		_ = s.handle.Close()
+		return nil, err
 	}
 	return s, nil
 }
@@ -140,7 +129,7 @@ func (s *passed) restore() (err error) {
 }
 
 // check says why a socket unit's socket can't be handed on.
-func (m *Manager) check(s passed) error {
+func (m *Manager) check(s *passed) error {
 	switch {
 	case m.cfg.Drain:
 		return fmt.Errorf("%w: in mode drain each process binds sockets of its own: use Takeover, or no socket unit", failure.Unsupported)
@@ -151,7 +140,7 @@ func (m *Manager) check(s passed) error {
 }
 
 // shard returns the position among the sockets with the same key.
-func (s passed) shard() uint32 {
+func (s *passed) shard() uint32 {
 	if s.entry == nil {
 		return 0
 	}
@@ -159,7 +148,7 @@ func (s passed) shard() uint32 {
 }
 
 // serves reports whether the socket is of k's kind and network.
-func (s passed) serves(k sockets.Key) bool {
+func (s *passed) serves(k sockets.Key) bool {
 	var ip net.IP
 	switch addr := s.addr.(type) {
 	case *net.TCPAddr:
@@ -176,7 +165,7 @@ func (s passed) serves(k sockets.Key) bool {
 
 // collides reports whether the socket may keep another one from having the address
 // bound: it has the same port, or the same path.
-func (s passed) collides(network, bound string) bool {
+func (s *passed) collides(network, bound string) bool {
 	if s.addr.Network()[:3] != network[:3] {
 		return false
 	}
@@ -193,15 +182,17 @@ func (s passed) collides(network, bound string) bool {
 // address. It returns nil where there is none. The caller owns the handle.
 func (m *Manager) Match(k sockets.Key) (sockets.Handle, *sockets.Origin) {
 	bound, known := sockets.Resolve(k.Network, k.Address)
-	for _, match := range []func(passed) bool{
-		func(s passed) bool { return s.entry != nil && sockets.KeyOf(s.entry) == k },
-		func(s passed) bool { return k.Name != "" && s.name == k.Name },
-		func(s passed) bool { return known && s.addr.String() == bound },
+	for _, match := range []func(*passed) bool{
+		func(s *passed) bool { return s.entry != nil && sockets.KeyOf(s.entry) == k },
+		func(s *passed) bool { return k.Name != "" && s.name == k.Name },
+		func(s *passed) bool { return known && s.addr.String() == bound },
 	} {
-		for _, s := range m.passed.take(1, func(s passed) bool { return s.serves(k) && match(s) }) {
-			if s.entry == nil {
-				return s.handle, &sockets.Origin{Unit: true}
-			}
+		s := m.take(func(s *passed) bool { return s.serves(k) && match(s) })
+		switch {
+		case s == nil:
+		case s.entry == nil:
+			return s.handle, &sockets.Origin{Unit: true}
+		default:
 			return s.handle, &sockets.Origin{Entry: s.entry, Stored: s.name}
 		}
 	}
@@ -210,7 +201,7 @@ func (m *Manager) Match(k sockets.Key) (sockets.Handle, *sockets.Origin) {
 
 // CloseUnused closes what the program does not serve, now that it serves.
 func (m *Manager) CloseUnused() {
-	for _, s := range m.passed.takeAll(func(passed) bool { return true }) {
+	for s := m.take(every); s != nil; s = m.take(every) {
 		if s.entry == nil {
 			m.cfg.Logger.Warn("the program has not asked for a socket of a socket unit: connections will wait in it", "name", s.name, "network", s.addr.Network(), "address", s.addr.String())
 			_ = s.handle.Close()
@@ -222,7 +213,7 @@ func (m *Manager) CloseUnused() {
 }
 
 // discard closes a stored socket for good.
-func (m *Manager) discard(s passed) {
+func (m *Manager) discard(s *passed) {
 	_ = s.handle.Close()
 	if m.cfg.Table.Uses(s.entry) {
 		return // a predecessor has passed the same one on

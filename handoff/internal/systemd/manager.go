@@ -3,6 +3,7 @@ package systemd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -46,15 +47,17 @@ type Config struct {
 // A Manager is systemd, as this process deals with it. Where no systemd has started
 // the service it does nothing. Its methods may be called from several goroutines.
 type Manager struct {
-	cfg    Config
-	queue  *sdnotify.Queue // nil without NOTIFY_SOCKET
-	store  *fdstore
-	passed listenFDs
+	cfg   Config
+	queue *sdnotify.Queue // nil without NOTIFY_SOCKET
+	store *fdstore
 
 	main    atomic.Bool // systemd takes this process for the main one before it reads its next message
 	phase   atomic.Int32
 	closing chan struct{} // closed by Close
 	wg      sync.WaitGroup
+
+	mu     sync.Mutex
+	passed []*passed
 }
 
 // The phases of a process. The store changes only while it serves.
@@ -80,8 +83,8 @@ func New(cfg Config) (*Manager, error) {
 		return m, nil
 	}
 	if err := m.open(); err != nil {
-		m.passed.close()
-		return nil, err
+		m.closePassed()
+		return nil, fmt.Errorf("handoff: sockets of systemd: %w", err)
 	}
 	notifier, err := sdnotify.New(os.Getenv, sendTimeout)
 	if err != nil {
@@ -108,7 +111,7 @@ func New(cfg Config) (*Manager, error) {
 		m.Introduced()
 	}
 	if cfg.Drain { // this process makes sockets of its own, on the same addresses
-		m.free(context.Background(), func(s passed) bool { return s.entry != nil && sockets.Inet(s.entry) })
+		m.free(context.Background(), func(s *passed) bool { return s.entry != nil && sockets.Inet(s.entry) })
 	}
 	return m, nil
 }
@@ -125,7 +128,7 @@ func (m *Manager) Close() {
 		m.cfg.Logger.Error("systemd has not read a message", "message", unsent)
 	}
 	m.wg.Wait()
-	m.passed.close()
+	m.closePassed()
 }
 
 // Received takes note of the entry of a socket that a predecessor passes on. What
@@ -172,16 +175,16 @@ func (m *Manager) update() {
 func (m *Manager) MakeRoom(ctx context.Context, k sockets.Key, err error) bool {
 	bound, known := sockets.Resolve(k.Network, k.Address)
 	return known && errors.Is(err, syscall.EADDRINUSE) &&
-		m.free(ctx, func(s passed) bool { return s.entry != nil && s.collides(k.Network, bound) })
+		m.free(ctx, func(s *passed) bool { return s.entry != nil && s.collides(k.Network, bound) })
 }
 
 // free closes the stored sockets that match, and waits until systemd has closed what
 // was removed from the store. It reports whether it has.
-func (m *Manager) free(ctx context.Context, match func(passed) bool) bool {
+func (m *Manager) free(ctx context.Context, match func(*passed) bool) bool {
 	if m.queue == nil || !m.main.Load() {
 		return false
 	}
-	for _, s := range m.passed.takeAll(match) {
+	for s := m.take(match); s != nil; s = m.take(match) {
 		m.cfg.Logger.Warn("a socket of systemd's store is in the way: what waits in it is lost", "socket", sockets.KeyOf(s.entry).String(), "address", s.addr.String())
 		m.discard(s)
 		m.queue.Do(func() { m.warn(m.store.remove(s.name)) })

@@ -80,26 +80,31 @@ func (m *Manager) UpgradeFailed(generation uint64, reason string) {
 	m.Changed()
 }
 
-// Replaced says that a successor serves which this process has started. then is
-// called when the message is in systemd's socket: the successor may send its own.
-// [Manager.Close] waits until systemd has read it.
-func (m *Manager) Replaced(pid int, generation uint64, version string, then func()) {
-	m.phase.Store(replaced)
-	msg := sdnotify.Message{sdnotify.MainPID(pid)}
-	if id := sdnotify.PIDFDID(pid); id != 0 {
-		msg = append(msg, sdnotify.MainPIDFDID(id))
-	}
-	m.queue.Send(append(msg, sdnotify.Ready, sdnotify.Watchdog, status(generation, version)))
-	m.queue.Do(then)
-	m.queue.Do(func() { m.warn(m.store.barrier()) })
+// A Successor is the process that serves from now on.
+type Successor struct {
+	PID        int
+	Generation uint64
+	Version    string
+	OtherUnit  bool // this process has not started it
 }
 
-// TakenOver says that a process of another unit serves, whose store has the sockets
-// now. then is called as by Replaced.
-func (m *Manager) TakenOver(pid int, then func()) {
-	m.phase.Store(takenOver)
-	m.queue.Send(sdnotify.Message{sdnotify.Stopping, sdnotify.Status(fmt.Sprintf("replaced by pid %d", pid))})
-	m.queue.Do(func() { m.warn(m.store.clear()) })
+// Replaced says that a successor serves, or for systemd that this unit's service
+// ends: the other unit's store has the sockets then. then is called when the message
+// is in systemd's socket: the successor may send its own. [Manager.Close] waits until
+// systemd has read it.
+func (m *Manager) Replaced(by Successor, then func()) {
+	if by.OtherUnit {
+		m.phase.Store(takenOver)
+		m.queue.Send(sdnotify.Message{sdnotify.Stopping, sdnotify.Status(fmt.Sprintf("replaced by pid %d", by.PID))})
+		m.queue.Do(func() { m.warn(m.store.clear()) })
+	} else {
+		m.phase.Store(replaced)
+		msg := sdnotify.Message{sdnotify.MainPID(by.PID)}
+		if id := sdnotify.PIDFDID(by.PID); id != 0 {
+			msg = append(msg, sdnotify.MainPIDFDID(id))
+		}
+		m.queue.Send(append(msg, sdnotify.Ready, sdnotify.Watchdog, status(by.Generation, by.Version)))
+	}
 	m.queue.Do(then)
 	m.queue.Do(func() { m.warn(m.store.barrier()) })
 }
