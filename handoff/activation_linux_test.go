@@ -128,7 +128,7 @@ func TestActivation(t *testing.T) {
 			}
 
 			// A crash: systemd starts it again, and who came meanwhile is served.
-			s.killAll()
+			s.line.Kill()
 			s.gone(report.Successor.PID)
 			closed(t, controlOf(s))
 			crash, err := net.Dial("tcp", byAddress.Addr().String())

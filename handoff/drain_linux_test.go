@@ -94,7 +94,7 @@ func (s *service) drained(addr string, n int, old []string) {
 func (s *service) settled(n int) {
 	s.tb.Helper()
 	eventually(s.tb, fmt.Sprintf("%d addresses are drained", n), func() bool {
-		return strings.Count(s.log.String(), "drained: address=") >= n
+		return strings.Count(s.log(), "drained: address=") >= n
 	})
 }
 

@@ -149,7 +149,7 @@ func (s *service) committed() {
 			return
 		}
 		if !slices.Contains(m.Is, "ErrInProgress") {
-			s.tb.Fatalf("upgrade failed: %s\nlog:\n%s", m.Err, s.log)
+			s.tb.Fatalf("upgrade failed: %s\nlog:\n%s", m.Err, s.log())
 		}
 		s.signal(syscall.SIGUSR2)
 	}

@@ -621,7 +621,7 @@ func (s *service) try() message {
 		}
 		return n
 	}
-	busy := func() int { return strings.Count(s.log.String(), "an upgrade is in progress") }
+	busy := func() int { return strings.Count(s.log(), "an upgrade is in progress") }
 	for before := started(); started() == before; {
 		was := busy()
 		s.signal(syscall.SIGUSR2)
@@ -835,7 +835,7 @@ func TestPID1(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "the upgrade is refused", func() bool {
-			log := s.log.String()
+			log := s.log()
 			return strings.Contains(log, "not supported: this process is PID 1") && strings.Contains(log, "docker run --init")
 		})
 		mustAnswer(t, addr, 1)

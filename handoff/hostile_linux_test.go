@@ -443,7 +443,7 @@ func TestTwoSuccessors(t *testing.T) {
 	}
 	// Nor does a signal begin one.
 	s.signal(syscall.SIGUSR2)
-	eventually(t, "the signal is answered", func() bool { return strings.Contains(s.log.String(), "an upgrade is in progress") })
+	eventually(t, "the signal is answered", func() bool { return strings.Contains(s.log(), "an upgrade is in progress") })
 	s.let()
 	first.wait("owner")
 	mustAnswer(t, addr, 2)
@@ -617,7 +617,7 @@ func TestStaleControl(t *testing.T) {
 		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0", "unix "}})
 		s.set.Sockets[1] += filepath.Join(s.set.Dir, "u")
 		s.start()
-		s.killAll()
+		s.line.Kill()
 		s.gone(s.pidsHeard()...)
 		if _, err := os.Lstat(controlOf(s)); err != nil {
 			t.Fatalf("control socket of a killed process: %v, want one", err)

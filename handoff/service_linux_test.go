@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +30,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
+	"github.com/seed-11c92bf9/baton/internal/testservice"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -36,6 +38,7 @@ import (
 // its successors inherit.
 type settings struct {
 	Dir       string // its folder: control socket, PID file, plan of the next generation
+	Line      string // names the line of processes
 	Mode      handoff.Mode
 	Unnamed   bool // no control socket of its own (mode inherit)
 	Probation time.Duration
@@ -514,34 +517,11 @@ func echoPackets(up *handoff.Upgrader, pc *handoff.PacketConn, late *sync.WaitGr
 
 // A service is a line of processes under test.
 type service struct {
-	tb      testing.TB
-	set     settings
-	netns   *netlab.Namespace // of its processes; nil means the test's
-	cmd     *exec.Cmd
-	log     *logBuffer
-	mu      sync.Mutex
-	history []message
-	taken   []bool        // by a wait, one each of history
-	news    chan struct{} // closed and replaced with each message
-	pids    map[int]bool
-}
-
-// logBuffer collects the standard error of all processes.
-type logBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	tb    testing.TB
+	set   settings
+	netns *netlab.Namespace // of its processes; nil means the test's
+	cmd   *exec.Cmd
+	line  *testservice.Line[message]
 }
 
 // newService prepares a service in a folder of its own.
@@ -553,8 +533,22 @@ func newService(tb testing.TB, set settings) *service {
 	if set.Probation == 0 {
 		set.Probation = 100 * time.Millisecond
 	}
-	return &service{tb: tb, set: set, news: make(chan struct{}), log: &logBuffer{}, pids: map[int]bool{}}
+	set.Line = fmt.Sprintf("%s#%d", set.Dir, lines.Add(1))
+	s := &service{tb: tb, set: set}
+	s.line = testservice.New[message](s.mark())
+	tb.Cleanup(func() {
+		s.line.Kill()
+		if tb.Failed() {
+			tb.Logf("log of the service:\n%s", s.log())
+		}
+	})
+	return s
 }
+
+var lines atomic.Int64 // of newService
+
+// log returns the standard error of all processes.
+func (s *service) log() string { return s.line.Log() }
 
 // command returns the command line of a process of the service.
 func (s *service) command() *exec.Cmd { return s.commandFor("service") }
@@ -604,80 +598,20 @@ func (s *service) start() *service {
 func (s *service) startCommand(cmd *exec.Cmd) {
 	s.tb.Helper()
 	s.cmd = cmd
-	out, w, err := os.Pipe()
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	logR, logW, err := os.Pipe()
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	cmd.Stdout, cmd.Stderr = w, logW
+	start := cmd.Start
 	if s.netns != nil {
-		s.netns.Do(func() { err = cmd.Start() })
-	} else {
-		err = cmd.Start()
+		start = func() (err error) {
+			s.netns.Do(func() { err = cmd.Start() })
+			return err
+		}
 	}
-	if err != nil {
+	if err := s.line.Start(cmd, start); err != nil {
 		s.tb.Fatal(err)
-	}
-	_, _ = w.Close(), logW.Close()
-	var wg sync.WaitGroup
-	wg.Go(func() { // ends with the last process of the line
-		_, _ = io.Copy(s.log, logR)
-		_ = logR.Close()
-	})
-	wg.Go(func() {
-		sc := bufio.NewScanner(out)
-		for sc.Scan() {
-			var m message
-			if err := json.Unmarshal(sc.Bytes(), &m); err != nil {
-				continue // the test framework's own words
-			}
-			s.mu.Lock()
-			s.history, s.taken = append(s.history, m), append(s.taken, false)
-			s.pids[m.PID] = true
-			close(s.news)
-			s.news = make(chan struct{})
-			s.mu.Unlock()
-		}
-		_ = out.Close()
-	})
-	done := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(done) }()
-	ended := make(chan struct{}) // nobody has the pipes any more
-	go func() { wg.Wait(); close(ended) }()
-	s.tb.Cleanup(func() {
-		// A process of the line may say only now who it is.
-		for over := false; !over; {
-			s.killAll()
-			select {
-			case <-ended:
-				over = true
-			case <-time.After(50 * time.Millisecond):
-			}
-		}
-		<-done
-		if s.tb.Failed() {
-			s.tb.Logf("log of the service:\n%s", s.log)
-		}
-	})
-}
-
-// killAll kills what is left of the line.
-func (s *service) killAll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for pid := range s.pids {
-		procs.Kill(pid, s.mark())
-	}
-	if s.cmd != nil && s.cmd.Process != nil {
-		_ = s.cmd.Process.Kill()
 	}
 }
 
 // mark is in the environment of the service's processes, and of no other's.
-func (s *service) mark() string { return strconv.Quote(s.set.Dir) }
+func (s *service) mark() string { return strconv.Quote(s.set.Line) }
 
 // alive reports whether pid is a process of the service that runs.
 func (s *service) alive(pid int) bool { return procs.Has(pid, s.mark()) }
@@ -693,32 +627,16 @@ func (s *service) wait(kind string) message {
 
 func (s *service) waitFor(what string, ok func(message) bool) message {
 	s.tb.Helper()
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
-	for {
-		s.mu.Lock()
-		for i, m := range s.history {
-			if !s.taken[i] && ok(m) {
-				s.taken[i] = true
-				s.mu.Unlock()
-				return m
-			}
-		}
-		news := s.news
-		s.mu.Unlock()
-		select {
-		case <-news:
-		case <-timeout.C:
-			s.tb.Fatalf("no %q within %v; heard: %+v\nlog:\n%s", what, patience, s.heard(), s.log)
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	m, err := s.line.Take(ctx, ok)
+	if err != nil {
+		s.tb.Fatalf("no %q within %v: %v", what, patience, err)
 	}
+	return m
 }
 
-func (s *service) heard() []message {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]message(nil), s.history...)
-}
+func (s *service) heard() []message { return s.line.Messages() }
 
 // plan tells the next process what to do.
 func (s *service) plan(p plan) {
@@ -768,7 +686,7 @@ func (s *service) upgrade() message {
 	s.signal(syscall.SIGUSR2)
 	m := s.waitFor("committed", func(m message) bool { return m.Kind == "committed" || m.Kind == "upgrade-failed" })
 	if m.Kind != "committed" {
-		s.tb.Fatalf("upgrade failed: %s\nlog:\n%s", m.Err, s.log)
+		s.tb.Fatalf("upgrade failed: %s\nlog:\n%s", m.Err, s.log())
 	}
 	return m
 }
@@ -788,11 +706,11 @@ func (s *service) stop() {
 }
 
 func (s *service) pidsHeard() []int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var pids []int
-	for pid := range s.pids {
-		pids = append(pids, pid)
+	for _, m := range s.heard() {
+		if !slices.Contains(pids, m.PID) {
+			pids = append(pids, m.PID)
+		}
 	}
 	return pids
 }

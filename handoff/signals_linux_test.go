@@ -49,7 +49,7 @@ func TestStopSignals(t *testing.T) {
 					t.Fatal(err)
 				}
 				if i == 0 {
-					eventually(t, "the signal is heard", func() bool { return strings.Contains(s.log.String(), hears) })
+					eventually(t, "the signal is heard", func() bool { return strings.Contains(s.log(), hears) })
 					check(c, gen)
 				}
 			}

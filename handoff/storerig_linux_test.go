@@ -203,7 +203,7 @@ func (k *keeper) crash(s *service) {
 	if err := syscall.Kill(main, syscall.SIGKILL); err != nil {
 		k.tb.Fatal(err)
 	}
-	s.killAll()
+	s.line.Kill()
 	s.gone(s.pidsHeard()...)
 	closed(k.tb, controlOf(s))
 }

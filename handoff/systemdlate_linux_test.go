@@ -15,7 +15,7 @@ import (
 func TestSystemdLate(t *testing.T) {
 	t.Parallel()
 	givesUp := func(s *service) {
-		eventually(t, "the process gives systemd up for now", func() bool { return strings.Contains(s.log.String(), "i/o timeout") })
+		eventually(t, "the process gives systemd up for now", func() bool { return strings.Contains(s.log(), "i/o timeout") })
 	}
 	t.Run("ready", func(t *testing.T) {
 		t.Parallel()

@@ -254,7 +254,7 @@ func TestFailedUpgrade(t *testing.T) {
 					t.Errorf("want the error to say where the last words are: %t:\n%s", unread, m.Err)
 				}
 				eventually(t, "the successor's words are in the log of the service", func() bool {
-					return strings.Contains(s.log.String(), c.stderr)
+					return strings.Contains(s.log(), c.stderr)
 				})
 				l.run(20)
 				l.stop()

@@ -1,18 +1,18 @@
 package servers_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"os"
+	"slices"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/internal/procs"
+	"github.com/seed-11c92bf9/baton/internal/testservice"
+
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
@@ -94,12 +94,7 @@ func generation(up *handoff.Upgrader) string { return strconv.FormatUint(up.Gene
 type service struct {
 	tb   testing.TB
 	addr string
-	mu   sync.Mutex
-	all  []line
-	used []bool
-	news chan struct{}
-	pid  int
-	done sync.WaitGroup
+	line *testservice.Line[line]
 }
 
 func start(tb testing.TB, helper string, set settings) *service {
@@ -109,86 +104,43 @@ func start(tb testing.TB, helper string, set settings) *service {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
 	cmd := testmain.Command(tb, helper)
 	cmd.Env = append(cmd.Env, envSettings+"="+string(b))
-	cmd.Stdout, cmd.Stderr = w, os.Stderr
-	if err := cmd.Start(); err != nil {
+	s := &service{tb: tb, line: testservice.New[line](strconv.Quote(set.Dir))}
+	tb.Cleanup(func() {
+		s.line.Kill()
+		if tb.Failed() {
+			tb.Logf("log of the service:\n%s", s.line.Log())
+		}
+	})
+	if err := s.line.Start(cmd, nil); err != nil {
 		tb.Fatal(err)
 	}
-	_ = w.Close()
-	s := &service{tb: tb, news: make(chan struct{})}
-	s.done.Go(func() { s.read(r) })
-	s.done.Go(func() { _ = cmd.Wait() })
-	tb.Cleanup(func() {
-		for _, l := range s.heard() {
-			procs.Kill(l.PID, strconv.Quote(set.Dir))
-		}
-		s.done.Wait()
-	})
 	s.addr = s.wait("listening").Addr
 	s.wait("owner")
 	return s
 }
 
-func (s *service) read(r *os.File) {
-	defer r.Close()
-	sc := bufio.NewScanner(r)
-	for sc.Scan() {
-		var l line
-		if json.Unmarshal(sc.Bytes(), &l) != nil {
-			continue
-		}
-		s.mu.Lock()
-		s.all, s.used = append(s.all, l), append(s.used, false)
-		if l.Kind == "owner" {
-			s.pid = l.PID
-		}
-		close(s.news)
-		s.news = make(chan struct{})
-		s.mu.Unlock()
-	}
-}
-
-func (s *service) heard() []line {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]line(nil), s.all...)
-}
-
 func (s *service) wait(kinds ...string) line {
 	s.tb.Helper()
-	limit := time.After(patience)
-	for {
-		s.mu.Lock()
-		for i, l := range s.all {
-			for _, kind := range kinds {
-				if !s.used[i] && l.Kind == kind {
-					s.used[i] = true
-					s.mu.Unlock()
-					return l
-				}
-			}
-		}
-		news := s.news
-		s.mu.Unlock()
-		select {
-		case <-news:
-		case <-limit:
-			s.tb.Fatalf("no %v: heard %+v", kinds, s.heard())
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	l, err := s.line.Take(ctx, func(l line) bool { return slices.Contains(kinds, l.Kind) })
+	if err != nil {
+		s.tb.Fatalf("no %v: %v", kinds, err)
 	}
+	return l
 }
 
 // upgrade replaces the process and waits for its end, which it returns.
 func (s *service) upgrade() handoff.Report {
 	s.tb.Helper()
-	s.mu.Lock()
-	pid := s.pid
-	s.mu.Unlock()
+	var pid int
+	for _, l := range s.line.Messages() {
+		if l.Kind == "owner" {
+			pid = l.PID
+		}
+	}
 	if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
 		s.tb.Fatal(err)
 	}

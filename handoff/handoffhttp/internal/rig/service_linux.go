@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,31 +13,22 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
-	"github.com/seed-11c92bf9/baton/internal/procs"
+	"github.com/seed-11c92bf9/baton/internal/testservice"
 )
 
 // A Service is a line of processes, each the successor of the one before.
 type Service struct {
 	Settings Settings
 
-	cmd  *exec.Cmd
-	log  logBuffer
-	done sync.WaitGroup
-
-	mu      sync.Mutex
-	history []Message
-	taken   []bool        // by a Wait, one each of history
-	news    chan struct{} // closed and replaced with each message
-	current int           // the process that serves
+	line *testservice.Line[Message]
 }
 
 // Start starts the first process, with cmd, and waits until it serves.
 func Start(ctx context.Context, cmd *exec.Cmd, set Settings) (*Service, error) {
-	s := &Service{Settings: set, cmd: cmd, news: make(chan struct{})}
+	s := &Service{Settings: set, line: testservice.New[Message](strconv.Quote(set.Dir))}
 	if set.Addr == "" {
 		s.Settings.Addr = "127.0.0.1:0"
 	}
@@ -46,63 +38,23 @@ func Start(ctx context.Context, cmd *exec.Cmd, set Settings) (*Service, error) {
 	}
 	// Under the race detector os.Exit takes a second by default.
 	cmd.Env = append(cmd.Environ(), EnvSettings+"="+string(b), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
-	out, w, err := os.Pipe()
-	if err != nil {
+	if err := s.line.Start(cmd, nil); err != nil {
 		return nil, err
 	}
-	logR, logW, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	cmd.Stdout, cmd.Stderr = w, logW
-	err = cmd.Start()
-	_, _ = w.Close(), logW.Close()
-	if err != nil {
-		_, _ = out.Close(), logR.Close()
-		return nil, err
-	}
-	s.done.Go(func() { // ends with the last process of the line
-		_, _ = io.Copy(&s.log, logR)
-		_ = logR.Close()
-	})
-	s.done.Go(func() {
-		s.read(out)
-		_ = out.Close()
-	})
-	s.done.Go(func() { _ = cmd.Wait() })
 	m, err := s.Wait(ctx, "listening")
-	if err != nil {
-		s.Kill()
-		return nil, err
+	if err == nil {
+		s.Settings.Addr = m.Addr
+		_, err = s.Wait(ctx, "owner")
 	}
-	s.Settings.Addr = m.Addr
-	if _, err := s.Wait(ctx, "owner"); err != nil {
+	if err != nil {
 		s.Kill()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Service) read(r io.Reader) {
-	sc := bufio.NewScanner(r)
-	for sc.Scan() {
-		var m Message
-		if json.Unmarshal(sc.Bytes(), &m) != nil {
-			continue // the test framework's own words
-		}
-		s.mu.Lock()
-		s.history, s.taken = append(s.history, m), append(s.taken, false)
-		if m.Kind == "owner" {
-			s.current = m.PID
-		}
-		close(s.news)
-		s.news = make(chan struct{})
-		s.mu.Unlock()
-	}
-}
-
 // Log returns what the processes wrote to standard error.
-func (s *Service) Log() string { return s.log.String() }
+func (s *Service) Log() string { return s.line.Log() }
 
 // Wait waits for a message of a kind that no other Wait has had.
 func (s *Service) Wait(ctx context.Context, kinds ...string) (Message, error) {
@@ -111,37 +63,32 @@ func (s *Service) Wait(ctx context.Context, kinds ...string) (Message, error) {
 
 // WaitFor waits for a message that no other Wait has had.
 func (s *Service) WaitFor(ctx context.Context, ok func(Message) bool) (Message, error) {
-	for {
-		s.mu.Lock()
-		for i, m := range s.history {
-			if !s.taken[i] && ok(m) {
-				s.taken[i] = true
-				s.mu.Unlock()
-				return m, nil
-			}
-		}
-		news := s.news
-		s.mu.Unlock()
-		select {
-		case <-news:
-		case <-ctx.Done():
-			return Message{}, fmt.Errorf("service: %w: heard %+v\n%s", context.Cause(ctx), s.Heard(), s.Log())
-		}
+	m, err := s.line.Take(ctx, ok)
+	if err != nil {
+		return m, fmt.Errorf("service: %w", err)
 	}
+	return m, nil
 }
 
 // Heard returns all messages.
-func (s *Service) Heard() []Message {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.history)
+func (s *Service) Heard() []Message { return s.line.Messages() }
+
+// current returns the process that serves.
+func (s *Service) current() int {
+	for _, m := range slices.Backward(s.Heard()) {
+		if m.Kind == "owner" {
+			return m.PID
+		}
+	}
+	return 0
 }
 
 // Signal sends a signal to the process that serves.
 func (s *Service) Signal(sig syscall.Signal) error {
-	s.mu.Lock()
-	pid := s.current
-	s.mu.Unlock()
+	pid := s.current()
+	if pid == 0 {
+		return errors.New("no process serves")
+	}
 	return os.NewSyscallError("kill", syscall.Kill(pid, sig))
 }
 
@@ -168,9 +115,7 @@ func (s *Service) Exit(ctx context.Context, pid int) (Message, error) {
 
 // Stop ends the service gracefully and waits for all its processes.
 func (s *Service) Stop(ctx context.Context) (Message, error) {
-	s.mu.Lock()
-	pid := s.current
-	s.mu.Unlock()
+	pid := s.current()
 	if err := s.Signal(syscall.SIGTERM); err != nil {
 		return Message{}, err
 	}
@@ -179,21 +124,12 @@ func (s *Service) Stop(ctx context.Context) (Message, error) {
 		s.Kill()
 		return m, err
 	}
-	s.done.Wait()
+	s.line.Wait()
 	return m, nil
 }
 
 // Kill ends what is left of the line.
-func (s *Service) Kill() {
-	pids := map[int]bool{s.cmd.Process.Pid: true}
-	for _, m := range s.Heard() {
-		pids[m.PID] = true
-	}
-	for pid := range pids {
-		procs.Kill(pid, strconv.Quote(s.Settings.Dir))
-	}
-	s.done.Wait()
-}
+func (s *Service) Kill() { s.line.Kill() }
 
 // A Client is a client process.
 type Client struct {
@@ -281,25 +217,4 @@ func (c *Client) Stop() (Outcome, error) {
 		return o, err
 	}
 	return o, c.cmd.Wait()
-}
-
-// logBuffer collects the standard error of all processes.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.b.Len() > 1<<20 {
-		return len(p), nil // enough
-	}
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
