@@ -27,9 +27,10 @@ var layers = []map[string]string{
 		"reuseport/internal/diag": "",
 	},
 	{
-		"internal/sdnotify": "internal/fdx",
-		"internal/testenv":  "internal/testmain",
-		"reuseport":         "internal/fdx reuseport/internal/diag",
+		"internal/sdnotify":    "internal/fdx",
+		"internal/testenv":     "internal/testmain",
+		"internal/testservice": "internal/procs",
+		"reuseport":            "internal/fdx reuseport/internal/diag",
 	},
 	{
 		"handoff/internal/failure": "",
@@ -72,7 +73,7 @@ var layers = []map[string]string{
 		"handoff/handoffhttp":  "handoff",
 	},
 	{
-		"handoff/handoffhttp/internal/rig": "handoff handoff/handoffhttp internal/load internal/procs " + tableflip, // of plain services
+		"handoff/handoffhttp/internal/rig": "handoff handoff/handoffhttp internal/load internal/testservice " + tableflip, // of plain services
 	},
 	{
 		"handoff/handoffhttp/internal/soak": "handoff handoff/handoffhttp/internal/rig",
