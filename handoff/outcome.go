@@ -1,15 +1,16 @@
 package handoff
 
 import (
+
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
-	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/handoff/internal/systemd"
 )
 
@@ -99,7 +100,7 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 		up.drain.failed(res.Parted)
 	}
 	if up.child != nil {
-		u.finishChild(up.child)
+		u.finishChild(up)
 	}
 	err := &UpgradeError{PID: up.account.report.Successor.PID, Err: up.obituary(cause)}
 	silent := up.inherit && res.Hello.PID == 0 && !errors.Is(err.Err, ErrStart)
@@ -128,7 +129,8 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 // finishChild leaves no process of a successor that has failed: one that has accepted
 // connections gets the linger limit for them, any other was killed before. Its standard
 // error is copied until then.
-func (u *Upgrader) finishChild(c *spawn.Process) {
+func (u *Upgrader) finishChild(up *upgrade) {
+	c := up.child
 	// The error includes what it has written: give it a moment to end.
 	t := time.NewTimer(time.Second)
 	defer t.Stop()
@@ -140,6 +142,9 @@ func (u *Upgrader) finishChild(c *spawn.Process) {
 	u.wg.Go(func() { // ends with the process, which the limit or closing ends
 		defer u.failures.end()
 		c.End(u.cfg.LingerTimeout, u.closing)
+		if up.inherit {
+			runtime.GC() // tableflip leaves its ends of two pipes to the collector
+		}
 	})
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -305,7 +304,6 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	u.wg.Go(func() {                     // ends with the child, its Ready, or the engine's stop
 		if err := u.engine.Start(); err != nil {
 			c.Ended(err)
-			runtime.GC() // tableflip leaves its ends of two pipes to the collector
 			return
 		}
 		close(up.ready)
