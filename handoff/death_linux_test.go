@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/fakesystemd"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
@@ -181,8 +182,8 @@ func TestStopInUpgrade(t *testing.T) {
 				continue // a successor is not ready before its predecessor has what it lends
 			}
 			t.Run(at, func(t *testing.T) {
-				m := newManager(t)
-				s := startUnder(m, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute, Linger: time.Hour})
+				m := fakesystemd.Start(t)
+				s := startUnder(t, m, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute, Linger: time.Hour})
 				addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 				pid := s.pid()
 				if at == "warming" {
@@ -209,10 +210,10 @@ func TestStopInUpgrade(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				n := m.await(0, "\nSTOPPING=1\n")
+				n := m.Await(0, "\nSTOPPING=1\n")
 				s.wait("upgrade-failed")
 				for range 3 { // systemd hears each second that it takes longer
-					n = m.await(n, "\nEXTEND_TIMEOUT_USEC=")
+					n = m.Await(n, "\nEXTEND_TIMEOUT_USEC=")
 					check()
 				}
 				if at == "probation, twice" {

@@ -133,11 +133,11 @@ func TestStoreCrash(t *testing.T) {
 			t.Errorf("%d clients were not served, of which a crash explains %d", n, crashes*4)
 		}
 		t.Logf("crashes=%d served=%d in flight=%d refused=%d", crashes, served.Load(), lost.Load(), refused.Load())
-		if k.strange > 0 {
-			t.Errorf("systemd has ignored %d messages of others than the main process", k.strange)
+		if n := k.Ignored(); n > 0 {
+			t.Errorf("systemd has ignored %d messages of other processes than the main one", n)
 		}
 		s.stop()
-		k.empty()
+		k.EmptyStore()
 		refuses(t, addrs["0 "+set.Sockets[0]])
 		// The path is left, and in nobody's way.
 		again := k.again(s)
@@ -175,7 +175,7 @@ func TestStoreRestart(t *testing.T) {
 		// Upgraded, or not, is the same.
 		s.upgrade()
 		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 1 })
-		_, changes := k.state()
+		_, changes := k.Stored()
 		s.stop()
 		w := &waiting{tb: t}
 		w.dial("tcp", tcp)
@@ -184,7 +184,7 @@ func TestStoreRestart(t *testing.T) {
 		if _, err := os.Lstat(path + "g"); err != nil {
 			t.Errorf("path of a datagram socket in the store: %v", err)
 		}
-		if names, now := k.state(); now != changes {
+		if names, now := k.Stored(); now != changes {
 			t.Errorf("an upgrade and a stop have changed the store: %q", names)
 		}
 		s = k.again(s)
@@ -211,7 +211,7 @@ func TestStoreUpgrade(t *testing.T) {
 
 		// One that is rolled back.
 		next := []string{"tcp 127.0.0.1:0", "tcp " + second, "api=tcp 127.0.0.1:1", "unix " + added}
-		_, changes := k.state()
+		_, changes := k.Stored()
 		s.plan(plan{At: "probation", How: "hold", Sockets: next})
 		s.signal(syscall.SIGUSR2)
 		s.wait("paused")
@@ -220,7 +220,7 @@ func TestStoreUpgrade(t *testing.T) {
 		s.wait("quit")
 		s.let()
 		s.wait("upgrade-failed")
-		if got, now := k.state(); now != changes || !slices.Equal(got, names) {
+		if got, now := k.Stored(); now != changes || !slices.Equal(got, names) {
 			t.Errorf("in the store after a rollback: %q, want %q and no change", got, names)
 		}
 		s.waitFor("exit of the successor", func(m message) bool { return m.Kind == "exit" })
@@ -238,10 +238,10 @@ func TestStoreUpgrade(t *testing.T) {
 		}
 		stored(s)
 		eventually(t, "the store is that of the next version", func() bool {
-			got, _ := k.state()
+			got, _ := k.Stored()
 			return len(got) == 4 && k.has("added") && k.has("|api|")
 		})
-		got, _ := k.state()
+		got, _ := k.Stored()
 		if slices.ContainsFunc(got, func(n string) bool { return strings.Contains(n, "dropped") || strings.Contains(n, "packet") }) {
 			t.Errorf("in the store: %q, of which one was dropped", got)
 		}
@@ -260,8 +260,8 @@ func TestStoreUpgrade(t *testing.T) {
 		after.plan(plan{At: "probation", Sockets: next})
 		k.start(after)
 		w.served()
-		if got := k.awaitSize(4); k.strange > 0 {
-			t.Errorf("systemd has ignored %d messages; in the store: %q", k.strange, got)
+		if got := k.awaitSize(4); k.Ignored() > 0 {
+			t.Errorf("systemd has ignored %d messages; in the store: %q", k.Ignored(), got)
 		}
 		after.stop()
 	})

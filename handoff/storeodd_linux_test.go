@@ -131,7 +131,7 @@ func TestStoreShards(t *testing.T) {
 	s = k.again(s)
 	w.served()
 	eventually(t, "both are in the store, by names of their own", func() bool {
-		names, _ := k.state()
+		names, _ := k.Stored()
 		return len(names) == 2 && k.has("|0||") && k.has("|1||") && !k.has("localhost")
 	})
 	s.stop()
@@ -151,9 +151,7 @@ func TestStoreForeign(t *testing.T) {
 		u.add(name, udp.(*net.UDPConn), nil)
 	}
 	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}})
-	k.mu.Lock()
-	k.fds, k.names = u.dups(), slices.Clone(u.names)
-	k.mu.Unlock()
+	k.Put(u.names, u.dups())
 	k.start(s)
 	if gen, err := ask("tcp", s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]); err != nil || gen != 1 {
 		t.Errorf("generation %d, %v", gen, err)
@@ -216,10 +214,8 @@ func TestStoreOutsider(t *testing.T) {
 // address is free at once, and leaves it there when the process is about to end.
 func TestStoreClose(t *testing.T) {
 	k := newKeeper(t, 8)
-	k.mu.Lock()
-	k.main = os.Getpid()
-	k.mu.Unlock()
-	t.Setenv("NOTIFY_SOCKET", k.path)
+	k.StartMain(8, os.Getpid)
+	t.Setenv("NOTIFY_SOCKET", k.Path)
 	t.Setenv("FDSTORE", "8")
 	dir := testenv.ShortDir(t)
 	up := newUpgrader(t, handoff.Config{})

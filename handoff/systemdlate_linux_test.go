@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/fakesystemd"
 )
 
 // TestSystemdLate has systemd read nothing for longer than a process waits for it:
@@ -19,39 +20,36 @@ func TestSystemdLate(t *testing.T) {
 	}
 	t.Run("ready", func(t *testing.T) {
 		t.Parallel()
-		m := newDeafManager(t)
-		m.fill()
-		s := startUnder(m, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}})
+		m := fakesystemd.New(t)
+		m.Fill()
+		s := startUnder(t, m, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}})
 		givesUp(s)
-		m.listen()
-		m.await(0, "\nREADY=1\n", "\nSTATUS=generation 1, version v")
+		m.Read()
+		m.Await(0, "\nREADY=1\n", "\nSTATUS=generation 1, version v")
 		s.stop()
 	})
 	t.Run("replaced", func(t *testing.T) {
 		t.Parallel()
-		m := newDeafManager(t)
-		s := startUnder(m, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}})
+		m := fakesystemd.New(t)
+		s := startUnder(t, m, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}})
 		first := s.pid()
 		s.plan(plan{At: "probation", How: "hold"})
 		s.signal(syscall.SIGUSR2)
 		next := s.wait("waits").PID
-		m.fill()
+		m.Fill()
 		s.let()
 		s.wait("committed")
 		givesUp(s)
-		m.listen()
-		n := m.await(0, fmt.Sprintf("\nMAINPID=%d\n", next), "\nREADY=1\n", "\nSTATUS=generation 2, version v")
-		m.mu.Lock()
-		from := m.from[n-1]
-		m.mu.Unlock()
-		if from != first {
-			t.Errorf("process %d has told of the main process, want %d", from, first)
+		m.Read()
+		n := m.Await(0, fmt.Sprintf("\nMAINPID=%d\n", next), "\nREADY=1\n", "\nSTATUS=generation 2, version v")
+		if from := m.Messages()[n-1].PID; from != first {
+			t.Errorf("process %d has named the main process, want %d", from, first)
 		}
-		m.await(n, "\nBARRIER=1\n")
+		m.Await(n, "\nBARRIER=1\n")
 		s.waitFor("exit", func(msg message) bool { return msg.Kind == "exit" && msg.PID == first })
 		// It knows that it is the main process, and the history.
 		report := s.upgrade().Report
-		m.await(n, fmt.Sprintf("\nMAINPID=%d\n", report.Successor.PID), "\nSTATUS=generation 3, version v")
+		m.Await(n, fmt.Sprintf("\nMAINPID=%d\n", report.Successor.PID), "\nSTATUS=generation 3, version v")
 		s.stop()
 	})
 }

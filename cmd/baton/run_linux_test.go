@@ -1,18 +1,14 @@
 package main
 
 import (
-	"errors"
-	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
+	"github.com/seed-11c92bf9/baton/internal/fakesystemd"
 	"github.com/seed-11c92bf9/baton/internal/load"
-	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // hangs is for how long an app that hangs is waited for. One that does not has to be
@@ -196,56 +192,17 @@ func TestRunReadyAtSharedSocket(t *testing.T) {
 // baton waits: it gets the messages later.
 func TestRunManager(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(testenv.ShortDir(t), "notify")
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for err == nil { // until no message fits
-		err = tellOnce(path)
-	}
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Fatal(err)
-	}
-	r := runApp(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+path) },
+	m := fakesystemd.New(t)
+	m.Fill()
+	r := runApp(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+m.Path) },
 		[]string{"--ready-notify", "--listen", "web=tcp://127.0.0.1:0"}, goApp(t, "plain")...)
 	// The first try has failed by then.
 	r.awaitAll("ready", "the service manager has not received a message")
-	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	hear := func(want string) {
-		t.Helper()
-		buf := make([]byte, 100)
-		for {
-			n, err := c.Read(buf)
-			if err != nil {
-				t.Fatalf("%s was not heard: %v", want, err)
-			}
-			if string(buf[:n]) == want {
-				return
-			}
-		}
-	}
-	hear("READY=1")
+	m.Read()
+	n := m.Await(0, "\nREADY=1\n")
 	r.signal(syscall.SIGTERM)
-	hear("STOPPING=1")
+	m.Await(n, "\nSTOPPING=1\n")
 	if code := r.wait(); code != 0 {
 		t.Errorf("baton run ended with %d, want 0", code)
 	}
-}
-
-// tellOnce sends a message that means nothing, if it fits.
-func tellOnce(path string) error {
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
-		return err
-	}
-	_, err = c.Write([]byte("X=1"))
-	return err
 }

@@ -33,6 +33,7 @@ var layers = []map[string]string{
 		"reuseport":            "internal/fdx reuseport/internal/diag",
 	},
 	{
+		"internal/fakesystemd":     "internal/fdx internal/testenv",
 		"handoff/internal/failure": "",
 		"handoff/internal/pidfile": "",
 		"handoff/internal/signals": "",

@@ -11,30 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/seed-11c92bf9/baton/internal/fakesystemd"
 	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
-
-// fill sends to a manager that reads nothing until not one more message fits.
-func fill(t *testing.T, path string) {
-	t.Helper()
-	for {
-		// One each: a sender may have no room before the receiver has none.
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = unix.Sendto(fd, []byte("X=1"), unix.MSG_DONTWAIT, &unix.SockaddrUnix{Name: path})
-		_ = unix.Close(fd)
-		if errors.Is(err, unix.EAGAIN) {
-			return
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // hasty returns a notifier that gives a full socket up soon.
 func hasty(t *testing.T, path string) *sdnotify.Notifier {
@@ -61,7 +40,7 @@ func TestQueue(t *testing.T) {
 	c, _ := manager(t, path)
 	q, failures := openQueue(t, hasty(t, path))
 	q.Send(sdnotify.Message{"A=2"})
-	fill(t, path)
+	fakesystemd.Fill(t, path)
 	q.Start(sdnotify.Message{"A=1"})
 	if err := <-failures; !errors.Is(err, os.ErrDeadlineExceeded) || !strings.HasPrefix(err.Error(), "A=1") {
 		t.Errorf("failed: %v, want A=1 and os.ErrDeadlineExceeded", err)
@@ -130,7 +109,7 @@ func TestQueueClose(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "n")
 	manager(t, path)
-	fill(t, path)
+	fakesystemd.Fill(t, path)
 	q, failures := openQueue(t, hasty(t, path))
 	first := sdnotify.Message{"A=1", "B=1"}
 	q.Send(first)

@@ -26,7 +26,7 @@ const (
 	// kill the successor.
 	replacedTimeout = time.Minute
 	// updateTimeout bounds how long an upgrade waits for an update of the store.
-	updateTimeout = 2 * replyTimeout
+	updateTimeout = replyTimeout
 )
 
 // Config has what a Manager needs to know of its process.
