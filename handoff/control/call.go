@@ -13,76 +13,85 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 const (
 	// sendTimeout bounds how long a request may take to be sent.
 	sendTimeout = 5 * time.Second
-	// leaveTimeout bounds how long the answer to a request that was taken back may
-	// take: a successor that hangs has to be given up first.
-	leaveTimeout = 30 * time.Second
-	// maxAnswers bounds the answers with a part of a status.
-	maxAnswers = 1024
+	// cancelTimeout bounds how long the answer to a canceled request may take: the
+	// server has to give up a successor that hangs first.
+	cancelTimeout = 30 * time.Second
 )
 
-// aLongTimeAgo is a deadline that has passed.
-func aLongTimeAgo() time.Time { return time.Unix(1, 0) }
-
-// call is callWith without descriptors.
-func (c *Client) call(ctx context.Context, op string, body any, leave func(*session.WireLink) error, each func(operate.Answer) error) error {
-	none := func(fds []int) { _ = fdx.Close(fds...) } // none belong here
-	return c.callWith(ctx, op, body, leave, none, each)
+// A call is a request and the use of its answers.
+type call struct {
+	op   string
+	body any // nil if the request has none
+	// answer gets each answer, up to the final one.
+	answer func(answer) error
+	// process, if not nil, gets the server's process, if the server sends it. The
+	// caller closes it.
+	process **procs.Pidfd
+	// cancels has the server end the request when the context ends, and waits for
+	// the answer. Otherwise the end of the context ends the call alone.
+	cancels bool
 }
 
-// callWith asks once and hands each answer to each, until the final one. leave, if
-// not nil, is called when ctx ends: it may have the server end the request, whose
-// answer is then waited for; otherwise the call ends. took gets the descriptors
-// that come with an answer, and owns them.
-func (c *Client) callWith(ctx context.Context, op string, body any, leave func(*session.WireLink) error, took func([]int), each func(operate.Answer) error) error {
-	conn, err := c.dial(ctx)
+// do sends the request of a call and reads the answers.
+func (c *Client) do(ctx context.Context, r call) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("control: %s: %w", r.op, context.Cause(ctx))
+	}
+	m, err := request(r.op, r.body)
+	if err != nil {
+		return err
+	}
+	conn, err := c.dial()
 	if err != nil {
 		return err
 	}
 	link := session.NewWireLink(conn, sendTimeout)
 	defer link.Close() // nothing to lose
-	done := make(chan struct{})
-	stopped := context.AfterFunc(ctx, func() { // ends at once
-		defer close(done)
-		if leave != nil && leave(link) == nil {
-			_ = conn.SetReadDeadline(time.Now().Add(leaveTimeout)) // likewise
-			return
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { // returns at once
+		defer close(ended)
+		limit := time.Unix(1, 0)
+		if r.cancels && cancel(link) == nil {
+			limit = time.Now().Add(cancelTimeout)
 		}
-		_ = conn.SetReadDeadline(aLongTimeAgo()) // a closed one needs none
+		_ = conn.SetReadDeadline(limit) // a closed one needs none
 	})
 	defer func() {
-		if !stopped() {
-			<-done
+		if !stop() {
+			<-ended
 		}
 	}()
-	m, err := request(op, body)
-	if err != nil {
-		return err
-	}
-	sent := link.Send(m, nil) // who was refused at the door finds the reason there
+	sent := link.Send(m, nil) // if the server has refused us, its reason can be read
 	for {
-		a, fds, final, err := answer(link)
-		took(fds)
+		a, final, err := r.receive(link)
 		switch {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() != nil:
-			return fmt.Errorf("control: %s: %w", op, context.Cause(ctx))
+			return fmt.Errorf("control: %s: %w", r.op, context.Cause(ctx))
 		case errors.Is(err, errBroken):
 			return fmt.Errorf("%w (%w)", ErrNoAnswer, errors.Join(err, sent))
 		default:
 			return err
 		}
-		if err := each(a); err != nil {
+		if err := r.answer(a); err != nil || final {
 			return err
 		}
-		if final {
-			return nil
-		}
 	}
+}
+
+// cancel asks the server to end the request.
+func cancel(link *session.WireLink) error {
+	m, err := request(operate.OpCancel, nil)
+	if err != nil {
+		return err
+	}
+	return link.Send(m, nil)
 }
 
 // request encodes a request.
@@ -100,24 +109,36 @@ func request(op string, body any) (*wire.Request, error) {
 // errBroken marks the end of a connection before the final answer.
 var errBroken = errors.New("connection")
 
-// answer reads one answer, with its descriptors, which the caller closes.
-func answer(link *session.WireLink) (a operate.Answer, fds []int, final bool, err error) {
+// receive reads one answer.
+func (r *call) receive(link *session.WireLink) (a answer, final bool, err error) {
 	m, fds, err := link.Recv()
+	if r.process != nil && *r.process == nil && len(fds) == 1 {
+		*r.process, _ = procs.NewPidfd(fds[0]) // without it, the end of the process is not waited for
+	} else {
+		_ = fdx.Close(fds...) // none belong here
+	}
 	switch {
 	case err == nil:
+		return decode(m)
 	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge):
-		return a, fds, false, fmt.Errorf("%w: %w", handoff.ErrProtocol, err)
+		return a, false, fmt.Errorf("%w: %w", handoff.ErrProtocol, err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return a, fds, false, err
-	default:
-		return a, fds, false, fmt.Errorf("%w: %w", errBroken, err)
+		return a, false, err
 	}
-	a, final, err = decode(m)
-	return a, fds, final, err
+	return a, false, fmt.Errorf("%w: %w", errBroken, err)
+}
+
+// answer is what operate.Answer holds, in the types of package handoff.
+type answer struct {
+	Status  *handoff.Status  `json:"status"`
+	Event   *handoff.Event   `json:"event"`
+	Report  *handoff.Report  `json:"report"`
+	Linger  *Linger          `json:"linger"`
+	Failure *operate.Failure `json:"failure"`
 }
 
 // decode makes an answer of a message.
-func decode(m wire.Message) (a operate.Answer, final bool, err error) {
+func decode(m wire.Message) (a answer, final bool, err error) {
 	switch m := m.(type) {
 	case *wire.Refuse:
 		return a, false, refusalError(m)
@@ -134,16 +155,4 @@ func decode(m wire.Message) (a operate.Answer, final bool, err error) {
 		return a, m.Final, nil
 	}
 	return a, false, fmt.Errorf("%w: unexpected %s", handoff.ErrProtocol, m.Type())
-}
-
-// decodeInto decodes a part of an answer that may be missing, and reports
-// whether it is there.
-func decodeInto[T any](raw json.RawMessage, into *T) (bool, error) {
-	if len(raw) == 0 {
-		return false, nil
-	}
-	if err := json.Unmarshal(raw, into); err != nil {
-		return false, fmt.Errorf("%w: answer: %w", handoff.ErrProtocol, err)
-	}
-	return true, nil
 }

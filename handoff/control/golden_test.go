@@ -56,10 +56,10 @@ var bodies = map[string]any{
 	"drain":    operate.Drain{Reason: "maintenance", Wait: operate.WaitNone},
 	"events":   operate.Events{Follow: true},
 	"answer-status": operate.Answer{
-		Status: raw(status),
+		Status: status,
 	},
-	"answer-event":  operate.Answer{Event: raw(event)},
-	"answer-report": operate.Answer{Report: raw(report)},
+	"answer-event":  operate.Answer{Event: event},
+	"answer-report": operate.Answer{Report: report},
 	"answer-linger": operate.Answer{Linger: &operate.Linger{Open: 1, Moved: 2, Cut: 3, Remaining: -1}},
 	"answer-failure": operate.Answer{Failure: &operate.Failure{
 		Reason: failure.SuccessorDied, Text: "it died",

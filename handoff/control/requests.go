@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -8,8 +9,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
-	"github.com/seed-11c92bf9/baton/handoff/internal/session"
-	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 // Wait says when a call returns.
@@ -23,6 +23,9 @@ const (
 	WaitExit   Wait = "exit"   // of Drain: when the process has ended
 )
 
+// maxParts bounds the parts of a status.
+const maxParts = 1024
+
 // Status returns what the server says of itself.
 //
 // Errors: [ErrNoServer], [ErrStale], [ErrNoAnswer], [handoff.ErrPeerRefused],
@@ -30,22 +33,20 @@ const (
 // of ctx; all other calls can return them, too.
 func (c *Client) Status(ctx context.Context) (*handoff.Status, error) {
 	var all *handoff.Status
-	answers := 0
-	err := c.call(ctx, operate.OpStatus, nil, nil, func(a operate.Answer) error {
-		if answers++; answers > maxAnswers {
-			return fmt.Errorf("%w: more than %d answers", handoff.ErrProtocol, maxAnswers)
-		}
-		var s handoff.Status
-		if ok, err := decodeInto(a.Status, &s); err != nil || !ok {
-			return err
-		}
-		if all == nil {
-			all = &s
-		} else {
-			all.Sockets = append(all.Sockets, s.Sockets...)
+	parts := 0
+	err := c.do(ctx, call{op: operate.OpStatus, answer: func(a answer) error {
+		parts++
+		switch {
+		case parts > maxParts:
+			return fmt.Errorf("%w: more than %d answers", handoff.ErrProtocol, maxParts)
+		case a.Status == nil:
+		case all == nil:
+			all = a.Status
+		default:
+			all.Sockets = append(all.Sockets, a.Status.Sockets...)
 		}
 		return nil
-	})
+	}})
 	if err == nil && all == nil {
 		err = fmt.Errorf("%w: an answer without a status", handoff.ErrProtocol)
 	}
@@ -117,18 +118,33 @@ func (c *Client) Upgrade(ctx context.Context, cfg *UpgradeConfig) (*handoff.Repo
 		asked.Executable = path
 	}
 	var report *handoff.Report
-	err := c.call(ctx, operate.OpUpgrade, asked, takeBack, func(a operate.Answer) error {
+	err := c.do(ctx, call{op: operate.OpUpgrade, body: asked, cancels: true, answer: func(a answer) error {
 		if ctx.Err() != nil && a.Linger != nil {
-			return context.Cause(ctx) // committed: nothing to take back
+			return context.Cause(ctx) // committed: too late to cancel
 		}
-		var err error
-		report, err = pass(a, report, cfg.OnEvent, cfg.OnLinger)
-		return err
-	})
+		a.observe(cfg.OnEvent, cfg.OnLinger)
+		switch {
+		case a.Report != nil:
+			report = a.Report
+		case a.Event != nil && a.Event.Kind == handoff.EventStopped:
+			report = a.Event.Report // with the linger in it
+		}
+		return nil
+	}})
 	if err != nil {
 		return nil, err
 	}
 	return report, nil
+}
+
+// observe calls the hooks.
+func (a *answer) observe(onEvent func(handoff.Event), onLinger func(Linger)) {
+	if a.Event != nil && onEvent != nil {
+		onEvent(*a.Event)
+	}
+	if a.Linger != nil && onLinger != nil {
+		onLinger(*a.Linger)
+	}
 }
 
 func (w Wait) check() error {
@@ -139,51 +155,16 @@ func (w Wait) check() error {
 	return fmt.Errorf("control: wait %q: commit, linger or none", string(w))
 }
 
-// takeBack asks for the end of an upgrade.
-func takeBack(link *session.WireLink) error {
-	m, err := request(operate.OpCancel, nil)
-	if err != nil {
-		return err
-	}
-	return link.Send(m, nil)
-}
-
-// pass hands an answer to the hooks and returns the latest report.
-func pass(a operate.Answer, report *handoff.Report, onEvent func(handoff.Event), onLinger func(Linger)) (*handoff.Report, error) {
-	var e handoff.Event
-	switch ok, err := decodeInto(a.Event, &e); {
-	case err != nil:
-		return nil, err
-	case ok && onEvent != nil:
-		onEvent(e)
-	}
-	if e.Kind == handoff.EventStopped { // with the linger in its report
-		report = e.Report
-	}
-	if a.Linger != nil && onLinger != nil {
-		onLinger(Linger(*a.Linger))
-	}
-	var r handoff.Report
-	switch ok, err := decodeInto(a.Report, &r); {
-	case err != nil:
-		return nil, err
-	case ok:
-		return &r, nil
-	}
-	return report, nil
-}
-
 // Rollback has the server take its sockets back from a successor that is not
 // committed, and returns the account of that upgrade when it has them. reason
 // goes into the account; it may be empty. [handoff.ErrNoUpgrade] says that no
 // upgrade is under way, [handoff.ErrCommitted] that it was too late.
 func (c *Client) Rollback(ctx context.Context, reason string) (*handoff.Report, error) {
 	var report *handoff.Report
-	err := c.call(ctx, operate.OpRollback, operate.Rollback{Reason: reason}, nil, func(a operate.Answer) error {
-		var err error
-		report, err = pass(a, report, nil, nil)
-		return err
-	})
+	err := c.do(ctx, call{op: operate.OpRollback, body: operate.Rollback{Reason: reason}, answer: func(a answer) error {
+		report = a.Report
+		return nil
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -222,36 +203,25 @@ func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 	} else if err := cfg.Wait.check(); err != nil {
 		return nil, err
 	}
-	process := -1
+	var process *procs.Pidfd
 	defer func() {
-		if process >= 0 {
-			_ = fdx.Close(process) // only looked at
+		if process != nil {
+			_ = process.Close() // nothing was written
 		}
 	}()
-	took := func(fds []int) {
-		if asked.Process && process < 0 && len(fds) == 1 {
-			process = fds[0]
-			return
-		}
-		_ = fdx.Close(fds...) // none belong here
-	}
 	var last *Linger
-	err := c.callWith(ctx, operate.OpDrain, asked, nil, took, func(a operate.Answer) error {
-		_, err := pass(a, nil, cfg.OnEvent, func(l Linger) {
-			last = &l
-			if cfg.OnLinger != nil {
-				cfg.OnLinger(l)
-			}
-		})
-		return err
-	})
-	if err == nil && process >= 0 {
-		fd := process
-		process = -1
-		err = awaitEnd(ctx, fd)
-	}
+	err := c.do(ctx, call{op: operate.OpDrain, body: asked, process: &process, answer: func(a answer) error {
+		a.observe(cfg.OnEvent, cfg.OnLinger)
+		last = cmp.Or(a.Linger, last)
+		return nil
+	}})
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Wait == WaitExit && process != nil {
+		if err := process.Wait(ctx); err != nil {
+			return nil, fmt.Errorf("control: drain: %w", err)
+		}
 	}
 	return last, nil
 }
@@ -261,11 +231,10 @@ func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 // when it has told the last events and follow is false; or the error of each.
 // The successor has events of its own: [Client.Follow] goes on with them.
 func (c *Client) Events(ctx context.Context, follow bool, each func(handoff.Event) error) error {
-	return c.call(ctx, operate.OpEvents, operate.Events{Follow: follow}, nil, func(a operate.Answer) error {
-		var e handoff.Event
-		if ok, err := decodeInto(a.Event, &e); err != nil || !ok {
-			return err
+	return c.do(ctx, call{op: operate.OpEvents, body: operate.Events{Follow: follow}, answer: func(a answer) error {
+		if a.Event == nil {
+			return nil
 		}
-		return each(e)
-	})
+		return each(*a.Event)
+	}})
 }

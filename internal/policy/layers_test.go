@@ -43,7 +43,7 @@ var layers = []map[string]string{
 	{
 		"handoff/internal/fdpass":    "internal/fdx",
 		"handoff/internal/lifecycle": "handoff/internal/failure",
-		"handoff/internal/spawn":     "handoff/internal/failure internal/fdx",
+		"handoff/internal/spawn":     "handoff/internal/failure internal/fdx internal/procs",
 		"handoff/internal/wire":      "handoff/internal/failure",
 	},
 	{
@@ -54,7 +54,7 @@ var layers = []map[string]string{
 		"handoff/internal/inherit": `handoff/internal/failure handoff/internal/sockets handoff/internal/wire
 			internal/fdx internal/procs ` + tableflip,
 		"handoff/internal/operate": `handoff/internal/failure handoff/internal/fdpass handoff/internal/session
-			handoff/internal/wire internal/fdx`,
+			handoff/internal/wire internal/fdx internal/procs`,
 		"handoff/internal/stateblob": "handoff/internal/session internal/fdx",
 		"handoff/internal/systemd": `handoff/internal/failure handoff/internal/sockets handoff/internal/wire
 			internal/fdx internal/sdnotify`,
@@ -69,7 +69,7 @@ var layers = []map[string]string{
 	{
 		"handoff/control": `
 			handoff handoff/internal/failure handoff/internal/fdpass handoff/internal/operate handoff/internal/session
-			handoff/internal/wire internal/fdx`,
+			handoff/internal/wire internal/fdx internal/procs`,
 		"handoff/handoffdebug": "handoff",
 		"handoff/handoffhttp":  "handoff",
 	},

@@ -2,6 +2,12 @@
 
 package procs
 
+import (
+	"context"
+	"errors"
+	"syscall"
+)
+
 // Child is not supported here.
 func Child(string) int { return 0 }
 
@@ -16,3 +22,21 @@ func Marked(string) []int { return nil }
 
 // Kill is not supported here.
 func Kill(int, string) {}
+
+// Pidfd is not supported here.
+type Pidfd struct{}
+
+// OpenPidfd is not supported here.
+func OpenPidfd(int) (*Pidfd, error) { return nil, errors.ErrUnsupported }
+
+// NewPidfd is not supported here.
+func NewPidfd(int) (*Pidfd, error) { return nil, errors.ErrUnsupported }
+
+// Wait is not supported here.
+func (p *Pidfd) Wait(context.Context) error { return errors.ErrUnsupported }
+
+// SyscallConn is not supported here.
+func (p *Pidfd) SyscallConn() (syscall.RawConn, error) { return nil, errors.ErrUnsupported }
+
+// Close is not supported here.
+func (p *Pidfd) Close() error { return errors.ErrUnsupported }

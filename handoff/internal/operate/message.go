@@ -1,7 +1,6 @@
 package operate
 
 import (
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -57,11 +56,11 @@ type Events struct {
 
 // Answer is the body of each response.
 type Answer struct {
-	Status  json.RawMessage `json:"status,omitempty"` // handoff.Status; further ones have more sockets
-	Event   json.RawMessage `json:"event,omitempty"`  // handoff.Event
-	Report  json.RawMessage `json:"report,omitempty"` // handoff.Report
-	Linger  *Linger         `json:"linger,omitempty"`
-	Failure *Failure        `json:"failure,omitempty"`
+	Status  any      `json:"status,omitempty"` // handoff.Status; further ones have more sockets
+	Event   any      `json:"event,omitempty"`  // handoff.Event
+	Report  any      `json:"report,omitempty"` // handoff.Report
+	Linger  *Linger  `json:"linger,omitempty"`
+	Failure *Failure `json:"failure,omitempty"`
 }
 
 // Linger tells how far open connections have come.

@@ -15,6 +15,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 const (
@@ -116,34 +117,26 @@ func (r *request) send(a Answer, final bool, fds ...int) error {
 	return r.link.Send(m, fds)
 }
 
-// sendReport sends the final answer of an upgrade.
-func (r *request) sendReport(report any) error {
-	b, err := json.Marshal(report)
-	if err != nil {
-		return err
-	}
-	return r.send(Answer{Report: b}, true)
-}
-
 // sendProcess sends a descriptor of this process, if the kernel has such a thing.
 func (r *request) sendProcess() error {
-	fd, err := ProcessFD()
+	p, err := procs.OpenPidfd(os.Getpid())
 	if err != nil {
 		r.server.Log.Debug("the tool can't watch this process end", "error", err)
 		return nil
 	}
-	return errors.Join(r.send(Answer{}, false, fd), fdx.Close(fd))
+	defer p.Close() // the tool has a copy
+	fd, err := fdx.Number(p)
+	if err != nil {
+		return err
+	}
+	return r.send(Answer{}, false, fd)
 }
 
 // status answers with the status.
 func (r *request) status(context.Context) error {
 	parts := r.server.Service.Status()
 	for i, part := range parts {
-		b, err := json.Marshal(part)
-		if err != nil {
-			return err
-		}
-		if err := r.send(Answer{Status: b}, i == len(parts)-1); err != nil {
+		if err := r.send(Answer{Status: part}, i == len(parts)-1); err != nil {
 			return err
 		}
 	}
@@ -185,11 +178,7 @@ func (r *request) pass(sub *Subscriber, wanted func(Event) bool) error {
 		if wanted != nil && !wanted(e) {
 			continue
 		}
-		b, err := json.Marshal(e.Value)
-		if err != nil {
-			return err
-		}
-		if err := r.send(Answer{Event: b}, false); err != nil {
+		if err := r.send(Answer{Event: e.Value}, false); err != nil {
 			return err
 		}
 	}
@@ -250,7 +239,7 @@ func (r *request) upgrade(ctx context.Context) error {
 			if err == nil && asked.Wait == WaitLinger {
 				return r.linger(ctx, sub)
 			}
-			return r.sendReport(e.report)
+			return r.send(Answer{Report: e.report}, true)
 		}
 	}
 }
@@ -300,7 +289,7 @@ func (r *request) rollback(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.sendReport(report)
+	return r.send(Answer{Report: report}, true)
 }
 
 // drain begins a graceful end without a successor.

@@ -131,10 +131,3 @@ func lockFile(path string) (unlock func(), err error) {
 	}
 	return func() { _ = f.Close() }, nil // which gives back the lock
 }
-
-// ProcessFD returns a descriptor of this process (pidfd_open(2), Linux 5.3), for
-// the caller to close.
-func ProcessFD() (int, error) {
-	fd, err := unix.PidfdOpen(os.Getpid(), 0) // the kernel makes it close-on-exec
-	return fd, os.NewSyscallError("pidfd_open", err)
-}

@@ -3,14 +3,15 @@
 package operate
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"runtime"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
 
 func unsupported() error {
-	return fmt.Errorf("control socket on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+	return fmt.Errorf("%w on %s: Linux is", failure.Unsupported, runtime.GOOS)
 }
 
 // Open returns an error that matches [errors.ErrUnsupported].
@@ -21,6 +22,3 @@ func Dial(string) (*net.UnixConn, error) { return nil, unsupported() }
 
 // Listen returns an error that matches [errors.ErrUnsupported].
 func Listen(string) (net.Listener, error) { return nil, unsupported() }
-
-// ProcessFD returns an error that matches [errors.ErrUnsupported].
-func ProcessFD() (int, error) { return -1, unsupported() }

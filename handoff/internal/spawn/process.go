@@ -1,10 +1,13 @@
 package spawn
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"sync"
 	"time"
+
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 // A Process is a successor's process that this one has started.
@@ -18,7 +21,7 @@ type Process struct {
 	exited  chan error    // yields how it ended, once
 	done    chan struct{} // closed by Ended
 	err     error         // how it ended; valid once done is closed
-	pidfd   *os.File      // nil for a process that we do not wait for, and before Linux 5.4
+	pidfd   *procs.Pidfd  // nil for a process that we do not wait for, and before Linux 5.4
 	waiting sync.WaitGroup
 }
 
@@ -46,10 +49,10 @@ func start(cmd *exec.Cmd) (*Process, error) {
 		return nil, err
 	}
 	p.PID = cmd.Process.Pid
-	p.pidfd = pollable(pidfd)
+	p.pidfd, _ = procs.NewPidfd(pidfd) // if the kernel has given us one
 	p.waiting.Go(func() { // ends with the process, or with Release
-		// wait(2) can't be interrupted, a wait for the pidfd to be readable can.
-		if p.pidfd == nil || readable(p.pidfd) {
+		// wait(2) can't be interrupted, Release interrupts a wait for the pidfd.
+		if p.pidfd == nil || p.pidfd.Wait(context.Background()) == nil {
 			p.Ended(cmd.Wait())
 			return
 		}
@@ -102,7 +105,7 @@ func (p *Process) End(limit time.Duration, cut <-chan struct{}) {
 // as long as this process.
 func (p *Process) Release() {
 	if p.pidfd != nil {
-		_ = p.pidfd.Close() // interrupts readable
+		_ = p.pidfd.Close() // which ends its Wait
 		p.waiting.Wait()
 	}
 	p.Stderr.Close()

@@ -4,17 +4,12 @@ package spawn
 
 import (
 	"fmt"
-	"os"
 	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
 
 func withPidfd(*int) *syscall.SysProcAttr { return nil }
-
-func pollable(int) *os.File { return nil }
-
-func readable(*os.File) bool { return false }
 
 // Explain adds that the start has failed.
 func (p *Program) Explain(err error) error { return fmt.Errorf("%w: %w", failure.Start, err) }

@@ -1,0 +1,61 @@
+package procs
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Pidfd is a descriptor of a process (pidfd_open(2), Linux 5.3).
+type Pidfd struct{ file *os.File }
+
+// OpenPidfd returns a descriptor of the process pid.
+func OpenPidfd(pid int) (*Pidfd, error) {
+	fd, err := unix.PidfdOpen(pid, 0) // the kernel makes it close-on-exec
+	if err != nil {
+		return nil, os.NewSyscallError("pidfd_open", err)
+	}
+	return NewPidfd(fd)
+}
+
+// NewPidfd takes ownership of fd.
+func NewPidfd(fd int) (*Pidfd, error) {
+	if err := unix.SetNonblock(fd, true); err != nil { // os.NewFile gives the poller no other
+		_ = unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl(O_NONBLOCK)", err)
+	}
+	return &Pidfd{os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+// Wait returns nil when the process has ended. It returns an error when ctx ends, or p
+// is closed, before that. One Wait at a time may run.
+func (p *Pidfd) Wait(ctx context.Context) error {
+	rc, err := p.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = p.file.SetReadDeadline(time.Unix(1, 0)) }) // a closed one needs none
+	defer stop()
+	var perr error
+	err = rc.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			perr = os.NewSyscallError("poll", err)
+		}
+		return n > 0 || perr != nil
+	})
+	if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		return context.Cause(ctx)
+	}
+	return errors.Join(err, perr)
+}
+
+// SyscallConn gives access to the descriptor, which stays the Pidfd's.
+func (p *Pidfd) SyscallConn() (syscall.RawConn, error) { return p.file.SyscallConn() }
+
+// Close closes the descriptor.
+func (p *Pidfd) Close() error { return p.file.Close() }
