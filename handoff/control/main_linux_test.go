@@ -1,7 +1,7 @@
 package control_test
 
 import (
-	"bufio"
+
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -19,9 +18,9 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
-	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
+	"github.com/seed-11c92bf9/baton/internal/testservice"
 )
 
 func TestMain(m *testing.M) {
@@ -81,7 +80,7 @@ func serviceMain([]string) {
 	})
 	check(up.Ready())
 	if up.Generation() == 1 {
-		fmt.Println(ln.Addr())
+		check(json.NewEncoder(os.Stdout).Encode(listening{ln.Addr().String()}))
 	}
 	<-up.Done()
 	check(up.Shutdown(context.Background()))
@@ -101,11 +100,15 @@ func check(err error) {
 	}
 }
 
+// listening is the message of the first process.
+type listening struct{ Addr string }
+
 // service is a line of processes.
 type service struct {
 	*control.Client
 	tb   testing.TB
 	set  settings
+	line *testservice.Line[listening]
 	addr string
 }
 
@@ -122,57 +125,27 @@ func start(tb testing.TB, set settings) *service {
 	}
 	cmd := testmain.Command(tb, "service")
 	cmd.Env = append(cmd.Environ(), envSettings+"="+string(b), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	log, err := os.Create(filepath.Join(set.Dir, "log"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	cmd.Stderr = log
-	if err := cmd.Start(); err != nil {
-		tb.Fatal(err)
-	}
 	s := &service{tb: tb, set: set, Client: client(tb, filepath.Join(set.Dir, "c", "s"))}
+	s.line = testservice.New[listening](s.mark())
 	tb.Cleanup(func() {
-		s.end()
-		_ = cmd.Wait()
-		_ = log.Close()
-		if text, _ := os.ReadFile(log.Name()); tb.Failed() {
-			tb.Logf("log of the service:\n%s", text)
+		s.line.Kill()
+		if tb.Failed() {
+			tb.Logf("log of the service:\n%s", s.line.Log())
 		}
 	})
-	s.addr, err = bufio.NewReader(out).ReadString('\n')
+	if err := s.line.Start(cmd, nil); err != nil {
+		tb.Fatal(err)
+	}
+	m, err := s.line.Take(within(tb), func(listening) bool { return true })
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s.addr = strings.TrimSpace(s.addr)
+	s.addr = m.Addr
 	return s
 }
 
-// end ends what is left of the line.
-func (s *service) end() {
-	for _, pid := range s.pids() {
-		procs.Kill(pid, strconv.Quote(s.set.Dir))
-	}
-}
-
-// pids returns the processes of the line: they have its folder in their
-// environment.
-func (s *service) pids() []int {
-	files, _ := filepath.Glob("/proc/[0-9]*/environ")
-	var pids []int
-	for _, file := range files {
-		if env, err := os.ReadFile(file); err == nil && strings.Contains(string(env), s.set.Dir+`"`) {
-			var pid int
-			if _, err := fmt.Sscanf(file, "/proc/%d/", &pid); err == nil && pid != os.Getpid() {
-				pids = append(pids, pid)
-			}
-		}
-	}
-	return pids
-}
+// mark is in the environment of the processes of the line: their folder, as JSON.
+func (s *service) mark() string { return strconv.Quote(s.set.Dir) }
 
 // status returns the service's status.
 func (s *service) status() *handoff.Status {

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+
 	"context"
 	"errors"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -326,7 +328,7 @@ func TestDrainExit(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("Drain() = %v", err)
 		}
-		if left := s.pids(); len(left) > 0 {
+		if left := procs.Marked(s.mark()); len(left) > 0 {
 			t.Errorf("Drain() has returned, and the process is still there: %v", left)
 		}
 	})
