@@ -93,18 +93,18 @@ type Config struct {
 	PIDFile string
 
 	// NoSystemd keeps this process from taking sockets from systemd, and from
-	// telling it how it goes. Otherwise the sockets that systemd has passed on
-	// (LISTEN_FDS, sd_listen_fds(3)) come from Listen and its like: by their
-	// FileDescriptorName where a name is asked for, or else by their address.
-	// What nobody has asked for when this process becomes the owner is closed.
+	// sending it messages. Otherwise Listen, ListenPacket and their variants return
+	// the sockets that systemd has passed on (LISTEN_FDS, sd_listen_fds(3)): by
+	// their FileDescriptorName where the program asks for a name, or else by their
+	// address. The owner closes those that the program has not asked for.
 	// New returns ErrUnsupported where a mode can't hand them on: in Drain none
 	// of them, in Inherit no unix socket with a path.
 	//
-	// Where NOTIFY_SOCKET is set, systemd hears when the service is ready, of
-	// each upgrade as of a reload, of the new main process before the old one
-	// ends, of the stop, for which it is asked for more time while connections
-	// are open, and, if it wants that, that the process is alive (sd_notify(3);
-	// Type=notify or notify-reload).
+	// Where NOTIFY_SOCKET is set, the messages say that the service is ready, that an
+	// upgrade begins and ends (as a reload), which process is the new main process,
+	// before the old one ends, and that the service stops, for which they ask for
+	// more time while connections are open; and, for a watchdog, that the process is
+	// alive (sd_notify(3); Type=notify or notify-reload).
 	NoSystemd bool
 
 	// NoStore keeps this process from putting its sockets into systemd's descriptor
@@ -112,10 +112,10 @@ type Config struct {
 	// systemd 254; set it in the unit beside FileDescriptorStoreMax= for an older
 	// one), the process that serves has systemd keep its listeners and datagram
 	// sockets: after its death, or `systemctl restart`, the next process gets them
-	// from Listen and its like, with all that waits in them. What it asks for must be
-	// what was asked for before: else, and in any case where a name now has
-	// another address, a new socket is bound. What nobody has asked for when it
-	// becomes the owner is closed. EventStored tells of it, Status as well.
+	// from Listen, ListenPacket and their variants, with everything that waits in
+	// them. It must ask for the same network, address and name: otherwise a new socket
+	// is bound. The owner closes those that the program has not asked for.
+	// EventStored and Status say what is stored.
 	//
 	// A socket leaves the store when it is closed, unless the process is about to
 	// end: Shutdown leaves the store as it is, and the path of a unix socket that is
@@ -124,9 +124,9 @@ type Config struct {
 	// may if that has stopped and no other unit refers to it (systemd.service(5)).
 	//
 	// Not stored are files, sockets of a socket unit, which systemd has, and TCP and
-	// UDP sockets in mode Drain: as members of their groups they would go on to get
-	// connections that another instance could serve, and that wait while nobody is
-	// there; and none could leave its group while systemd has it as well.
+	// UDP sockets in mode Drain: after a crash, a stored member of a group would get
+	// connections that no process accepts and that another instance could serve; and
+	// it could not leave its group while systemd has it as well.
 	NoStore bool
 
 	// UpgradeSignals start an upgrade. nil means SIGUSR2, empty but not nil none.

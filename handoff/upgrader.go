@@ -235,7 +235,6 @@ func (u *Upgrader) own() error {
 	if u.successor == nil {
 		u.systemd.Introduce(u.Generation()) // a parent on plain tableflip does not
 	}
-	u.systemd.CloseUnused()
 	return err
 }
 

@@ -41,8 +41,7 @@ func (m *Manager) take(match func(*passed) bool) *passed {
 
 func every(*passed) bool { return true }
 
-// closePassed closes what the program has not asked for. Nothing is lost: systemd has
-// the sockets, too.
+// closePassed closes the sockets. Nothing is lost: systemd has them, too.
 func (m *Manager) closePassed() {
 	for s := m.take(every); s != nil; s = m.take(every) {
 		_ = s.handle.Close()
@@ -199,8 +198,8 @@ func (m *Manager) Match(k sockets.Key) (sockets.Handle, *sockets.Origin) {
 	return nil, nil
 }
 
-// CloseUnused closes what the program does not serve, now that it serves.
-func (m *Manager) CloseUnused() {
+// closeUnused closes what the program has not asked for.
+func (m *Manager) closeUnused() {
 	for s := m.take(every); s != nil; s = m.take(every) {
 		if s.entry == nil {
 			m.cfg.Logger.Warn("the program has not asked for a socket of a socket unit: connections will wait in it", "name", s.name, "network", s.addr.Network(), "address", s.addr.String())

@@ -12,14 +12,16 @@ import (
 )
 
 // Owner says that this process is the one that serves: it keeps the store up to
-// date. The process that systemd has started is ready when its sockets are stored;
-// one that a predecessor has started is introduced by that.
+// date, and closes the sockets of systemd's that the program has not asked for. The
+// process that systemd has started is ready when its sockets are stored; one that a
+// predecessor has started is introduced by that.
 func (m *Manager) Owner(generation uint64) {
 	m.phase.CompareAndSwap(starting, serving) // it may have been stopped
 	m.Changed()
 	if !m.cfg.Spawned {
 		m.queue.Send(sdnotify.Message{sdnotify.Ready, status(generation, m.cfg.Version)})
 	}
+	m.closeUnused()
 }
 
 // Introduced says that the predecessor has told systemd that this process is the main
