@@ -251,8 +251,7 @@ func answerBare(ln net.Listener) {
 func firstAccept(tb testing.TB, kind string) time.Duration {
 	tb.Helper()
 	dir := testenv.ShortDir(tb)
-	cmd := testmain.Command(tb, "varied", kind, dir)
-	cmd.Env = append(cmd.Env, envRole+"=empty")
+	cmd := testmain.Command(tb, "empty", kind, dir)
 	r, w, err := os.Pipe()
 	if err != nil {
 		tb.Fatal(err)

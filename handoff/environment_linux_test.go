@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff"
@@ -26,8 +25,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
-// variation is how a service differs from the one of serviceMain in what is
-// around it.
+// variation is what is unusual about the environment of a service, or what it does there.
 type variation struct {
 	NoUmask bool  // runs with umask 0
 	Allow   []int // uids that Config.Allow lets in
@@ -57,67 +55,45 @@ const envVariation = "BATON_TEST_VARIATION"
 // varied returns the command line of a process of the service, with v.
 func (s *service) varied(v variation) *exec.Cmd {
 	s.tb.Helper()
-	cmd := s.commandFor("varied")
+	cmd := s.command()
 	cmd.Env = append(cmd.Env, jsonEnv(s.tb, envVariation, v))
 	return cmd
 }
 
-// envRole says what a process that a varied service has started is to do.
-const envRole = "BATON_TEST_ROLE"
+// readVariation returns the variation of this process: the zero one is none.
+func readVariation() (v variation) {
+	text := os.Getenv(envVariation)
+	if text == "" {
+		return v
+	}
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		fail("variation", err)
+	}
+	return v
+}
 
-// variedMain is a service whose environment is varied.
-func variedMain(args []string) {
-	switch os.Getenv(envRole) {
-	case "empty":
-		emptyMain(args)
-		return
-	case "inheritor":
-		inheritorMain()
-		return
-	case "nested":
-		nestedMain()
-		return
-	case "joining":
-		joiningMain(args[0])
+// become sets the effective uid of a service that drops root's.
+func (v *variation) become(uid int) {
+	if v.Drops == 0 {
 		return
 	}
-	var set settings
-	var v variation
-	if err := errors.Join(json.Unmarshal([]byte(os.Getenv(envSettings)), &set),
-		json.Unmarshal([]byte(os.Getenv(envVariation)), &v)); err != nil {
-		fail("settings", err)
+	if err := syscall.Setresuid(-1, uid, -1); err != nil {
+		fail("uid", err)
 	}
+}
+
+// begin comes before New.
+func (v *variation) begin(cfg *handoff.Config) {
 	if v.NoUmask {
 		unix.Umask(0)
 	}
-	euid := func(uid int) {
-		if v.Drops == 0 {
-			return
-		}
-		if err := syscall.Setresuid(-1, uid, -1); err != nil {
-			fail("uid", err)
-		}
-	}
-	euid(0) // the one before has dropped it
-	p := readPlan(set.Dir)
-	p.fail(set.Dir, "start", nil)
 	if v.Taken && os.Getenv(handoff.EnvTableflip) != "" {
 		if err := handoff.TakeConversation(); err != nil {
 			fail("conversation", err)
 		}
 	}
-	cfg := &handoff.Config{
-		Mode: set.Mode, Version: "v" + strconv.Itoa(os.Getpid()),
-		ControlSocket: filepath.Join(set.Dir, "ctl", "s"),
-		PIDFile:       filepath.Join(set.Dir, "pid"),
-		Probation:     set.Probation, ReadyTimeout: set.Ready, LingerTimeout: set.Linger,
-		Executable: v.Executable, Args: v.Args,
-		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Name: strconv.Itoa(os.Getpid())}),
-		OnEvent: func(e handoff.Event) {
-			say(message{Kind: string(e.Kind), Generation: e.Generation, Report: e.Report, Err: e.Reason, Is: sentinelsOf(e.Err)})
-		},
-		Allow: func(p handoff.Peer) bool { return slices.Contains(v.Allow, p.UID) },
-	}
+	cfg.Executable, cfg.Args = v.Executable, v.Args
+	cfg.Allow = func(p handoff.Peer) bool { return slices.Contains(v.Allow, p.UID) }
 	if v.NoSignals {
 		cfg.UpgradeSignals = []os.Signal{}
 		ch := make(chan os.Signal, 1)
@@ -128,10 +104,10 @@ func variedMain(args []string) {
 			}
 		}()
 	}
-	up, err := handoff.New(cfg)
-	if err != nil {
-		fail("new", err)
-	}
+}
+
+// joined comes after New. The function that it returns waits for the children.
+func (v *variation) joined(up *handoff.Upgrader) (wait func()) {
 	var children sync.WaitGroup
 	if v.Children {
 		startChild("inheritor")
@@ -149,7 +125,16 @@ func variedMain(args []string) {
 	if v.Nested {
 		startChild("nested")
 	}
-	p.fail(set.Dir, "joined", up)
+	return func() {
+		children.Wait()
+		if v.Children {
+			startChild("inheritor")
+		}
+	}
+}
+
+// listen comes before the service listens; addrs are where it does so beside that.
+func (v *variation) listen(up *handoff.Upgrader, set settings) (addrs map[string]string) {
 	if v.Chdir != "" {
 		if err := os.Chdir(v.Chdir); err != nil {
 			fail("chdir", err)
@@ -167,43 +152,22 @@ func variedMain(args []string) {
 			}
 		}
 	}
-	addrs, err := listenAll(up, set.Sockets, settings{late: new(sync.WaitGroup)})
-	if err != nil {
-		fail("listen", err)
-	}
 	if v.Crowd > 0 {
+		var err error
 		if addrs, err = crowd(up, set.Dir, v.Crowd); err != nil {
 			fail("listen", err)
 		}
 	}
 	if v.States > 0 {
-		if err := passStates(up, v); err != nil {
+		if err := passStates(up, *v); err != nil {
 			fail("states", err)
 		}
 	}
-	p.fail(set.Dir, "listening", up)
-	if err := up.Ready(); err != nil {
-		fail("ready", err)
-	}
-	euid(v.Drops)
-	say(message{Kind: "addrs", Addrs: addrs, Generation: up.Generation()})
-	p.fail(set.Dir, "probation", up)
-	if v.Nested {
-		startChild("nested")
-	}
-	<-up.Done()
-	euid(0) // the control socket's folder is root's
-	children.Wait()
-	if v.Children {
-		startChild("inheritor")
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := up.Shutdown(ctx); err != nil {
-		fail("shutdown", err)
-	}
-	say(message{Kind: "exit", Generation: up.Generation()})
+	return addrs
 }
+
+// envRole names the program that a child of a service is, see startChild.
+const envRole = "BATON_TEST_ROLE"
 
 // startChild runs this program in another role, as any program starts another,
 // and passes on what it says.

@@ -11,6 +11,7 @@ func TestMain(m *testing.M) {
 		"service":  serviceMain,
 		"plain":    plainMain,
 		"stranger": strangerMain,
-		"varied":   variedMain,
+		"empty":    emptyMain,
+		"joining":  joiningMain,
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -140,6 +141,14 @@ func fail(kind string, err error) {
 // serviceMain is the program of a service: echo on every socket, with the
 // generation in front.
 func serviceMain([]string) {
+	switch os.Getenv(envRole) {
+	case "inheritor":
+		inheritorMain()
+		return
+	case "nested":
+		nestedMain()
+		return
+	}
 	set := settings{late: new(sync.WaitGroup)}
 	if err := json.Unmarshal([]byte(os.Getenv(envSettings)), &set); err != nil {
 		fail("settings", err)
@@ -147,6 +156,8 @@ func serviceMain([]string) {
 	if set.Hang > 0 {
 		handoff.SetHangTimeout(set.Hang)
 	}
+	v := readVariation()
+	v.become(0) // the process before has dropped it
 	p := readPlan(set.Dir)
 	p.fail(set.Dir, "start", nil)
 	mode := set.Mode
@@ -191,11 +202,14 @@ func serviceMain([]string) {
 	if set.Defer {
 		cfg.ListenConfig.Control = deferAccept(cfg.ListenConfig.Control)
 	}
+	v.begin(cfg)
 	up, err := handoff.New(cfg)
 	if err != nil {
 		fail("new", err)
 	}
+	waitForChildren := v.joined(up)
 	p.fail(set.Dir, "joined", up)
+	more := v.listen(up, set)
 	sockets := set.Sockets
 	if p.Sockets != nil {
 		sockets = p.Sockets
@@ -204,6 +218,7 @@ func serviceMain([]string) {
 	if err != nil {
 		fail("listen", err)
 	}
+	maps.Copy(addrs, more)
 	for _, name := range set.Files {
 		if err := addFile(up, name); err != nil {
 			fail("file", err)
@@ -248,10 +263,16 @@ func serviceMain([]string) {
 	if err := up.Ready(); err != nil {
 		fail("ready", err)
 	}
+	v.become(v.Drops)
 	say(message{Kind: "addrs", Addrs: addrs, Generation: up.Generation()})
 	p.fail(set.Dir, "probation", up)
 	close(planned)
+	if v.Nested {
+		startChild("nested")
+	}
 	<-up.Done()
+	v.become(0) // the control socket's folder is root's
+	waitForChildren()
 	moved.Wait()
 	set.late.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

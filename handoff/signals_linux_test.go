@@ -72,11 +72,11 @@ func TestStopSignals(t *testing.T) {
 	})
 }
 
-// joiningMain is a process that joins who answers at path, and fails. It ignores
-// SIGINT, as one that a shell has started in the background.
-func joiningMain(path string) {
+// joiningMain is a process that joins the predecessor at the path args[0], and fails. It
+// ignores SIGINT, as one that a shell has started in the background.
+func joiningMain(args []string) {
 	signal.Ignore(syscall.SIGINT)
-	_, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, ControlSocket: path, ReadyTimeout: 100 * patience})
+	_, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, ControlSocket: args[0], ReadyTimeout: 100 * patience})
 	fmt.Println(err)
 	if !signal.Ignored(syscall.SIGINT) {
 		os.Exit(2)
@@ -117,8 +117,7 @@ func TestSignalWhileJoining(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			ln, path := listenRaw(t)
-			cmd := testmain.Command(t, "varied", path)
-			cmd.Env = append(cmd.Env, envRole+"=joining")
+			cmd := testmain.Command(t, "joining", path)
 			cmd.Stdout = os.Stderr
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
