@@ -91,7 +91,7 @@ func TestActivation(t *testing.T) {
 			}
 			s := newService(t, set)
 
-			// Who comes before the service is served.
+			// A client that connects before the service starts.
 			early, err := net.Dial("tcp", byName.Addr().String())
 			if err != nil {
 				t.Fatal(err)
@@ -127,7 +127,7 @@ func TestActivation(t *testing.T) {
 				t.Errorf("the successor's environment has LISTEN_*, %v", err)
 			}
 
-			// A crash: systemd starts it again, and who came meanwhile is served.
+			// A crash: systemd starts it again, and it serves a client that has connected meanwhile.
 			s.line.Kill()
 			s.gone(report.Successor.PID)
 			closed(t, controlOf(s))
@@ -158,7 +158,7 @@ func TestActivation(t *testing.T) {
 	}
 }
 
-// closed waits until nobody has the unix socket at path: a process that was
+// closed waits until no process has the unix socket at path: a process that was
 // killed closes its descriptors a moment after it has ended for all others.
 func closed(tb testing.TB, path string) {
 	tb.Helper()
@@ -170,7 +170,7 @@ func closed(tb testing.TB, path string) {
 		_ = c.Close()
 		<-time.After(time.Millisecond) // no event tells of it
 	}
-	tb.Fatalf("somebody still has %s", path)
+	tb.Fatalf("a process still has %s", path)
 }
 
 // TestActivationRefused has modes that can't hand systemd's sockets on.

@@ -1,7 +1,6 @@
 package handoff
 
 import (
-
 	"errors"
 	"fmt"
 	"runtime"

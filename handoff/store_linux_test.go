@@ -30,13 +30,13 @@ func handoffModes(t *testing.T, f func(t *testing.T, mode handoff.Mode)) {
 	}
 }
 
-// waiting are clients that connect while nobody serves.
+// waiting are clients that connect while no process serves.
 type waiting struct {
 	tb    testing.TB
 	conns []net.Conn
 }
 
-// dial has a client connect, or send a datagram, and be refused by nobody.
+// dial connects a client, or sends a datagram: neither is refused.
 func (w *waiting) dial(network, addr string) {
 	w.tb.Helper()
 	c, err := net.Dial(network, addr)
@@ -45,7 +45,7 @@ func (w *waiting) dial(network, addr string) {
 		_, err = fmt.Fprintln(c, "waiting")
 	}
 	if err != nil {
-		w.tb.Errorf("%s %s, while nobody serves: %v", network, addr, err)
+		w.tb.Errorf("%s %s, while no process serves: %v", network, addr, err)
 	}
 }
 
@@ -65,8 +65,8 @@ func (w *waiting) served() {
 	}
 }
 
-// TestStoreCrash kills a service under load, again and again. Nobody is refused, who
-// came meanwhile is served, and each socket is the same as before.
+// TestStoreCrash kills a service under load, again and again. No client is refused,
+// those that connect meanwhile are served, and each socket is the same as before.
 func TestStoreCrash(t *testing.T) {
 	handoffModes(t, func(t *testing.T, mode handoff.Mode) {
 		k := newKeeper(t, 6)
@@ -139,7 +139,7 @@ func TestStoreCrash(t *testing.T) {
 		s.stop()
 		k.EmptyStore()
 		refuses(t, addrs["0 "+set.Sockets[0]])
-		// The path is left, and in nobody's way.
+		// The path is left, and does not keep a new socket from being bound.
 		again := k.again(s)
 		if gen, err := ask("unix", path); err != nil || gen != 1 {
 			t.Errorf("unix socket after a stop for good: generation %d, %v", gen, err)
@@ -148,11 +148,11 @@ func TestStoreCrash(t *testing.T) {
 	})
 }
 
-// refuses waits until nobody has the address: a process closes its descriptors a
+// refuses waits until no process has the address: a process closes its descriptors a
 // moment after it has ended for all others.
 func refuses(tb testing.TB, addr string) {
 	tb.Helper()
-	eventually(tb, "nobody has "+addr, func() bool {
+	eventually(tb, "no process has "+addr, func() bool {
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			_ = c.Close()
@@ -233,7 +233,7 @@ func TestStoreUpgrade(t *testing.T) {
 			m := s.waitFor("committed", func(m message) bool { return m.Kind == "committed" || m.Kind == "upgrade-failed" })
 			done = m.Kind == "committed"
 			if !done && !strings.Contains(m.Err, "upgrade in progress") {
-				t.Fatal(m.Err) // tableflip may hear late that its child has ended
+				t.Fatal(m.Err) // tableflip may see late that its child has ended
 			}
 		}
 		stored(s)

@@ -14,8 +14,8 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
-// TestStoreNoRoom has systemd keep nothing, or too little: that is told, nothing is
-// left in the store, and nothing behind at the end.
+// TestStoreNoRoom has a systemd that stores nothing, or too little: the event says
+// so, nothing is left in the store, and no path at the end.
 func TestStoreNoRoom(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -98,7 +98,7 @@ func TestStoreChanged(t *testing.T) {
 		}
 		refuses(t, api)
 		if got := now["3 tcp "+addrs["3 tcp localhost:0"]]; got != addrs["3 tcp localhost:0"] {
-			t.Errorf("a socket by the address that it had come to: %s", got)
+			t.Errorf("a socket that was asked for by its bound address listens on %s", got)
 		}
 		if gen, err := ask("unixpacket", path); err != nil || gen != 1 {
 			t.Errorf("unixpacket: generation %d, %v", gen, err)

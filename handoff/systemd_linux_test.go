@@ -27,9 +27,9 @@ func startUnder(tb testing.TB, m *fakesystemd.Systemd, set settings, env ...stri
 	return s
 }
 
-// TestSystemdHears has systemd hear of the start, of an upgrade that fails, of
-// one that is committed, and of the end.
-func TestSystemdHears(t *testing.T) {
+// TestSystemdMessages wants messages of the start, of an upgrade that fails, of one
+// that is committed, and of the end.
+func TestSystemdMessages(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		m := fakesystemd.Start(t)
 		s := startUnder(t, m, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Linger: patience})

@@ -10,9 +10,9 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fakesystemd"
 )
 
-// TestSystemdLate has systemd read nothing for longer than a process waits for it:
-// it hears all the same who is ready, and who the main process is, from the one that
-// was, before that ends.
+// TestSystemdLate lets systemd read nothing for longer than a process waits for it:
+// systemd gets the message of the start all the same, and that of the new main process
+// from the predecessor, before that ends.
 func TestSystemdLate(t *testing.T) {
 	t.Parallel()
 	givesUp := func(s *service) {

@@ -11,8 +11,8 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fakesystemd"
 )
 
-// TestSystemdOrphan kills the predecessor before it has told systemd of its
-// successor, in probation and after the commit: the successor tells of itself.
+// TestSystemdOrphan kills the predecessor before it has sent systemd the message of
+// its successor, in probation and after the commit: the successor introduces itself.
 func TestSystemdOrphan(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		for at, set := range map[string]settings{
@@ -29,7 +29,7 @@ func TestSystemdOrphan(t *testing.T) {
 				s.signal(syscall.SIGUSR2)
 				next := s.wait("waits").PID
 				if at == "committed" {
-					m.Fill() // the predecessor comes no further than to tell systemd
+					m.Fill() // the predecessor gets no further than its message to systemd
 					s.let()
 					s.wait("committed")
 					s.waitFor("owner", func(msg message) bool { return msg.Kind == "owner" && msg.PID == next })

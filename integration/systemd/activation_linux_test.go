@@ -42,7 +42,7 @@ func TestActivation(t *testing.T) {
 		load.Target{Name: "abstract", Kind: load.Once, Network: "unix", Address: abstract, Workers: 1},
 	)
 	r.want("app.service", map[string]string{"ActiveState": "active"})
-	r.silent("app.service", "nobody has asked for a socket")
+	r.silent("app.service", "has not asked for a socket")
 	for _, version := range []string{"v2", "v3"} {
 		if _, err := r.upgrade(r.ctx, "app.service", c, version); err != nil {
 			t.Fatal(err)
