@@ -2,7 +2,6 @@ package reuseport
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -14,130 +13,94 @@ import (
 	"github.com/seed-11c92bf9/baton/reuseport/internal/diag"
 )
 
-// nowhere is the index of an interface that no machine has.
-const nowhere = 1<<31 - 1
-
-// closeAll closes sockets, which are quiet. It returns those that a lookup could
-// find while they closed.
-func (l *leave) closeAll(ctx context.Context, sockets []*socket) (exposed []*socket, err error) {
-	if !l.c.udp {
-		return l.closeListeners(ctx, sockets)
-	}
-	var hidden []*socket
-	for _, s := range sockets { // in this order: hiding and closing both leave the group
-		if hide(s) {
-			hidden = append(hidden, s)
-			continue
+// takeOut lets the quiet members leave, one after the other, and closes them.
+// order has the inodes of the group by place; nil means that a Steerer steers,
+// which needs no places. It returns the order afterwards and the members that have
+// left: fewer than are quiet, if one of these had to take the traffic meanwhile, or
+// if a duplicate keeps a closed one in the group.
+func (t *turn) takeOut(ctx context.Context, order []uint32, quietOnes, left []*socket) (_ []uint32, out []*socket, err error) {
+	var hiddenUDP []*socket
+	for todo, last := quietOnes, false; len(todo) > 0 && !last; {
+		s := todo[len(todo)-1]
+		if order != nil {
+			place, targets, lent := nextLeaving(roles(order, todo, remaining(left, out)))
+			if place < 0 {
+				return order, out, fmt.Errorf("no place to choose while a member leaves: %w", ErrNotSteered)
+			}
+			s = todo[slices.IndexFunc(todo, func(s *socket) bool { return s.inode == order[place] })]
+			via := remaining(t.g.sockets(), hiddenUDP)[0]
+			if err := t.attach(program{targets: targets, sticky: t.g.udp}, via); err != nil {
+				return order, out, err
+			}
+			order, last = without(order, place), lent
 		}
-		l.shut([]*socket{s})
-		exposed = append(exposed, s)
+		todo, out = remaining(todo, []*socket{s}), append(out, s)
+		if hidden := t.leaveGroup(s); hidden && t.g.udp {
+			hiddenUDP = append(hiddenUDP, s)
+		} else if t.duplicated(ctx, s, hidden) {
+			last = true
+		}
 	}
-	if len(hidden) == 0 {
-		return exposed, nil
-	}
-	if err := awaitGrace(ctx); err != nil {
-		return exposed, err
+	if len(hiddenUDP) == 0 {
+		return order, out, nil
 	}
 	// A lookup that had seen a socket before it was hidden may have given it
 	// something after that.
-	if err := l.wait(ctx, hidden, false, nil); err != nil {
-		return exposed, err
+	if err := awaitGrace(context.WithoutCancel(ctx)); err != nil {
+		return order, out, err
 	}
-	l.shut(hidden)
-	return exposed, nil
+	t.settled(hiddenUDP...)
+	t.shut(hiddenUDP...)
+	return order, out, nil
 }
 
-// closeListeners is closeAll for TCP. A hidden listener is still in its group, so
-// that all of them close in the order given, and ignores a SYN that comes to it
-// there, because no way leads out of its interface. One that moves to the closed
-// part of its group (reuseport_stop_listen_sock, where the kernel migrates) is
-// never without a group, and needs none of this.
+// leaveGroup takes s, which is quiet, out of the kernel's group: a UDP socket by
+// hiding it, a listener by closing it, hidden.
+//
+// A hidden listener is still in its group, and ignores a SYN that comes to it
+// there, because no way leads out of its interface. A listener that moves to the
+// closed part of its group (reuseport_stop_listen_sock, where the kernel migrates)
+// is never without a group, and needs no hiding.
 //
 // A grace is not waited for, as it is for UDP: a lookup that had found a listener
 // before it was hidden has nanoseconds to its group, and would have to be held up
 // there for as long as two system calls take.
-func (l *leave) closeListeners(ctx context.Context, sockets []*socket) (exposed []*socket, err error) {
-	if l.migrate {
-		l.shut(sockets)
-		return nil, nil
+func (t *turn) leaveGroup(s *socket) (hidden bool) {
+	// The last member of this process has nothing to take the program off with
+	// once it is closed. What the hash gives to it until then is a SYN that a
+	// hidden listener ignores, and that its client repeats.
+	last := !t.g.udp && len(t.g.sockets()) == 1 && t.g.steeredBy() == nil
+	if !t.migrate || last {
+		hidden = !s.shared.Load() && bindNowhere(s.conn) == nil
 	}
-	for _, s := range sockets {
-		if !hide(s) {
-			exposed = append(exposed, s)
+	if t.g.udp && hidden {
+		return true
+	}
+	if hidden {
+		t.settled(s) // another process may have left without taking turns
+	}
+	if last {
+		if err := t.detach(s); err != nil {
+			t.report.note("the program stays on the group: " + err.Error())
 		}
 	}
-	if n, err := l.left(sockets, false); err != nil || n > 0 {
-		// Another process has left without taking turns.
-		if err := l.wait(ctx, sockets, false, nil); err != nil {
-			return exposed, err
-		}
-	}
-	l.shut(sockets)
-	if len(exposed) == len(sockets) {
-		return exposed, nil
-	}
-	if l.stay(ctx, sockets) {
-		l.lossy("somebody has a duplicate of the member, see Listener.Exclusive: it stays in the group and drops what comes to it")
-	}
-	return exposed, nil
+	t.shut(s)
+	return hidden
 }
 
-// noteExposed reports that sockets are closed which a lookup could find meanwhile, but
-// for those that somebody's duplicate keeps in the group.
-func (l *leave) noteExposed(sockets []*socket, group []uint32) {
-	if !slices.ContainsFunc(sockets, func(s *socket) bool { return !slices.Contains(group, s.inode) }) {
-		return
-	}
-	what, see := "connection", "Listener"
-	if l.c.udp {
-		what, see = "datagram", "PacketConn"
-	}
-	l.lossy("a " + what + " that came in the instant of the close can be lost: the socket may have been shared, see " + see + ".Exclusive, or was bound to a device, or Linux is older than 5.7")
-}
+// nowhere is the index of an interface that no machine has.
+const nowhere = 1<<31 - 1
 
-// forkTime is how long a child of this process may have a duplicate of each
-// descriptor, between fork and exec on a busy machine.
-const forkTime = 2 * time.Second
-
-// stay reports whether hidden listeners stay in the group although this process
-// has closed them. Nothing is steered to them yet. Without sock_diag it is not
-// known.
-func (l *leave) stay(ctx context.Context, closed []*socket) bool {
-	if l.dc == nil {
-		return false
-	}
-	for start := time.Now(); ; {
-		there, err := l.dc.Listeners(l.site.query)
-		if err != nil || !slices.ContainsFunc(there, func(m diag.Socket) bool {
-			return m.Ifindex == nowhere && slices.ContainsFunc(closed, func(s *socket) bool { return s.inode == m.Inode })
-		}) {
-			return false
-		}
-		if time.Since(start) > forkTime {
-			return true
-		}
-		pause := time.NewTimer(time.Millisecond)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return true
-		}
-	}
-}
-
-// hide keeps a socket from being found while it closes. The kernel takes a
-// socket out of its group first and off its hash list afterwards (udp_lib_unhash,
-// net/ipv4/udp.c; inet_unhash, net/ipv4/inet_hashtables.c); a lookup that comes by
-// in between, if only in a softirq that the first step has put off, finds a
-// socket without a group, and gives it the datagram or the SYN. Of listeners that
-// befalls the one that is first on the list: the last that has listened with
-// IPv4, the first with IPv6. A socket that is bound to another interface is
-// passed over; a UDP socket is out of its group then, too (udp_lib_rehash), and
-// sock_diag passes it over as well. That is possible once without privilege
-// (Linux 5.7), and would harm whoever uses a duplicate of the socket.
-func hide(s *socket) bool { return !s.shared() && bindNowhere(s.conn) == nil }
-
+// bindNowhere hides a socket: it keeps it from being found while it closes. The
+// kernel takes a socket out of its group first and off its hash list afterwards
+// (udp_lib_unhash, net/ipv4/udp.c; inet_unhash, net/ipv4/inet_hashtables.c); a
+// lookup that comes by in between, if only in a softirq that the first step has put
+// off, finds a socket without a group, and gives it the datagram or the SYN. Of
+// listeners that is the one that is first on the list: the last that has listened
+// with IPv4, the first with IPv6. A lookup passes over a socket that is bound to
+// another interface; a UDP socket is out of its group then, too (udp_lib_rehash),
+// and sock_diag passes it over as well. That is possible once without privilege
+// (Linux 5.7), and would harm a process that uses a duplicate of the socket.
 func bindNowhere(c syscall.Conn) error {
 	return control(c, func(fd int) error {
 		return os.NewSyscallError("setsockopt(SO_BINDTOIFINDEX)", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX, nowhere))
@@ -145,41 +108,72 @@ func bindNowhere(c syscall.Conn) error {
 }
 
 // shut closes the sockets in this order.
-func (l *leave) shut(sockets []*socket) {
-	for _, s := range sockets {
-		if !l.c.drop(s) {
+func (t *turn) shut(socks ...*socket) {
+	for _, s := range socks {
+		if !t.g.drop(s) {
 			continue // closed meanwhile by its user
 		}
-		l.errs = append(l.errs, s.shut())
-		l.report.Settle = max(l.report.Settle, time.Since(l.busy))
-		l.report.Members++
+		t.errs = append(t.errs, s.close())
+		t.report.Settle = max(t.report.Settle, time.Since(t.busy))
+		t.report.Members++
 	}
 }
 
-// abandon closes all that is to leave when the time is up.
-func (l *leave) abandon(sockets []*socket, cause error) error {
-	if !l.migrate || l.report.Strategy != StrategySteerMigrate && l.report.Strategy != StrategySteerer {
-		l.lossy("the time was up")
+// forkTime is how long a child of this process may have a duplicate of each
+// descriptor, between fork and exec on a busy machine.
+const forkTime = 2 * time.Second
+
+// duplicated reports whether s stays in the group although this process has closed
+// it. Nothing is steered to it yet. Without sock_diag it is not known.
+func (t *turn) duplicated(ctx context.Context, s *socket, hidden bool) bool {
+	start := time.Now()
+	for {
+		var there []diag.Socket
+		if t.dc != nil {
+			there, _ = t.dc.Listeners(t.key.query) // else it is not known
+		}
+		i := slices.IndexFunc(there, func(m diag.Socket) bool { return m.Inode == s.inode })
+		switch {
+		case i < 0 && !hidden && !t.migrate:
+			what, see := "connection", "Listener"
+			if t.g.udp {
+				what, see = "datagram", "PacketConn"
+			}
+			t.lossy("a " + what + " that came in the instant of the close can be lost: the socket may have been shared, see " + see + ".SyscallConn, or was bound to a device, or Linux is older than 5.7")
+			return false
+		case i < 0:
+			return false
+		case !hidden:
+			t.report.note("another process has a duplicate of the member, which stays in the group")
+			return true
+		case time.Since(start) > forkTime || sleep(ctx, time.Millisecond) != nil:
+			t.lossy("another process has a duplicate of the member, which stays in the group and drops what comes to it")
+			return true
+		}
 	}
-	if !errors.Is(cause, ErrIncomplete) { // else wait has counted
-		l.countLeft(sockets)
-		cause = fmt.Errorf("%w: %w", ErrIncomplete, cause)
-	}
-	l.shut(sockets)
-	return cause
 }
 
-// hurry closes those of later steps when the time is up. They may be where the
-// traffic goes.
-func (l *leave) hurry(sockets []*socket) {
-	own := l.c.members()
-	rest := slices.DeleteFunc(slices.Clone(sockets), func(s *socket) bool { return !slices.Contains(own, s) })
-	if len(rest) == 0 {
-		return
+// roles returns what becomes of the members of order.
+func roles(order []uint32, quietOnes, left []*socket) []role {
+	all := make([]role, len(order))
+	for i, inode := range order {
+		switch {
+		case hasInode(quietOnes, inode):
+			all[i] = quiet
+		case hasInode(left, inode):
+			all[i] = leaves
+		}
 	}
-	if !l.report.LossPossible {
-		l.lossy("the time was up")
+	return all
+}
+
+func hasInode(socks []*socket, inode uint32) bool {
+	return slices.ContainsFunc(socks, func(s *socket) bool { return s.inode == inode })
+}
+
+func conns(socks []*socket) (all []syscall.Conn) {
+	for _, s := range socks {
+		all = append(all, s.conn)
 	}
-	l.countLeft(rest)
-	l.shut(rest)
+	return all
 }

@@ -1,7 +1,6 @@
 package reuseport
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"runtime"
@@ -66,18 +65,4 @@ func (c *Config) listenConfig() *net.ListenConfig {
 	}
 	lc.SetMultipathTCP(false)
 	return lc
-}
-
-// applyKeepAlive gives an accepted connection the options that a net listener
-// made by listenConfig would have given it.
-func (c *Config) applyKeepAlive(tc *net.TCPConn) error {
-	switch {
-	case c.KeepAliveConfig.Enable:
-		return tc.SetKeepAliveConfig(c.KeepAliveConfig)
-	case c.KeepAlive < 0:
-		return tc.SetKeepAlive(false)
-	case c.KeepAlive > 0:
-		return errors.Join(tc.SetKeepAlive(true), tc.SetKeepAlivePeriod(c.KeepAlive))
-	}
-	return nil // net's default, which Accept has set
 }

@@ -31,19 +31,3 @@ func Control(next func(network, address string, c syscall.RawConn) error) func(n
 		return nil
 	}
 }
-
-// control calls f with c's descriptor, which stays open meanwhile.
-func control(c syscall.Conn, f func(fd int) error) error {
-	if l, ok := c.(*Listener); ok {
-		c = loan{l}
-	}
-	rc, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var ferr error
-	if err := rc.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
-		return err
-	}
-	return ferr
-}

@@ -2,7 +2,6 @@ package reuseport
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/seed-11c92bf9/baton/reuseport/internal/diag"
+	"github.com/seed-11c92bf9/baton/internal/probes"
 )
 
 // Pending returns the look at one listener that Drain repeats, and its end.
@@ -20,7 +19,7 @@ func Pending(ln *net.TCPListener) (look func() (int, error), end func(), err err
 	if err != nil {
 		return nil, nil, err
 	}
-	inode, err := inodeOfConn(ln)
+	inode, err := inodeOf(ln)
 	if err != nil {
 		refs.close()
 		return nil, nil, err
@@ -41,87 +40,62 @@ func ListHalfOpen(ln *net.TCPListener) (n int, err error) {
 	return n, err
 }
 
-// ProbeReset returns which member a probe has come to whose connect(2) says that
-// it was reset, by Accept or by somebody else.
-func ProbeReset(byAccept bool) (ours bool, err error) {
-	s := &shot{probe: new(probeSet).add(nil, diag.Tuple{})}
-	if byAccept {
-		s.landed <- new(socket)
-	}
-	over, err := s.connected(unix.ECONNRESET)
-	if !over {
-		err = errors.Join(err, errors.New("the shot is not over"))
-	}
-	return s.sock != nil, err
-}
-
 // Receive is a read that takes its time after it has its datagram.
 func (p *PacketConn) Receive(read func() error) error { return p.receive(read) }
 
-// Answering calls the readers together, and reports whether one is missing.
-func (p *PacketConn) Answering() bool { return p.answering(true) }
+// Answering holds the readers, and reports whether one is missing.
+func (p *PacketConn) Answering() bool { return p.reads.answering(true) }
 
-// Dismiss lets them go on.
-func (p *PacketConn) Dismiss() { p.roll.end() }
+// Dismiss lets them read.
+func (p *PacketConn) Dismiss() { p.reads.open() }
+
+// Unshare says that no duplicate of the socket was made by SyscallConn.
+func (l *Listener) Unshare() { l.sock.shared.Store(false) }
 
 // Probe puts a probe into the queue of l, which is alone in its group, and
 // returns the client's address. With lost the prober can't find out where it
 // came to.
 func (l *Listener) Probe(ctx context.Context, lost bool) (netip.AddrPort, error) {
-	c := l.group.crew
-	op := &leave{c: c}
-	if err := op.open(l.sock); err != nil {
+	t, err := l.sock.group.begin(ctx, l.sock, new(Report))
+	defer t.end()
+	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	defer op.close()
-	if lost {
-		_ = op.dc.Close()
+	own := []*socket{l.sock}
+	if err := t.prober.chooseMarks(own); err != nil {
+		return netip.AddrPort{}, err
 	}
-	mark := func(*socket) int { return 1 }
-	_, err := op.probe.shoot(ctx, c.members(), mark, new(program), []int{anyIndex})
-	if lost != (err != nil) {
+	if lost {
+		_ = t.dc.Close()
+	}
+	all, err := t.prober.send(ctx, own, func(int) int { return 1 }, 1, program{})
+	if err == nil {
+		all[0].inode = l.sock.inode
+	}
+	t.prober.end(all)
+	if lost != (err != nil) || len(all) == 0 {
 		return netip.AddrPort{}, fmt.Errorf("lost %v: %w", lost, err)
 	}
-	probes.mu.Lock()
-	defer probes.mu.Unlock()
-	for t, p := range probes.by {
-		if p.crew == c {
-			return t.Remote, nil
-		}
-	}
-	return netip.AddrPort{}, errors.New("no probe is known")
+	return all[0].client, nil
 }
 
-// Probes returns how many probes of l's group are known.
-func (l *Listener) Probes() (n int) {
-	probes.mu.Lock()
-	defer probes.mu.Unlock()
-	for _, p := range probes.by {
-		if p.crew == l.group.crew {
-			n++
-		}
-	}
-	return n
-}
+// Probes returns how many probes are known to be in l's queue.
+func (l *Listener) Probes() int { return probes.Waiting(l.sock.inode) }
 
 // Drop takes l out of what steering knows, as before a close.
-func (l *Listener) Drop() { l.group.crew.drop(l.sock) }
+func (l *Listener) Drop() { l.group.local.drop(l.sock) }
 
 // Leaving reports whether a member leaves.
-func (g *Group) Leaving() bool { return g.crew.leaving.Load() > 0 }
+func (g *Group) Leaving() bool { return g.local.leaving.Load() > 0 }
 
 // Closed reports whether Drain or Close was called.
 func (g *Group) Closed() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.closed
+	g.local.mu.Lock()
+	defer g.local.mu.Unlock()
+	return g.local.closed
 }
 
-// Joined returns how many sockets of this process are taken to be in the kernel's
-// group.
-func Joined(g *Group) int { return len(g.crew.members()) }
-
 // MoveInTurns is Move with turns of that length.
-func MoveInTurns(ctx context.Context, own []syscall.Conn, old []Leaving, turn time.Duration) (Report, error) {
-	return move(ctx, own, old, turn)
+func MoveInTurns(ctx context.Context, own []syscall.Conn, old []Leaving, limit time.Duration) (Report, error) {
+	return move(ctx, own, old, limit)
 }

@@ -13,9 +13,9 @@ import (
 const settleTime = 50 * time.Millisecond
 
 // awaitGrace returns when every packet that began its way through the kernel
-// before the call has ended it. A SYN that was given to a member by the old
-// program may not be in the list of handshakes when the new one is attached:
-// reuseport_attach_prog does not wait for those that run the old one.
+// before the call has ended it. A SYN that the old program has given to a member
+// may not be in the list of handshakes when the new one is attached:
+// reuseport_attach_prog does not wait for packets that run the old one.
 //
 // MEMBARRIER_CMD_GLOBAL is synchronize_rcu (kernel/sched/membarrier.c), and the
 // kernel handles a packet within one RCU read section. It is unprivileged and
@@ -25,12 +25,8 @@ func awaitGrace(ctx context.Context) error {
 	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno == 0 {
 		return nil
 	}
-	t := time.NewTimer(settleTime)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for packets under way: %w", context.Cause(ctx))
+	if err := sleep(ctx, settleTime); err != nil {
+		return fmt.Errorf("wait for packets under way: %w", err)
 	}
+	return nil
 }

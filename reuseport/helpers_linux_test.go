@@ -20,6 +20,7 @@ import (
 
 var helpers = map[string]func(args []string){
 	"members": helperMembers,
+	"move":    helperMove,
 	"sandbox": helperSandbox,
 }
 

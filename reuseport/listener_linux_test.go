@@ -3,7 +3,6 @@ package reuseport_test
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"net"
 	"runtime"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/internal/netlab"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/reuseport"
@@ -106,9 +106,6 @@ func TestListenErrors(t *testing.T) {
 	if _, err := reuseport.Listen(ctx, "tcp4", plain.Addr().String(), nil); !errors.Is(err, reuseport.ErrForeign) || !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("Listen on the address of a plain listener: %v, want ErrForeign and EADDRINUSE", err)
 	}
-	if _, err := reuseport.Bind(ctx, "tcp4", plain.Addr().String(), nil); !errors.Is(err, reuseport.ErrForeign) {
-		t.Errorf("Bind on the address of a plain listener: %v, want ErrForeign", err)
-	}
 	for _, network := range []string{"unix", "udp", ""} {
 		if _, err := reuseport.Listen(ctx, network, "127.0.0.1:0", nil); err == nil {
 			t.Errorf("Listen(%q) = nil, want an error", network)
@@ -150,8 +147,8 @@ func TestListenOfOtherUser(t *testing.T) {
 }
 
 // A hook of its own user finds SO_REUSEPORT set, and a listener made with it can
-// be adopted.
-func TestControlAndAdopt(t *testing.T) {
+// be moved away from. One that is in no group can't.
+func TestControlAndMove(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
 	set := false
@@ -169,21 +166,14 @@ func TestControlAndAdopt(t *testing.T) {
 	if !set {
 		t.Error("SO_REUSEPORT is not set when the user's hook is called")
 	}
-	g := group(t, "tcp4", ln.Addr().String(), 1)
-	adopted, err := g.Adopt(ln.(*net.TCPListener))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := g.Adopt(ln.(*net.TCPListener)); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("second Adopt: %v, want ErrExist", err)
-	}
-	_ = ln.Close() // the group has a duplicate
-	adopted.Exclusive()
-	go serveEcho(adopted)
+	old := ln.(*net.TCPListener)
+	own := group(t, "tcp4", ln.Addr().String(), 1).Members()[0]
+	go echoOf(old)
 	conns := dial(t, "tcp", ln.Addr().String(), 20)
-	r, err := adopted.Drain(ctx)
-	if err != nil || r.LossPossible || r.Strategy != reuseport.StrategySteer {
-		t.Errorf("Drain of an adopted listener: %+v, %v", r, err)
+	o := newInherited(old, old.Close)
+	r, err := reuseport.Move(ctx, []syscall.Conn{own}, []reuseport.Leaving{o.Leaving})
+	if err != nil || r.LossPossible || r.Strategy != reuseport.StrategySteer || !o.closed.Load() {
+		t.Errorf("Move: %+v, %v", r, err)
 	}
 	seen := make(tally)
 	askAll(conns, seen)
@@ -191,93 +181,40 @@ func TestControlAndAdopt(t *testing.T) {
 		t.Errorf("lost %v, want none", seen)
 	}
 	plain := listen(t, "tcp4", "127.66.34.2:0")
-	if _, err := g.Adopt(plain); !errors.Is(err, reuseport.ErrForeign) {
-		t.Errorf("Adopt of a plain listener: %v, want ErrForeign", err)
+	o = newInherited(plain, plain.Close)
+	if r, err := reuseport.Move(ctx, []syscall.Conn{own}, []reuseport.Leaving{o.Leaving}); !errors.Is(err, reuseport.ErrForeign) || r.Members != 0 || o.closed.Load() {
+		t.Errorf("Move of a plain listener: %+v, %v, want ErrForeign", r, err)
 	}
 }
 
 // A member whose socket another process has a duplicate of stays in the group
 // after a drain, and the report says so. (The duplicate is in this process here.)
-func TestDrainOfLentMember(t *testing.T) {
+func TestDrainOfDuplicatedMember(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
 	g := group(t, "tcp4", "127.66.34.3:0", 2)
-	lender := group(t, "tcp4", g.Addr().String(), 1)
 	l := g.Members()[0]
-	lent, err := lender.Adopt(l)
+	fd, err := fdx.Dup(l)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go serveEcho(lent)
+	ln, err := fdx.Listener(fd, "duplicate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dup := ln.(*net.TCPListener)
+	go echoOf(dup)
 	_, end := traffic(t, g.Addr().String(), 4)
 	r, err := l.Drain(ctx)
 	if err != nil || !strings.Contains(r.Reason, "duplicate") || r.LossPossible {
-		t.Errorf("Drain of a lent member: %+v, %v, want a reason that names the duplicate", r, err)
+		t.Errorf("Drain: %+v, %v, want a reason that names the duplicate", r, err)
 	}
-	lent.Exclusive()
-	if r, err := lent.Drain(ctx); err != nil || r.LossPossible || r.Reason != "" {
-		t.Errorf("Drain of the duplicate: %+v, %v", r, err)
+	o := newInherited(dup, dup.Close)
+	if r, err := reuseport.Move(ctx, []syscall.Conn{g.Members()[0]}, []reuseport.Leaving{o.Leaving}); err != nil || r.LossPossible || r.Reason != "" {
+		t.Errorf("Move of the duplicate: %+v, %v", r, err)
 	}
 	if seen := end(); seen.lost() > 0 {
 		t.Errorf("lost %v, want none", seen)
-	}
-}
-
-// Until Listen, a bound member gets nothing, and Accept waits.
-func TestBind(t *testing.T) {
-	t.Parallel()
-	for _, f := range families {
-		t.Run(f.name, func(t *testing.T) {
-			t.Parallel()
-			ctx := testContext(t)
-			first, err := reuseport.Bind(ctx, f.network, f.listen, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			g := group(t, f.network, first.Addr().String(), 1)
-			l, err := g.Bind(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			address := at(g.Members()[0], f.dial)
-			for range 30 {
-				if err := exchange(address); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := first.Close(); err != nil {
-				t.Error(err)
-			}
-			if _, err := first.Accept(); !isClosed(err) {
-				t.Errorf("Accept on a closed bound member: %v, want ErrClosed", err)
-			}
-			if err := first.Listen(); !isClosed(err) {
-				t.Errorf("Listen on a closed bound member: %v, want ErrClosed", err)
-			}
-			done := make(chan struct{})
-			go func() { serveEcho(l); close(done) }()
-			if n := l.Accepted(); n != 0 {
-				t.Errorf("bound member accepted %d connections before Listen", n)
-			}
-			for range 2 { // the second does nothing
-				if err := l.Listen(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			for l.Accepted() == 0 && ctx.Err() == nil {
-				if err := exchange(address); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if r, err := g.Members()[0].Drain(ctx); err != nil || r.LossPossible {
-				t.Errorf("Drain: %+v, %v", r, err)
-			}
-			if err := exchange(address); err != nil {
-				t.Error(err)
-			}
-			_ = l.Close() // ends the echo
-			<-done
-		})
 	}
 }
 

@@ -121,7 +121,7 @@ func onFD(c syscall.Conn, f func(fd int) error) error {
 		return err
 	}
 	if l, ok := c.(*reuseport.Listener); ok {
-		defer l.Exclusive() // f keeps no duplicate
+		defer l.Unshare() // f keeps no duplicate
 	}
 	var ferr error
 	return errors.Join(rc.Control(func(fd uintptr) { ferr = f(int(fd)) }), ferr)

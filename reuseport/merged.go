@@ -8,7 +8,7 @@ import (
 
 // merged is a Group as one listener.
 type merged struct {
-	group *Group
+	group *localGroup
 	conns chan accepted
 	stop  chan struct{} // closed by Close
 
@@ -25,27 +25,24 @@ type accepted struct {
 
 // Listener returns the group as one listener: Accept returns connections of all
 // members, those added later included, and [ErrClosed] when no member is left
-// and the last connection was handed out. A member that is added after that can
+// and the last connection was returned. A member that is added after that can
 // be accepted from again. Close closes the group. Each call
 // returns the same listener; use either it or the members' own Accept, for each
 // connection comes out once. One goroutine for each member, which ends when the
-// member closes, holds at most one connection that nobody has asked for yet.
+// member closes, holds at most one connection that Accept has not returned yet.
 func (g *Group) Listener() net.Listener {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.merged == nil {
-		g.merged = &merged{
-			group: g,
-			conns: make(chan accepted),
-			stop:  make(chan struct{}),
-			done:  make(chan struct{}),
+	local := g.local
+	local.mu.Lock()
+	defer local.mu.Unlock()
+	if local.merged == nil {
+		m := &merged{group: local, conns: make(chan accepted), stop: make(chan struct{}), done: make(chan struct{})}
+		close(m.done) // there is no member yet
+		for _, s := range local.socks {
+			m.serve(s.owner.(*Listener))
 		}
-		close(g.merged.done) // there is no member yet
-		for _, l := range g.members {
-			g.merged.serve(l)
-		}
+		local.merged = m
 	}
-	return g.merged
+	return local.merged
 }
 
 // serve accepts from l until it closes.
@@ -53,7 +50,7 @@ func (m *merged) serve(l *Listener) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.serving++; m.serving == 1 {
-		m.done = make(chan struct{}) // the one before is closed, or nobody's yet
+		m.done = make(chan struct{}) // the one before is closed
 	}
 	go func() { // ends with l, or with m if nobody calls Accept
 		defer m.ended()
@@ -99,9 +96,9 @@ func (m *merged) Accept() (net.Conn, error) {
 
 func (m *merged) Close() error {
 	m.once.Do(func() { close(m.stop) })
-	err := m.group.Close()
+	err := m.group.close()
 	<-m.ending()
 	return err
 }
 
-func (m *merged) Addr() net.Addr { return m.group.Addr() }
+func (m *merged) Addr() net.Addr { return m.group.bound() }

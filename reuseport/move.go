@@ -31,6 +31,9 @@ const turnTime = 10 * time.Second
 // does not end its handshake takes longer, the group is steered by [Hash] again
 // for a moment, other processes get the lock, and Move tries again.
 //
+// The answer to a datagram that was read from an old socket has to go out from an
+// own one, unless the old socket is a [PacketConn].
+//
 // When ctx ends first, the group is steered by Hash, the old sockets that are
 // left are open, and the error matches [ErrIncomplete]. The sockets whose Close
 // was called are gone in any case.
@@ -41,8 +44,8 @@ const turnTime = 10 * time.Second
 // [errors.ErrUnsupported].
 //
 // Move makes connections to the address to find out which place of the group is
-// whose. In this process they never come out of [Listener.Accept]; a process that
-// accepts by other means asks [IsProbe].
+// whose. They never come out of [Listener.Accept]; other listeners of this process
+// see them as connections that are reset at once.
 func Move(ctx context.Context, own []syscall.Conn, old []Leaving) (Report, error) {
 	return move(ctx, own, old, turnTime)
 }

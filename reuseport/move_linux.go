@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,94 +14,92 @@ import (
 // turns of a move.
 const yieldTime = 100 * time.Millisecond
 
-func move(ctx context.Context, own []syscall.Conn, old []Leaving, turn time.Duration) (report Report, err error) {
+func move(ctx context.Context, own []syscall.Conn, old []Leaving, limit time.Duration) (report Report, err error) {
 	start := time.Now()
 	defer func() { report.Duration = time.Since(start) }()
 	if len(own) == 0 {
 		return report, fmt.Errorf("move to no socket: %w", ErrNotMember)
 	}
-	proto := 0
-	if err := control(own[0], func(fd int) (err error) {
-		proto, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-		return err
-	}); err != nil {
+	g, left, err := movingGroup(own, old)
+	if err != nil {
 		return report, err
 	}
-	c := newCrew(proto == unix.IPPROTO_UDP)
-	defer func() {
-		for _, s := range c.members() {
-			c.drop(s)
+	for failed := 0; len(left) > 0; {
+		err := g.moveTurn(ctx, left, limit, &report)
+		if left = g.present(left); len(left) == 0 {
+			break
 		}
-	}()
-	add := func(conn syscall.Conn, shut func() error) (*socket, error) {
-		s := &socket{conn: conn, shut: shut, count: new(atomic.Int64)}
-		s.answering = func(bool) bool { return false }
-		s.shared = func() bool { return false }
-		if s.inode, err = inodeOfConn(conn); err != nil {
-			return nil, err
+		var over error
+		if over = ctx.Err(); over == nil && err != nil {
+			if failed++; errors.Is(err, errors.ErrUnsupported) || failed == maxTries {
+				return report, err
+			}
+		} else if err == nil {
+			failed = 0 // it is only the turn that was over
 		}
-		return s, c.joined(s)
-	}
-	for _, conn := range own {
-		if _, err := add(conn, func() error { return nil }); err != nil {
-			return report, err
-		}
-	}
-	var left []*socket
-	for _, o := range old {
-		s, err := add(o.Conn, o.Close)
-		if err != nil {
-			return report, err
-		}
-		left = append(left, s)
-	}
-	for len(left) > 0 {
-		err := c.moveTurn(ctx, left, turn, &report)
-		if err == nil {
-			return report, nil
-		}
-		if ctx.Err() != nil {
-			report.LossPossible = false
-			return report, fmt.Errorf("%w: %w", ErrIncomplete, context.Cause(ctx))
-		}
-		if !errors.Is(err, ErrIncomplete) && !errors.Is(err, errChanged) {
-			return report, err
-		}
-		pause := time.NewTimer(yieldTime)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+		if over != nil || sleep(ctx, yieldTime) != nil {
 			return report, fmt.Errorf("%w: %w", ErrIncomplete, context.Cause(ctx))
 		}
 	}
 	return report, nil
 }
 
-func (c *crew) moveTurn(ctx context.Context, left []*socket, turn time.Duration, report *Report) (err error) {
-	own := c.members()[0]
-	l := &leave{c: c, report: report, start: time.Now(), busy: time.Now(), counted: make(map[*socket]int64)}
-	if err := l.open(own); err != nil {
-		return err
+// movingGroup returns the sockets as members, which close nothing but what is old.
+func movingGroup(own []syscall.Conn, old []Leaving) (g *localGroup, left []*socket, err error) {
+	key, err := groupKeyOf(own[0])
+	if err != nil {
+		return nil, nil, err
 	}
-	defer l.close()
-	queued := time.Now()
-	c.lease, err = takeLease(ctx, l.site.leaseName())
-	report.Queued += time.Since(queued)
+	g = emptyGroup(key.query.Protocol == unix.IPPROTO_UDP)
+	for _, conn := range own {
+		g.socks = append(g.socks, &socket{group: g, conn: conn})
+	}
+	for _, o := range old {
+		s := &socket{group: g, conn: o.Conn, close: o.Close}
+		if p, ok := o.Conn.(*PacketConn); ok {
+			s.reads = &p.reads
+		}
+		g.socks, left = append(g.socks, s), append(left, s)
+	}
+	for _, s := range g.socks {
+		if s.inode, err = inodeOf(s.conn); err != nil {
+			return nil, nil, err
+		}
+		if k, err := groupKeyOf(s.conn); err != nil || k != key {
+			return nil, nil, errors.Join(ErrForeign, err)
+		}
+	}
+	return g, left, nil
+}
+
+// moveTurn closes those of left that get quiet in one turn. It returns nil if the
+// time of the turn is over.
+func (g *localGroup) moveTurn(ctx context.Context, left []*socket, limit time.Duration, report *Report) (err error) {
+	own := g.sockets()[0]
+	t, err := g.begin(ctx, own, report)
+	defer t.end()
+	if err == nil {
+		err = t.blind
+	}
 	if err != nil {
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, detach(own.conn))
-		c.setCurrent(Hash())
-		c.release()
+		report.Left = t.heldBy(left)
+		if derr := t.detach(own); derr != nil {
+			t.lossy("the program stays on the group: " + derr.Error())
+		}
+		err = errors.Join(append(t.errs, err)...)
 	}()
-	ctx, cancel := context.WithTimeout(ctx, turn)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	report.Left = 0
-	if err := l.quiesce(ctx, left); err != nil {
-		return err
+	for {
+		switch err := t.steered(ctx, left); {
+		case ctx.Err() != nil:
+			return nil
+		case !errors.Is(err, errChanged):
+			return err
+		}
+		left = g.present(left)
 	}
-	report.Left = 0
-	return l.all(context.WithoutCancel(ctx), left)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -17,13 +16,7 @@ type PacketConn struct {
 	group *PacketGroup
 	sock  *socket
 	udp   *net.UDPConn
-	read  atomic.Int64
-
-	reading atomic.Int64 // calls under way
-	roll    rollCall
-	direct  atomic.Bool  // somebody may read past this type
-	readers atomic.Int64 // the most that there were at once
-	shared  atomic.Bool  // somebody may use a duplicate of the descriptor
+	reads readBarrier
 }
 
 // ListenPacket returns a UDP socket on address that is in the SO_REUSEPORT group
@@ -43,40 +36,22 @@ func ListenPacket(ctx context.Context, network, address string, cfg *Config) (*P
 
 // receive runs one read.
 func (p *PacketConn) receive(read func() error) error {
-	n := p.reading.Add(1)
-	for most := p.readers.Load(); n > most && !p.readers.CompareAndSwap(most, n); {
-		most = p.readers.Load()
-	}
-	p.group.crew.signal()
-	err := read()
-	for err != nil && p.roll.again(err) {
-		err = read()
-	}
-	p.reading.Add(-1)
+	err := p.reads.run(func() error {
+		p.sock.group.signal() // the reader is back
+		return read()
+	})
 	switch {
 	case err == nil:
-		p.read.Add(1)
-		p.group.crew.signal()
+		p.sock.count.Add(1)
+		p.sock.group.signal()
 	case errors.Is(err, net.ErrClosed):
 		return ErrClosed
 	}
 	return err
 }
 
-// answering reports whether a reader has not come back for the next datagram: it
-// may be about to answer the last one, from this socket. With call, that is
-// certain, and those that have come back are held until the end of the roll call.
-func (p *PacketConn) answering(call bool) bool {
-	if !call || p.direct.Load() { // who reads past us would see our deadline
-		return p.reading.Load() < p.readers.Load()
-	}
-	p.roll.begin()
-	return p.roll.present() < p.readers.Load()
-}
-
 // ReadFrom reads a datagram. It fails with [ErrClosed] once the socket is closed
-// or drained; until then somebody has to go on reading, for Drain waits for
-// what is unread.
+// or drained. Drain waits for what is unread, so read until it fails.
 func (p *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	var n int
 	var addr net.Addr
@@ -121,50 +96,41 @@ func (p *PacketConn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n,
 }
 
 // UDPConn returns the socket itself, for what this type has no method for. It is
-// borrowed. Reads that go past p are not counted in a [Report].
+// borrowed. Reads that go past p are not counted in a [Report]. From the call on,
+// p counts as shared: see [PacketConn.SyscallConn].
 func (p *PacketConn) UDPConn() *net.UDPConn {
-	p.shared.Store(true)
-	p.direct.Store(true)
+	p.expose()
 	return p.udp
 }
 
-// Exclusive says that nobody uses a duplicate of the socket any more. One that
-// was adopted, or whose descriptor was asked for, counts as shared: closing it
-// may end the socket or not, so Drain can't have the kernel pass it over before,
-// and a datagram that comes in the instant of the close can be lost. The report
-// says so where the socket has gone with it.
-func (p *PacketConn) Exclusive() { p.shared.Store(false) }
+// SyscallConn returns access to the descriptor, which stays p's own. From the call
+// on, p counts as shared, as a [Listener] does: a datagram that comes in the
+// instant of the close can be lost, and the report says so.
+func (p *PacketConn) SyscallConn() (syscall.RawConn, error) {
+	p.expose()
+	return p.udp.SyscallConn()
+}
+
+func (p *PacketConn) expose() {
+	p.sock.shared.Store(true)
+	p.reads.bypassed.Store(true)
+}
 
 // Close leaves the group at once; unread datagrams are lost. Close unblocks
 // reads. A second Close returns nil.
-func (p *PacketConn) Close() error {
-	if !p.group.left(p) {
-		return nil
-	}
-	p.group.crew.drop(p.sock)
-	p.group.crew.idle()
-	return p.udp.Close()
-}
-
-func (p *PacketConn) shutLeft() error {
-	if !p.group.left(p) {
-		return nil
-	}
-	return p.udp.Close()
-}
+func (p *PacketConn) Close() error { return p.sock.group.closeMember(p.sock) }
 
 // Drain leaves the group without losing a datagram: new ones go to the other
 // members, flows of this member included; what is in the queue is read, and
 // then the socket closes. Readers that are not back in a read get a second for
-// their answers; answers that come later have to go out from another member. A lone member closes when its queue is empty, and what
-// arrives in that moment is lost.
+// their answers; answers that come later have to go out from another member. A
+// lone member closes when its queue is empty, and what arrives in that moment is
+// lost.
 //
 // When ctx ends first, the socket is closed with what it still has, and the
 // error is [ErrIncomplete]. On other systems than Linux the socket is closed and
 // the error matches [errors.ErrUnsupported].
-func (p *PacketConn) Drain(ctx context.Context) (Report, error) {
-	return p.group.Remove(ctx, p)
-}
+func (p *PacketConn) Drain(ctx context.Context) (Report, error) { return p.group.Remove(ctx, p) }
 
 // LocalAddr returns the address that the socket is bound to.
 func (p *PacketConn) LocalAddr() net.Addr { return p.udp.LocalAddr() }
@@ -178,16 +144,9 @@ func (p *PacketConn) SetDeadline(t time.Time) error {
 }
 
 // SetReadDeadline bounds reads.
-func (p *PacketConn) SetReadDeadline(t time.Time) error { return p.roll.setDeadline(t) }
+func (p *PacketConn) SetReadDeadline(t time.Time) error { return p.reads.userDeadline(t) }
 
 // SetWriteDeadline bounds writes.
 func (p *PacketConn) SetWriteDeadline(t time.Time) error { return p.udp.SetWriteDeadline(t) }
-
-// SyscallConn returns access to the descriptor, which stays p's own.
-func (p *PacketConn) SyscallConn() (syscall.RawConn, error) {
-	p.shared.Store(true)
-	p.direct.Store(true)
-	return p.udp.SyscallConn()
-}
 
 func (p *PacketConn) member() *socket { return p.sock }

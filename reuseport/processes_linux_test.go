@@ -179,16 +179,10 @@ func TestDrainWhileOthersComeAndGo(t *testing.T) {
 				return
 			default:
 			}
-			// It never gets a connection, for its Control doesn't listen
-			// until the moment before it closes.
-			l, err := reuseport.Bind(ctx, "tcp4", address, nil)
+			l, err := reuseport.Listen(ctx, "tcp4", address, nil)
 			if err != nil {
 				t.Error(err)
 				return
-			}
-			go serveEcho(l)
-			if err := l.Listen(); err != nil {
-				t.Error(err)
 			}
 			if err := l.Close(); err != nil {
 				t.Error(err)

@@ -3,7 +3,6 @@ package reuseport
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"syscall"
 
@@ -43,7 +42,7 @@ func queueLenFD(fd int) (n, backlog int, err error) {
 		}
 		return int(info.Unacked), int(info.Sacked), nil
 	case unix.AF_UNIX:
-		inode, err := inodeOf(fd)
+		inode, err := inodeOfFD(fd)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -62,7 +61,7 @@ func halfOpen(c syscall.Conn) (n int, err error) {
 	var inode uint32
 	plain := false
 	if err := control(c, func(fd int) error {
-		if inode, err = inodeOf(fd); err != nil {
+		if inode, err = inodeOfFD(fd); err != nil {
 			return err
 		}
 		plain = plainListener(fd) == nil
@@ -110,30 +109,13 @@ func queryOf(fd int) (diag.Query, error) {
 	if proto == protocolMPTCP {
 		proto = unix.IPPROTO_TCP // handshakes are those of its TCP subflows
 	}
-	sa, err := unix.Getsockname(fd)
+	at, err := localAddr(fd)
 	if err != nil {
-		return diag.Query{}, os.NewSyscallError("getsockname", err)
+		return diag.Query{}, err
 	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return diag.Query{
-			Family: unix.AF_INET, Protocol: uint8(proto), Port: uint16(sa.Port),
-			Addr: netip.AddrFrom4(sa.Addr),
-		}, nil
-	case *unix.SockaddrInet6:
-		return diag.Query{
-			Family: unix.AF_INET6, Protocol: uint8(proto), Port: uint16(sa.Port),
-			Addr: netip.AddrFrom16(sa.Addr),
-		}, nil
+	family := uint8(unix.AF_INET6)
+	if at.Addr().Is4() {
+		family = unix.AF_INET
 	}
-	return diag.Query{}, fmt.Errorf("address of a socket that is not TCP or UDP: %w", errors.ErrUnsupported)
-}
-
-// inodeOf returns the number under which the kernel reports the socket fd.
-func inodeOf(fd int) (uint32, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return 0, os.NewSyscallError("fstat", err)
-	}
-	return uint32(st.Ino), nil
+	return diag.Query{Family: family, Protocol: uint8(proto), Port: at.Port(), Addr: at.Addr().WithZone("")}, nil
 }

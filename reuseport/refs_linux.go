@@ -1,6 +1,7 @@
 package reuseport
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ import (
 // doesn't matter.
 type refTable struct {
 	f    *os.File
-	buf  []byte
+	r    *bufio.Reader
 	idle int // references of a listener with nothing in it
 }
 
@@ -38,7 +39,7 @@ func openRefs(family uint8) (*refTable, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &refTable{f: f, buf: make([]byte, 0, 4096)}
+	t := &refTable{f: f, r: bufio.NewReaderSize(f, 512)} // a line has 150 bytes
 	if err := t.calibrate(family); err != nil {
 		_ = f.Close() // was only read
 		return nil, fmt.Errorf("references of a listener in %s: %w", name, err)
@@ -68,7 +69,7 @@ func (t *refTable) calibrate(family uint8) error {
 	if err := unix.Listen(ln, 1); err != nil {
 		return os.NewSyscallError("listen", err)
 	}
-	inode, err := inodeOf(ln)
+	inode, err := inodeOfFD(ln)
 	if err != nil {
 		return err
 	}
@@ -108,25 +109,19 @@ func (t *refTable) pending(inode uint32) (int, error) {
 // halfOpen returns the number of handshakes of all listeners that have the same
 // address as the one with this inode.
 func (t *refTable) halfOpen(inode uint32) (int, error) {
-	type count struct{ refs, queued int }
-	sums := make(map[string]count)
+	sums := make(map[string]int) // by address
 	own := ""
 	err := t.listeners(func(l listenerLine) bool {
-		sum := sums[string(l.local)]
-		sums[string(l.local)] = count{sum.refs + max(0, l.refs-t.idle), sum.queued + l.queued}
+		sums[string(l.local)] += max(0, l.refs-t.idle) - l.queued
 		if l.inode == inode {
 			own = string(l.local)
 		}
 		return true
 	})
-	if err != nil {
-		return 0, err
+	if err == nil && own == "" {
+		err = fmt.Errorf("listener %d in %s: %w", inode, t.f.Name(), os.ErrNotExist)
 	}
-	sum, ok := sums[own]
-	if !ok {
-		return 0, fmt.Errorf("listener %d in %s: %w", inode, t.f.Name(), os.ErrNotExist)
-	}
-	return max(0, sum.refs-sum.queued), nil
+	return max(0, sums[own]), err
 }
 
 func (t *refTable) refs(inode uint32) (int, error) {
@@ -158,29 +153,18 @@ func (t *refTable) listeners(f func(listenerLine) (more bool)) error {
 	if _, err := t.f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	t.buf = t.buf[:0]
+	t.r.Reset(t.f)
 	for {
-		if len(t.buf) == cap(t.buf) {
-			return fmt.Errorf("line of more than %d bytes in %s", cap(t.buf), t.f.Name())
-		}
-		n, err := t.f.Read(t.buf[len(t.buf):min(len(t.buf)+512, cap(t.buf))])
-		t.buf = t.buf[:len(t.buf)+n]
-		for {
-			line, rest, ok := bytes.Cut(t.buf, []byte("\n"))
-			if !ok {
-				break
-			}
-			l, kind := parseListener(line)
-			if kind == lineOther || kind == lineListener && !f(l) {
-				return nil
-			}
-			t.buf = t.buf[:copy(t.buf, rest)]
-		}
+		line, err := t.r.ReadSlice('\n')
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
+		}
+		l, kind := parseListener(line)
+		if kind == lineOther || kind == lineListener && !f(l) {
+			return nil
 		}
 	}
 }

@@ -1,9 +1,6 @@
 package reuseport
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"io"
 	"syscall"
 )
@@ -26,32 +23,4 @@ type Steerer interface {
 	Migrates() bool
 	// Close takes the steering off the group.
 	io.Closer
-}
-
-// Use makes s steer the group, from all its members of this process: they join,
-// and those that [Group.Add] and [Listener.Listen] bring later join as well.
-// Drain then uses s, without probing; Steer gives an error. The group takes
-// ownership of s, and closes it when its last member has left or is closed. After
-// an error s is the caller's again.
-func (g *Group) Use(ctx context.Context, s Steerer) error {
-	if err := g.crew.begin(ctx); err != nil {
-		return err
-	}
-	defer g.crew.end()
-	own := g.crew.members()
-	if len(own) == 0 {
-		return ErrClosed
-	}
-	if g.crew.steeredBy() != nil {
-		return errors.New("reuseport: the group has a Steerer already")
-	}
-	for _, m := range own {
-		if err := s.Join(m.conn); err != nil {
-			return fmt.Errorf("join a member: %w", err)
-		}
-	}
-	g.crew.mu.Lock()
-	defer g.crew.mu.Unlock()
-	g.crew.steerer = s
-	return nil
 }

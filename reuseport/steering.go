@@ -57,16 +57,6 @@ func Away(members ...Member) Steering {
 	return Steering{kind: steerAway, away: slices.Clone(members)}
 }
 
-// isAway reports whether s keeps traffic away from all of sockets.
-func (s Steering) isAway(sockets []*socket) bool {
-	for _, sock := range sockets {
-		if !slices.ContainsFunc(s.away, func(m Member) bool { return m.member() == sock }) {
-			return false
-		}
-	}
-	return true
-}
-
 // String describes s for a log.
 func (s Steering) String() string {
 	switch s.kind {

@@ -150,31 +150,6 @@ func TestSteerErrors(t *testing.T) {
 	}
 }
 
-// A member that has steered away and is quiet can take the traffic back.
-func TestQuiesceAndBack(t *testing.T) {
-	t.Parallel()
-	ctx := testContext(t)
-	g := group(t, "tcp4", "127.66.33.5:0", 2)
-	l := g.Members()[0]
-	_, end := traffic(t, g.Addr().String(), 4)
-	r, err := g.Quiesce(ctx, l)
-	if err != nil || r.LossPossible || r.Members != 0 {
-		t.Errorf("Quiesce = %+v, %v", r, err)
-	}
-	if seen := end(); seen.lost() > 0 {
-		t.Errorf("lost %v, want none", seen)
-	}
-	if got := share(t, g, g.Addr().String(), 50); got[0] != 0 {
-		t.Errorf("shares while quiet %v, want none for the first", got)
-	}
-	if err := g.Steer(ctx, reuseport.Hash()); err != nil {
-		t.Fatal(err)
-	}
-	if got := share(t, g, g.Addr().String(), 50); got[0] == 0 {
-		t.Errorf("shares after steering back %v, want some for the first", got)
-	}
-}
-
 // otherSteerer is a Steerer that leaves the choice to the kernel.
 type otherSteerer struct{}
 
@@ -184,7 +159,7 @@ func (otherSteerer) Left(syscall.Conn)          {}
 func (otherSteerer) Migrates() bool             { return false }
 func (otherSteerer) Close() error               { return nil }
 
-// Neither Steer nor Quiesce puts its program in the place of a Steerer's.
+// Steer does not put its program in the place of a Steerer's.
 func TestSteererIsNotReplaced(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
@@ -195,9 +170,6 @@ func TestSteererIsNotReplaced(t *testing.T) {
 	l := g.Members()[0]
 	if err := g.Steer(ctx, reuseport.Away(l)); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("Steer: %v, want ErrUnsupported", err)
-	}
-	if r, err := g.Quiesce(ctx, l); !errors.Is(err, errors.ErrUnsupported) || r.Strategy != "" {
-		t.Errorf("Quiesce: %+v, %v, want ErrUnsupported and no strategy", r, err)
 	}
 	if got := share(t, g, g.Addr().String(), 50); got[0] == 0 || got[1] == 0 {
 		t.Errorf("shares %v, want both above 0", got)

@@ -34,17 +34,12 @@ func stopQueueing(c syscall.Conn) error {
 		if err := plainListener(fd); err != nil {
 			return err
 		}
-		n, err := filterLen(fd)
-		if err != nil {
-			return err
+		there, err := filterOf(fd)
+		if err != nil || slices.Equal(there, unsafe.Slice(prog.Filter, prog.Len)) {
+			return err // nil: it is ours
 		}
-		if n == len(raw) {
-			if there, err := filterOf(fd, n); err != nil || slices.Equal(there, unsafe.Slice(prog.Filter, n)) {
-				return err // nil: it is ours
-			}
-		}
-		if n != 0 {
-			return fmt.Errorf("stop queueing: the listener has a socket filter of %d instructions: %w", n, fs.ErrExist)
+		if len(there) != 0 {
+			return fmt.Errorf("stop queueing: the listener has a socket filter of %d instructions: %w", len(there), fs.ErrExist)
 		}
 		err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, prog)
 		runtime.KeepAlive(prog)
@@ -88,23 +83,20 @@ func plainListener(fd int) error {
 	return nil
 }
 
-// filterLen returns the number of instructions of fd's socket filter.
-func filterLen(fd int) (int, error) {
+// filterOf returns fd's socket filter, nil if it has none.
+func filterOf(fd int) (filter []unix.SockFilter, err error) {
 	var n uint32 // in instructions; 0 asks for the length (sk_get_filter)
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER, 0, uintptr(unsafe.Pointer(&n)), 0)
-	if errno != 0 {
-		return 0, os.NewSyscallError("getsockopt(SO_GET_FILTER)", errno)
+	var at unsafe.Pointer
+	for range 2 {
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER, uintptr(at), uintptr(unsafe.Pointer(&n)), 0)
+		if errno != 0 {
+			return nil, os.NewSyscallError("getsockopt(SO_GET_FILTER)", errno)
+		}
+		if n == 0 || at != nil {
+			break
+		}
+		filter = make([]unix.SockFilter, n)
+		at = unsafe.Pointer(&filter[0])
 	}
-	return int(n), nil
-}
-
-// filterOf returns fd's socket filter, which has n instructions.
-func filterOf(fd, n int) ([]unix.SockFilter, error) {
-	there, size := make([]unix.SockFilter, n), uint32(n)
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER,
-		uintptr(unsafe.Pointer(&there[0])), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 {
-		return nil, os.NewSyscallError("getsockopt(SO_GET_FILTER)", errno)
-	}
-	return there, nil
+	return filter, nil
 }

@@ -1,95 +1,326 @@
 package reuseport
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
-	"syscall"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/reuseport/internal/diag"
 )
 
-// byOther is steered with another way of steering.
-func (l *leave) byOther(ctx context.Context, s Steerer, left []*socket, inodes []uint32) error {
-	conns := make([]syscall.Conn, len(left))
-	for i, sock := range left {
-		conns[i] = sock.conn
+// errChanged means that members of other processes came or went, so that what was
+// planned by their places has to be planned again.
+var errChanged = errors.New("the group has changed")
+
+// maxTries is how often steering is tried. A probe can lose its way when the
+// machine is very busy.
+const maxTries = 3
+
+// turn is one operation on a group of the kernel. It has the token of its
+// localGroup, and the group lock.
+type turn struct {
+	g      *localGroup
+	report *Report
+	key    groupKey
+
+	dc      *diag.Conn // nil where sock_diag can't be asked
+	blind   error      // why
+	prober  *prober    // nil where the own address can't be reached
+	refs    *refTable  // nil where the references of a listener can't be read
+	migrate bool       // net.ipv4.tcp_migrate_req
+
+	began      bool // has the token
+	start      time.Time
+	busy       time.Time           // when a leaving member last held something
+	handshakes map[diag.Tuple]bool // of the port, to be waited for; only without refs
+	crowded    bool                // datagrams come all the time: readers must not be held
+	errs       []error             // of closing
+}
+
+// begin waits for a turn. via is one of the members. The caller ends the turn,
+// also after an error.
+func (g *localGroup) begin(ctx context.Context, via *socket, report *Report) (*turn, error) {
+	t := &turn{g: g, report: report, start: time.Now(), busy: time.Now()}
+	if err := t.open(via); err != nil {
+		return t, err
 	}
-	if err := s.Away(conns...); err != nil {
+	defer func() { report.Queued += time.Since(t.start) }()
+	select {
+	case g.token <- struct{}{}:
+	default:
+		select {
+		case g.token <- struct{}{}:
+		case <-ctx.Done():
+			return t, fmt.Errorf("wait for the turn of the group: %w", context.Cause(ctx))
+		}
+	}
+	t.began = true
+	if g.lock != nil {
+		return t, nil
+	}
+	var err error
+	g.lock, err = takeGroupLock(ctx, t.key.lockName())
+	return t, err
+}
+
+func (t *turn) end() {
+	if t.began {
+		t.g.unlock()
+		<-t.g.token
+	}
+	if t.refs != nil {
+		t.refs.close()
+	}
+	if t.dc != nil {
+		_ = t.dc.Close() // only answers were read
+	}
+}
+
+// open finds out what this machine allows.
+func (t *turn) open(via *socket) (err error) {
+	if t.key, err = groupKeyOf(via.conn); err != nil {
 		return err
 	}
-	l.note(StrategySteerer)
-	l.migrate = s.Migrates()
-	if err := awaitGrace(ctx); err != nil {
-		return l.abandon(left, err)
+	if !t.g.udp {
+		b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req")
+		t.migrate = err == nil && bytes.HasPrefix(b, []byte("1"))
+		if t.refs, err = openRefs(t.key.query.Family); err == nil {
+			if _, err = t.refs.pending(via.inode); err != nil {
+				t.refs.close() // the table of another network namespace
+			}
+		}
+		if err != nil {
+			t.refs = nil
+		}
 	}
-	if err := l.wait(ctx, left, l.migrate, nil); err != nil {
-		return l.abandon(left, err)
+	if t.dc, t.blind = diag.Dial(); t.blind != nil {
+		t.dc = nil
+		return nil
 	}
-	exposed, err := l.closeListeners(ctx, left)
+	inodes, _, err := t.group()
+	if err == nil && !slices.Contains(inodes, via.inode) {
+		err = fmt.Errorf("sock_diag does not list the socket, which is in another network namespace or not SO_REUSEPORT: %w", errors.ErrUnsupported)
+	}
 	if err != nil {
-		return l.abandon(left, err)
+		_ = t.dc.Close() // only answers were read
+		t.dc, t.blind = nil, err
+		return nil
 	}
-	var now []uint32
-	if l.dc != nil {
-		now, _, _ = l.group() // if it is not known, they may have gone
-	}
-	l.noteExposed(exposed, now)
+	t.prober, _ = newProber(t) // locate says why
 	return nil
 }
 
-// afterwards explains a group that is not as it should be after a close.
-func (l *leave) afterwards(now, want []uint32, victims []*socket) {
-	for _, s := range victims {
-		if slices.Contains(now, s.inode) {
-			l.report.note("another process has a duplicate of the member, which stays in the group")
-			return
+// group returns the kernel's group as inodes, and how many are of others.
+func (t *turn) group() (inodes []uint32, others int, err error) {
+	list, err := t.key.members(t.dc)
+	if err != nil {
+		return nil, 0, err
+	}
+	own := t.g.sockets()
+	for _, m := range list {
+		inodes = append(inodes, m.Inode)
+		if !slices.ContainsFunc(own, func(s *socket) bool { return s.inode == m.Inode }) {
+			others++
 		}
 	}
-	if len(slices.DeleteFunc(slices.Clone(want), func(i uint32) bool { return slices.Contains(now, i) })) > 0 {
-		l.lossy("another member left the group in the same moment without taking turns")
+	slices.Sort(inodes)
+	return inodes, others, nil
+}
+
+// is reports whether the kernel's group is inodes still.
+func (t *turn) is(inodes []uint32) bool {
+	now, _, err := t.group()
+	return err == nil && slices.Equal(now, inodes)
+}
+
+// locate returns the inodes of the group by index, 0 for members of others.
+func (t *turn) locate(ctx context.Context, inodes []uint32) ([]uint32, error) {
+	if t.prober == nil {
+		_, err := newProber(t)
+		return nil, fmt.Errorf("find the places of the group's members: %w", err)
+	}
+	find := t.prober.locate
+	if t.g.udp {
+		find = t.prober.locateUDP
+	}
+	order, err := find(ctx, t.g.sockets(), len(inodes), t.g.prog)
+	if err != nil && !t.is(inodes) {
+		return nil, errChanged // a probe that fails for that says nothing
+	}
+	return order, err
+}
+
+// attach makes prog the group's.
+func (t *turn) attach(prog program, via *socket) error {
+	t.g.prog = prog
+	return attach(via.conn, &prog)
+}
+
+// detach takes the program off the group.
+func (t *turn) detach(via *socket) error {
+	t.g.prog = program{}
+	return detach(via.conn)
+}
+
+func (t *turn) lossy(reason string) {
+	t.report.LossPossible = true
+	t.report.note(reason)
+}
+
+// strategy records s if it is weaker than what was recorded before.
+func (t *turn) strategy(s Strategy) {
+	rank := []Strategy{"", StrategySteer, StrategySteerMigrate, StrategySteerer, StrategyStopQueueing, StrategyMigrate, StrategyBestEffort}
+	if slices.Index(rank, s) > slices.Index(rank, t.report.Strategy) {
+		t.report.Strategy = s
 	}
 }
 
-// order returns the inodes of the group by index, 0 for members of others.
-func (l *leave) order(ctx context.Context, inodes []uint32) ([]uint32, error) {
-	l.c.mu.Lock()
-	known := slices.Clone(l.c.order)
-	l.c.mu.Unlock()
-	same := slices.Equal(slices.Sorted(slices.Values(known)), inodes)
-	if l.probe != nil && !(l.c.udp && same) {
-		locate := l.probe.locate
-		if l.c.udp {
-			locate = l.probe.locateUDP
-		}
-		order, err := locate(ctx, l.c.members(), len(inodes), l.c.prog)
-		if err == nil {
-			return order, nil
-		}
-		if now, _, gerr := l.group(); gerr == nil && !slices.Equal(now, inodes) {
-			return nil, errChanged
-		}
-		return nil, err
+// steer changes the steering of the group.
+func (g *localGroup) steer(ctx context.Context, s Steering) error {
+	own := g.sockets()
+	if len(own) == 0 {
+		return ErrClosed
 	}
-	if !same {
-		return nil, fmt.Errorf("the order of the group's members is not known and can't be found by probing: %w", errors.ErrUnsupported)
+	t, err := g.begin(ctx, own[0], new(Report))
+	defer t.end()
+	switch {
+	case err != nil:
+		return err
+	case g.steeredBy() != nil:
+		return fmt.Errorf("steer by %v: the group has a Steerer: %w", s, errors.ErrUnsupported)
+	case t.blind != nil:
+		return t.blind
+	case len(g.sockets()) == 0:
+		return ErrClosed
 	}
-	if !l.c.udp {
-		l.lossy("steering could not be verified: the own address can't be reached")
+	if err := t.apply(ctx, s); err != nil {
+		return fmt.Errorf("steer by %v: %w", s, err)
 	}
-	return known, nil
+	g.setCurrent(s)
+	return nil
 }
 
-// turn attaches prog and checks that it keeps traffic away from sockets.
-func (l *leave) turn(ctx context.Context, prog program, away []*socket) error {
-	own := l.c.members()
-	if l.probe != nil && !l.c.udp {
-		if err := l.probe.verify(ctx, own, away, prog, min(4, 2*len(prog.targets))); err != nil {
+// errNoTarget says that all members are to be kept from the traffic.
+var errNoTarget = fmt.Errorf("no member is left to get the traffic: %w", ErrNotSteered)
+
+// apply puts the program for s on the group.
+func (t *turn) apply(ctx context.Context, s Steering) error {
+	own := t.g.sockets()
+	if s.kind == steerHash {
+		return t.detach(own[0])
+	}
+	prog := program{sticky: t.g.udp, byCPU: s.kind == steerCPU}
+	if s.kind == steerWeights {
+		var err error
+		if prog.weights, err = s.shares(len(own)); err != nil {
 			return err
 		}
 	}
-	if err := attach(own[0].conn, &prog); err != nil {
-		return err
+	var away []*socket
+	for _, m := range s.away {
+		if !slices.Contains(own, m.member()) {
+			return ErrNotMember
+		}
+		away = append(away, m.member())
 	}
-	l.c.prog = prog
+	for try := 0; ; try++ {
+		if try >= maxTries && ctx.Err() != nil {
+			// It is not known whose places the program has.
+			t.g.setCurrent(Hash())
+			return errors.Join(fmt.Errorf("members come and go all the time, under %d tries: %w", try, context.Cause(ctx)), t.detach(own[0]))
+		}
+		inodes, _, err := t.group()
+		if err != nil {
+			return err
+		}
+		order, err := t.locate(ctx, inodes)
+		if err == errChanged {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if s.kind == steerAway {
+			if prog.targets = places(order, away); len(prog.targets) == 0 {
+				return errNoTarget
+			}
+		} else {
+			prog.targets = nil
+			for _, s := range own {
+				prog.targets = append(prog.targets, slices.Index(order, s.inode))
+			}
+		}
+		err = t.attach(prog, own[0])
+		if t.is(inodes) {
+			return err
+		}
+	}
+}
+
+// places returns the indexes of all members of order but those of away.
+func places(order []uint32, away []*socket) (at []int) {
+	for i, inode := range order {
+		if !slices.ContainsFunc(away, func(s *socket) bool { return s.inode == inode }) {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// restore puts the steering of the remaining members back.
+func (t *turn) restore(ctx context.Context) error {
+	own := t.g.sockets()
+	if len(own) == 0 || t.g.steeredBy() != nil {
+		return nil // a Steerer has never gone
+	}
+	s := t.g.current()
+	switch s.kind {
+	case steerAway:
+		// Not from those that have left.
+		s.away = slices.DeleteFunc(slices.Clone(s.away), func(m Member) bool { return !slices.Contains(own, m.member()) })
+		if len(s.away) == 0 {
+			s = Hash()
+		}
+	case steerWeights:
+		if len(s.weights) != len(own) {
+			s = Hash() // they were given for other members
+		}
+	}
+	err := t.apply(ctx, s)
+	if err == errNoTarget { // the members that had the traffic have left
+		s = Hash()
+		err = t.apply(ctx, s)
+	}
+	t.g.setCurrent(s)
+	return err
+}
+
+// use makes s the steerer of the group.
+func (g *localGroup) use(ctx context.Context, s Steerer) error {
+	select {
+	case g.token <- struct{}{}:
+		defer func() { <-g.token }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	own := g.sockets()
+	if len(own) == 0 {
+		return ErrClosed
+	}
+	if g.steeredBy() != nil {
+		return errors.New("reuseport: the group has a Steerer already")
+	}
+	for _, m := range own {
+		if err := s.Join(m.conn); err != nil {
+			return fmt.Errorf("join a member: %w", err)
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.steerer = s
 	return nil
 }

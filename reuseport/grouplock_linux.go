@@ -13,34 +13,31 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// lease is the right to change a group's program and to take members out,
+// groupLock is the right to change a group's program and to take members out,
 // among all processes that use this package. It is an abstract unix socket: its
 // name lives in the network namespace, as the port does, and goes with the
 // process, however that ends.
-type lease struct {
+type groupLock struct {
 	ln *net.UnixListener
 }
 
 // errSquatted means that another user's process has the name.
-var errSquatted = errors.New("another user holds the name under which the processes of this group take turns")
+var errSquatted = errors.New("another user holds the name of the group lock")
 
-// takeLease waits until the name is free. Who waits is connected to the holder
-// and learns by the end of that connection that the name is free.
-func takeLease(ctx context.Context, name string) (*lease, error) {
+// takeGroupLock waits until the name is free. A waiting process is connected to
+// the holder, and the end of that connection says that the name is free.
+func takeGroupLock(ctx context.Context, name string) (*groupLock, error) {
 	addr := &net.UnixAddr{Name: name, Net: "unix"}
 	for {
 		ln, err := net.ListenUnix("unix", addr)
 		if err == nil {
-			return &lease{ln: ln}, nil
+			return &groupLock{ln: ln}, nil
 		}
 		if !errors.Is(err, unix.EADDRINUSE) {
-			return nil, fmt.Errorf("take the turn of the group: %w", err)
+			return nil, fmt.Errorf("take the group lock: %w", err)
 		}
 		if err := awaitHolder(ctx, addr); err != nil {
-			return nil, err
-		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, fmt.Errorf("wait for the turn of the group: %w", err)
 		}
 	}
 }
@@ -50,16 +47,8 @@ func awaitHolder(ctx context.Context, addr *net.UnixAddr) error {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, addr.Net, addr.Name)
 	if err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
 		// Gone just now, or its queue of waiting processes is full.
-		select {
-		case <-time.After(time.Millisecond):
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+		return sleep(ctx, time.Millisecond)
 	}
 	defer nc.Close()
 	cred, err := fdx.PeerCred(nc.(*net.UnixConn))
@@ -73,11 +62,23 @@ func awaitHolder(ctx context.Context, addr *net.UnixAddr) error {
 	defer stop()
 	var b [1]byte
 	_, _ = nc.Read(b[:]) // any end of it is the answer
-	return nil
+	return context.Cause(ctx)
 }
 
-func (l *lease) free() {
+func (l *groupLock) free() {
 	if l != nil {
 		_ = l.ln.Close() // nothing was written to it
+	}
+}
+
+// sleep returns nil after that time, or the cause when ctx ends first.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }

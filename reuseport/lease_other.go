@@ -1,7 +1,0 @@
-//go:build !linux
-
-package reuseport
-
-type lease struct{}
-
-func (*lease) free() {}
