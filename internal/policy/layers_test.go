@@ -27,10 +27,10 @@ var layers = []map[string]string{
 		"reuseport/internal/diag": "",
 	},
 	{
+		"internal/probes":      "internal/fdx",
 		"internal/sdnotify":    "internal/fdx",
 		"internal/testenv":     "internal/testmain",
 		"internal/testservice": "internal/procs",
-		"reuseport":            "internal/fdx reuseport/internal/diag",
 	},
 	{
 		"internal/fakesystemd":     "internal/fdx internal/testenv",
@@ -38,17 +38,18 @@ var layers = []map[string]string{
 		"handoff/internal/pidfile": "",
 		"handoff/internal/signals": "",
 		"handoff/internal/slogger": "",
-		"reuseport/internal/soak":  "reuseport",
+		"reuseport":                "internal/fdx internal/probes reuseport/internal/diag",
 	},
 	{
 		"handoff/internal/fdpass":    "internal/fdx",
 		"handoff/internal/lifecycle": "handoff/internal/failure",
 		"handoff/internal/spawn":     "handoff/internal/failure internal/fdx internal/procs",
 		"handoff/internal/wire":      "handoff/internal/failure",
+		"reuseport/internal/soak":    "reuseport",
 	},
 	{
 		"handoff/internal/session": "handoff/internal/failure handoff/internal/fdpass handoff/internal/wire internal/fdx",
-		"handoff/internal/sockets": "handoff/internal/failure handoff/internal/wire internal/fdx reuseport",
+		"handoff/internal/sockets": "handoff/internal/failure handoff/internal/wire internal/fdx internal/probes reuseport",
 	},
 	{
 		"handoff/internal/inherit": `handoff/internal/failure handoff/internal/sockets handoff/internal/wire

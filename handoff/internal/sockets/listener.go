@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/seed-11c92bf9/baton/reuseport"
+	"github.com/seed-11c92bf9/baton/internal/probes"
 )
 
 // A Listener is a listening socket that outlives its process.
@@ -40,7 +40,7 @@ func (l *Listener) Accept(track func(net.Conn) net.Conn) (net.Conn, error) {
 		var err error
 		if !ok {
 			c, err = l.inner.Accept()
-			if err == nil && reuseport.IsProbe(l.inner, c) {
+			if err == nil && probes.Swallow(c) {
 				l.gate.exit()
 				continue
 			}
