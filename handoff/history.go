@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,15 @@ type Totals struct {
 	Cut   uint64 `json:"cut"`
 }
 
+// add adds what another process has counted.
+func (t *Totals) add(o Totals) {
+	t.Committed += o.Committed
+	t.RolledBack += o.RolledBack
+	t.Failed += o.Failed
+	t.Moved += o.Moved
+	t.Cut += o.Cut
+}
+
 const (
 	maxReports = 16 // that are kept
 
@@ -31,14 +41,20 @@ const (
 	historyTimeout = 500 * time.Millisecond
 )
 
+// line is what a process knows of its line. In JSON it is what its successor gets: the
+// totals come first, so that a report that the successor can't read does not hide them.
+type line struct {
+	Totals  Totals   `json:"totals"`
+	Reports []Report `json:"reports"` // oldest first
+}
+
 // history keeps the reports of the last upgrades and the totals of the line.
 type history struct {
-	mu           sync.Mutex
-	predecessors []Report
-	own          []Report
-	totals       Totals // without the connections of this process
+	mu     sync.Mutex
+	before line // as the predecessors sent it
+	own    line // of this process, without the totals of its connections
 
-	settled chan struct{} // closed when no account of a predecessor comes any more
+	settled chan struct{} // closed when no predecessor sends more
 	once    sync.Once     // closes settled
 }
 
@@ -48,93 +64,85 @@ func newHistory() *history { return &history{settled: make(chan struct{})} }
 func (h *history) record(r Report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.own = append(h.own, r)
-	h.own = h.own[max(0, len(h.own)-maxReports):]
+	h.own.Reports = lastReports(append(h.own.Reports, r))
 	switch r.Outcome {
 	case OutcomeCommitted:
-		h.totals.Committed++
+		h.own.Totals.Committed++
 	case OutcomeRolledBack:
-		h.totals.RolledBack++
+		h.own.Totals.RolledBack++
 	case OutcomeFailed:
-		h.totals.Failed++
+		h.own.Totals.Failed++
 	case OutcomePending: // it has not ended
 	}
 }
+
+func lastReports(all []Report) []Report { return all[max(0, len(all)-maxReports):] }
 
 // complete replaces the last report by one with the linger in it.
 func (h *history) complete(r Report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.own[len(h.own)-1] = r
+	h.own.Reports[len(h.own.Reports)-1] = r
 }
 
 // reports returns the reports of this process, oldest first.
 func (h *history) reports() []Report {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return append([]Report(nil), h.own...)
+	return slices.Clone(h.own.Reports)
 }
 
-// line returns the reports of the predecessors and of this process, oldest first,
-// and the totals without the connections of this process.
-func (h *history) line() ([]Report, Totals) {
+// line returns what is known of the line.
+func (h *history) line() line {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	all := append(append([]Report{}, h.predecessors...), h.own...)
-	return all[max(0, len(all)-maxReports):], h.totals
+	l := line{Totals: h.before.Totals, Reports: lastReports(slices.Concat([]Report{}, h.before.Reports, h.own.Reports))}
+	l.Totals.add(h.own.Totals)
+	return l
 }
 
-// status fills in what a process of these connections says of the line. Its totals
-// are missing until the history is settled.
+// status adds the line to the status. The totals are missing until the history is
+// settled.
 func (h *history) status(s *Status) {
-	var totals Totals
-	s.Upgrades, totals = h.line()
+	l := h.line()
+	s.Upgrades = l.Reports
 	select {
 	case <-h.settled:
-		totals.Moved += s.Moved
-		totals.Cut += s.Cut
-		s.Totals = &totals
+		l.Totals.add(Totals{Moved: s.Moved, Cut: s.Cut})
+		s.Totals = &l.Totals
 	default:
 	}
 }
 
-// account returns what the successor gets: as many of the last reports as fit into
-// a message, and the totals.
+// account returns what the successor gets: the totals, and as many of the last reports
+// as fit into a message.
 func (h *history) account() (wire.Account, error) {
-	all, t := h.line()
+	l := h.line()
 	for {
-		body, err := json.Marshal(all)
-		if err != nil {
-			return wire.Account{}, err
+		body, err := json.Marshal(l)
+		if err != nil || len(body) <= wire.MaxBody {
+			return wire.Account{Body: body}, err
 		}
-		if len(body) <= wire.MaxBody {
-			return wire.Account{
-				Body: body, Committed: t.Committed, RolledBack: t.RolledBack, Failed: t.Failed, Moved: t.Moved, Cut: t.Cut,
-			}, nil
-		}
-		all = all[1:]
+		l.Reports = l.Reports[1:]
 	}
 }
 
 // receive takes over the account of the predecessor.
 func (h *history) receive(m wire.Account) error {
 	defer h.settle()
-	var all []Report
-	err := json.Unmarshal(m.Body, &all) // fails where a report has a mode of a newer version, say
+	var l line
+	err := json.Unmarshal(m.Body, &l)
+	if err != nil { // a report has a mode of a newer version, say
+		l.Reports = nil
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.totals.Committed += m.Committed
-	h.totals.RolledBack += m.RolledBack
-	h.totals.Failed += m.Failed
-	h.totals.Moved += m.Moved
-	h.totals.Cut += m.Cut
-	if err == nil {
-		h.predecessors = all[max(0, len(all)-maxReports):]
-	}
+	h.before.Totals.add(l.Totals)
+	h.before.Reports = lastReports(l.Reports)
 	return err
 }
 
-// settle says that no account of a predecessor comes any more.
+// settle says that no predecessor sends more.
 func (h *history) settle() { h.once.Do(func() { close(h.settled) }) }
 
 // await waits until the history is settled, or stop is closed.
@@ -154,10 +162,9 @@ func (h *history) await(stop <-chan struct{}) {
 func (h *history) predecessorDone(generation uint64, bye wire.Bye) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.totals.Moved += bye.Moved
-	h.totals.Cut += bye.Cut
-	for i := range h.predecessors {
-		r := &h.predecessors[i]
+	h.before.Totals.add(Totals{Moved: bye.Moved, Cut: bye.Cut})
+	for i := range h.before.Reports {
+		r := &h.before.Reports[i]
 		if r.Generation == generation+1 && r.Outcome == OutcomeCommitted {
 			r.Moved, r.Cut = bye.Moved, bye.Cut
 			r.Durations.Linger = time.Since(r.Started) - r.Durations.Total

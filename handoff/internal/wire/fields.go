@@ -163,11 +163,6 @@ func (m *Lend) fields(c *codec) {
 
 func (m *Account) fields(c *codec) {
 	c.bytes(1, &m.Body, MaxBody)
-	c.uint64(2, &m.Committed)
-	c.uint64(3, &m.RolledBack)
-	c.uint64(4, &m.Failed)
-	c.uint64(5, &m.Moved)
-	c.uint64(6, &m.Cut)
 }
 
 func (m *Request) fields(c *codec) {

@@ -281,15 +281,7 @@ type Lend struct {
 // Account tells the successor, after Commit, how the last upgrades of its line
 // went, this one included. Nothing answers it.
 type Account struct {
-	Body []byte // JSON: a list of handoff.Report, oldest first
-
-	// What the line has counted up to now, this upgrade included: upgrades by
-	// outcome, connections that were passed on or closed by force.
-	Committed  uint64
-	RolledBack uint64
-	Failed     uint64
-	Moved      uint64
-	Cut        uint64
+	Body []byte // JSON: reports and totals
 }
 
 // Request is an operator's request to the control socket: the first message of

@@ -59,10 +59,7 @@ var samples = []wire.Message{
 		{Kind: wire.KindListener, Network: "tcp", Address: ":8080", Bound: "[::]:8080", Domain: 10, SockType: 1, Protocol: 6},
 		{Kind: wire.KindPacket, Network: "udp4", Address: ":53", Shard: 1, Bound: "0.0.0.0:53", Domain: 2, SockType: 2, Protocol: 17},
 	}},
-	&wire.Account{
-		Body:      []byte(`[{"generation":41,"outcome":"committed"}]`),
-		Committed: 40, RolledBack: 3, Failed: 2, Moved: 1000, Cut: 1,
-	},
+	&wire.Account{Body: []byte(`{"totals":{"committed":40},"reports":[{"generation":41,"outcome":"committed"}]}`)},
 	&wire.Request{Op: "upgrade", Body: []byte(`{"wait":"commit"}`), MinVersion: 1, MaxVersion: 3},
 	&wire.Response{Final: true, Body: []byte(`{"failure":{"reason":3,"text":"starting"}}`), Version: 1},
 }
