@@ -8,10 +8,10 @@ import (
 
 func TestMain(m *testing.M) {
 	testmain.RunWith(m, map[string]func([]string){
-		"service":  serviceMain,
-		"plain":    plainMain,
-		"stranger": strangerMain,
-		"empty":    emptyMain,
-		"joining":  joiningMain,
+		"service": serviceMain,
+		"plain":   plainMain,
+		"hello":   helloMain,
+		"empty":   emptyMain,
+		"joining": joiningMain,
 	})
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -161,4 +163,82 @@ func TestSignalWhileJoining(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSignalStorm sends upgrade signals without waiting for anything, under
+// load: some begin an upgrade, the others are told that one is in progress, and
+// the service is there all the time.
+func TestSignalStorm(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Millisecond}).start()
+		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+		l := newLoad(t, s.set.Dir, map[string]string{"0 tcp": addr})
+		for range 20 {
+			// Whoever is named may have left: no process but the service's own is it.
+			if pid := s.pid(); s.alive(pid) {
+				_ = syscall.Kill(pid, syscall.SIGUSR2)
+			}
+			l.run(1)
+		}
+		s.wait("committed")
+		l.run(50)
+		eventually(t, "one process is left, and named", func() bool {
+			left := slices.DeleteFunc(s.pidsHeard(), func(pid int) bool { return !s.alive(pid) })
+			return len(left) == 1 && left[0] == s.pid()
+		})
+		l.run(20)
+		l.stop()
+		heard := s.heard() // an upgrade that is under way may be cut short now
+		told := 0
+		eventually(t, "the service has ended", func() bool {
+			// One that commits just now leaves the end to its successor.
+			b, _ := os.ReadFile(filepath.Join(s.set.Dir, "pid")) // gone with the last
+			if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && pid != told && s.alive(pid) {
+				_ = syscall.Kill(pid, syscall.SIGTERM) // it may have ended
+				told = pid
+			}
+			return !slices.ContainsFunc(s.pidsHeard(), s.alive)
+		})
+		committed := 0
+		for _, m := range heard {
+			switch m.Kind {
+			case "committed":
+				committed++
+			case "upgrade-failed":
+				t.Errorf("an upgrade has failed: %v %s", m.Is, m.Err)
+			}
+		}
+		t.Logf("20 signals, %d upgrades", committed)
+	})
+}
+
+// TestBackToBack upgrades a service again as soon as it is one process.
+func TestBackToBack(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Millisecond}).start()
+		for range 20 {
+			s.mustCommit()
+		}
+		s.stop()
+	})
+}
+
+// TestOwnSignals leaves SIGUSR2 to the program.
+func TestOwnSignals(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}})
+		s.startCommand(s.varied(variation{NoSignals: true}))
+		s.wait("owner")
+		for range 3 {
+			s.signal(syscall.SIGUSR2)
+			s.wait("usr2")
+		}
+		mustAnswer(t, s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"], 1)
+		s.stop()
+		for _, m := range s.heard() {
+			if m.Kind == "upgrade-started" {
+				t.Error("an upgrade was started")
+			}
+		}
+	})
 }

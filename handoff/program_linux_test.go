@@ -1,0 +1,391 @@
+package handoff_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
+)
+
+// copyBinary makes path a program that is this one, in a file of its own. It
+// has cp(1) write it: a descriptor of ours that is open for writing could be
+// inherited by a process that another test starts at that moment, and the
+// program would be busy (Go issue 22315).
+func copyBinary(tb testing.TB, path string) {
+	tb.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if out, err := exec.Command("cp", "--", exe, path).CombinedOutput(); err != nil {
+		tb.Fatalf("cp: %v: %s", err, out)
+	}
+	if err := os.Chmod(path, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// writeScript returns the path of a shell script. As in copyBinary, nobody has
+// it open to write once it can be run.
+func writeScript(tb testing.TB, text string) string {
+	tb.Helper()
+	path := filepath.Join(testenv.ShortDir(tb), "script")
+	if err := os.WriteFile(path+".txt", []byte("#!/bin/sh\n"+text), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	if out, err := exec.Command("install", "-m", "755", path+".txt", path).CombinedOutput(); err != nil {
+		tb.Fatalf("install: %v: %s", err, out)
+	}
+	return path
+}
+
+// installed is a service whose program is a file of its own, which operators do
+// things to.
+type installed struct {
+	*service
+	bin string // folder of the program
+	app string
+}
+
+func install(tb testing.TB, mode handoff.Mode) *installed {
+	tb.Helper()
+	bin := testenv.ShortDir(tb)
+	i := &installed{newService(tb, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}}), bin, filepath.Join(bin, "app")}
+	copyBinary(tb, i.app)
+	return i
+}
+
+// run starts the program under the name arg0, in a working directory.
+func (i *installed) run(v variation, dir, arg0 string) {
+	i.tb.Helper()
+	cmd := i.varied(v)
+	cmd.Path, cmd.Dir, cmd.Args[0] = i.app, dir, arg0
+	cmd.Env = append(cmd.Env, "PATH="+i.bin+":"+os.Getenv("PATH"))
+	i.startCommand(cmd)
+	i.wait("owner")
+}
+
+// try triggers an upgrade and returns how it ended. Unlike service.upgrade it
+// may follow at the heels of one that has failed, which is still in progress
+// for a moment after it has told so.
+func (s *service) try() message {
+	s.tb.Helper()
+	started := func() (n int) {
+		for _, m := range s.heard() {
+			if m.Kind == "upgrade-started" {
+				n++
+			}
+		}
+		return n
+	}
+	busy := func() int { return strings.Count(s.log(), "an upgrade is in progress") }
+	for before := started(); started() == before; {
+		was := busy()
+		s.signal(syscall.SIGUSR2)
+		eventually(s.tb, "an upgrade has begun, or another one is in progress", func() bool { return started() > before || busy() > was })
+	}
+	return s.waitFor("the end of the upgrade", func(m message) bool { return m.Kind == "committed" || m.Kind == "upgrade-failed" })
+}
+
+// mustCommit has an upgrade succeed, and its predecessor end.
+func (s *service) mustCommit() {
+	s.tb.Helper()
+	if m := s.try(); m.Kind != "committed" {
+		s.tb.Fatalf("upgrade: %s %v %s", m.Kind, m.Is, m.Err)
+	}
+	s.wait("exit")
+}
+
+// mustFail has an upgrade fail with an error that holds each of the words.
+func (s *service) mustFail(words ...string) message {
+	s.tb.Helper()
+	m := s.try()
+	if m.Kind != "upgrade-failed" {
+		s.tb.Errorf("upgrade: %s, want a failure", m.Kind)
+	}
+	for _, w := range words {
+		if !strings.Contains(m.Err, w) {
+			s.tb.Errorf("upgrade: %v %s, want %q in it", m.Is, m.Err, w)
+		}
+	}
+	return m
+}
+
+// runs checks that the process that serves runs the file at path.
+func (i *installed) runs(path string) {
+	i.tb.Helper()
+	want, err := os.Stat(path)
+	if err != nil {
+		i.tb.Fatal(err)
+	}
+	got, err := os.Stat(fmt.Sprintf("/proc/%d/exe", i.pid()))
+	if err != nil || !os.SameFile(got, want) {
+		i.tb.Errorf("the service runs another program than %s (%v)", path, err)
+	}
+}
+
+// TestExecutable upgrades a service while its program is replaced, removed or
+// written to.
+func TestExecutable(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		i := install(t, mode)
+		i.run(variation{}, "", i.app)
+		// Removed: the error says what to do, and doing it helps.
+		if err := os.Remove(i.app); err != nil {
+			t.Fatal(err)
+		}
+		i.mustFail(i.app+" is gone", "install the new version at that path")
+		copyBinary(t, i.app)
+		i.mustCommit()
+		i.runs(i.app)
+		// Replaced by rename, as installers do it.
+		next := filepath.Join(i.bin, "next")
+		copyBinary(t, next)
+		if err := os.Rename(next, i.app); err != nil {
+			t.Fatal(err)
+		}
+		i.mustCommit()
+		i.runs(i.app)
+		// Overwritten: the kernel does not let anybody.
+		if f, err := os.OpenFile(i.app, os.O_WRONLY, 0); !errors.Is(err, syscall.ETXTBSY) {
+			t.Errorf("open the running program to write: %v, want %v", err, syscall.ETXTBSY)
+			_ = f.Close()
+		}
+		// Removed and written anew, and not finished yet.
+		copyBinary(t, next)
+		w, err := os.OpenFile(next, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		if err := os.Rename(next, i.app); err != nil {
+			t.Fatal(err)
+		}
+		i.mustFail("is being written", "by rename")
+		// No program at all.
+		if err := errors.Join(os.Remove(i.app), os.WriteFile(i.app, []byte("nothing that runs"), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		if m := i.mustFail("exec format error"); strings.Contains(m.Err, "had not called") {
+			t.Errorf("of a program that never ran the error says: %s", m.Err)
+		}
+		if err := os.Chmod(i.app, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		i.mustFail("permission denied")
+		copyBinary(t, next)
+		if err := os.Rename(next, i.app); err != nil {
+			t.Fatal(err)
+		}
+		i.mustCommit()
+		i.stop()
+	})
+}
+
+// TestRelative starts a service by a relative path.
+func TestRelative(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		i := install(t, mode)
+		i.run(variation{}, i.bin, "./app")
+		i.mustCommit()
+		i.runs(i.app)
+		i.stop()
+
+		i = install(t, mode)
+		i.run(variation{Chdir: "/"}, i.bin, "./app")
+		if mode == handoff.Inherit {
+			m := i.mustFail("the working directory has changed", "start the program by its absolute path, or use mode Takeover")
+			if !slices.Contains(m.Is, "ErrUnsupported") {
+				t.Errorf("upgrade: %v %s, want ErrUnsupported", m.Is, m.Err)
+			}
+		} else {
+			i.mustCommit()
+			i.runs(i.app)
+			i.mustCommit()
+		}
+		i.stop()
+	})
+}
+
+// TestPath starts a service by its name alone, and has it go elsewhere.
+func TestPath(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		i := install(t, mode)
+		i.run(variation{Chdir: "/"}, "", "app")
+		if err := os.Remove(i.app); err != nil {
+			t.Fatal(err)
+		}
+		if mode == handoff.Inherit {
+			i.mustFail(`"app" was found in PATH when this process started, and is not now`)
+		} else {
+			i.mustFail(i.app + " is gone")
+		}
+		copyBinary(t, i.app)
+		i.mustCommit()
+		i.runs(i.app)
+		i.stop()
+	})
+}
+
+// TestWorkingDirectory removes the folder that a service was started in.
+func TestWorkingDirectory(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		i := install(t, mode)
+		dir := testenv.ShortDir(t)
+		i.run(variation{}, dir, i.app)
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		i.mustFail("the working directory that this process was started in is not accessible")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		i.mustCommit()
+		i.stop()
+	})
+}
+
+// TestWrapper has a shell script start the successor, and stay.
+func TestWrapper(t *testing.T) {
+	t.Parallel()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := writeScript(t, fmt.Sprintf("'%s' \"$@\"\nexit $?\n", exe))
+	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}})
+	s.startCommand(s.varied(variation{Executable: script}))
+	s.wait("owner")
+	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+	l := newLoad(t, s.set.Dir, map[string]string{"0 tcp": addr})
+	for range 2 {
+		m := s.upgrade()
+		s.wait("exit")
+		if m.Report.Successor.PID != s.pid() {
+			t.Errorf("the report's successor is %d, want %d", m.Report.Successor.PID, s.pid())
+		}
+		l.run(10)
+	}
+	// One that fails is gone, although the process that was started is the shell.
+	s.plan(plan{At: "listening", How: "exit1"})
+	s.mustFail("told to exit")
+	l.run(10)
+	l.stop()
+	s.stop()
+}
+
+// TestPID1 upgrades a service that is PID 1 of its PID namespace: it refuses,
+// says what to do, and serves on.
+func TestPID1(t *testing.T) {
+	testenv.Need(t, "unshare_pid")
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}})
+		cmd := s.varied(variation{})
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
+		s.startCommand(cmd)
+		if m := s.wait("owner"); m.PID != 1 {
+			t.Fatalf("the service is process %d, want 1", m.PID)
+		}
+		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+		// Not by the PID file: 1 is another process here.
+		if err := cmd.Process.Signal(syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the upgrade is refused", func() bool {
+			log := s.log()
+			return strings.Contains(log, "not supported: this process is PID 1") && strings.Contains(log, "docker run --init")
+		})
+		mustAnswer(t, addr, 1)
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		s.wait("exit")
+	})
+}
+
+// goRunMain is a service, as small as it gets, for `go run`.
+const goRunMain = `package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+func say(kind, err string) {
+	_ = json.NewEncoder(os.Stdout).Encode(map[string]any{"PID": os.Getpid(), "Kind": kind, "Err": err})
+}
+
+func main() {
+	var mode handoff.Mode
+	if err := mode.UnmarshalText([]byte(os.Args[1])); err != nil {
+		panic(err)
+	}
+	up, err := handoff.New(&handoff.Config{
+		Mode: mode, ControlSocket: filepath.Join(os.Args[2], "ctl", "s"), PIDFile: filepath.Join(os.Args[2], "pid"),
+		Probation: time.Millisecond,
+		OnEvent: func(e handoff.Event) { say(string(e.Kind), e.Reason) },
+	})
+	if err != nil {
+		panic(err)
+	}
+	ln, err := up.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	go func() {
+		for c, err := ln.Accept(); err == nil; c, err = ln.Accept() {
+			_ = c.Close()
+		}
+	}()
+	if err := up.Ready(); err != nil {
+		panic(err)
+	}
+	<-up.Done()
+	if err := up.Shutdown(context.Background()); err != nil {
+		panic(err)
+	}
+	say("exit", "")
+}
+`
+
+// TestGoRun upgrades a service that was started by go run, which removes the
+// program when the first process ends.
+func TestGoRun(t *testing.T) {
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		t.Skipf("needs the go command: %v", err)
+	}
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode})
+		main := filepath.Join(s.set.Dir, "main.go")
+		if err := os.WriteFile(main, []byte(goRunMain), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(goTool, "build", "-buildvcs=false", "-o", os.DevNull, main).CombinedOutput(); err != nil {
+			t.Fatalf("go build, which may take a while: %v: %s", err, out)
+		}
+		cmd := exec.Command(goTool, "run", main, mode.String(), s.set.Dir)
+		// The settings mark the processes as the service's.
+		cmd.Env = append(os.Environ(), jsonEnv(t, envSettings, s.set), "GOWORK=off", "GOFLAGS=-buildvcs=false")
+		s.startCommand(cmd)
+		s.wait("owner")
+		s.upgrade()
+		s.wait("exit")
+		eventually(t, "go run has ended", func() bool { return !s.alive(cmd.Process.Pid) })
+		s.mustFail("`go run` removes its binary", "build with `go build`")
+		s.stop()
+	})
+}
