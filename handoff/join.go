@@ -243,7 +243,7 @@ func (u *Upgrader) arrived(items []session.Item) []sockets.Arrived {
 	all := make([]sockets.Arrived, len(items))
 	for i, it := range items {
 		all[i] = sockets.Arrived{Entry: it.Socket, Source: sockets.Descriptor(it.FD)}
-		if it.FD < 0 {
+		if it.Inherited {
 			all[i].Source = inherited{u.engine}
 		}
 	}
@@ -280,7 +280,7 @@ func (u *Upgrader) takeControl(got *session.Received) error {
 			continue
 		}
 		got.Sockets = append(got.Sockets[:i], got.Sockets[i+1:]...)
-		if it.FD < 0 {
+		if it.Inherited {
 			if u.control == nil {
 				return fmt.Errorf("%w: the control socket was not inherited", ErrTransfer)
 			}

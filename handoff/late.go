@@ -24,10 +24,10 @@ func (u *Upgrader) drains(k sockets.Key) bool {
 	return u.lending != nil || u.cfg.Mode == Drain
 }
 
-// matchLoan returns the predecessor's member for k, or FD -1 if it has none. lending
+// matchLoan returns the predecessor's member for k and its origin, which is nil if it has none. lending
 // keeps it.
 func (u *Upgrader) matchLoan(k sockets.Key) (session.Item, *sockets.Origin, error) {
-	none := session.Item{FD: -1}
+	none := session.Item{}
 	if u.lending == nil {
 		return none, nil, nil
 	}

@@ -375,12 +375,9 @@ func (u *Upgrader) manifest(up *upgrade) ([]session.Item, func()) {
 			continue
 		}
 		held = append(held, s)
-		it := session.Item{Socket: s.Entry, FD: fd}
+		it := session.Item{Socket: s.Entry, FD: fd, Inherited: up.inherit}
 		if s.Stored() != "" {
 			it.Socket.Keeper = wire.KeeperStore
-		}
-		if up.inherit {
-			it.FD = -1
 		}
 		items = append(items, it)
 	}

@@ -49,8 +49,8 @@ func (c *checks) add(first int, items []Item) {
 func (c *checks) run(first int, items []Item) {
 	for i := range items {
 		it := &items[i]
-		if it.FD < 0 {
-			continue // inherited: checked when it is asked for
+		if it.Inherited {
+			continue // checked when the program asks for it
 		}
 		if err := c.check(it.Socket, it.FD); err != nil {
 			c.fail(first+i, &Error{Reason: failure.Transfer, Text: fmt.Sprintf("socket %d (%s %s)", first+i, it.Socket.Network, it.Socket.Address), Err: err})

@@ -17,7 +17,7 @@ import (
 // Received is what a successor has been given. It owns the descriptors.
 type Received struct {
 	Welcome wire.Welcome
-	Sockets []Item // FD is -1 for sockets that came by inheritance
+	Sockets []Item
 	States  []Blob
 	// Stderr are the three descriptors of message Stderr, or nil.
 	Stderr []int
@@ -26,7 +26,7 @@ type Received struct {
 // Close closes all descriptors.
 func (r *Received) Close() {
 	for _, it := range r.Sockets {
-		if it.FD >= 0 {
+		if !it.Inherited {
 			_ = fdx.Close(it.FD) // a copy; the predecessor has its own
 		}
 	}
@@ -204,8 +204,8 @@ func (j *Joiner) takeSockets(r *Received, m *wire.Sockets, fds []int) error {
 		r.Sockets = make([]Item, 0, min(int(r.Welcome.Sockets), maxAtOnce))
 	}
 	for i := range m.Entries {
-		it := Item{Socket: m.Entries[i], FD: -1}
-		if len(fds) > 0 {
+		it := Item{Socket: m.Entries[i], Inherited: j.Hello.Via == wire.ViaInherit}
+		if !it.Inherited {
 			it.FD = fds[i]
 		}
 		r.Sockets = append(r.Sockets, it)

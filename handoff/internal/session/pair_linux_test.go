@@ -86,7 +86,7 @@ func (w *witness) dup() int {
 func (w *witness) items(n int) []session.Item {
 	items := noFDs(n)
 	for i := range items {
-		items[i].FD = w.dup()
+		items[i].FD, items[i].Inherited = w.dup(), false
 	}
 	return items
 }

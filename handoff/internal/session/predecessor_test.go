@@ -422,11 +422,11 @@ func TestStoppedWhileSending(t *testing.T) {
 	}
 }
 
-// noFDs returns a manifest of n sockets that the successor has already.
+// noFDs returns a manifest of n sockets that the successor has inherited.
 func noFDs(n int) []session.Item {
 	items := make([]session.Item, n)
 	for i := range items {
-		items[i] = session.Item{Socket: wire.Socket{Kind: wire.KindListener, Network: "tcp", Shard: uint32(i)}, FD: -1}
+		items[i] = session.Item{Socket: wire.Socket{Kind: wire.KindListener, Network: "tcp", Shard: uint32(i)}, Inherited: true}
 	}
 	return items
 }

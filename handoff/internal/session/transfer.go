@@ -14,8 +14,9 @@ import (
 
 // Item is one entry of the manifest with its descriptor.
 type Item struct {
-	Socket wire.Socket
-	FD     int // -1 if the successor has it already
+	Socket    wire.Socket
+	FD        int
+	Inherited bool // the successor has inherited the descriptor; FD is not set
 }
 
 // Blob is a state blob: a sealed file.
@@ -66,7 +67,7 @@ func (t *transfer) sockets(items []Item) error {
 		fds = fds[:0]
 		for i, it := range part {
 			m.Entries[i] = it.Socket
-			if it.FD >= 0 {
+			if !it.Inherited {
 				fds = append(fds, it.FD)
 			}
 		}
