@@ -115,8 +115,8 @@ func (s controlService) Linger() operate.Linger {
 	return operate.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: s.u.remaining()}
 }
 
-// Join begins an upgrade with a successor that has dialled, or goes on with the one
-// that waits for it.
+// Join begins an upgrade with a successor that has dialled, or continues the one that
+// waits for it.
 func (s controlService) Join(a session.Arrival, peer fdx.Cred) error {
 	u := s.u
 	if a.Hello.Via == wire.ViaInherit {

@@ -248,7 +248,7 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-// TestCallEnds ends the context of a call that nobody answers.
+// TestCallEnds ends the context of a call that gets no answer.
 func TestCallEnds(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -363,6 +363,6 @@ func TestFollowEnded(t *testing.T) {
 		t.Errorf("Follow() = %v after %v, want nil after committed", err, heard)
 	}
 	if err := c.Follow(within(t), each); !errors.Is(err, control.ErrNoServer) {
-		t.Errorf("Follow() of nobody = %v, want ErrNoServer", err)
+		t.Errorf("Follow() without a server = %v, want ErrNoServer", err)
 	}
 }

@@ -12,9 +12,9 @@ import (
 )
 
 // The conditions that a caller may want to branch on, by [errors.Is], beside
-// handoff's: [handoff.ErrPeerRefused] where one of the two may not talk to the
-// other, [handoff.ErrVersion] and [handoff.ErrUnsupported] where the server is
-// too old or too new, and what an upgrade can fail of.
+// handoff's: [handoff.ErrPeerRefused] where the user of one is not allowed by the
+// other, [handoff.ErrVersion] and [handoff.ErrUnsupported] where the server is too old
+// or too new, and those of an upgrade that fails.
 var (
 	// ErrNoServer says that there is no control socket. It matches
 	// [os.ErrNotExist].
@@ -22,8 +22,8 @@ var (
 	// ErrStale says that no process serves the control socket: the server was
 	// killed. The next one to start cleans up.
 	ErrStale error = failure.Stale
-	// ErrNoAnswer says that the server broke off before it had answered: it has
-	// ended, or was killed.
+	// ErrNoAnswer says that the server closed the connection before its answer: it
+	// has ended, or was killed.
 	ErrNoAnswer error = failure.NoAnswer
 	// ErrNoSpace says that the server found a disk full. It matches
 	// [syscall.ENOSPC].
@@ -44,23 +44,23 @@ func ExitStatus(err error) (status int, name string) {
 		status = failure.Aborted.Exit() // as any upgrade that fails
 	}
 	if status == failure.Aborted.Exit() && ue.Outcome == handoff.OutcomeRolledBack {
-		status = failure.RolledBack.Exit() // as the history has it
+		status = failure.RolledBack.Exit() // as in its report
 	}
 	return status, reason.Name()
 }
 
-// said is what the server says, with the reason that it gives.
-type said struct {
+// serverError is the text and the reason that a server gives.
+type serverError struct {
 	text   string
 	reason failure.Reason
 }
 
-func (e *said) Error() string { return e.text }
-func (e *said) Unwrap() error { return e.reason }
+func (e *serverError) Error() string { return e.text }
+func (e *serverError) Unwrap() error { return e.reason }
 
 // failureError makes an error of what the server says.
 func failureError(f *operate.Failure) error {
-	err := &said{f.Text, f.Reason}
+	err := &serverError{f.Text, f.Reason}
 	if f.Text == "" {
 		err.text = "control: the server gives no reason"
 	}

@@ -15,16 +15,15 @@ const maxFollowed = 64
 // Follow calls each with the events of the process that serves, as Events does,
 // and with those of its successors, and theirs, while predecessors still linger.
 // Events of one process come in order, and one at a time. It returns nil when
-// the last of the line is done, the first error of each, or the error that ended
-// the talk with a process.
+// the last of the line is done, or the first error of each or of a connection.
 func (c *Client) Follow(ctx context.Context, each func(handoff.Event) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type news struct {
-		event handoff.Event
-		heard chan<- error // the answer of each
+	type delivery struct {
+		event  handoff.Event
+		result chan<- error // of each
 	}
-	all := make(chan news)
+	all := make(chan delivery)
 	ends := make(chan error, maxFollowed)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -32,29 +31,29 @@ func (c *Client) Follow(ctx context.Context, each func(handoff.Event) error) err
 	watch := func(first bool) {
 		wg.Go(func() { // ends with the process, or with ctx
 			err := c.Events(ctx, true, func(e handoff.Event) error {
-				heard := make(chan error, 1)
+				result := make(chan error, 1)
 				select {
-				case all <- news{e, heard}:
-					return <-heard
+				case all <- delivery{e, result}:
+					return <-result
 				case <-ctx.Done():
 					return ctx.Err()
 				}
 			})
 			if !first && (errors.Is(err, ErrNoServer) || errors.Is(err, ErrStale)) {
-				err = nil // the successor was done before we came to it
+				err = nil // the successor ended before we dialled
 			}
 			ends <- err
 		})
 	}
 	watch(true)
-	seen := map[int]bool{} // processes that we hear
+	seen := map[int]bool{} // processes, by ID
 	for watching := 1; watching > 0; {
 		select {
 		case n := <-all:
 			e := n.event
 			seen[e.PID] = true
 			err := each(e)
-			n.heard <- err
+			n.result <- err
 			if err != nil {
 				return err
 			}

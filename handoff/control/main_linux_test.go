@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 // patience bounds each wait for a process.
 const patience = 20 * time.Second
 
-// settings are what a service process is told, through its environment, which
+// settings are what a service process gets through its environment, which
 // its successors inherit.
 type settings struct {
 	Dir       string

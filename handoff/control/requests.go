@@ -56,8 +56,7 @@ func (c *Client) Status(ctx context.Context) (*handoff.Status, error) {
 	return all, nil
 }
 
-// Linger tells how far the open connections of a process have come that has a
-// successor, or ends.
+// Linger counts the open connections of a process that has a successor, or ends.
 type Linger struct {
 	Open  uint64 `json:"open"`  // still open
 	Moved uint64 `json:"moved"` // passed to the successor
@@ -70,9 +69,9 @@ type Linger struct {
 // default.
 type UpgradeConfig struct {
 	// Executable is the program to upgrade to. Empty means the server's own:
-	// what is at its path now. It is not possible in mode Inherit, nor for whom
-	// only the server's Config.Allow lets in. A relative path is taken from the
-	// caller's working directory.
+	// what is at its path now. Only the server's user and root may choose it, and
+	// not in mode Inherit. A relative path is taken from the caller's working
+	// directory.
 	Executable string
 	// Timeout bounds the time up to the commit: when it is over, the upgrade is
 	// rolled back. Zero means that the server's own limits are enough.
@@ -80,19 +79,19 @@ type UpgradeConfig struct {
 	// Wait says when Upgrade returns. Empty means WaitCommit.
 	Wait Wait
 
-	// OnEvent is told of the server's steps. nil means nobody.
+	// OnEvent gets the server's events. It may be nil.
 	OnEvent func(handoff.Event)
-	// OnLinger is told of the predecessor's open connections, several times a
-	// second, with WaitLinger. nil means nobody.
+	// OnLinger gets the counts of the predecessor's open connections, several times
+	// a second, with WaitLinger. It may be nil.
 	OnLinger func(Linger)
 }
 
-// Upgrade has the server replace itself, and returns the account of that when
-// it is committed; with WaitLinger the linger is in it, with WaitNone there is
-// none. A nil config means all defaults.
+// Upgrade has the server replace itself, and returns the report when the upgrade is
+// committed. With WaitLinger the linger is in the report; with WaitNone there is no
+// report. A nil config means all defaults.
 //
-// When ctx ends before the commit, Upgrade has the upgrade rolled back and waits
-// for that; when the caller is killed, the upgrade goes on.
+// When ctx ends before the commit, Upgrade has the server roll back, and waits for
+// that. When the caller is killed, the upgrade continues.
 //
 // An upgrade that has failed has left the server as it was. The error is then
 // a *[handoff.UpgradeError] with the successor's last lines, or matches
@@ -156,8 +155,8 @@ func (w Wait) check() error {
 }
 
 // Rollback has the server take its sockets back from a successor that is not
-// committed, and returns the account of that upgrade when it has them. reason
-// goes into the account; it may be empty. [handoff.ErrNoUpgrade] says that no
+// committed, and returns the report of that upgrade when it has them. reason
+// goes into the report; it may be empty. [handoff.ErrNoUpgrade] says that no
 // upgrade is under way, [handoff.ErrCommitted] that it was too late.
 func (c *Client) Rollback(ctx context.Context, reason string) (*handoff.Report, error) {
 	var report *handoff.Report
@@ -178,9 +177,8 @@ type DrainConfig struct {
 	Reason string
 	// Wait says when Drain returns: with WaitNone when the server has stopped
 	// accepting, with WaitExit when its process has ended, else when its open
-	// connections are done. Empty means WaitLinger. WaitExit is WaitLinger where
-	// the server can't show its process: its version is older, or its kernel
-	// than Linux 5.3.
+	// connections are done. Empty means WaitLinger. Before Linux 5.3 WaitExit means
+	// WaitLinger.
 	Wait Wait
 
 	// OnEvent and OnLinger are those of UpgradeConfig.
@@ -189,10 +187,10 @@ type DrainConfig struct {
 }
 
 // Drain has the server end without a successor: it stops accepting, serves its
-// open connections up to its linger limit, and ends. It returns how the open
-// connections fared; nil with WaitNone. The process ends a moment later, by
-// what its program does after Shutdown, for which WaitExit waits. When ctx ends,
-// the server still drains. A nil config means all defaults.
+// open connections up to its linger limit, and ends. It returns the last counts of the
+// open connections; nil with WaitNone. After that the program still does what follows
+// its Shutdown, for which WaitExit waits. When ctx ends, the server still drains. A nil
+// config means all defaults.
 func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 	if cfg == nil {
 		cfg = &DrainConfig{}
@@ -226,10 +224,9 @@ func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 	return last, nil
 }
 
-// Events calls each with the last events of the process that serves, oldest
-// first, and with those to come. It returns nil when that process is done, or
-// when it has told the last events and follow is false; or the error of each.
-// The successor has events of its own: [Client.Follow] goes on with them.
+// Events calls each with the last events of the process that serves, oldest first,
+// and, if follow is set, with its later ones. It returns nil after the last event, or
+// the error of each. A successor has events of its own, see [Client.Follow].
 func (c *Client) Events(ctx context.Context, follow bool, each func(handoff.Event) error) error {
 	return c.do(ctx, call{op: operate.OpEvents, body: operate.Events{Follow: follow}, answer: func(a answer) error {
 		if a.Event == nil {

@@ -191,7 +191,7 @@ func TestUpgradeTimeout(t *testing.T) {
 	s.dial()
 }
 
-// TestUpgradeOutlivesItsCaller kills who has asked for an upgrade.
+// TestUpgradeOutlivesItsCaller kills the tool that has asked for an upgrade.
 func TestUpgradeOutlivesItsCaller(t *testing.T) {
 	t.Parallel()
 	s := start(t, settings{Mode: handoff.Takeover, Probation: 500 * time.Millisecond})
@@ -334,7 +334,7 @@ func TestDrainExit(t *testing.T) {
 	})
 }
 
-// TestFollow hears of two upgrades and the end, from each process in order.
+// TestFollow gets the events of two upgrades and the end, of each process in order.
 func TestFollow(t *testing.T) {
 	t.Parallel()
 	s := start(t, settings{Mode: handoff.Takeover})

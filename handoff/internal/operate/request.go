@@ -186,8 +186,8 @@ func (r *request) pass(sub *Subscriber, wanted func(Event) bool) error {
 }
 
 // upgrade starts an upgrade and answers with its events and its end, and with the
-// linger if the tool waits for that. The upgrade goes on when the tool closes the
-// connection, which could not see how it ended.
+// linger if the tool waits for that. The upgrade continues when the tool closes the
+// connection: it could not see how an upgrade ends that it has canceled.
 func (r *request) upgrade(ctx context.Context) error {
 	var asked Upgrade
 	if err := r.body(&asked); err != nil {
