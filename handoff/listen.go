@@ -128,7 +128,11 @@ func (u *Upgrader) match(k sockets.Key) (sockets.Handle, *sockets.Origin, error)
 	if u.lending != nil && u.drains(k) {
 		return nil, nil, nil
 	}
-	if a, ok := u.table.Match(k, false); ok {
+	a, ok := u.table.Match(k, false)
+	if !ok {
+		a, ok = u.systemd.Match(k)
+	}
+	if ok {
 		h, err := a.Source.Open(&a.Entry)
 		if err != nil || h == nil {
 			return nil, nil, err
@@ -144,8 +148,7 @@ func (u *Upgrader) match(k sockets.Key) (sockets.Handle, *sockets.Origin, error)
 		}
 		return h, &sockets.Origin{}, nil
 	}
-	h, origin := u.systemd.Match(k)
-	return h, origin, nil
+	return nil, nil, nil
 }
 
 // An inherited socket is one that tableflip has passed on and that the manifest

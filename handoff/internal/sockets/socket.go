@@ -36,8 +36,6 @@ func (k Key) String() string {
 type Origin struct {
 	// Entry is what the predecessor's manifest or systemd's store says of the socket.
 	Entry *wire.Socket
-	// Unit says that a socket unit of systemd's has the socket, and its path.
-	Unit bool
 	// Stored is the name under which systemd's store has the socket, or empty.
 	Stored string
 }
@@ -143,10 +141,7 @@ func (s *Socket) describe(k Key, addr net.Addr) error {
 		s.Entry.Bound = addr.String()
 		s.Entry.PathDev, s.Entry.PathIno, _ = pathID(UnixPath(addr))
 	}
-	if o := s.origin; o != nil && o.Unit {
-		s.Entry.Keeper = wire.KeeperUnit
-		s.Entry.PathDev, s.Entry.PathIno = 0, 0 // the path is systemd's
-	} else if o != nil && o.Entry != nil {
+	if o := s.origin; o != nil && o.Entry != nil {
 		if o.Entry.Keeper == wire.KeeperUnit {
 			s.Entry.Keeper = wire.KeeperUnit
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -16,41 +17,9 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
-// passed is a socket that systemd has passed on and that the program has not asked
-// for yet.
-type passed struct {
-	name   string // FileDescriptorName=, or the one in the store
-	kind   wire.SocketKind
-	addr   net.Addr
-	handle sockets.Handle
-	entry  *wire.Socket // what an earlier process has stored; nil for a socket unit's
-}
-
-// take removes and returns the first socket that matches, or nil.
-func (m *Manager) take(match func(*passed) bool) *passed {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	i := slices.IndexFunc(m.passed, match)
-	if i < 0 {
-		return nil
-	}
-	s := m.passed[i]
-	m.passed = slices.Delete(m.passed, i, i+1)
-	return s
-}
-
-func every(*passed) bool { return true }
-
-// closePassed closes the sockets. Nothing is lost: systemd has them, too.
-func (m *Manager) closePassed() {
-	for s := m.take(every); s != nil; s = m.take(every) {
-		_ = s.handle.Close()
-	}
-}
-
-// open takes the sockets of the environment, and takes the variables out of it, so
-// that no other process uses them.
-func (m *Manager) open() error {
+// listenFDs takes the sockets that systemd has passed on, and takes the variables out
+// of the environment, so that no other process uses them.
+func (m *Manager) listenFDs() error {
 	all, err := sdnotify.Listen(os.Getenv, os.Getpid(), sdnotify.PIDFDID(os.Getpid()))
 	if err != nil {
 		return err
@@ -65,10 +34,10 @@ func (m *Manager) open() error {
 	}
 	for _, in := range all {
 		stored := strings.HasPrefix(in.Name, namePrefix) || in.Name == probeName
-		s, err := m.openPassed(in, stored)
+		a, err := m.open(in, stored)
 		switch {
 		case err == nil:
-			m.passed = append(m.passed, s)
+			m.passed = append(m.passed, a)
 		case stored: // the first update removes it
 			m.cfg.Logger.Warn("a socket of systemd's store can't be used", "name", in.Name, "error", err)
 		default:
@@ -79,145 +48,147 @@ func (m *Manager) open() error {
 		}
 	}
 	// systemd passes them on in any order.
-	slices.SortStableFunc(m.passed, func(a, b *passed) int { return cmp.Compare(a.shard(), b.shard()) })
+	slices.SortStableFunc(m.passed, func(a, b sockets.Arrived) int { return cmp.Compare(a.Entry.Shard, b.Entry.Shard) })
 	return nil
 }
+
+// opened is a socket of systemd's, open already.
+type opened struct{ sockets.Handle }
+
+func (o opened) Open(*wire.Socket) (sockets.Handle, error) { return o.Handle, nil }
 
 // errNoSocket says that a descriptor can't be served.
 var errNoSocket = errors.New("neither a listening socket nor one for datagrams")
 
-// openPassed makes a listener or a packet connection of a descriptor, which it takes.
-func (m *Manager) openPassed(in sdnotify.Inherited, stored bool) (*passed, error) {
-	kind, err := kindOf(in.FD)
+// open makes a listener or a packet connection of a descriptor, which it takes. The
+// entry of a stored one is what the name says; the path of another one has no
+// identity, so that this service does not remove it.
+func (m *Manager) open(in sdnotify.Inherited, stored bool) (a sockets.Arrived, err error) {
+	a.Entry = wire.Socket{Name: in.Name, Keeper: wire.KeeperUnit}
+	if a.Entry.Kind, err = kindOf(in.FD); err != nil {
+		return a, errors.Join(err, fdx.Close(in.FD))
+	}
+	h, err := sockets.Open(sockets.KeyOf(&a.Entry), in.FD)
 	if err != nil {
-		return nil, errors.Join(err, fdx.Close(in.FD))
+		return a, err
 	}
-	s := &passed{name: in.Name, kind: kind}
-	if s.handle, err = sockets.Open(sockets.Key{Kind: kind, Name: in.Name}, in.FD); err != nil {
-		return nil, err
-	}
-	switch h := s.handle.(type) {
+	a.Source = opened{h}
+	var addr net.Addr
+	switch h := h.(type) {
 	case net.Listener:
-		s.addr = h.Addr()
+		addr = h.Addr()
 	case net.PacketConn:
-		s.addr = h.LocalAddr()
+		addr = h.LocalAddr()
 	}
-	if stored {
-		err = s.restore()
-	} else {
-		err = m.check(s)
+	a.Entry.Network, a.Entry.Bound = addr.Network(), addr.String()
+	switch {
+	case stored:
+		var e *wire.Socket
+		if e, err = parseName(in.Name); err != nil {
+			break
+		}
+		if !serves(&a.Entry, sockets.KeyOf(e)) {
+			err = fmt.Errorf("it is %s %s", addr.Network(), addr)
+		}
+		e.Bound = a.Entry.Bound
+		a.Entry = *e
+	case m.cfg.Drain:
+		err = fmt.Errorf("%w: in mode drain each process binds sockets of its own: use Takeover, or no socket unit", failure.Unsupported)
+	case m.cfg.Inherit && sockets.UnixPath(addr) != "":
+		err = fmt.Errorf("%w: in mode inherit tableflip removes the path %s in the end, which is systemd's: use Takeover", failure.Unsupported, addr)
 	}
 	if err != nil {
-		_ = s.handle.Close()
-		return nil, err
+		_ = h.Close()
 	}
-	return s, nil
+	return a, err
 }
 
-// restore reads what the name in the store says. It is an error if the socket is
-// another one.
-func (s *passed) restore() (err error) {
-	if s.entry, err = parseName(s.name); err != nil {
-		return err
+// serves reports whether a socket is of k's kind and network.
+func serves(e *wire.Socket, k sockets.Key) bool {
+	if e.Kind != k.Kind || !sockets.Inet(e) {
+		return e.Kind == k.Kind && e.Network == k.Network
 	}
-	s.entry.Bound = s.addr.String()
-	if !s.serves(sockets.KeyOf(s.entry)) {
-		return fmt.Errorf("it is %s %s", s.addr.Network(), s.addr)
-	}
-	return nil
+	bound, err := netip.ParseAddrPort(e.Bound)
+	base, four := e.Network[:3], bound.Addr().Unmap().Is4() // base is "tcp" or "udp"
+	return err == nil && (k.Network == base || k.Network == base+"4" && four || k.Network == base+"6" && !four)
 }
 
-// check says why a socket unit's socket can't be handed on.
-func (m *Manager) check(s *passed) error {
-	switch {
-	case m.cfg.Drain:
-		return fmt.Errorf("%w: in mode drain each process binds sockets of its own: use Takeover, or no socket unit", failure.Unsupported)
-	case m.cfg.Inherit && sockets.UnixPath(s.addr) != "":
-		return fmt.Errorf("%w: in mode inherit tableflip removes the path %s in the end, which is systemd's: use Takeover", failure.Unsupported, s.addr)
-	}
-	return nil
-}
-
-// shard returns the position among the sockets with the same key.
-func (s *passed) shard() uint32 {
-	if s.entry == nil {
-		return 0
-	}
-	return s.entry.Shard
-}
-
-// serves reports whether the socket is of k's kind and network.
-func (s *passed) serves(k sockets.Key) bool {
-	var ip net.IP
-	switch addr := s.addr.(type) {
-	case *net.TCPAddr:
-		ip = addr.IP
-	case *net.UDPAddr:
-		ip = addr.IP
-	default:
-		return s.kind == k.Kind && s.addr.Network() == k.Network
-	}
-	base := s.addr.Network() // "tcp" or "udp"
-	four := ip.To4() != nil
-	return s.kind == k.Kind && (k.Network == base || k.Network == base+"4" && four || k.Network == base+"6" && !four)
-}
-
-// collides reports whether the socket may keep another one from having the address
+// collides reports whether a socket may keep another one from having the address
 // bound: it has the same port, or the same path.
-func (s *passed) collides(network, bound string) bool {
-	if s.addr.Network()[:3] != network[:3] {
+func collides(e *wire.Socket, network, bound string) bool {
+	if e.Network[:3] != network[:3] {
 		return false
 	}
-	if strings.HasPrefix(network, "unix") {
-		return s.addr.String() == bound
+	if !sockets.Inet(e) {
+		return e.Bound == bound
 	}
-	_, p, err := net.SplitHostPort(s.addr.String())
+	_, p, err := net.SplitHostPort(e.Bound)
 	_, q, qerr := net.SplitHostPort(bound)
 	return err == nil && qerr == nil && p == q
 }
 
+// take removes and returns the first socket that systemd has passed on, that the
+// program has not asked for, and that matches.
+func (m *Manager) take(match func(*wire.Socket) bool) (a sockets.Arrived, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := slices.IndexFunc(m.passed, func(a sockets.Arrived) bool { return match(&a.Entry) })
+	if i < 0 {
+		return a, false
+	}
+	a = m.passed[i]
+	m.passed = slices.Delete(m.passed, i, i+1)
+	return a, true
+}
+
+func every(*wire.Socket) bool { return true }
+
+func stored(e *wire.Socket) bool { return e.Keeper == wire.KeeperStore }
+
 // Match takes the socket that answers k: the one that the program asked for with k
 // before a restart, or a socket unit's of k's name, or else one that is bound to k's
-// address. It returns nil where there is none. The caller owns the handle.
-func (m *Manager) Match(k sockets.Key) (sockets.Handle, *sockets.Origin) {
+// address.
+func (m *Manager) Match(k sockets.Key) (a sockets.Arrived, ok bool) {
 	bound, known := sockets.Resolve(k.Network, k.Address)
-	for _, match := range []func(*passed) bool{
-		func(s *passed) bool { return s.entry != nil && sockets.KeyOf(s.entry) == k },
-		func(s *passed) bool { return k.Name != "" && s.name == k.Name },
-		func(s *passed) bool { return known && s.addr.String() == bound },
+	for _, match := range []func(*wire.Socket) bool{
+		func(e *wire.Socket) bool { return stored(e) && sockets.KeyOf(e) == k },
+		func(e *wire.Socket) bool { return !stored(e) && k.Name != "" && e.Name == k.Name },
+		func(e *wire.Socket) bool { return known && e.Bound == bound },
 	} {
-		s := m.take(func(s *passed) bool { return s.serves(k) && match(s) })
-		switch {
-		case s == nil:
-		case s.entry == nil:
-			return s.handle, &sockets.Origin{Unit: true}
-		default:
-			return s.handle, &sockets.Origin{Entry: s.entry, Stored: s.name}
+		if a, ok = m.take(func(e *wire.Socket) bool { return serves(e, k) && match(e) }); ok {
+			return a, true
 		}
 	}
-	return nil, nil
+	return a, false
+}
+
+// closePassed closes what is left. Nothing is lost: systemd has the sockets, too.
+func (m *Manager) closePassed() {
+	for a, ok := m.take(every); ok; a, ok = m.take(every) {
+		_ = a.Source.Close()
+	}
 }
 
 // closeUnused closes what the program has not asked for.
 func (m *Manager) closeUnused() {
-	for s := m.take(every); s != nil; s = m.take(every) {
-		if s.entry == nil {
-			m.cfg.Logger.Warn("the program has not asked for a socket of a socket unit: connections will wait in it", "name", s.name, "network", s.addr.Network(), "address", s.addr.String())
-			_ = s.handle.Close()
+	for a, ok := m.take(every); ok; a, ok = m.take(every) {
+		if stored(&a.Entry) {
+			m.cfg.Logger.Warn("the program has not asked for a socket of systemd's store: it is closed", "socket", sockets.KeyOf(&a.Entry).String(), "address", a.Entry.Bound)
+			m.discard(a) // the next update removes it
 			continue
 		}
-		m.cfg.Logger.Warn("the program has not asked for a socket of systemd's store: it is closed", "socket", sockets.KeyOf(s.entry).String(), "address", s.addr.String())
-		m.discard(s) // the next update removes it
+		m.cfg.Logger.Warn("the program has not asked for a socket of a socket unit: connections will wait in it", "name", a.Entry.Name, "network", a.Entry.Network, "address", a.Entry.Bound)
+		_ = a.Source.Close()
 	}
 }
 
 // discard closes a stored socket for good.
-func (m *Manager) discard(s *passed) {
-	_ = s.handle.Close()
-	if m.cfg.Table.Uses(s.entry) {
+func (m *Manager) discard(a sockets.Arrived) {
+	_ = a.Source.Close()
+	if m.cfg.Table.Uses(&a.Entry) {
 		return // a predecessor has passed the same one on
 	}
-	if err := sockets.Unlink(s.entry); err != nil {
+	if err := sockets.Unlink(&a.Entry); err != nil {
 		m.cfg.Logger.Warn("a socket of systemd's store", "error", err)
 	}
 }

@@ -57,7 +57,7 @@ type Manager struct {
 	wg      sync.WaitGroup
 
 	mu     sync.Mutex
-	passed []*passed
+	passed []sockets.Arrived // by systemd; the program has not asked for them yet
 }
 
 // The phases of a process. The store changes only while it serves.
@@ -82,7 +82,7 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Disabled {
 		return m, nil
 	}
-	if err := m.open(); err != nil {
+	if err := m.listenFDs(); err != nil {
 		m.closePassed()
 		return nil, fmt.Errorf("handoff: sockets of systemd: %w", err)
 	}
@@ -111,7 +111,7 @@ func New(cfg Config) (*Manager, error) {
 		m.Introduced()
 	}
 	if cfg.Drain { // this process makes sockets of its own, on the same addresses
-		m.free(context.Background(), func(s *passed) bool { return s.entry != nil && sockets.Inet(s.entry) })
+		m.free(context.Background(), func(e *wire.Socket) bool { return stored(e) && sockets.Inet(e) })
 	}
 	return m, nil
 }
@@ -175,19 +175,19 @@ func (m *Manager) update() {
 func (m *Manager) MakeRoom(ctx context.Context, k sockets.Key, err error) bool {
 	bound, known := sockets.Resolve(k.Network, k.Address)
 	return known && errors.Is(err, syscall.EADDRINUSE) &&
-		m.free(ctx, func(s *passed) bool { return s.entry != nil && s.collides(k.Network, bound) })
+		m.free(ctx, func(e *wire.Socket) bool { return stored(e) && collides(e, k.Network, bound) })
 }
 
 // free closes the stored sockets that match, and waits until systemd has closed what
 // was removed from the store. It reports whether it has.
-func (m *Manager) free(ctx context.Context, match func(*passed) bool) bool {
+func (m *Manager) free(ctx context.Context, match func(*wire.Socket) bool) bool {
 	if m.queue == nil || !m.main.Load() {
 		return false
 	}
-	for s := m.take(match); s != nil; s = m.take(match) {
-		m.cfg.Logger.Warn("a socket of systemd's store is in the way: what waits in it is lost", "socket", sockets.KeyOf(s.entry).String(), "address", s.addr.String())
-		m.discard(s)
-		m.queue.Do(func() { m.warn(m.store.remove(s.name)) })
+	for a, ok := m.take(match); ok; a, ok = m.take(match) {
+		m.cfg.Logger.Warn("a socket of systemd's store is in the way: what waits in it is lost", "socket", sockets.KeyOf(&a.Entry).String(), "address", a.Entry.Bound)
+		m.discard(a)
+		m.queue.Do(func() { m.warn(m.store.remove(StoredAs(&a.Entry))) })
 	}
 	freed := make(chan error, 1)
 	m.queue.Do(func() { freed <- m.store.barrier() })

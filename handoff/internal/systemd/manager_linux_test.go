@@ -247,8 +247,8 @@ func TestSilent(t *testing.T) {
 	called := false
 	m.Replaced(systemd.Successor{PID: 1}, func() { called = true })
 	m.Extend(time.Second)
-	if h, origin := m.Match(tcp("127.0.0.1:1")); h != nil || origin != nil {
-		t.Errorf("Match() = %v, %v without systemd", h, origin)
+	if a, ok := m.Match(tcp("127.0.0.1:1")); ok {
+		t.Errorf("Match() = %+v without systemd", a)
 	}
 	if m.MakeRoom(t.Context(), tcp("127.0.0.1:1"), syscall.EADDRINUSE) || !called {
 		t.Errorf("MakeRoom() has made room, or then was not called: %t", called)
