@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/conns"
+
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
@@ -91,8 +93,8 @@ func (a *account) end(err error) Outcome {
 }
 
 // lingered returns r, the account of a committed upgrade, with that of the linger.
-func (r Report) lingered(c connCounts) Report {
-	r.Moved, r.Cut, r.CutBy = c.moved, c.cut, c.cutBy
+func (r Report) lingered(c conns.Counts) Report {
+	r.Moved, r.Cut, r.CutBy = c.Moved, c.Cut, c.CutBy
 	r.Durations.Linger = time.Since(r.Started) - r.Durations.Total
 	return r
 }

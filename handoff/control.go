@@ -111,8 +111,8 @@ func (s controlService) Stop(reason string) { s.u.stop(reason) }
 
 // Linger returns the counts of the open connections.
 func (s controlService) Linger() operate.Linger {
-	c := s.u.conns.counts()
-	return operate.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: s.u.remaining()}
+	c := s.u.conns.Counts()
+	return operate.Linger{Open: c.Open, Moved: c.Moved, Cut: c.Cut, Remaining: s.u.remaining()}
 }
 
 // Join begins an upgrade with a successor that has dialled, or continues the one that

@@ -6,7 +6,7 @@
 //
 //	up, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, Name: "api"})
 //	ln, err := up.Listen(ctx, "tcp", ":8080")
-//	go serve(ln.Tracked())
+//	go serve(ln)
 //	err = up.Ready()
 //	<-up.Done()
 //	err = up.Shutdown(ctx)

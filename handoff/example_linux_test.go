@@ -46,7 +46,7 @@ func Example_drain() {
 	}
 
 	old, first := generation("127.0.0.1:0")
-	go serve(first.Tracked())
+	go serve(first)
 	if err := old.Ready(); err != nil {
 		log.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func Example_drain() {
 	// The next version, which would be another process. Its socket joins the
 	// group in Ready, and the traffic is turned away from the old one.
 	next, second := generation(first.Addr().String())
-	go serve(second.Tracked())
+	go serve(second)
 	if err := next.Ready(); err != nil {
 		log.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	go serve(ln.Tracked())
+	go serve(ln)
 	if err := up.Ready(); err != nil { // from here on the predecessor does not accept
 		return err
 	}
@@ -46,7 +46,9 @@ func serve(ln net.Listener) {
 		}
 		go func() {
 			defer c.Close()
-			_, _ = io.Copy(c, c) // the peer sees an error as we do
+			for lines := bufio.NewScanner(c); lines.Scan(); {
+				fmt.Fprintln(c, lines.Text())
+			}
 		}()
 	}
 }
@@ -67,7 +69,7 @@ func ExampleUpgrader_Listen() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	go serve(ln.Tracked())
+	go serve(ln)
 	if err := up.Ready(); err != nil {
 		log.Fatal(err)
 	}

@@ -231,7 +231,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	s.Gone = u.redirect.Restore
 	s.Healthy = u.cfg.Healthy
 	s.Accepted = u.table.Accepted
-	s.Conns = u.conns.names
+	s.Conns = u.inboxes.names
 	_, _ = u.post(event{kind: lifecycle.Join}) // nothing refuses it
 	u.log.Info("joined", "predecessor", got.Welcome.PID, "generation", generation, "sockets", len(got.Sockets))
 	u.emit(Event{Kind: EventJoined})

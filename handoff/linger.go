@@ -60,8 +60,8 @@ func (u *Upgrader) watchLinger(l *session.Lingering) {
 // drains what it has of them then, and would leave a socket that is open to lose
 // what the kernel gives it until it is closed.
 func (u *Upgrader) tellLinger(l *session.Lingering) {
-	c := u.conns.counts()
-	l.Tell(wire.Linger{Open: c.open, Moved: c.moved, Cut: c.cut, Remaining: u.remaining(), Holds: u.holds.Load()})
+	c := u.conns.Counts()
+	l.Tell(wire.Linger{Open: c.Open, Moved: c.Moved, Cut: c.Cut, Remaining: u.remaining(), Holds: u.holds.Load()})
 }
 
 // lingerEnd returns when the linger is over; zero if it has no limit, or has not begun.
@@ -86,7 +86,7 @@ func (u *Upgrader) finishReport() *Report {
 	if committed == nil {
 		return nil
 	}
-	r := committed.lingered(u.conns.counts())
+	r := committed.lingered(u.conns.Counts())
 	u.history.complete(r)
 	fields := []any{"generation", r.Generation, "successor", r.Successor.PID, "took", r.Durations.Linger, "open", r.Open, "moved", r.Moved, "cut", r.Cut}
 	if len(r.CutBy) > 0 {

@@ -66,7 +66,7 @@ func (u *Upgrader) listener(ctx context.Context, k sockets.Key) (*Listener, erro
 	if err != nil {
 		return nil, err
 	}
-	return &Listener{inner: s.Listener, track: u.conns.track}, nil
+	return &Listener{inner: s.Listener, track: u.conns.Track}, nil
 }
 
 func (u *Upgrader) packetConn(ctx context.Context, k sockets.Key) (*PacketConn, error) {

@@ -14,24 +14,24 @@ import (
 // Accept may be called from any number of goroutines. It waits until
 // [Upgrader.Ready] was called, it waits while a successor is in probation, and
 // after commit it returns an error that matches [net.ErrClosed]. A connection
-// that was accepted is always returned to a caller. The connections are those
-// of package net, unwrapped.
+// that was accepted is always returned to a caller.
 type Listener struct {
 	inner *sockets.Listener
-	track func(net.Conn) net.Conn // for Tracked
+	track func(net.Conn) net.Conn
 }
 
-// Accept waits for the next connection. The caller owns it.
-func (l *Listener) Accept() (net.Conn, error) { return l.inner.Accept(nil) }
+// Accept waits for the next connection. The caller owns it. [Upgrader.Shutdown] waits
+// until it is closed, and closes it at the linger limit: it is in the wrapper that
+// [Upgrader.Track] describes.
+func (l *Listener) Accept() (net.Conn, error) { return l.inner.Accept(l.track) }
 
-// Tracked returns l as a listener whose connections are tracked, as by
-// [Upgrader.Track], from before Accept returns them: [Upgrader.Shutdown] waits
-// for each, even if its goroutine runs late.
-func (l *Listener) Tracked() net.Listener { return trackedListener{l} }
+// Untracked returns l as a listener whose connections are those of package net,
+// without the wrapper. Shutdown does not wait for them: see [Upgrader.Hold].
+func (l *Listener) Untracked() net.Listener { return untrackedListener{l} }
 
-type trackedListener struct{ *Listener }
+type untrackedListener struct{ *Listener }
 
-func (t trackedListener) Accept() (net.Conn, error) { return t.inner.Accept(t.track) }
+func (l untrackedListener) Accept() (net.Conn, error) { return l.inner.Accept(nil) }
 
 // Close closes the listener for good: it will not be handed to a successor.
 // Connections that wait in its queue are reset by the kernel, as with any

@@ -50,7 +50,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		up.account.report.Groups = up.drain.end()
 		u.holds.Store(u.table.HasPackets())
 	}
-	up.account.report.Open = u.conns.open()
+	up.account.report.Open = u.conns.Open()
 	up.account.end(nil)
 	report := up.account.copy()
 	u.log.Info("upgrade committed", report.fields()...)

@@ -407,9 +407,8 @@ func addFile(up *handoff.Upgrader, name string) error {
 
 // echo answers each line with the generation and the line.
 func echo(up *handoff.Upgrader, l *handoff.Listener, set settings) {
-	ln := l.Tracked()
 	for {
-		c, err := ln.Accept()
+		c, err := l.Accept()
 		if err != nil {
 			return
 		}

@@ -16,7 +16,7 @@ func (u *Upgrader) expire(reason string) {
 	if acts, _ := u.post(event{kind: lifecycle.Expire}); !acts.has(lifecycle.CutOff) {
 		return
 	}
-	if n := u.conns.cutAll(); n > 0 {
+	if n := u.conns.Cut(); n > 0 {
 		u.log.Warn("linger ended", "reason", reason, "cut", n)
 	}
 }
@@ -83,11 +83,11 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	u.releasePackets()
 	var errs []error
 	select {
-	case <-u.conns.idle():
+	case <-u.conns.Idle():
 	case <-u.expired:
 		u.awaitHolds(ctx)
 	case <-ctx.Done():
-		if u.conns.open() > 0 {
+		if u.conns.Open() > 0 {
 			errs = append(errs, ctx.Err())
 		}
 	}
@@ -102,8 +102,8 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	if l := u.successorLink(); l != nil {
 		u.tellLinger(l) // watchLinger may not have begun
 		u.awaitPassed(l)
-		c := u.conns.counts()
-		l.Bye(wire.Bye{Moved: c.moved, Cut: c.cut})
+		c := u.conns.Counts()
+		l.Bye(wire.Bye{Moved: c.Moved, Cut: c.Cut})
 	}
 	close(u.closing)
 	u.unfollow()
@@ -162,9 +162,9 @@ func (u *Upgrader) awaitHolds(ctx context.Context) {
 	t := time.NewTimer(holdGrace)
 	defer t.Stop()
 	select {
-	case <-u.conns.idle():
+	case <-u.conns.Idle():
 	case <-t.C:
-		u.log.Warn("connections that a program holds are not closed after the linger limit", "open", u.conns.open())
+		u.log.Warn("connections that a program holds are not closed after the linger limit", "open", u.conns.Open())
 	case <-ctx.Done():
 	}
 }

@@ -39,7 +39,7 @@ func (u *Upgrader) stopSignal(s os.Signal, again bool) {
 			u.expire(reason)
 			return
 		}
-		u.log.Info("ending already", "reason", reason, "open", u.conns.open())
+		u.log.Info("ending already", "reason", reason, "open", u.conns.Open())
 	default:
 		u.stop(reason)
 	}

@@ -106,12 +106,12 @@ type SocketStatus struct {
 // Status describes the process as it is now. It asks the kernel about each
 // listener; -1 stands where that fails. After Shutdown it has no sockets.
 func (u *Upgrader) Status() Status {
-	c := u.conns.counts()
+	c := u.conns.Counts()
 	s := Status{
 		Name: u.cfg.Name, PID: os.Getpid(), UID: os.Geteuid(),
 		Version: u.cfg.Version, Build: readBuild(), Executable: u.cfg.program.Path, Mode: u.cfg.Mode,
 		Started: u.started, Uptime: time.Since(u.started),
-		Open: c.open, Moved: c.moved, Cut: c.cut,
+		Open: c.Open, Moved: c.Moved, Cut: c.Cut,
 		Sockets:   u.socketStatus(),
 		Lingering: u.Lingering(),
 	}

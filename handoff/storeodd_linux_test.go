@@ -272,11 +272,10 @@ func TestStoreClose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	open := up.Track(conn) // Shutdown waits for it
 	ended := make(chan error, 1)
 	go func() { ended <- up.Shutdown(context.Background()) }()
 	<-up.Done()
-	if err := errors.Join(ln.Close(), open.Close(), <-ended); err != nil {
+	if err := errors.Join(ln.Close(), conn.Close(), <-ended); err != nil {
 		t.Fatal(err)
 	}
 	k.awaitSize(2)

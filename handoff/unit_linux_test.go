@@ -125,20 +125,19 @@ func TestLifecycle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tracked := up.Track(got)
 	if b, err := os.ReadFile(pid); err != nil || strings.TrimSpace(string(b)) != strconv.Itoa(os.Getpid()) {
 		t.Errorf("PID file: %q, %v, want %d", b, err, os.Getpid())
 	}
 	if err := up.SendConn(t.Context(), "x", got, nil); !errors.Is(err, handoff.ErrNoSuccessor) {
 		t.Errorf("SendConn() without a successor = %v, want ErrNoSuccessor", err)
 	}
-	// Shutdown waits for what is tracked, as long as its context does.
+	// Shutdown waits for the connection, as long as its context does.
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if err := up.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Shutdown() with an open connection = %v, want context.DeadlineExceeded", err)
 	}
-	if _, err := tracked.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+	if _, err := got.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("write to a connection that was cut: %v, want net.ErrClosed", err)
 	}
 	select {

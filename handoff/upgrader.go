@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/conns"
 	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
@@ -34,7 +35,8 @@ type Upgrader struct {
 	table     *sockets.Table
 	providers stateblob.Providers // of state, for a successor
 	received  stateblob.Received  // state of a predecessor
-	conns     *conns
+	conns     *conns.Set
+	inboxes   inboxes
 
 	engine    *inherit.Engine    // tableflip, in mode Inherit or started by it
 	control   *sockets.Socket    // the control socket; never nil after New
@@ -98,7 +100,8 @@ func New(c *Config) (*Upgrader, error) {
 		cfg:      cfg,
 		log:      cfg.Logger,
 		table:    sockets.NewTable(),
-		conns:    newConns(),
+		conns:    conns.NewSet(),
+		inboxes:  inboxes{all: make(map[string]chan MovedConn)},
 		visits:   newPending(),
 		failures: newPending(),
 		pid:      pidfile.At(cfg.pidFile),

@@ -138,9 +138,6 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	case <-endOf(os.Stdin, c.untilEOF):
 		err = errors.Join(errors.New("standard input has ended"), up.Close())
 	}
-	// Every connection that was accepted must be tracked before Shutdown looks
-	// at them: wait until nobody is between Accept and Track.
-	s.wait()
 	s.loops.Go(func() { s.web.Linger(ctx) }) // ends with the last HTTP connection; Shutdown waits for it
 	err = errors.Join(err, up.Shutdown(ctx))
 	s.wait()
@@ -234,7 +231,6 @@ func (s *sockets) acceptAll(ln *handoff.Listener) {
 		if err != nil {
 			return
 		}
-		c = s.up.Track(c)
 		go func() {
 			defer c.Close()
 			_ = s.service.ServeConn(c) // the client counts what fails

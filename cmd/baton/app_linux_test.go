@@ -78,7 +78,7 @@ func appMain(args []string) {
 		select {}
 	}
 	var loops sync.WaitGroup
-	serveLoad(&loops, ln.Tracked(), &load.Service{Version: version, Generation: up.Generation})
+	serveLoad(&loops, ln, &load.Service{Version: version, Generation: up.Generation})
 	must(up.Ready())
 	<-up.Done()
 	must(up.Shutdown(context.Background()))

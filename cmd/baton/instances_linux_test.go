@@ -28,7 +28,7 @@ func instanceMain(args []string) {
 	ln, err := up.Listen(context.Background(), "tcp", os.Getenv(envAddress))
 	must(err)
 	var loops sync.WaitGroup
-	serveLoad(&loops, ln.Tracked(), &load.Service{Version: args[0], Generation: up.Generation})
+	serveLoad(&loops, ln, &load.Service{Version: args[0], Generation: up.Generation})
 	must(up.Ready())
 	<-up.Done()
 	must(up.Shutdown(context.Background()))

@@ -80,9 +80,8 @@ func serviceMain(args []string) {
 	must(err)
 	var loops sync.WaitGroup
 	loops.Go(func() {
-		tracked := ln.Tracked()
 		for {
-			c, err := tracked.Accept()
+			c, err := ln.Accept()
 			if err != nil {
 				return
 			}

@@ -1,7 +1,6 @@
 package control_test
 
 import (
-
 	"context"
 	"encoding/json"
 	"fmt"
@@ -66,9 +65,8 @@ func serviceMain([]string) {
 	check(err)
 	var conns sync.WaitGroup
 	conns.Go(func() {
-		tracked := ln.Tracked()
 		for {
-			c, err := tracked.Accept()
+			c, err := ln.Accept()
 			if err != nil {
 				return
 			}

@@ -1,7 +1,6 @@
 package control_test
 
 import (
-
 	"context"
 	"errors"
 	"io"

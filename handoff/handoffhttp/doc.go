@@ -46,7 +46,7 @@
 // # Other servers
 //
 // A server with its own protocol uses the parts of package handoff:
-// [handoff.Listener.Tracked], [handoff.Upgrader.Done], [handoff.Upgrader.SendConn].
+// [handoff.Listener], [handoff.Upgrader.Done], [handoff.Upgrader.SendConn].
 // Each of these is a recipe, with its test, in module integration, package
 // servers:
 //

@@ -10,15 +10,30 @@ import (
 
 // A listener accepts connections for a Server, in wrappers that can move.
 type listener struct {
-	inner net.Listener
-	srv   *Server
-	name  string      // under which its connections move; "" if they don't
-	taken atomic.Bool // by the successor
+	inner  net.Listener
+	source net.Listener // inner, without the tracking of package handoff
+	srv    *Server
+	name   string      // under which its connections move; "" if they don't
+	taken  atomic.Bool // by the successor
 
 	looping atomic.Bool // somebody accepts, or serves what was accepted
 
 	feedOnce sync.Once
 	feed     chan net.Conn // to net/http, by way of feedListener
+}
+
+func newListener(s *Server, ln net.Listener) *listener {
+	l := &listener{inner: ln, source: ln, srv: s, feed: make(chan net.Conn)}
+	if up, ok := ln.(*handoff.Listener); ok {
+		l.source = up.Untracked()
+	}
+	return l
+}
+
+// isUpgraders reports whether a listener is an Upgrader's: a successor has the same.
+func isUpgraders(ln net.Listener) bool {
+	_, yes := ln.(*handoff.Listener)
+	return yes
 }
 
 // connsPrefix begins the names under which connections move. What their state
@@ -33,7 +48,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	if !l.looping.Swap(true) {
 		l.srv.loop(1)
 	}
-	nc, err := l.inner.Accept()
+	nc, err := l.source.Accept()
 	if err != nil {
 		if l.looping.Swap(false) {
 			l.srv.loop(-1)

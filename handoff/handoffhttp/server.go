@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/internal/conns"
 )
 
 // upgrader is what a Server needs of a handoff.Upgrader.
@@ -122,10 +123,7 @@ func newServer(up upgrader, srv *http.Server, c *Config) *Server {
 			s.cfg.stay = true
 		}
 	}
-	s.canMove = func(ln net.Listener) bool {
-		_, ours := ln.(*handoff.Listener)
-		return ours
-	}
+	s.canMove = isUpgraders
 	return s
 }
 
@@ -147,7 +145,7 @@ func (s *Server) wrap(ln net.Listener, secure bool) *listener {
 }
 
 func (s *Server) wrapLocked(ln net.Listener, secure bool) *listener {
-	l := &listener{inner: ln, srv: s, feed: make(chan net.Conn)}
+	l := newListener(s, ln)
 	if s.canMove(ln) && !secure && !s.cfg.stay {
 		l.name = connsPrefix + ln.Addr().Network() + " " + ln.Addr().String()
 		s.listeners = append(s.listeners, l)
@@ -292,6 +290,7 @@ func (s *Server) entry(nc net.Conn, isNew bool) *conn {
 	if c == nil && isNew {
 		c = &conn{srv: s, outer: nc, bound: true}
 		s.foreign[nc] = c
+		conns.Untrack(nc) // this server counts it
 	}
 	return c
 }

@@ -54,7 +54,7 @@ func upgraded(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	lingers, err := ln.Tracked().Accept()
+	lingers, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

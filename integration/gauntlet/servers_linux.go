@@ -86,7 +86,7 @@ func (s *servers) serve() error {
 	}
 	var accepting, conns sync.WaitGroup
 	for _, name := range []string{lnLines, lnDeferred, lnUnix, lnUnixpacket} {
-		ln := notingListener{s.lns[name].Tracked(), s.process}
+		ln := notingListener{s.lns[name], s.process}
 		accepting.Go(func() { // ends with Done
 			for {
 				nc, err := ln.Accept()
@@ -127,7 +127,7 @@ func (s *servers) serve() error {
 		s.served(token)
 		return s.lines.Version + " " + token
 	})
-	calls := notingListener{s.lns[lnGRPC].Tracked(), s.process}
+	calls := notingListener{s.lns[lnGRPC], s.process}
 	accepting.Go(func() { _ = gs.Serve(calls) }) // the error is the end
 
 	var linger func()

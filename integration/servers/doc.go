@@ -3,7 +3,7 @@
 //
 // # grpc-go
 //
-//	lis := ln.Tracked()
+//	lis := ln
 //	go gs.Serve(lis)
 //	err = up.Ready()
 //	<-up.Done()
@@ -24,7 +24,7 @@
 //		}
 //		…
 //	}
-//	go srv.Serve(ln.Tracked())
+//	go srv.Serve(ln)
 //	err = up.Ready()
 //	<-up.Done()
 //	lingering.Store(true)

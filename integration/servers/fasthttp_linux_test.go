@@ -28,7 +28,7 @@ func serveFast(ctx context.Context, _ settings, up *handoff.Upgrader, ln *handof
 		_, _ = fmt.Fprintf(c, "%d", len(c.PostBody()))
 	}}
 	served := make(chan error, 1)
-	lis := ln.Tracked()
+	lis := ln
 	go func() { served <- srv.Serve(lis) }()
 	if err := up.Ready(); err != nil {
 		return err

@@ -21,7 +21,7 @@ func serveGRPC(ctx context.Context, _ settings, up *handoff.Upgrader, ln *handof
 	gen := generation(up)
 	grpcecho.Register(gs, func(in string) string { return gen + " " + in })
 	served := make(chan error, 1)
-	lis := ln.Tracked()
+	lis := ln
 	go func() { served <- gs.Serve(lis) }()
 	if err := up.Ready(); err != nil {
 		return err

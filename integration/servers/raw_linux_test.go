@@ -20,7 +20,7 @@ import (
 // move with the part of a line that they have sent.
 func serveRaw(ctx context.Context, _ settings, up *handoff.Upgrader, ln *handoff.Listener) error {
 	in := up.Conns("lines")
-	lis := ln.Tracked()
+	lis := ln
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {

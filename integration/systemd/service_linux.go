@@ -197,7 +197,6 @@ func (a *app) acceptAll(ln *handoff.Listener) {
 			return
 		}
 		a.notes.got(c)
-		c = a.up.Track(c)
 		go func() { // ends with the connection
 			defer c.Close()
 			defer a.notes.left(c)

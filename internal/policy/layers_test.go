@@ -41,6 +41,7 @@ var layers = []map[string]string{
 		"reuseport":                "internal/fdx internal/probes reuseport/internal/diag",
 	},
 	{
+		"handoff/internal/conns":     "handoff/internal/failure",
 		"handoff/internal/fdpass":    "internal/fdx",
 		"handoff/internal/lifecycle": "handoff/internal/failure",
 		"handoff/internal/spawn":     "handoff/internal/failure internal/fdx internal/procs",
@@ -62,7 +63,7 @@ var layers = []map[string]string{
 	},
 	{
 		"handoff": `
-			handoff/internal/failure handoff/internal/fdpass handoff/internal/inherit handoff/internal/lifecycle
+			handoff/internal/conns handoff/internal/failure handoff/internal/fdpass handoff/internal/inherit handoff/internal/lifecycle
 			handoff/internal/operate handoff/internal/pidfile handoff/internal/session handoff/internal/signals
 			handoff/internal/slogger handoff/internal/sockets handoff/internal/spawn handoff/internal/stateblob
 			handoff/internal/systemd handoff/internal/wire internal/fdx internal/procs reuseport`,
@@ -72,7 +73,7 @@ var layers = []map[string]string{
 			handoff handoff/internal/failure handoff/internal/fdpass handoff/internal/operate handoff/internal/session
 			handoff/internal/wire internal/fdx internal/procs`,
 		"handoff/handoffdebug": "handoff",
-		"handoff/handoffhttp":  "handoff",
+		"handoff/handoffhttp":  "handoff handoff/internal/conns",
 	},
 	{
 		"handoff/handoffhttp/internal/rig": "handoff handoff/handoffhttp internal/load internal/testservice " + tableflip, // of plain services

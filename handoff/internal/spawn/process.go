@@ -50,7 +50,7 @@ func start(cmd *exec.Cmd) (*Process, error) {
 	}
 	p.PID = cmd.Process.Pid
 	p.pidfd, _ = procs.NewPidfd(pidfd) // if the kernel has given us one
-	p.waiting.Go(func() { // ends with the process, or with Release
+	p.waiting.Go(func() {              // ends with the process, or with Release
 		// wait(2) can't be interrupted, Release interrupts a wait for the pidfd.
 		if p.pidfd == nil || p.pidfd.Wait(context.Background()) == nil {
 			p.Ended(cmd.Wait())
