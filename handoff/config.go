@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -33,9 +34,9 @@ var hangTimeout = 5 * time.Second
 // Config says how a server is replaced. The zero value of each field gives its
 // default. New copies what it needs.
 type Config struct {
-	// Mode says how a successor that this process starts comes to its sockets.
-	// How this process itself came to its own is its predecessor's choice, so
-	// that a mode can be changed by an upgrade. Zero is Inherit.
+	// Mode is the way in which a successor of this process gets the sockets.
+	// The predecessor's mode decides in which way this process gets them, so that
+	// an upgrade can change the mode. Zero is Inherit.
 	Mode Mode
 
 	// Name names the service. Its control socket is
@@ -46,9 +47,9 @@ type Config struct {
 	// uses an unnamed control socket that only its own successors find.
 	Name string
 	// ControlSocket is the path of the control socket, instead of the one that
-	// comes from Name. Its folder is created with mode 0700 if it is missing,
-	// and must be this user's or root's, and closed to others, if it exists. A file
-	// with ".lock" behind the name stays in it.
+	// comes from Name. New creates its folder with mode 0700 if it is missing. A
+	// folder that exists must belong to this user or to root and have no permissions
+	// for others. The service leaves a file with the suffix ".lock" in it.
 	ControlSocket string
 
 	// Version describes this build to the other side, in reports and in
@@ -69,13 +70,13 @@ type Config struct {
 	ListenConfig *net.ListenConfig
 
 	// ReadyTimeout bounds the time from the start of a successor to its Ready.
-	// Zero means DefaultReadyTimeout, negative no limit. One that does not answer
-	// when it is told is killed a few seconds later: it may have become ready just
-	// then.
+	// Zero means DefaultReadyTimeout, negative no limit. On timeout the predecessor
+	// rolls back. A successor that does not acknowledge the rollback within the hang
+	// timeout of 5 s is killed.
 	ReadyTimeout time.Duration
 	// Probation is the time after the successor's Ready in which the
-	// predecessor can still take its sockets back: by itself when the
-	// successor dies, hangs or fails its health check, or by Rollback. Zero
+	// predecessor can still take its sockets back: it does when the successor
+	// dies, hangs or fails its health check, and when Rollback is called. Zero
 	// means DefaultProbation, negative none. The predecessor's value counts.
 	Probation time.Duration
 	// LingerTimeout bounds the time that open connections get after commit or
@@ -86,10 +87,11 @@ type Config struct {
 	// mode Inherit at most one can.
 	MaxLingering int
 
-	// PIDFile is a file that holds the process ID of the process that serves:
-	// replaced atomically at commit, put back at a rollback that comes after
-	// that, removed when the service ends. Ready writes it aside, under the name
-	// .NAME.next, so that a full disk ends an upgrade in time. Empty means none.
+	// PIDFile is a file that holds the process ID of the process that serves. The
+	// successor replaces it atomically at commit, the predecessor again if it takes
+	// its sockets back after that, and the last process removes it. Ready writes
+	// its content to .NAME.next in the same folder, so that a full disk fails an
+	// upgrade before the commit. Empty means none.
 	PIDFile string
 
 	// NoSystemd keeps this process from taking sockets from systemd, and from
@@ -131,28 +133,28 @@ type Config struct {
 
 	// UpgradeSignals start an upgrade. nil means SIGUSR2, empty but not nil none.
 	UpgradeSignals []os.Signal
-	// StopSignals end the service gracefully: Done is closed. A process that
-	// lingers behind a successor does that already. A second one ends the linger.
-	// nil means SIGTERM and SIGINT, empty but not nil none.
+	// StopSignals end the service gracefully: Done is closed. The first one has no
+	// effect on a process that lingers; a second one ends the linger. nil means
+	// SIGTERM and SIGINT, empty but not nil none.
 	StopSignals []os.Signal
 
 	// Allow decides about peers of the control socket that have neither the
 	// uid of this process nor root's, and about a predecessor that has neither.
-	// Whom it lets in may ask for all that package control does, but may not
+	// A peer that it allows may make each request of package control, but may not
 	// choose the program of an upgrade. nil allows none. It is called from the
 	// goroutine that serves the peer.
 	Allow func(Peer) bool
 
-	// Healthy is asked in probation, before each sign of life that this process
-	// as a successor gives, the last one right before commit. An error aborts
-	// the upgrade. It is called from a goroutine of its own and must return
-	// when its context ends, which it does before the predecessor would take
-	// this process for hung: after 4 s. nil means healthy.
+	// Healthy is the health check of a successor in probation. This process calls
+	// it before each answer to a ping of the predecessor; the last ping comes right
+	// before the commit. An error aborts the upgrade. It is called from a goroutine
+	// of its own and must return when its context ends: after 4 s, before the
+	// predecessor counts this process as hung. nil means healthy.
 	Healthy func(ctx context.Context) error
 
-	// OnEvent is told what happens, in order, from one goroutine of the
-	// Upgrader's; it may block without holding anything up, but Shutdown waits
-	// for it, so it must not call Shutdown.
+	// OnEvent is called with each event, in order, from one goroutine of the
+	// Upgrader. It may block: an upgrade does not wait for it. Shutdown does, so
+	// it must not call Shutdown.
 	OnEvent func(Event)
 
 	// Logger gets a line for each step. nil means no log. SlogLogger makes one
@@ -186,10 +188,10 @@ func newConfig(c *Config) (*config, error) {
 	if cfg.ListenConfig != nil {
 		cfg.listenConfig = *cfg.ListenConfig
 	}
-	cfg.ReadyTimeout = orDefault(cfg.ReadyTimeout, DefaultReadyTimeout)
-	cfg.Probation = orDefault(cfg.Probation, DefaultProbation)
-	cfg.LingerTimeout = orDefault(cfg.LingerTimeout, DefaultLingerTimeout)
-	cfg.MaxLingering = orDefault(cfg.MaxLingering, DefaultMaxLingering)
+	cfg.ReadyTimeout = cmp.Or(cfg.ReadyTimeout, DefaultReadyTimeout)
+	cfg.Probation = cmp.Or(cfg.Probation, DefaultProbation)
+	cfg.LingerTimeout = cmp.Or(cfg.LingerTimeout, DefaultLingerTimeout)
+	cfg.MaxLingering = cmp.Or(cfg.MaxLingering, DefaultMaxLingering)
 	if cfg.UpgradeSignals == nil {
 		cfg.UpgradeSignals = signals.DefaultUpgrade()
 	}
@@ -239,15 +241,6 @@ func supported() error {
 		return nil
 	}
 	return fmt.Errorf("%w on %s: Linux is", ErrUnsupported, runtime.GOOS)
-}
-
-// orDefault replaces zero by def.
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }
 
 // upgradeTimeout bounds an upgrade up to its commit, with time for a peer that hangs;
