@@ -15,7 +15,7 @@ type Outcome string
 const (
 	OutcomePending    Outcome = ""
 	OutcomeCommitted  Outcome = "committed"
-	OutcomeRolledBack Outcome = "rolled-back" // after the successor was ready, or because somebody wanted it
+	OutcomeRolledBack Outcome = "rolled-back" // after the successor was ready, or because a caller or an operator asked for it
 	OutcomeFailed     Outcome = "failed"      // by itself, before the successor was ready
 )
 

@@ -31,13 +31,13 @@
 //	6   the server is of another version, or its mode can't do that
 //	7   a disk is full
 //	8   the upgrade has failed before the new version was ready; the old one serves on
-//	9   the upgrade was rolled back: the new version was ready, or somebody wanted it; the old one serves on
+//	9   the upgrade was rolled back: the new version was ready, or an operator asked for it; the old one serves on
 //	10  the upgrade took too long; the old version serves on
 //	11  another upgrade is under way
 //	12  not now: the server is not ready, or no upgrade is under way
 //	13  too late: the upgrade is committed
 //	14  doctor has found a problem
-//	15  the server broke off, says nothing, or is about to end
+//	15  the server broke off, does not answer, or is about to end
 //	16  run: the app can't be started: it is missing, or no program
 //	17  run: the app has failed for good, or had to be killed in the end
 //	18  run: a socket can't be bound: its address is in use, say

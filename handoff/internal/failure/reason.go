@@ -152,16 +152,6 @@ func (r Reason) Exit() int {
 	return table[r].exit
 }
 
-// Named returns the reason that has a name, or [Other].
-func Named(name string) Reason {
-	for r := range table {
-		if table[r].name == name {
-			return Reason(r)
-		}
-	}
-	return Other
-}
-
 // Of returns the reason that an error matches; of several, the one that says most.
 // It is [None] for nil, and [Other] where the error matches no reason.
 func Of(err error) Reason {
