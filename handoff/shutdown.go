@@ -189,7 +189,6 @@ func (u *Upgrader) releasePackets() {
 func (u *Upgrader) letGo() error {
 	ours := u.life().Owner
 	u.control.Shut()
-	keepsPath := u.table.KeepsPath()
 	errs := []error{u.table.Close()}
 	u.lending.close()
 	dropped, err := u.control.Drop()
@@ -202,7 +201,7 @@ func (u *Upgrader) letGo() error {
 	}
 	errs = append(errs, u.pid.Unstage())
 	if u.engine != nil {
-		u.engine.Stop(ours && !keepsPath)
+		u.engine.Stop(ours && !u.table.KeepsPath())
 	}
 	u.received.Close()
 	return errors.Join(errs...)

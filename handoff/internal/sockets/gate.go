@@ -20,26 +20,26 @@ const (
 	gateShut                    // callers get net.ErrClosed
 )
 
-// A gate lets goroutines into a blocking call on a socket, or holds them
-// before it, without closing the socket. pause returns when nobody is inside
-// any more; what a call brought out until then goes to its caller, so nothing
-// that was accepted is lost.
+// A gate lets goroutines into a blocking call on a socket, or has them wait before
+// it, without closing the socket. pause returns when no goroutine is inside any more;
+// the result of a call until then goes to its caller, so no connection that was
+// accepted is lost.
 //
-// The way through an open gate is two atomic additions and no lock.
+// An open gate costs two atomic additions and no lock.
 type gate struct {
 	state  atomic.Int32
 	inside atomic.Int64
-	// interrupt sets the socket's deadline; a deadline in the past makes the
-	// calls that are inside return (net.Listener's SetDeadline).
+	// interrupt sets the socket's deadline; one in the past makes the calls inside
+	// return (net.Listener's SetDeadline).
 	interrupt func(time.Time) error
 
 	mu       sync.Mutex
 	deadline time.Time     // the user's own
 	poked    bool          // the socket has a deadline in the past: see poke
 	changed  chan struct{} // closed and replaced whenever state or deadline change
-	empty    chan struct{} // closed by the last one out, if somebody waits for it
+	empty    chan struct{} // closed by the last exit; nil if no drain waits for it
 	entered  chan struct{} // closed when the first call goes in after the gate opened
-	waiting  atomic.Bool   // somebody waits for entered
+	waiting  atomic.Bool   // entered is to be closed
 }
 
 func newGate(s gateState, interrupt func(time.Time) error) *gate {
@@ -54,8 +54,8 @@ func newGate(s gateState, interrupt func(time.Time) error) *gate {
 func (g *gate) enter() error {
 	for {
 		g.inside.Add(1)
-		// The order matters: pause stores the state first and then looks who is
-		// inside, so one of the two sees the other.
+		// pause stores the state first and then loads inside, so that one of the two
+		// sees the other.
 		if gateState(g.state.Load()) == gateOpen {
 			if g.waiting.Load() {
 				g.noteEntered()
@@ -118,16 +118,13 @@ func (g *gate) again() bool {
 	return g.deadline.IsZero() || time.Now().Before(g.deadline)
 }
 
-// pause holds new callers back and waits until nobody is inside.
+// pause has new callers wait, and returns when no goroutine is inside.
 func (g *gate) pause() {
-	g.hold()
+	g.set(gatePaused)
 	g.drain()
 }
 
-// hold holds new callers back and calls the others out, without waiting.
-func (g *gate) hold() { g.set(gatePaused) }
-
-// drain waits until nobody is inside of a gate that is not open.
+// drain returns when no goroutine is inside of a gate that is not open.
 func (g *gate) drain() {
 	g.mu.Lock()
 	if g.inside.Load() == 0 || gateState(g.state.Load()) == gateOpen {
@@ -177,8 +174,8 @@ func (g *gate) setDeadline(t time.Time) error {
 	return g.interrupt(g.limitLocked())
 }
 
-// poke calls those who are inside out, and lets no call on the socket block,
-// until calm: there is something to be had elsewhere.
+// poke interrupts the calls inside, and lets no call on the socket block until calm:
+// the queue has something for them.
 func (g *gate) poke() { g.setPoked(true) }
 
 func (g *gate) calm() { g.setPoked(false) }
@@ -212,7 +209,7 @@ func (g *gate) watchEntered() <-chan struct{} {
 	if g.entered == nil {
 		g.entered = make(chan struct{})
 		g.waiting.Store(true)
-		// One may have gone in before, and stays there until a connection comes.
+		// A call that has gone in before stays there until a connection comes.
 		if g.inside.Load() > 0 && gateState(g.state.Load()) == gateOpen {
 			g.waiting.Store(false)
 			close(g.entered)

@@ -16,7 +16,7 @@ type Listener struct {
 	inner     netListener
 	gate      *gate
 	accepted  atomic.Uint64
-	keepAlive *keepAlive // nil if net does it
+	keepAlive *net.KeepAliveConfig // nil if net does it
 	queue     queue[net.Conn]
 	closing   func() error
 }
@@ -48,8 +48,8 @@ func (l *Listener) Accept(track func(net.Conn) net.Conn) (net.Conn, error) {
 		if err == nil {
 			// Before exit: after a pause the counts stand.
 			l.accepted.Add(1)
-			if l.keepAlive != nil {
-				l.keepAlive.apply(c)
+			if tc, ok := c.(*net.TCPConn); ok && l.keepAlive != nil {
+				_ = tc.SetKeepAliveConfig(*l.keepAlive) // as net does: the peer may be gone
 			}
 			if track != nil {
 				c = track(c)
@@ -94,26 +94,16 @@ func (l *Listener) opError(err error) error {
 	return &net.OpError{Op: "accept", Net: l.Addr().Network(), Addr: l.Addr(), Err: err}
 }
 
-// keepAlive repeats on accepted connections what net.ListenConfig does on
-// those of a listener of its own: net.FileListener forgets the ListenConfig.
-type keepAlive struct{ config net.KeepAliveConfig }
-
-// newKeepAlive returns nil where lc asks for what net does by default.
-func newKeepAlive(lc *net.ListenConfig) *keepAlive {
+// keepAliveOf returns what net.ListenConfig does to accepted connections, nil for
+// net's default: net.FileListener forgets the ListenConfig.
+func keepAliveOf(lc *net.ListenConfig) *net.KeepAliveConfig {
 	switch {
 	case lc.KeepAliveConfig.Enable:
-		return &keepAlive{lc.KeepAliveConfig}
+		return &lc.KeepAliveConfig
 	case lc.KeepAlive > 0:
-		return &keepAlive{net.KeepAliveConfig{Enable: true, Idle: lc.KeepAlive}}
+		return &net.KeepAliveConfig{Enable: true, Idle: lc.KeepAlive}
 	case lc.KeepAlive < 0:
-		return &keepAlive{net.KeepAliveConfig{}}
+		return &net.KeepAliveConfig{}
 	}
 	return nil
-}
-
-func (k *keepAlive) apply(c net.Conn) {
-	if tc, ok := c.(*net.TCPConn); ok {
-		// net ignores the error here as well (newTCPConn): a peer may be gone.
-		_ = tc.SetKeepAliveConfig(k.config)
-	}
 }

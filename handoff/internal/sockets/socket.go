@@ -54,11 +54,7 @@ type Socket struct {
 	gate   *gate
 	origin *Origin // nil: this process has bound the socket
 
-	forget func() error // what else is to be done when its user closes it
-	// here says that the path is this process's to remove even if it never comes to
-	// own the others. The table's lock guards it.
-	here bool
-
+	forget func() error           // what else is to be done when its user closes it
 	stored atomic.Pointer[string] // the name under which systemd's store has the socket
 
 	// Late makes the kernel give the socket something: listen(2), or bind(2) of a
@@ -105,7 +101,7 @@ func (s *Socket) wrap(k Key, lc *net.ListenConfig) (net.Addr, error) {
 		s.Listener = &Listener{inner: h, gate: s.gate, closing: s.Release}
 		s.Listener.queue.gate = s.gate
 		if s.origin != nil && lc != nil {
-			s.Listener.keepAlive = newKeepAlive(lc)
+			s.Listener.keepAlive = keepAliveOf(lc)
 		}
 		return h.Addr(), nil
 	case netPacketConn:

@@ -23,13 +23,23 @@ type Table struct {
 	byKey   map[Key][]int  // indexes into arrived
 	joined  bool           // sockets have joined their groups: new ones do so at once
 	gates   gateState      // of new sockets
-	owner   bool           // paths of unix sockets are ours to remove
+	paths   paths
 	closed  bool
-	keeps   bool // see KeepsPath
+
+	keepsPath bool
 
 	// Ending says that the process ends without a successor.
 	Ending atomic.Bool
 }
+
+// paths says of which unix sockets this process removes the path when it closes them.
+type paths uint8
+
+const (
+	pathsBound paths = iota // those that it has bound: it does not serve yet
+	pathsAll                // it serves
+	pathsNone               // a successor serves
+)
 
 // NewTable returns an empty table whose gates are paused.
 func NewTable() *Table {
@@ -51,7 +61,6 @@ func (t *Table) Add(s *Socket, forget func() error) (joined bool, err error) {
 	if o := s.origin; o != nil && o.Entry != nil && KeyOf(o.Entry) == k {
 		s.Entry.Shard = o.Entry.Shard // under another key it may be taken
 	}
-	s.here = s.origin == nil
 	s.forget = forget
 	t.shards[k] = max(t.shards[k], s.Entry.Shard+1)
 	t.sockets = append(t.sockets, s)
@@ -77,29 +86,36 @@ func (t *Table) NextShard(k Key) uint32 {
 
 // Drop closes a socket for good at its user's wish.
 func (t *Table) Drop(s *Socket) error {
-	if !s.drop() {
+	dropped, err := t.discard(s, t.Ending.Load())
+	if !dropped {
 		return &net.OpError{Op: "close", Net: s.Entry.Network, Err: net.ErrClosed}
+	}
+	if s.forget != nil {
+		err = errors.Join(err, s.forget())
+	}
+	return err
+}
+
+// discard closes a socket and removes its path, if that is this process's; where the
+// process ends, the path of a socket that systemd has stored stays for the next one.
+// It reports false if the socket was closed before.
+func (t *Table) discard(s *Socket, ending bool) (dropped bool, err error) {
+	if dropped, err = s.Drop(); !dropped {
+		return false, nil
 	}
 	t.mu.Lock()
 	if i := slices.Index(t.sockets, s); i >= 0 {
 		t.sockets = slices.Delete(t.sockets, i, i+1)
 	}
-	ours := t.owner || s.here
-	if t.Ending.Load() && s.Stored() != "" {
-		ours, t.keeps = false, t.keeps || s.Entry.PathIno != 0 // the next process gets it
+	ours := t.paths == pathsAll || t.paths == pathsBound && s.origin == nil
+	if ending && s.Stored() != "" {
+		ours, t.keepsPath = false, t.keepsPath || s.Entry.PathIno != 0
 	}
 	t.mu.Unlock()
-	if s.gate != nil {
-		s.gate.shut()
-	}
-	err := s.Release()
-	if s.forget != nil {
-		err = errors.Join(err, s.forget())
-	}
 	if ours {
 		err = errors.Join(err, Unlink(&s.Entry))
 	}
-	return err
+	return true, err
 }
 
 // Arrive takes over what a predecessor has passed on.
@@ -199,7 +215,7 @@ func (t *Table) Answered(ctx context.Context, timeout time.Duration) {
 func (t *Table) Own() []Arrived {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.owner = true
+	t.paths = pathsAll
 	return t.takeArrivedLocked()
 }
 
@@ -218,10 +234,7 @@ func (t *Table) takeArrivedLocked() []Arrived {
 // here, the successor has them. Datagram sockets stay open for answers.
 func (t *Table) Release() error {
 	t.mu.Lock()
-	t.owner = false
-	for _, s := range t.sockets {
-		s.here = false
-	}
+	t.paths = pathsNone
 	t.mu.Unlock()
 	t.Shut()
 	var errs []error
@@ -241,32 +254,27 @@ func (t *Table) Uses(e *wire.Socket) bool {
 	})
 }
 
-// KeepsPath reports whether the next process gets a unix socket that has a path.
+// KeepsPath reports whether a path was left for the next process, to which systemd
+// passes the socket.
 func (t *Table) KeepsPath() bool {
 	t.mu.Lock()
-	keeps := t.keeps
-	t.mu.Unlock()
-	return keeps || slices.ContainsFunc(t.All(), func(s *Socket) bool { return s.Stored() != "" && s.Entry.PathIno != 0 })
+	defer t.mu.Unlock()
+	return t.keepsPath
 }
 
-// Close closes everything, and removes the paths that are ours, but those of sockets
-// that systemd keeps for the next process.
+// Close closes everything. No socket can be added any more.
 func (t *Table) Close() error {
 	t.mu.Lock()
 	t.closed = true
-	all, left, owner := t.sockets, t.takeArrivedLocked(), t.owner
-	t.sockets = nil
+	left := t.takeArrivedLocked()
 	t.mu.Unlock()
 	var errs []error
 	for _, a := range left {
 		errs = append(errs, a.Source.Close())
 	}
-	for _, s := range all {
-		dropped, err := s.Drop()
+	for _, s := range t.All() {
+		_, err := t.discard(s, true)
 		errs = append(errs, err)
-		if dropped && (owner || s.here) && s.Stored() == "" {
-			errs = append(errs, Unlink(&s.Entry))
-		}
 	}
 	return errors.Join(errs...)
 }
