@@ -76,7 +76,7 @@ func (t *turn) leaveGroup(s *socket) (hidden bool) {
 	if t.g.udp && hidden {
 		return true
 	}
-	if hidden {
+	if hidden && !t.migrate {
 		t.settled(s) // another process may have left without taking turns
 	}
 	if last {

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-11c92bf9/baton/internal/netlab"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -162,4 +164,35 @@ func listenOn(t *testing.T, address string) *reuseport.Listener {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	return l
+}
+
+// Where the kernel migrates, the last member of this process does not wait for
+// handshakes that last: they move to a member of another process.
+func TestLastMemberMigrates(t *testing.T) {
+	testenv.Need(t, "netns")
+	needMigration(t)
+	t.Parallel()
+	ctx := testContext(t)
+	ns := netlab.NewNamespace(t)
+	ns.Sysctl(t, "net.ipv4.tcp_migrate_req", "1")
+	ns.DoAs(65534, func() {
+		leaving := listenOn(t, "127.0.0.1:0")
+		stay := listenOn(t, leaving.Addr().String())
+		for _, l := range []*reuseport.Listener{leaving, stay} {
+			if err := onFD(l, deferAccept); err != nil {
+				t.Error(err)
+			}
+			go serveEcho(l)
+		}
+		conns := dial(t, "tcp4", leaving.Addr().String(), 20) // and say nothing
+		r, err := leaving.Drain(ctx)
+		if err != nil || r.LossPossible || r.Strategy != reuseport.StrategySteerMigrate || r.HalfOpen == 0 || r.Members != 1 {
+			t.Errorf("Drain = %+v, %v", r, err)
+		}
+		seen := make(tally)
+		askAll(conns, seen)
+		if seen.lost() > 0 {
+			t.Errorf("lost %v, want none", seen)
+		}
+	})
 }

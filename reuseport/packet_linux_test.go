@@ -302,7 +302,11 @@ func TestUDPFlowsStay(t *testing.T) {
 		clear(c.from)
 		c.mu.Unlock()
 		sent, end := flows(t, "udp4", address, 40)
-		waitFor(t, func() bool { return sent.Load() > 1000 })
+		waitFor(t, func() bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return sent.Load() > 1000 && len(c.from) == 40
+		})
 		if lost := end(); lost > 0 {
 			t.Errorf("Steer(%v): %d datagrams got no answer", s, lost)
 		}
@@ -317,7 +321,7 @@ func TestUDPFlowsStay(t *testing.T) {
 			}
 		}
 		if len(used) < 3 || s.String() != "hash" && used[g.Members()[1]] {
-			t.Errorf("Steer(%v): %d members were used, the one to leave out %t", s, len(used), used[g.Members()[1]])
+			t.Errorf("Steer(%v): %d members were used by %d flows, the one to leave out %t", s, len(used), len(c.from), used[g.Members()[1]])
 		}
 		c.mu.Unlock()
 	}

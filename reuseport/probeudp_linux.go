@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"time"
 	"unsafe"
 
 	"golang.org/x/net/bpf"
@@ -58,10 +59,14 @@ func (p *prober) locateUDP(ctx context.Context, own []*socket, n int, rest progr
 			return nil, err
 		}
 	}
-	for try := 0; try < maxTries; try++ {
-		// Drops of another kind can have raised a count, so that it is done twice.
+	for range maxTries {
 		var again []uint32
-		if order, err = p.countDrops(ctx, own, n, cookie, rest); err == nil {
+		order, err = p.countDrops(ctx, own, n, cookie, rest)
+		if err == nil && n == len(own) {
+			return order, nil // and the sum is that of the datagrams
+		}
+		// Drops of another kind can have raised a count, so that it is done twice.
+		if err == nil {
 			again, err = p.countDrops(ctx, own, n, cookie, rest)
 		}
 		if err == nil && slices.Equal(order, again) {
@@ -93,7 +98,7 @@ func (p *prober) countDrops(ctx context.Context, own []*socket, n int, cookie []
 	const base = 8
 	found := make([]int, len(own)) // the place
 	for unit := 1; unit == 1 || unit < n; unit *= base {
-		before, err := drops(own)
+		before, dropped, err := drops(own)
 		if err != nil {
 			return nil, err
 		}
@@ -102,14 +107,23 @@ func (p *prober) countDrops(ctx context.Context, own []*socket, n int, cookie []
 				if err := unix.Sendto(fd, cookie, 0, p.t.key.sockaddr(p.self)); err != nil {
 					return nil, os.NewSyscallError("sendto", err)
 				}
+				dropped++
 			}
 		}
-		if err := awaitGrace(ctx); err != nil { // their way ends on this machine
-			return nil, err
+		if n > len(own) { // it is not known how many come to own sockets
+			if err := awaitGrace(ctx); err != nil {
+				return nil, err
+			}
 		}
-		now, err := drops(own)
+		now, sum, err := drops(own)
+		for end := time.Now().Add(settleTime); n == len(own) && sum != dropped && time.Now().Before(end) && err == nil; {
+			now, sum, err = drops(own)
+		}
 		if err != nil {
 			return nil, err
+		}
+		if n == len(own) && sum != dropped {
+			return nil, fmt.Errorf("own sockets dropped %d datagrams more than were sent to them: %w", int32(sum-dropped), ErrNotSteered)
 		}
 		for i := range own {
 			digit := int(now[i]-before[i]) - 1
@@ -168,9 +182,9 @@ func (p *prober) unfilter(s *socket) error {
 	})
 }
 
-// drops returns how many datagrams each socket has dropped.
-func drops(socks []*socket) ([]uint32, error) {
-	all := make([]uint32, len(socks))
+// drops returns how many datagrams each socket has dropped, and all of them.
+func drops(socks []*socket) (all []uint32, sum uint32, err error) {
+	all = make([]uint32, len(socks))
 	for i, s := range socks {
 		err := control(s.conn, func(fd int) error {
 			const skMeminfoDrops = 8 // linux/sock_diag.h
@@ -182,11 +196,12 @@ func drops(socks []*socket) ([]uint32, error) {
 				return os.NewSyscallError("getsockopt(SO_MEMINFO)", errno)
 			}
 			all[i] = mem[skMeminfoDrops]
+			sum += all[i]
 			return nil
 		})
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return all, nil
+	return all, sum, nil
 }
