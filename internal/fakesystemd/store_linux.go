@@ -101,7 +101,7 @@ func (s *Systemd) EmptyStore() {
 }
 
 // Pass returns what a process gets when systemd starts it: copies of what is in the
-// store, which the caller closes, and the variables that tell of them but for
+// store, which the caller closes, and the variables that list them, but for
 // LISTEN_PID. Like systemd it has the last one first.
 func (s *Systemd) Pass() (files []*os.File, env []string) {
 	s.mu.Lock()

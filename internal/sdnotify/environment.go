@@ -32,10 +32,10 @@ const maxFDs = 1 << 16
 // ErrEnvironment says that a variable does not hold what systemd puts there.
 var ErrEnvironment = errors.New("environment")
 
-// WatchdogInterval returns the time within which systemd wants to hear from the
-// main process again; 0 if it does not. Whoever has replaced the process that
-// systemd started takes over its duty: then successor is true, and WATCHDOG_PID
-// does not matter.
+// WatchdogInterval returns the longest time between two messages of the main process
+// that systemd allows; 0 if it wants none. A successor of the process that systemd
+// started has that one's duty: then successor is true, and WATCHDOG_PID does not
+// matter.
 func WatchdogInterval(getenv func(string) string, pid int, successor bool) (time.Duration, error) {
 	text := getenv(envWatchdog)
 	if text == "" {

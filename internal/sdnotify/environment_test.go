@@ -24,18 +24,18 @@ func TestListen(t *testing.T) {
 		want []sdnotify.Inherited
 		bad  bool
 	}{
-		"nothing":         {env{}, nil, false},
-		"ours":            {env{"LISTEN_PID": "7", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:"}, two, false},
-		"ours, by pidfd":  {env{"LISTEN_PID": "7", "LISTEN_PIDFDID": "99", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:"}, two, false},
-		"an older one's":  {env{"LISTEN_PID": "7", "LISTEN_PIDFDID": "98", "LISTEN_FDS": "2"}, nil, false},
-		"another's":       {env{"LISTEN_PID": "8", "LISTEN_FDS": "2"}, nil, false},
-		"without names":   {env{"LISTEN_PID": "7", "LISTEN_FDS": "1"}, []sdnotify.Inherited{{FD: 3}}, false},
-		"none":            {env{"LISTEN_PID": "7", "LISTEN_FDS": "0"}, []sdnotify.Inherited{}, false},
-		"no number":       {env{"LISTEN_PID": "7", "LISTEN_FDS": "x"}, nil, true},
-		"negative":        {env{"LISTEN_PID": "7", "LISTEN_FDS": "-1"}, nil, true},
-		"very many":       {env{"LISTEN_PID": "7", "LISTEN_FDS": "99999999"}, nil, true},
-		"too few names":   {env{"LISTEN_PID": "7", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web"}, nil, true},
-		"for nobody else": {env{"LISTEN_FDS": "2"}, nil, false},
+		"nothing":        {env{}, nil, false},
+		"ours":           {env{"LISTEN_PID": "7", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:"}, two, false},
+		"ours, by pidfd": {env{"LISTEN_PID": "7", "LISTEN_PIDFDID": "99", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:"}, two, false},
+		"an older one's": {env{"LISTEN_PID": "7", "LISTEN_PIDFDID": "98", "LISTEN_FDS": "2"}, nil, false},
+		"another's":      {env{"LISTEN_PID": "8", "LISTEN_FDS": "2"}, nil, false},
+		"without names":  {env{"LISTEN_PID": "7", "LISTEN_FDS": "1"}, []sdnotify.Inherited{{FD: 3}}, false},
+		"none":           {env{"LISTEN_PID": "7", "LISTEN_FDS": "0"}, []sdnotify.Inherited{}, false},
+		"no number":      {env{"LISTEN_PID": "7", "LISTEN_FDS": "x"}, nil, true},
+		"negative":       {env{"LISTEN_PID": "7", "LISTEN_FDS": "-1"}, nil, true},
+		"very many":      {env{"LISTEN_PID": "7", "LISTEN_FDS": "99999999"}, nil, true},
+		"too few names":  {env{"LISTEN_PID": "7", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web"}, nil, true},
+		"for no process": {env{"LISTEN_FDS": "2"}, nil, false},
 	} {
 		got, err := sdnotify.Listen(c.env.get, 7, 99)
 		if (err != nil) != c.bad || c.bad && !errors.Is(err, sdnotify.ErrEnvironment) {

@@ -21,10 +21,10 @@ func Status(text string) string {
 	return "STATUS=" + strings.Join(strings.Fields(text), " ")
 }
 
-// MainPID tells who the main process is from now on.
+// MainPID names the new main process.
 func MainPID(pid int) string { return "MAINPID=" + strconv.Itoa(pid) }
 
-// MainPIDFDID tells the same by the inode of the process's pidfd (systemd 257).
+// MainPIDFDID names it by the inode of its pidfd (systemd 257).
 func MainPIDFDID(id uint64) string { return "MAINPIDFDID=" + strconv.FormatUint(id, 10) }
 
 // ExtendTimeout asks for so much time from now until the next notification.
@@ -33,7 +33,7 @@ func ExtendTimeout(d time.Duration) string {
 }
 
 // Reloading announces a reload, which Ready ends. systemd wants to know when it
-// began, on the monotonic clock, to tell it from an older one (Type=notify-reload).
+// began, on the monotonic clock, which distinguishes it from an older one (Type=notify-reload).
 func Reloading(monotonic time.Duration) []string {
 	return []string{"RELOADING=1", "MONOTONIC_USEC=" + strconv.FormatInt(monotonic.Microseconds(), 10)}
 }

@@ -89,7 +89,7 @@ func (n *Notifier) Barrier(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer r.Close() // nothing comes out of it
+	defer r.Close() // only its end matters
 	fd, err := fdx.Number(w)
 	if err == nil {
 		err = n.Send(Message{"BARRIER=1"}, fd) // alone in its message

@@ -33,8 +33,8 @@ func manager(t *testing.T, path string) (*net.UnixConn, *sdnotify.Notifier) {
 	return c, n
 }
 
-// hear returns the next message and its descriptors, which the caller closes.
-func hear(t *testing.T, c *net.UnixConn) (string, []int) {
+// receive returns the next message and its descriptors, which the caller closes.
+func receive(t *testing.T, c *net.UnixConn) (string, []int) {
 	t.Helper()
 	buf, oob := make([]byte, 4096), make([]byte, 256)
 	n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
@@ -69,7 +69,7 @@ func TestSend(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := "READY=1\nSTATUS=two lines\nMAINPID=12\nMAINPIDFDID=13\nEXTEND_TIMEOUT_USEC=1000000\nEXTEND_TIMEOUT_USEC=1\nRELOADING=1\nMONOTONIC_USEC=1000"
-		if got, fds := hear(t, c); got != want || len(fds) != 0 {
+		if got, fds := receive(t, c); got != want || len(fds) != 0 {
 			t.Errorf("Send() sent %q with descriptors %v, want %q", got, fds, want)
 		}
 	}
@@ -80,7 +80,7 @@ func TestBarrier(t *testing.T) {
 	c, n := manager(t, filepath.Join(t.TempDir(), "n"))
 	done := make(chan error, 1)
 	go func() { done <- n.Barrier(context.Background()) }()
-	got, fds := hear(t, c)
+	got, fds := receive(t, c)
 	if got != "BARRIER=1" || len(fds) != 1 {
 		t.Fatalf("Barrier() sent %q with %d descriptors, want BARRIER=1 with one", got, len(fds))
 	}
@@ -95,10 +95,10 @@ func TestBarrier(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Barrier() = %v", err)
 	}
-	// Nobody lets it through.
+	// systemd does not let it through.
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { done <- n.Barrier(ctx) }()
-	_, fds = hear(t, c)
+	_, fds = receive(t, c)
 	defer fdx.Close(fds...)
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
@@ -106,7 +106,7 @@ func TestBarrier(t *testing.T) {
 	}
 }
 
-func TestNobodyThere(t *testing.T) {
+func TestNoSystemd(t *testing.T) {
 	t.Parallel()
 	none, err := sdnotify.New(env{}.get, time.Second)
 	if err != nil || none != nil {
@@ -120,7 +120,7 @@ func TestNobodyThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := gone.Send(sdnotify.Message{sdnotify.Ready}); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("Send() to nobody = %v, want os.ErrNotExist", err)
+		t.Errorf("Send() without a socket = %v, want os.ErrNotExist", err)
 	}
 	if _, err := sdnotify.New(env{"NOTIFY_SOCKET": "vsock:2:1"}.get, time.Second); !errors.Is(err, sdnotify.ErrEnvironment) {
 		t.Errorf("New() with an address of another kind = %v, want ErrEnvironment", err)

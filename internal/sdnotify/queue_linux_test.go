@@ -56,22 +56,22 @@ func TestQueue(t *testing.T) {
 	if called.Load() {
 		t.Error("a function was called before what precedes it was sent")
 	}
-	receive := func(want string) {
+	expect := func(want string) {
 		t.Helper()
 		got := "X=1"
 		for got == "X=1" {
-			got, _ = hear(t, c)
+			got, _ = receive(t, c)
 		}
 		if got != want {
 			t.Fatalf("systemd received %s, want %s", got, want)
 		}
 	}
-	receive("A=1")
-	receive("A=2")
+	expect("A=1")
+	expect("A=2")
 	q.Pulse(sdnotify.Message{"PULSE=2"})
-	receive("PULSE=2")
+	expect("PULSE=2")
 	close(block)
-	receive("A=3")
+	expect("A=3")
 	if unsent := q.Close(time.Minute); unsent != nil || !called.Load() {
 		t.Errorf("Close() = %s, want nil; called: %t", unsent, called.Load())
 	}
@@ -99,7 +99,7 @@ func TestQueueGone(t *testing.T) {
 	if err := <-failures; !errors.Is(err, os.ErrNotExist) || len(failures) > 0 {
 		t.Errorf("failed: %v and %d more, want os.ErrNotExist alone", err, len(failures))
 	}
-	if got, _ := hear(t, c); got != "A=2" {
+	if got, _ := receive(t, c); got != "A=2" {
 		t.Errorf("systemd received %s, want A=2", got)
 	}
 }
@@ -130,7 +130,7 @@ func TestQueueCloseUnstarted(t *testing.T) {
 	if unsent := q.Close(0); unsent != nil {
 		t.Errorf("Close() = %s, want nil", unsent)
 	}
-	if got, _ := hear(t, c); got != "A=1" {
+	if got, _ := receive(t, c); got != "A=1" {
 		t.Errorf("systemd received %s, want A=1", got)
 	}
 	empty, _ := openQueue(t, n)

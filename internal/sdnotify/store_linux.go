@@ -46,8 +46,7 @@ func (n *Notifier) Room(ctx context.Context, name string) (bool, error) {
 	return kept, errors.Join(err, n.Unstore(name))
 }
 
-// open reports whether somebody could still write to r, out of which nothing
-// comes.
+// open reports whether a process has the other end of the pipe r, which is empty.
 func open(r *os.File) (bool, error) {
 	raw, err := r.SyscallConn()
 	if err != nil {

@@ -29,7 +29,7 @@ func TestStore(t *testing.T) {
 	if err := errors.Join(n.Store("web", fd), n.Unstore("web")); err != nil {
 		t.Fatal(err)
 	}
-	got, fds := hear(t, c)
+	got, fds := receive(t, c)
 	if got != "FDSTORE=1\nFDNAME=web\nFDPOLL=0" || len(fds) != 1 {
 		t.Fatalf("Store() sent %q with %d descriptors", got, len(fds))
 	}
@@ -38,7 +38,7 @@ func TestStore(t *testing.T) {
 	if err != nil || !same.Listening {
 		t.Errorf("Store() sent %+v, %v, want the listener", same, err)
 	}
-	if got, fds := hear(t, c); got != "FDSTOREREMOVE=1\nFDNAME=web" || len(fds) != 0 {
+	if got, fds := receive(t, c); got != "FDSTOREREMOVE=1\nFDNAME=web" || len(fds) != 0 {
 		t.Errorf("Unstore() sent %q with %d descriptors", got, len(fds))
 	}
 }
@@ -57,14 +57,14 @@ func TestRoom(t *testing.T) {
 			kept, err := n.Room(context.Background(), "probe")
 			done <- answer{kept, err}
 		}()
-		got, fds := hear(t, c)
+		got, fds := receive(t, c)
 		if got != "FDSTORE=1\nFDNAME=probe" || len(fds) != 1 {
 			t.Fatalf("Room() sent %q with %d descriptors", got, len(fds))
 		}
 		if !keeps {
 			_ = fdx.Close(fds...)
 		}
-		got, barrier := hear(t, c)
+		got, barrier := receive(t, c)
 		if got != "BARRIER=1" || len(barrier) != 1 {
 			t.Fatalf("Room() sent %q with %d descriptors, want BARRIER=1 with one", got, len(barrier))
 		}
@@ -72,7 +72,7 @@ func TestRoom(t *testing.T) {
 		if a := <-done; a.kept != keeps || a.err != nil {
 			t.Errorf("Room() = %t, %v, want %t", a.kept, a.err, keeps)
 		}
-		if got, _ := hear(t, c); got != "FDSTOREREMOVE=1\nFDNAME=probe" {
+		if got, _ := receive(t, c); got != "FDSTOREREMOVE=1\nFDNAME=probe" {
 			t.Errorf("Room() has left its descriptor: %q", got)
 		}
 		if keeps {
@@ -85,12 +85,12 @@ func TestRoom(t *testing.T) {
 		t.Errorf("Room() = %v, want context.Canceled", err)
 	}
 	for range 2 {
-		_, fds := hear(t, c)
+		_, fds := receive(t, c)
 		_ = fdx.Close(fds...)
 	}
 	var none *sdnotify.Notifier
 	if kept, err := none.Room(t.Context(), "probe"); kept || err != nil {
-		t.Errorf("Room() of nobody = %t, %v", kept, err)
+		t.Errorf("Room() of a nil Notifier = %t, %v", kept, err)
 	}
 	gone, err := sdnotify.New(env{"NOTIFY_SOCKET": filepath.Join(t.TempDir(), "none")}.get, time.Second)
 	if err != nil {

@@ -7,8 +7,8 @@
 // the next process gets them. While an upgrade is under way the store stays as it
 // is; the process that serves afterwards brings it up to date.
 //
-// A [Manager] sends what it has to say in one order, from one goroutine, which also
-// owns what is known of the store: messages, changes of the store and the waits for
-// systemd never overtake each other. No method but [Manager.Reloading],
-// [Manager.MakeRoom] and [Manager.Close] waits for systemd.
+// A [Manager] is called where something happens in the life of the process. Its queue
+// has messages, changes of the store and the waits for systemd in one order; one
+// goroutine takes them from there, and owns what is known of the store. Only
+// [Manager.UpgradeStarted], [Manager.MakeRoom] and [Manager.Close] wait for it.
 package systemd

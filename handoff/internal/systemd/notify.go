@@ -24,11 +24,11 @@ func (m *Manager) Owner(generation uint64) {
 	m.closeUnused()
 }
 
-// Introduced says that the predecessor has told systemd that this process is the main
+// Introduced says that the predecessor has named this process to systemd as the main
 // one.
 func (m *Manager) Introduced() { m.start() }
 
-// Introduce tells systemd that this process is the main one, unless the predecessor,
+// Introduce names this process to systemd as the main one, unless the predecessor,
 // which is gone, has.
 func (m *Manager) Introduce(generation uint64) {
 	m.start(sdnotify.Message{sdnotify.MainPID(os.Getpid()), sdnotify.Ready, sdnotify.Watchdog, status(generation, m.cfg.Version)})
@@ -43,8 +43,9 @@ func (m *Manager) start(first ...sdnotify.Message) {
 }
 
 // UpgradeStarted says that this process starts a successor, and how long that may
-// take; the longest Duration is no limit. It returns when the store is up to date, so that the successor
-// learns what is in it; or with ctx, or in time.
+// take; the longest Duration is no limit. It returns when the store is up to date, so
+// that the successor learns what is in it; or when ctx ends, or after a time. The store
+// stays as it is from then on.
 func (m *Manager) UpgradeStarted(ctx context.Context, generation uint64, limit time.Duration) {
 	msg := append(sdnotify.Reloading(sdnotify.Monotonic()), sdnotify.Status(fmt.Sprintf("generation %d: upgrade under way", generation)))
 	if limit < math.MaxInt64 {
@@ -68,13 +69,13 @@ func (m *Manager) UpgradeStarted(ctx context.Context, generation uint64, limit t
 	m.TakeoverStarted()
 }
 
-// TakeoverStarted says that a process of another unit is to become the successor: the
-// store stays as it is.
+// TakeoverStarted says that an upgrade to a process of another unit begins: the store
+// stays as it is.
 func (m *Manager) TakeoverStarted() { m.phase.CompareAndSwap(serving, upgrading) }
 
 // UpgradeFailed says that this process serves on, and why.
 func (m *Manager) UpgradeFailed(generation uint64, reason string) {
-	if m.phase.Load() != upgrading {
+	if m.phase.Load() > upgrading {
 		return // it ends
 	}
 	m.queue.Do(func() { m.phase.CompareAndSwap(upgrading, serving) })
@@ -90,10 +91,10 @@ type Successor struct {
 	OtherUnit  bool // this process has not started it
 }
 
-// Replaced says that a successor serves, or for systemd that this unit's service
-// ends: the other unit's store has the sockets then. then is called when the message
-// is in systemd's socket: the successor may send its own. [Manager.Close] waits until
-// systemd has read it.
+// Replaced says that a successor serves. Where that is of another unit, the service of
+// this one ends for systemd, and the sockets leave its store. then is called when the
+// message is in systemd's socket: the successor may send its own from then on.
+// [Manager.Close] waits until systemd has read it.
 func (m *Manager) Replaced(by Successor, then func()) {
 	if by.OtherUnit {
 		m.phase.Store(takenOver)
@@ -126,7 +127,7 @@ func (m *Manager) Extend(d time.Duration) {
 	}
 }
 
-// feedWatchdog tells systemd that this process is alive, while it serves.
+// feedWatchdog sends systemd a sign of life in each period while this process serves.
 func (m *Manager) feedWatchdog(period time.Duration) {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
