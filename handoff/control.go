@@ -18,12 +18,6 @@ import (
 // name, for a process of this user: where Config.Name puts it.
 func ControlPath(name string) string { return operate.Path(name) }
 
-// controlPath returns the path of this process's control socket, "" for an
-// abstract one.
-func (cfg *config) controlPath() (string, error) {
-	return operate.Locate(cfg.Name, cfg.ControlSocket)
-}
-
 // controlSocket makes a socket of ln, of which it takes ownership.
 func controlSocket(ln net.Listener) (*sockets.Socket, error) {
 	h, err := sockets.HandleOf(ln, nil)

@@ -46,8 +46,8 @@ func (u *Upgrader) join() error {
 	if err != nil {
 		return err
 	}
-	if u.control == nil {
-		if err := u.ownControl(); err != nil {
+	if u.control == nil { // it was not passed on
+		if _, err := u.openControl(false); err != nil {
 			return err
 		}
 	}
@@ -69,70 +69,51 @@ const (
 	retryDelay = 50 * time.Millisecond
 )
 
-// joinControl joins who answers at the control socket, or makes it ours.
+// joinControl joins the process that serves the control socket, or makes that ours.
 func (u *Upgrader) joinControl(tries int) error {
-	path, err := u.cfg.controlPath()
-	if err != nil {
-		return fmt.Errorf("handoff: %w", err)
-	}
-	if path == "" {
-		return nil
-	}
-	c, ln, err := operate.Open(path)
-	switch {
-	case err != nil:
-		return fmt.Errorf("handoff: %w", err)
-	case ln != nil:
-		u.control, err = controlSocket(ln)
-		if err == nil {
-			u.control.Open()
-		}
+	c, err := u.openControl(u.cfg.Mode != Inherit)
+	if c == nil {
 		return err
-	case u.cfg.Mode == Inherit:
-		_ = c.Close() // whoever it is
-		return fmt.Errorf("handoff: control socket %s: %w: another process serves it: choose another Name, or mode Takeover or Drain to replace it", path, syscall.EADDRINUSE)
 	}
 	err = u.joinPeer(c, wire.ViaDial)
 	if errors.Is(err, ErrClosed) && tries > 0 {
-		// It is on its way out: its successor answers next, or nobody does.
+		// The process ends. Its successor serves the socket next, or this process.
 		time.Sleep(retryDelay)
 		return u.joinControl(tries - 1)
 	}
 	if !errors.Is(err, ErrPredecessorDied) || tries == 0 {
 		return err
 	}
-	// It died before it had passed on its sockets: nobody has them any more,
-	// and we can bind new ones.
+	// No process has its sockets any more: we can bind new ones.
 	u.log.Warn("predecessor died while it passed on its sockets: starting anew", "error", err)
 	return u.joinControl(tries - 1)
 }
 
-// ownControl makes a control socket of our own: nobody has passed one on.
-func (u *Upgrader) ownControl() error {
-	path, err := u.cfg.controlPath()
+// openControl makes a control socket. Where another process serves it, it returns a
+// connection to that process, or an error if this process may not join it.
+func (u *Upgrader) openControl(mayJoin bool) (*net.UnixConn, error) {
+	path, err := operate.Locate(u.cfg.Name, u.cfg.ControlSocket)
 	if err != nil {
-		return fmt.Errorf("handoff: %w", err)
+		return nil, fmt.Errorf("handoff: %w", err)
 	}
-	var ln net.Listener
-	if path == "" {
-		ln, err = operate.Listen("")
-	} else {
-		var c *net.UnixConn
-		if c, ln, err = operate.Open(path); c != nil {
-			_ = c.Close() // whoever it is
-			err = fmt.Errorf("control socket %s: %w: another process serves it: choose another Name", path, syscall.EADDRINUSE)
-		}
-	}
+	c, ln, err := operate.Open(path)
 	if err != nil {
-		return fmt.Errorf("handoff: %w", err)
+		return nil, fmt.Errorf("handoff: %w", err)
+	}
+	switch {
+	case c != nil && mayJoin:
+		return c, nil
+	case c != nil:
+		_ = c.Close() // nothing was sent
+		return nil, fmt.Errorf("handoff: control socket %s: %w: another process serves it: choose another Name, or mode Takeover or Drain to replace it", path, syscall.EADDRINUSE)
 	}
 	if u.control, err = controlSocket(ln); err != nil {
-		return err
+		return nil, err
 	}
 	if u.successor == nil {
 		u.control.Open()
 	}
-	return nil
+	return nil, nil
 }
 
 // joinPeer is joinOver with somebody who is yet to be checked.

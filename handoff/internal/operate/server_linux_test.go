@@ -55,7 +55,7 @@ type rig struct {
 
 func newRig(tb testing.TB) *rig {
 	tb.Helper()
-	ln, err := operate.Listen("")
+	_, ln, err := operate.Open("")
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -15,7 +15,12 @@ import (
 // Open returns a connection to the process that serves the control socket at
 // path, or a new listener where no process does. Of several processes that call
 // it at the same time, one gets the listener and the others a connection to it.
+// An empty path makes an abstract socket.
 func Open(path string) (*net.UnixConn, net.Listener, error) {
+	if path == "" {
+		ln, err := listen("")
+		return nil, ln, err
+	}
 	if err := makeDir(filepath.Dir(path)); err != nil {
 		return nil, nil, fmt.Errorf("control socket: %w", err)
 	}
@@ -39,7 +44,7 @@ func Open(path string) (*net.UnixConn, net.Listener, error) {
 	default:
 		return nil, nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
-	ln, err := Listen(path)
+	ln, err := listen(path)
 	return nil, ln, err
 }
 
@@ -48,9 +53,9 @@ func Dial(path string) (*net.UnixConn, error) {
 	return net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 }
 
-// Listen binds a control socket. An empty path makes an abstract one (autobind,
+// listen binds a control socket. An empty path makes an abstract one (autobind,
 // unix(7)), for processes that inherit it.
-func Listen(path string) (net.Listener, error) {
+func listen(path string) (net.Listener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		// bind(2) gives the path the mode of the socket's inode less the umask,

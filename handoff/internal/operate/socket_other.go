@@ -19,6 +19,3 @@ func Open(string) (*net.UnixConn, net.Listener, error) { return nil, nil, unsupp
 
 // Dial returns an error that matches [errors.ErrUnsupported].
 func Dial(string) (*net.UnixConn, error) { return nil, unsupported() }
-
-// Listen returns an error that matches [errors.ErrUnsupported].
-func Listen(string) (net.Listener, error) { return nil, unsupported() }
