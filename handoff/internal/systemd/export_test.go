@@ -1,4 +1,8 @@
 package systemd
 
-// ParseName is parseName.
-var ParseName = parseName
+// Internals that tests use.
+var (
+	ParseName = parseName
+	Serves    = serves
+	Collides  = collides
+)

@@ -255,3 +255,26 @@ func TestSilent(t *testing.T) {
 	}
 	m.Close()
 }
+
+// TestReplacedEarly replaces a process that systemd does not take for the main one
+// yet: it waits, so that systemd reads of the two processes in their order.
+func TestReplacedEarly(t *testing.T) {
+	sd := fakesystemd.Start(t)
+	p := newProcess(t, sd, 0, systemd.Config{Spawned: true})
+	p.Owner(2)
+	p.Replaced(systemd.Successor{PID: os.Getppid(), Generation: 3}, func() {})
+	closed := make(chan struct{})
+	go func() {
+		p.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+		t.Error("Close() has not waited")
+	case <-time.After(20 * time.Millisecond):
+	}
+	p.Introduce(2)
+	<-closed
+	n := sd.Await(0, fmt.Sprintf("\nMAINPID=%d\n", os.Getpid()), "\nSTATUS=generation 2")
+	sd.Await(n, fmt.Sprintf("\nMAINPID=%d\n", os.Getppid()), "\nSTATUS=generation 3")
+}
