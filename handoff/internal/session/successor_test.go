@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -72,60 +70,6 @@ func TestCommit(t *testing.T) {
 	})
 }
 
-// TestMeanwhile has a join go on beside what needs no answer, and end with it and with
-// a signal.
-func TestMeanwhile(t *testing.T) {
-	refused := errors.New("refused")
-	for _, c := range []struct {
-		name   string
-		signal bool
-		err    error
-	}{
-		{"goes on", false, nil},
-		{"fails", false, refused},
-		{"signal", true, nil},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				a, b := memPair()
-				s := script{t, b}
-				n := newNewSide(t, hang)
-				n.joiner.StateTimeout = time.Hour
-				signals := make(chan os.Signal, 1)
-				n.joiner.Meanwhile = func() (<-chan os.Signal, error) {
-					hear[*wire.Hello](s)
-					return signals, c.err
-				}
-				joined := make(chan error, 1)
-				go func() { joined <- n.join(a) }()
-				if c.err == nil {
-					s.say(&wire.Welcome{Version: wire.MaxVersion, HangTimeout: hang, States: 1})
-				}
-				if c.signal {
-					time.Sleep(time.Minute) // its program is writing
-					signals <- os.Interrupt
-				} else if c.err == nil {
-					s.say(&wire.Refuse{Reason: failure.Closed})
-				}
-				var stopped *session.Stopped
-				var e *session.Error
-				err := <-joined
-				switch {
-				case c.signal && (!errors.As(err, &stopped) || stopped.Signal != os.Interrupt):
-					t.Errorf("Join: %v, want the signal", err)
-				case c.err != nil && (!errors.Is(err, c.err) || !errors.As(err, &e) || e.Reason != failure.Transfer):
-					t.Errorf("Join: %v, want %v", err, c.err)
-				case !c.signal && c.err == nil && (!errors.Is(err, failure.Closed)):
-					t.Errorf("Join: %v, want the predecessor's refusal", err)
-				}
-				if m := hear[*wire.Abort](s); !strings.Contains(err.Error(), m.Text) {
-					t.Errorf("the predecessor was told %q, want %q", m.Text, err)
-				}
-			})
-		})
-	}
-}
-
 // TestSilentPredecessor has the predecessor fall silent.
 func TestSilentPredecessor(t *testing.T) {
 	t.Run("probation", func(t *testing.T) {
@@ -185,39 +129,6 @@ func TestStoppedSuccessor(t *testing.T) {
 			s.say(&wire.Commit{})
 			n.wantOwner(false)
 			wantCalls(t, &n.journal, "open own")
-		})
-	}
-}
-
-// TestStoppedJoiner stops the successor while it joins.
-func TestStoppedJoiner(t *testing.T) {
-	t.Parallel()
-	for range 20 {
-		synctest.Test(t, func(t *testing.T) {
-			a, b := memPair()
-			a.onSend = func(m wire.Message) {
-				if _, ok := m.(*wire.Ack); ok {
-					time.Sleep(time.Hour)
-				}
-			}
-			n := newNewSide(t, hang)
-			n.joiner.Hello.Via = wire.ViaInherit
-			s := script{t, b}
-			const count = 10
-			s.say(&wire.Welcome{Version: wire.MaxVersion, HangTimeout: hang, Sockets: count})
-			for i := range uint32(count) {
-				s.say(&wire.Sockets{Seq: i + 1, First: i, Entries: make([]wire.Socket, 1)})
-			}
-			if err := n.join(a); err != nil {
-				t.Fatal(err)
-			}
-			n.start()
-			if !n.s.Abort("enough") {
-				t.Error("Abort() = false")
-			}
-			b.Close()
-			n.wantQuit(failure.Aborted)
-			n.got.Close()
 		})
 	}
 }
@@ -413,6 +324,28 @@ func TestHealth(t *testing.T) {
 	})
 }
 
+// TestGarbledPredecessor has a living predecessor break the protocol: its
+// sockets are not ours.
+func TestGarbledPredecessor(t *testing.T) {
+	for _, ready := range []bool{false, true} {
+		t.Run(fmt.Sprintf("ready=%t", ready), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				n, s := listen(t, nil)
+				want := "shut"
+				if ready {
+					n.ready()
+					hear[*wire.Ready](s)
+					want = "open shut"
+				}
+				s.link.(*memLink).garbage(fmt.Errorf("%w: noise", wire.ErrTooLarge))
+				hear[*wire.Abort](s)
+				n.wantQuit(failure.Protocol)
+				wantCalls(t, &n.journal, want)
+			})
+		})
+	}
+}
+
 // TestBothSides runs the two against each other.
 func TestBothSides(t *testing.T) {
 	slow := func(ctx context.Context) error {
@@ -505,135 +438,4 @@ func TestBothSides(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestGarbledPredecessor has a living predecessor break the protocol: its
-// sockets are not ours.
-func TestGarbledPredecessor(t *testing.T) {
-	for _, ready := range []bool{false, true} {
-		t.Run(fmt.Sprintf("ready=%t", ready), func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				n, s := listen(t, nil)
-				want := "shut"
-				if ready {
-					n.ready()
-					hear[*wire.Ready](s)
-					want = "open shut"
-				}
-				s.link.(*memLink).garbage(fmt.Errorf("%w: noise", wire.ErrTooLarge))
-				hear[*wire.Abort](s)
-				n.wantQuit(failure.Protocol)
-				wantCalls(t, &n.journal, want)
-			})
-		})
-	}
-}
-
-// TestJoinRefused says no to a successor in each way.
-func TestJoinRefused(t *testing.T) {
-	const newer failure.Reason = 70_000
-	for said, want := range map[failure.Reason]failure.Reason{
-		failure.Version: failure.Version, failure.PeerRefused: failure.PeerRefused, failure.InProgress: failure.InProgress,
-		failure.None: failure.Other, newer: newer,
-	} {
-		t.Run(fmt.Sprintf("reason %d", said), func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				a, b := memPair()
-				s := script{t, b}
-				s.say(&wire.Refuse{Reason: said, Text: "no"})
-				b.Close() // before Hello is sent
-				err := newNewSide(t, hang).join(a)
-				var e *session.Error
-				if !errors.As(err, &e) || e.Reason != want || !errors.Is(err, want) || e.Text != "no" {
-					t.Errorf("Join() = %v, want %v", err, want)
-				}
-			})
-		})
-	}
-	tests := []struct {
-		name   string
-		play   func(s script)
-		reason failure.Reason
-		took   time.Duration
-	}{
-		{"silent", func(script) {}, failure.Hung, 6 * time.Second},
-		{"silent after Welcome", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1}) }, failure.Hung, 6 * time.Second},
-		{"dies", func(s script) { s.link.Close() }, failure.PredecessorDied, 0},
-		{"dies after Welcome", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1}); s.link.Close() }, failure.PredecessorDied, 0},
-		{"rolls back", func(s script) {
-			s.say(&wire.Welcome{Version: 1, Sockets: 1}, &wire.Rollback{})
-		}, failure.RolledBack, 0},
-		{"version too new", func(s script) { s.say(&wire.Welcome{Version: wire.MaxVersion + 1}) }, failure.Version, 0},
-		{"version 0", func(s script) { s.say(&wire.Welcome{}) }, failure.Version, 0},
-		{"no Welcome", func(s script) { s.say(&wire.Sockets{}) }, failure.Protocol, 0},
-		{"garbage", func(s script) { s.link.(*memLink).garbage(wire.ErrMalformed) }, failure.Protocol, 0},
-		{"cut off", func(s script) { s.link.(*memLink).garbage(io.ErrUnexpectedEOF) }, failure.PredecessorDied, 0},
-		{"Ping before the sockets", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1}, &wire.Ping{}) }, failure.Protocol, 0},
-		{"absurd count", func(s script) { s.say(&wire.Welcome{Version: 1, Sockets: 1<<32 - 1}) }, failure.Protocol, 0},
-		{"endless nothing", func(s script) {
-			s.say(&wire.Welcome{Version: 1, Sockets: 1})
-			for range 1000 {
-				s.say(&wire.Sockets{})
-			}
-		}, failure.Protocol, 0},
-		{"endless states of nothing", func(s script) {
-			s.say(&wire.Welcome{Version: 1, States: 1})
-			for range 1000 {
-				s.say(&wire.States{})
-			}
-		}, failure.Protocol, 0},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				a, b := memPair()
-				s := script{t, b}
-				tt.play(s)
-				began := time.Now()
-				err := newNewSide(t, hang).join(a)
-				var e *session.Error
-				if !errors.As(err, &e) || e.Reason != tt.reason {
-					t.Errorf("Join() = %v, want reason %v", err, tt.reason)
-				}
-				wantTook(t, time.Since(began), tt.took)
-				if !isClosed(a.closed) {
-					t.Error("Join() failed and left its link open")
-				}
-			})
-		})
-	}
-	t.Run("state takes its time", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			a, b := memPair()
-			script{t, b}.say(&wire.Welcome{Version: 1, States: 1})
-			n := newNewSide(t, hang)
-			n.joiner.StateTimeout = 50 * time.Second
-			began := time.Now()
-			var e *session.Error
-			if err := n.join(a); !errors.As(err, &e) || e.Reason != failure.Hung {
-				t.Errorf("Join() = %v, want reason hung", err)
-			}
-			wantTook(t, time.Since(began), time.Minute)
-		})
-	})
-	t.Run("no room", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			a, b := memPair()
-			script{t, b}.say(&wire.Welcome{Version: 1, Sockets: 1 << 29, States: 1 << 29})
-			n := newNewSide(t, hang)
-			full := errors.New("no room")
-			n.joiner.Expect = func(want int) error {
-				if want != 1<<30 {
-					t.Errorf("Expect(%d)", want)
-				}
-				return full
-			}
-			var e *session.Error
-			if err := n.join(a); !errors.As(err, &e) || e.Reason != failure.Transfer || !errors.Is(err, full) {
-				t.Errorf("Join() = %v, want %v", err, full)
-			}
-			hear[*wire.Hello](script{t, b})
-			hear[*wire.Abort](script{t, b})
-		})
-	})
 }
