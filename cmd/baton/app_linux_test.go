@@ -34,24 +34,21 @@ const linger = time.Minute
 // says how the next process fails before it is ready, the file "version" who it is.
 func appMain(args []string) {
 	late := false
-	if plan, err := os.ReadFile("plan"); err == nil {
-		must(os.Remove("plan"))
-		switch strings.TrimSpace(string(plan)) {
-		case "wait":
-			fmt.Fprintln(os.Stderr, `{"@message":"waits"}`)
-			for _, err := os.Stat("go"); err != nil; _, err = os.Stat("go") {
-				<-time.After(5 * time.Millisecond) // no event tells of it
-			}
-		case "hang late":
-			late = true
-		case "exit":
-			os.Exit(3)
-		case "exit0":
-			os.Exit(0)
-		case "hang":
-			fmt.Fprintln(os.Stderr, `{"@message":"hangs"}`)
-			select {}
+	switch readPlan() {
+	case "wait":
+		fmt.Fprintln(os.Stderr, `{"@message":"waits"}`)
+		for _, err := os.Stat("go"); err != nil; _, err = os.Stat("go") {
+			<-time.After(5 * time.Millisecond) // no event tells of it
 		}
+	case "hang late":
+		late = true
+	case "exit":
+		os.Exit(3)
+	case "exit0":
+		os.Exit(0)
+	case "hang":
+		fmt.Fprintln(os.Stderr, `{"@message":"hangs"}`)
+		select {}
 	}
 	version := "one"
 	if text, err := os.ReadFile("version"); err == nil {
@@ -63,23 +60,49 @@ func appMain(args []string) {
 		plainApp(args[0], &load.Service{Version: version, Generation: func() uint64 { return generation }})
 		return
 	}
-	cfg := &handoff.Config{ControlSocket: "c/s", Version: version, Probation: 20 * time.Millisecond, LingerTimeout: linger}
-	must(cfg.Mode.UnmarshalText([]byte(args[0])))
+	probation := "20ms"
 	if len(args) > 1 {
-		cfg.Probation, err = time.ParseDuration(args[1])
-		must(err)
+		probation = args[1]
 	}
+	serve(&handoff.Config{ControlSocket: "c/s", Version: version}, args[0], probation, func(up *handoff.Upgrader) *handoff.Listener {
+		ln, err := up.ListenNamed(context.Background(), "web", "tcp", "127.0.0.1:0")
+		must(err)
+		if late {
+			fmt.Fprintln(os.Stderr, `{"@message":"hangs"}`)
+			select {}
+		}
+		return ln
+	})
+}
+
+// readPlan returns what the file "plan" in the working directory says to this process,
+// and to no other.
+func readPlan() string {
+	plan, err := os.ReadFile("plan")
+	if err != nil {
+		return ""
+	}
+	must(os.Remove("plan"))
+	return strings.TrimSpace(string(plan))
+}
+
+// serve is a process of a service on package handoff, which answers package load's
+// questions on one listener.
+func serve(cfg *handoff.Config, mode, probation string, listen func(*handoff.Upgrader) *handoff.Listener) {
+	must(cfg.Mode.UnmarshalText([]byte(mode)))
+	var err error
+	cfg.Probation, err = time.ParseDuration(probation)
+	must(err)
+	cfg.LingerTimeout = linger
 	up, err := handoff.New(cfg)
 	must(err)
-	ln, err := up.ListenNamed(context.Background(), "web", "tcp", "127.0.0.1:0")
-	must(err)
-	if late {
-		fmt.Fprintln(os.Stderr, `{"@message":"hangs"}`)
-		select {}
-	}
+	ln := listen(up)
 	var loops sync.WaitGroup
-	serveLoad(&loops, ln, &load.Service{Version: version, Generation: up.Generation})
+	serveLoad(&loops, ln, &load.Service{Version: cfg.Version, Generation: up.Generation})
 	must(up.Ready())
+	if up.Generation() == 1 {
+		fmt.Println(ln.Addr()) // to a test that reads it
+	}
 	<-up.Done()
 	must(up.Shutdown(context.Background()))
 	loops.Wait()

@@ -6,9 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/load"
@@ -20,19 +18,12 @@ const envAddress = "BATON_TEST_ADDRESS"
 // instanceMain is one of several services on one address; its argument is its
 // name.
 func instanceMain(args []string) {
-	up, err := handoff.New(&handoff.Config{
-		Name: args[0], ControlSocket: filepath.Join("c", args[0], "s"), Mode: handoff.Drain,
-		Probation: 20 * time.Millisecond, LingerTimeout: linger,
+	cfg := &handoff.Config{Name: args[0], ControlSocket: filepath.Join("c", args[0], "s"), Version: args[0]}
+	serve(cfg, "drain", "20ms", func(up *handoff.Upgrader) *handoff.Listener {
+		ln, err := up.Listen(context.Background(), "tcp", os.Getenv(envAddress))
+		must(err)
+		return ln
 	})
-	must(err)
-	ln, err := up.Listen(context.Background(), "tcp", os.Getenv(envAddress))
-	must(err)
-	var loops sync.WaitGroup
-	serveLoad(&loops, ln, &load.Service{Version: args[0], Generation: up.Generation})
-	must(up.Ready())
-	<-up.Done()
-	must(up.Shutdown(context.Background()))
-	loops.Wait()
 }
 
 // TestReadmeInstances has a shell run the README's section for several instances,

@@ -39,7 +39,7 @@ func batonMain(args []string) {
 // envService has the arguments of a service that was started without any.
 const envService = "BATON_TEST_SERVICE"
 
-// serviceMain is a service that echoes; its arguments are the mode, the time of
+// serviceMain is a service of the scripts; its arguments are the mode, the time of
 // probation and, if not c/s, the path of the control socket. The file "plan" in its
 // working directory says how the next process fails before Ready. A folder "run"
 // there has its PID file.
@@ -47,20 +47,15 @@ func serviceMain(args []string) {
 	if len(args) == 0 {
 		args = strings.Fields(os.Getenv(envService))
 	}
-	if plan, err := os.ReadFile("plan"); err == nil {
-		must(os.Remove("plan"))
-		switch strings.TrimSpace(string(plan)) {
-		case "exit":
-			fmt.Fprintln(os.Stderr, "cannot read the settings")
-			fmt.Fprintln(os.Stderr, "no space left on device")
-			os.Exit(3)
-		case "hang":
-			select {}
-		}
+	switch readPlan() {
+	case "exit":
+		fmt.Fprintln(os.Stderr, "cannot read the settings")
+		fmt.Fprintln(os.Stderr, "no space left on device")
+		os.Exit(3)
+	case "hang":
+		select {}
 	}
-	cfg := &handoff.Config{
-		ControlSocket: "c/s", Version: "one", Probation: 20 * time.Millisecond, LingerTimeout: time.Minute,
-	}
+	cfg := &handoff.Config{ControlSocket: "c/s", Version: "one"}
 	if filepath.Base(os.Args[0]) == "two" {
 		cfg.Version = "two"
 	}
@@ -70,34 +65,11 @@ func serviceMain(args []string) {
 	if len(args) > 2 {
 		cfg.Name, cfg.ControlSocket = "api", args[2]
 	}
-	must(cfg.Mode.UnmarshalText([]byte(args[0])))
-	var err error
-	cfg.Probation, err = time.ParseDuration(args[1])
-	must(err)
-	up, err := handoff.New(cfg)
-	must(err)
-	ln, err := up.ListenNamed(context.Background(), "echo", "tcp", "127.0.0.1:0")
-	must(err)
-	var loops sync.WaitGroup
-	loops.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			loops.Go(func() {
-				_, _ = io.Copy(c, c)
-				_ = c.Close()
-			})
-		}
+	serve(cfg, args[0], args[1], func(up *handoff.Upgrader) *handoff.Listener {
+		ln, err := up.ListenNamed(context.Background(), "echo", "tcp", "127.0.0.1:0")
+		must(err)
+		return ln
 	})
-	must(up.Ready())
-	if up.Generation() == 1 {
-		fmt.Println(ln.Addr())
-	}
-	<-up.Done()
-	must(up.Shutdown(context.Background()))
-	loops.Wait()
 }
 
 // TestScripts runs the scripts in testdata. Beside what testscript knows, they
@@ -222,9 +194,7 @@ func connectCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(err)
 	ts.Defer(func() { _ = c.Close() })
 	ts.Check(c.SetDeadline(time.Now().Add(patience)))
-	_, err = c.Write([]byte("x"))
-	ts.Check(err)
-	_, err = io.ReadFull(c, make([]byte, 1))
+	_, err = io.ReadFull(c, make([]byte, 1)) // of the service's greeting
 	ts.Check(err)
 	opened.Store(ts.Getenv("WORK"), c)
 }
