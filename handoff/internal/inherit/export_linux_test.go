@@ -4,4 +4,5 @@ package inherit
 var (
 	NewSlot  = newSlot
 	TakeSlot = takeSlot
+	Cause    = cause
 )

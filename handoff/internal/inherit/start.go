@@ -17,21 +17,21 @@ import (
 
 // Check returns an error if tableflip would start another program than the one that
 // this process has found at its start, in the folder dir: tableflip looks os.Args[0]
-// up again.
-func Check(dir string) error {
+// up again. program checks the one that was found then.
+func Check(dir string, program func() error) error {
 	arg := os.Args[0]
 	if !strings.Contains(arg, string(os.PathSeparator)) {
 		if _, err := exec.LookPath(arg); err != nil {
 			return fmt.Errorf("%w: %q was found in PATH when this process started, and is not now: %w", failure.Start, arg, err)
 		}
-		return nil
+		return nil // wherever it is in PATH now
 	}
 	if !filepath.IsAbs(arg) {
 		if wd, err := os.Getwd(); err != nil || wd != dir {
 			return fmt.Errorf("%w: %w: %q is relative and the working directory has changed: start the program by its absolute path, or use mode Takeover", failure.Unsupported, failure.Start, arg)
 		}
 	}
-	return nil
+	return program()
 }
 
 // Child returns the process ID of the child that tableflip has started, which

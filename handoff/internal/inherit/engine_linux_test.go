@@ -1,0 +1,137 @@
+package inherit_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
+)
+
+// TestEngine is one test because tableflip allows one Upgrader in a process.
+func TestEngine(t *testing.T) {
+	e, err := inherit.New(time.Minute, func(err error) error { return fmt.Errorf("explained: %w", err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.HasParent() {
+		t.Error("HasParent() = true")
+	}
+	<-e.ParentEnded().Done()
+	if h, err := e.Open(&wire.Socket{Kind: wire.KindListener, Network: "tcp", Address: ":80"}); h != nil || err != nil {
+		t.Errorf("Open() = %v, %v, and nothing was inherited", h, err)
+	}
+	if c, err := e.Conversation(); c != nil || err != nil {
+		t.Errorf("Conversation() = %v, %v, and nothing was inherited", c, err)
+	}
+
+	path := filepath.Join(testenv.ShortDir(t), "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := &wire.Socket{Kind: wire.KindListener, Name: "web", Network: "tcp", Address: ":80"}
+	if err := errors.Join(e.Add(&wire.Socket{Kind: wire.KindListener, Network: "unix", Address: path}, ln), e.Add(named, tcp.(sockets.Handle))); err != nil {
+		t.Fatal(err)
+	}
+	// A socket that its user has closed is closed in tableflip, too.
+	if err := errors.Join(tcp.Close(), e.Forget(named)); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); ; { // the collector closes it
+		c, err := net.Dial("tcp", tcp.Addr().String())
+		if err != nil {
+			break
+		}
+		_ = c.Close()
+		if time.Now().After(end) {
+			t.Fatal("tableflip has a socket that it was to forget")
+		}
+	}
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	// tableflip looks os.Args[0] up again when it starts a successor.
+	program := os.Args[0]
+	os.Args[0] = filepath.Join(t.TempDir(), "not-there")
+	conv, err := e.AddConversation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Start(); !errors.Is(err, syscall.ENOENT) || !strings.HasPrefix(err.Error(), "explained") {
+		t.Errorf("Start() = %v, want ENOENT, explained", err)
+	}
+	os.Args[0] = program
+	_ = conv.Close()
+
+	e.Stop(false)
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("Stop(false) has removed the path: %v", err)
+	}
+	e.Stop(true)
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Stop(true) has not removed the path: %v", err)
+	}
+}
+
+func TestCause(t *testing.T) {
+	t.Parallel()
+	odd := errors.New("odd")
+	for _, tt := range []struct{ err, want error }{
+		{fmt.Errorf("can't start child: %s", syscall.EMFILE), syscall.EMFILE},
+		{fmt.Errorf("fork/exec /x: %s", syscall.ENOEXEC), syscall.ENOEXEC},
+		{odd, odd},
+	} {
+		if got := inherit.Cause(tt.err); got != tt.want {
+			t.Errorf("cause(%v) = %v, want %v", tt.err, got, tt.want)
+		}
+	}
+}
+
+// TestCheck runs with os.Args[0] as a shell may set it.
+func TestCheck(t *testing.T) {
+	program := os.Args[0]
+	defer func() { os.Args[0] = program }()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := errors.New("gone")
+	for _, tt := range []struct {
+		arg, dir string
+		program  error
+		want     error
+	}{
+		{program, dir, nil, nil},
+		{program, dir, gone, gone},
+		{program, "/elsewhere", nil, nil}, // absolute
+		{"./program", dir, nil, nil},
+		{"./program", "/elsewhere", nil, failure.Unsupported},
+		{"sh", dir, gone, nil}, // in PATH
+		{"no-such-program-in-path", dir, nil, failure.Start},
+	} {
+		os.Args[0] = tt.arg
+		if err := inherit.Check(tt.dir, func() error { return tt.program }); !errors.Is(err, tt.want) {
+			t.Errorf("%s started in %s: Check() = %v, want %v", tt.arg, tt.dir, err, tt.want)
+		}
+	}
+}
