@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/fakesystemd"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
@@ -49,15 +50,13 @@ func (u *unit) dups() []int {
 func (u *unit) start(s *service) {
 	u.tb.Helper()
 	cmd := s.command()
-	cmd.Args = []string{"sh", "-c", `LISTEN_PID=$$ exec "$0"`, cmd.Path}
-	cmd.Path = "/bin/sh"
-	cmd.Env = append(cmd.Env, fmt.Sprint("LISTEN_FDS=", len(u.conns)), "LISTEN_FDNAMES="+strings.Join(u.names, ":"))
-	for i, fd := range u.dups() {
-		f := os.NewFile(uintptr(fd), u.names[i])
-		defer f.Close() // the process has its own
-		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
-	}
+	fds := u.dups()
+	defer fdx.Close(fds...)
+	fakesystemd.Pass(u.tb, cmd, u.names, fds)
 	s.startCommand(cmd)
+	for _, f := range cmd.ExtraFiles {
+		_ = f.Close() // the process has its own
+	}
 }
 
 // TestActivation has sockets come from systemd, outlive an upgrade, a crash and

@@ -33,12 +33,7 @@ func (k *keeper) start(s *service) *service {
 	}
 	cmd := s.command()
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+k.Path, "FDSTORE="+says)
-	if files, env := k.Pass(); len(files) > 0 {
-		cmd.Args = []string{"sh", "-c", `LISTEN_PID=$$ exec "$0"`, cmd.Path}
-		cmd.Path = "/bin/sh"
-		cmd.Env = append(cmd.Env, env...)
-		cmd.ExtraFiles = files
-	}
+	k.Pass(cmd)
 	k.StartMain(k.size, func() int {
 		s.startCommand(cmd)
 		return cmd.Process.Pid

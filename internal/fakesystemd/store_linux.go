@@ -3,6 +3,7 @@ package fakesystemd
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,22 +101,35 @@ func (s *Systemd) EmptyStore() {
 	s.store.names, s.store.fds = nil, nil
 }
 
-// Pass returns what a process gets when systemd starts it: copies of what is in the
-// store, which the caller closes, and the variables that list them, but for
-// LISTEN_PID. Like systemd it has the last one first.
-func (s *Systemd) Pass() (files []*os.File, env []string) {
+// Pass has a process start with what is in the store, as [Pass] does. Like systemd
+// it passes the last one first.
+func (s *Systemd) Pass(cmd *exec.Cmd) {
+	s.tb.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	names := slices.Clone(s.store.names)
+	names, fds := slices.Clone(s.store.names), slices.Clone(s.store.fds)
 	slices.Reverse(names)
-	for i, name := range names {
-		fd, err := fdx.DupFD(s.store.fds[len(names)-1-i])
-		if err != nil {
-			s.tb.Fatal(err)
-		}
-		files = append(files, os.NewFile(uintptr(fd), name))
+	slices.Reverse(fds)
+	Pass(s.tb, cmd, names, fds)
+}
+
+// Pass has a process start with copies of descriptors, by their names, as systemd
+// starts it (sd_listen_fds(3)). The caller closes cmd.ExtraFiles then.
+func Pass(tb testing.TB, cmd *exec.Cmd, names []string, fds []int) {
+	tb.Helper()
+	if len(fds) == 0 {
+		return
 	}
-	return files, []string{fmt.Sprint("LISTEN_FDS=", len(names)), "LISTEN_FDNAMES=" + strings.Join(names, ":")}
+	cmd.Args = []string{"sh", "-c", `LISTEN_PID=$$ exec "$0"`, cmd.Path}
+	cmd.Path = "/bin/sh"
+	cmd.Env = append(cmd.Env, fmt.Sprint("LISTEN_FDS=", len(fds)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	for i, fd := range fds {
+		dup, err := fdx.DupFD(fd)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(uintptr(dup), names[i]))
+	}
 }
 
 // Stored returns the names in the store, sorted, and how often it has changed.
