@@ -127,14 +127,15 @@ func (m *Manager) Extend(d time.Duration) {
 	}
 }
 
-// feedWatchdog sends systemd a sign of life in each period while this process serves.
+// feedWatchdog sends systemd a sign of life in each period while this process serves,
+// and is the main one.
 func (m *Manager) feedWatchdog(period time.Duration) {
 	tick := time.NewTicker(period)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if ph := m.phase.Load(); ph == serving || ph == upgrading {
+			if ph := m.phase.Load(); m.main.Load() && (ph == serving || ph == upgrading) {
 				m.queue.Pulse(sdnotify.Message{sdnotify.Watchdog})
 			}
 		case <-m.closing:
