@@ -18,8 +18,8 @@ import (
 const chunk = 64 << 10
 
 // Conn sends and receives frames. [Conn.Send] may be called from any goroutine,
-// [Conn.Recv] from one at a time (others wait), and both at the same time; the
-// deadlines and [Conn.Close] may be set and called meanwhile.
+// [Conn.Recv] from one at a time (others wait), and both at the same time. Deadlines can
+// be set, and [Conn.Close] called, meanwhile.
 type Conn struct {
 	uc atomic.Pointer[net.UnixConn] // nil after Detach
 
@@ -34,8 +34,8 @@ type Conn struct {
 	closed  bool
 }
 
-// incoming is a frame that is being read. It survives a deadline, after which
-// Recv goes on where it stopped.
+// incoming is a frame that is being read. After a deadline Recv continues where it
+// stopped.
 type incoming struct {
 	header  [headerSize]byte
 	nheader int // bytes of header that have arrived
@@ -107,7 +107,7 @@ func (c *Conn) Send(typ uint16, payload []byte, fds []int) error {
 // Errors: [io.EOF] if the peer closed the connection after a whole frame,
 // [io.ErrUnexpectedEOF] if inside one; [ErrTruncated], after which the next
 // frame can be read; [ErrTooLarge] and [ErrMalformed], which end reading for
-// good; [os.ErrDeadlineExceeded], after which Recv goes on where it stopped,
+// good; [os.ErrDeadlineExceeded], after which Recv continues where it stopped,
 // also in the middle of a frame; [syscall.ECONNRESET] if the peer closed the
 // connection with data in it that it had not read; [net.ErrClosed].
 func (c *Conn) Recv() (Frame, error) {
@@ -241,7 +241,7 @@ func (in *incoming) reset() {
 }
 
 func (in *incoming) closeFDs() {
-	_ = fdx.Close(in.fds...) // nobody has used them: nothing can be lost
+	_ = fdx.Close(in.fds...) // no caller has used them: nothing can be lost
 	in.fds = nil
 }
 
@@ -262,7 +262,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return net.ErrClosed
 }
 
-// SetWriteDeadline sets the same for Send; see there for what follows.
+// SetWriteDeadline sets the same for Send.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	if uc := c.uc.Load(); uc != nil {
 		return uc.SetWriteDeadline(t)

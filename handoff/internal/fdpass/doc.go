@@ -13,8 +13,8 @@
 //
 // The peer is not trusted: lengths and counts are bounded, memory grows with the
 // bytes that arrived and not with those announced, and every descriptor that
-// arrives is either returned or closed. How long a peer may take is for the
-// caller's deadlines to say.
+// arrives is either returned or closed. The caller's deadlines say how long a peer
+// may take.
 //
 // Linux only. Elsewhere [Conn.Send] and [Conn.Recv] return an error that matches
 // [errors.ErrUnsupported].

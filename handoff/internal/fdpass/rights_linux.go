@@ -55,9 +55,8 @@ func parseRights(oob []byte, flags int) (fds []int, truncated bool, err error) {
 	return fds, truncated, nil
 }
 
-// truncatedError says why descriptors are missing. It is asked while those that
-// did arrive are still open: if there is no room for one more, RLIMIT_NOFILE is
-// the cause (net/core/scm.c, scm_detach_fds, stops at the first that fails; a
+// truncatedError says why descriptors are missing. It is called while those that did
+// arrive are still open: if there is no room for one more, RLIMIT_NOFILE is the cause (net/core/scm.c, scm_detach_fds, stops at the first that fails; a
 // security module can be the cause too).
 func truncatedError(uc *net.UnixConn) error {
 	fd, err := fdx.Dup(uc)

@@ -9,13 +9,12 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
-// checkPart is how many descriptors a goroutine checks in one go: fewer are not
-// worth waking another processor.
+// checkPart is how many descriptors a goroutine checks: for fewer it is not worth
+// waking another processor.
 const checkPart = 64
 
-// checks compares descriptors with the manifest while the next ones are on their
-// way: that takes several system calls for each, which is most of the time of a
-// transfer.
+// checks compares descriptors with the manifest while the next ones are in transit:
+// it takes several system calls for each, most of the time of a transfer.
 type checks struct {
 	check func(wire.Socket, int) error
 	slots chan struct{}
@@ -68,7 +67,7 @@ func (c *checks) fail(index int, err error) {
 	}
 }
 
-// failed reports whether something is known to be wrong by now.
+// failed reports whether a check has failed so far.
 func (c *checks) failed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,17 +1,17 @@
 package session
 
-// claim is the successor's state machine, from the moment at which it has
-// verified all sockets. It is a value: next is pure.
+// claim is the successor's state machine, from Verified on. It is a value: next is
+// pure.
 type claim struct {
 	phase claimPhase
-	alone bool // the predecessor is gone
+	alone bool // the predecessor has ended, or is silent
 }
 
 type claimPhase uint8
 
 const (
 	claimWarming   claimPhase = iota // has the sockets, is not ready
-	claimProbation                   // has said Ready
+	claimProbation                   // has sent Ready
 	claimOwner                       // committed
 	claimQuit                        // aborted or rolled back
 )
@@ -23,13 +23,13 @@ func (p claimPhase) String() string {
 type claimEvent uint8
 
 const (
-	claimReady    claimEvent = iota // the program says that it is ready
-	claimAbort                      // the program refuses, or its health check failed
+	claimReady    claimEvent = iota // the program is ready
+	claimAbort                      // the program gives up, or its health check failed
 	claimPing                       // message Ping, health check passed
 	claimCommit                     // message Commit
 	claimRollback                   // message Rollback or Refuse
-	claimGone                       // the conversation is at its end without a word
-	claimSilent                     // nothing was heard for the hang timeout
+	claimGone                       // the conversation has ended
+	claimSilent                     // no message for the hang timeout
 )
 
 type claimAction uint8
@@ -43,7 +43,7 @@ const (
 	claimSendAbort                         // send Abort
 	claimSendRolledBack                    // send RolledBack
 	claimSendTook                          // send Took
-	claimOwn                               // the sockets are ours
+	claimOwn                               // the sockets are this process's
 )
 
 // next is the whole of the successor's side of the death table.
@@ -91,7 +91,7 @@ func (c claim) next(e claimEvent) (claim, []claimAction) {
 			return c, []claimAction{claimSendTook, claimOwn}
 		}
 	}
-	// An owner is past all questions (a Rollback that crossed our Took comes too
-	// late), and who has quit has nothing to say.
+	// An owner ignores what follows (a Rollback that crossed Took comes too late), and
+	// so does a successor that has quit.
 	return c, nil
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// quietTicks is how many ticks without a word make a silence. A process that
-// was stopped gets one tick for all the time it missed, not one for each.
+// quietTicks is how many ticks without a message make a silence. A process that was
+// stopped gets one tick for all the time that it missed.
 const quietTicks = 5
 
 // incoming is a message as it came from the link. The reader of the inbox owns fds.
@@ -22,8 +22,8 @@ type incoming struct {
 }
 
 // conversation reads a link in a goroutine of its own, so that its owner can
-// select on messages beside everything else. The inbox is closed when the link
-// is at its end; err says why.
+// select on messages beside everything else. The inbox is closed when the link has
+// ended; err says why.
 type conversation struct {
 	link  Link
 	inbox chan incoming
@@ -55,15 +55,15 @@ func (c *conversation) read() {
 		select {
 		case c.inbox <- incoming{m, fds}:
 		case <-c.quit:
-			_ = fdx.Close(fds...) // nobody is left to take them
+			_ = fdx.Close(fds...) // the inbox has no reader
 			c.err = errInterrupted
 			return
 		}
 	}
 }
 
-// optional reports whether the sender keeps what comes with m unless it hears that
-// it was taken: that descriptors are missing is no end of the conversation then.
+// optional reports whether the sender keeps what comes with m until it is acknowledged:
+// the conversation can continue if descriptors are missing.
 func optional(m wire.Message) bool {
 	switch m.(type) {
 	case *wire.Conns, *wire.Adopt:
@@ -81,7 +81,7 @@ func (c *conversation) gone() error {
 }
 
 // garbled reports whether the conversation ended, once the inbox is closed,
-// because the peer broke the protocol. It may be alive, and unaware of it.
+// because the peer broke the protocol. The peer may be alive and not know it.
 func (c *conversation) garbled() bool {
 	return errors.Is(c.err, wire.ErrMalformed) || errors.Is(c.err, wire.ErrTooLarge) ||
 		errors.Is(c.err, fdpass.ErrMalformed) || errors.Is(c.err, fdpass.ErrTooLarge) ||
@@ -96,15 +96,15 @@ func (c *conversation) close() {
 }
 
 // detach stops the reader between two messages and leaves the link open.
-// Somebody must go on reading the inbox until it is closed. It reports false
-// if the conversation was at its end before.
+// The caller must have the inbox read until it is closed. It reports false if the
+// conversation had ended before.
 func (c *conversation) detach() bool {
 	c.link.Interrupt()
 	c.wg.Wait()
 	return errors.Is(c.err, errInterrupted)
 }
 
-// silence counts the ticks of a peer's silence.
+// silence counts the ticks since the peer's last message.
 type silence struct {
 	ticker *time.Ticker
 	quiet  int
@@ -116,16 +116,16 @@ func newSilence(hang time.Duration) *silence {
 
 func tickOf(hang time.Duration) time.Duration { return max(hang/quietTicks, time.Millisecond) }
 
-// restart begins anew, with another limit perhaps.
+// restart begins again, with a limit that may differ.
 func (s *silence) restart(hang time.Duration) {
 	s.heard()
 	s.ticker.Reset(tickOf(hang))
 }
 
-// heard notes a sign of life.
+// heard notes a message of the peer.
 func (s *silence) heard() { s.quiet = 0 }
 
-// tick counts one more tick and reports whether it was one too many.
+// tick counts a tick and reports whether the limit is exceeded.
 func (s *silence) tick() bool {
 	s.quiet++
 	return s.quiet > quietTicks

@@ -4,23 +4,24 @@
 // Each side is a pure state machine ([offer] for the predecessor, [claim] for
 // the successor) and a driver that feeds it with messages, deaths, deadlines
 // and requests, and carries out its actions through hooks. The machines decide
-// who wins when either side dies, hangs or changes its mind; a test walks
-// through every interleaving of the two and looks for a state in which nobody
-// serves, or in which both are committed.
+// which side serves when either dies, hangs or gives up. A test explores every
+// interleaving of the two and fails at a state in which no process serves, or in
+// which both are committed.
 //
 // The rules that the machines keep:
 //
-//   - The predecessor lets go of nothing before it has sent Commit, and the
-//     successor owns nothing before it has read Commit, or found the
-//     predecessor dead or silent.
+//   - The predecessor releases nothing before it has sent Commit. The successor
+//     owns nothing before it has read Commit, or found the predecessor dead or
+//     silent.
 //   - The successor ends its probation with exactly one of Committed, Took,
 //     Abort and RolledBack. The predecessor takes back its sockets on Abort, on
 //     RolledBack, or on the death of the successor, and never after Committed
 //     or Took.
-//   - A successor opens its gate before it says Ready. It is killed only if it can't
-//     have opened it, or is silent: what it has accepted it serves to the end.
-//   - Silence is counted in ticks of the listener's own clock, so that a
-//     machine that slept does not blame its peer for the time.
+//   - A successor opens its gate before it sends Ready. The predecessor kills it
+//     only if it can't have opened the gate, or is silent: it serves what it has
+//     accepted to the end.
+//   - Each side counts silence in ticks of its own clock: time in which the machine
+//     slept does not count.
 //
 // The package starts goroutines only in [Converse] and in the drivers' Run
 // methods; each ends with the conversation.

@@ -12,13 +12,13 @@ import (
 // Following is the successor's side after Commit: it watches a predecessor
 // that lingers.
 type Following struct {
-	// Deliver is given a connection that moved, and owns fd. It reports whether
-	// it takes the connection; the predecessor keeps it otherwise.
+	// Deliver gets a connection that moved, and owns fd. It reports whether it takes
+	// the connection; the predecessor keeps it otherwise.
 	Deliver func(name string, state []byte, fd int) bool
-	// Adopt is given the conversation with an older predecessor, and owns fd. It
-	// reports whether it takes the conversation.
+	// Adopt gets the conversation with an older predecessor, and owns fd. It reports
+	// whether it takes the conversation.
 	Adopt func(m wire.Adopt, fd int) bool
-	// Told is called with each account of the linger.
+	// Told is called with each progress report of the linger.
 	Told func(wire.Linger)
 	// Account is given the account of the last upgrades. nil means that nobody
 	// wants it.
@@ -44,12 +44,12 @@ func Follow(link Link, m wire.Adopt) *Following {
 	})
 }
 
-// Predecessor describes whom we follow.
+// Predecessor describes the predecessor.
 func (f *Following) Predecessor() wire.Welcome { return f.welcome }
 
-// Run serves the conversation until the predecessor says Bye or is gone, or
-// Detach takes the conversation away. It returns the predecessor's account and
-// whether it gave one.
+// Run serves the conversation until the predecessor has sent Bye, or has ended, or
+// Detach takes the conversation away. It returns the predecessor's Bye, and whether
+// there was one.
 func (f *Following) Run() (wire.Bye, bool) {
 	for in := range f.conv.inbox {
 		switch m := in.msg.(type) {
@@ -89,9 +89,9 @@ func (f *Following) Run() (wire.Bye, bool) {
 
 // take hands the connections of m to the program.
 //
-// The sender hears of each before the program can use it, of a few at once. If
-// this process dies in between, the connection ends with it, as it would a moment
-// later: were it the sender's again, two would have read from it.
+// Taking announces each, a few at once, before the program can use it. If this process
+// dies in between, the connection ends with it, as it would a moment later: the sender
+// can't serve it again, because the program may have read from it.
 func (f *Following) take(m *wire.Conns, fds []int) {
 	f.delivering.Lock()
 	defer f.delivering.Unlock()
@@ -110,7 +110,7 @@ func (f *Following) deliver(m *wire.Conns, fds []int) uint32 {
 			err = f.conv.link.Send(&wire.Taking{Seq: m.Seq, Index: uint32(last)}, nil)
 		}
 		if err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
-			// It has not heard, and lives: it keeps them when the conversation ends.
+			// It has not read Taking, and lives: it keeps them when the conversation ends.
 			_ = fdx.Close(fds[i:]...)
 			_ = f.conv.link.Close()
 			return uint32(i)
@@ -124,17 +124,17 @@ func (f *Following) deliver(m *wire.Conns, fds []int) uint32 {
 }
 
 func (f *Following) ack(seq, taken uint32) {
-	// If it can't be sent the predecessor is gone, and nobody keeps count.
+	// If it can't be sent, the predecessor has ended.
 	_ = f.conv.link.Send(&wire.Ack{Seq: seq, Taken: taken}, nil)
 }
 
 // End asks the predecessor to end its linger now.
 func (f *Following) End(reason string) {
-	_ = f.conv.link.Send(&wire.EndLinger{Text: reason}, nil) // gone is as good
+	_ = f.conv.link.Send(&wire.EndLinger{Text: reason}, nil) // an error means that it has ended
 }
 
-// Detach stops Run between two messages, so that the conversation can be
-// passed on; it reports whether it can. The link stays open.
+// Detach stops Run between two messages and reports whether the conversation can be
+// passed on. The link stays open.
 func (f *Following) Detach() bool { return f.conv.detach() }
 
 // Stop ends the conversation; Run returns. It waits for Deliver: what that takes

@@ -46,7 +46,7 @@ func (p *Predecessor) greet(a Arrival) {
 	}
 }
 
-// transferFailed turns the reason for which a transfer failed into an event.
+// transferFailed turns the error of a transfer into an event.
 func (p *Predecessor) transferFailed(err error) {
 	var refused *Error
 	var gaveUp *canceled
@@ -71,7 +71,7 @@ func (p *Predecessor) notReady() *Error {
 	return &Error{Text: fmt.Sprintf("not ready within %v", p.Timeouts.Ready)}
 }
 
-// passStates has the state blobs written and sends them.
+// passStates has the program write the state blobs, and sends them.
 func (p *Predecessor) passStates(t *transfer) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -80,7 +80,7 @@ func (p *Predecessor) passStates(t *transfer) error {
 		err   error
 	}
 	done := make(chan written, 1)
-	go func() { // ends with the callback, for which we wait below
+	go func() { // ends with the callback, waited for below
 		blobs, err := p.States(ctx)
 		done <- written{blobs, err}
 	}()

@@ -14,7 +14,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// Received is what a successor has been given. It owns the descriptors.
+// Received is what a predecessor has passed on. It owns the descriptors.
 type Received struct {
 	Welcome wire.Welcome
 	Sockets []Item
@@ -55,7 +55,7 @@ type Joiner struct {
 	// Check compares a descriptor with its entry in the manifest. It is called from
 	// several goroutines at once. Required.
 	Check func(wire.Socket, int) error
-	// Expect is told how many descriptors will come, before they do.
+	// Expect is called with the number of descriptors before they arrive.
 	Expect func(n int) error
 	// Meanwhile does what needs no answer, once Hello is on its way and before any
 	// answer is read. An error ends the join, and so does a signal from the channel
@@ -71,15 +71,15 @@ type Joiner struct {
 	quiet *silence
 }
 
-// Join says Hello on link and returns what the predecessor passes on. Its
-// errors are *Error; then link is closed and nothing is kept.
+// Join sends Hello on link and returns what the predecessor passes on. Its errors are
+// *Error; then link is closed and nothing is kept.
 func (j *Joiner) Join(link Link) (*Received, *Successor, error) {
 	conv := converse(link)
 	r := &Received{}
 	j.quiet = newSilence(j.Timeout)
 	defer j.quiet.stop()
 	if err := j.receive(conv, r); err != nil {
-		// Tell why, if it still listens: the predecessor has not stopped serving.
+		// Say why, if the predecessor still reads: it has not stopped serving.
 		_ = link.Send(&wire.Abort{Text: words(err, failure.Aborted)}, nil)
 		conv.close()
 		r.Close()
@@ -96,7 +96,7 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 	if err := conv.link.Send(&j.Hello, nil); err != nil {
 		// A refusal may be there already.
 		_, fds, e := j.next(conv, j.Timeout)
-		_ = fdx.Close(fds...) // nobody asked for them
+		_ = fdx.Close(fds...) // none belong here
 		if e != nil {
 			return e
 		}
@@ -135,7 +135,7 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 	for len(r.Sockets) < int(w.Sockets) || len(r.States) < int(w.States) {
 		patience := j.Timeout
 		if len(r.Sockets) == int(w.Sockets) {
-			patience = max(patience, j.StateTimeout) // its program is writing
+			patience = max(patience, j.StateTimeout) // the predecessor's program writes it
 		}
 		m, fds, err := j.next(conv, patience)
 		if err != nil {
@@ -229,7 +229,7 @@ func (j *Joiner) takeStates(r *Received, m *wire.States, fds []int) error {
 	return nil
 }
 
-// next waits for a message that goes on with the transfer.
+// next waits for a message of the transfer.
 func (j *Joiner) next(conv *conversation, patience time.Duration) (wire.Message, []int, error) {
 	j.quiet.restart(patience)
 	for {
@@ -249,7 +249,7 @@ func (j *Joiner) next(conv *conversation, patience time.Duration) (wire.Message,
 	}
 }
 
-// said tells a predecessor's withdrawal from the messages of a transfer.
+// said makes an error of a message by which the predecessor gives up.
 func said(in incoming) (wire.Message, []int, error) {
 	switch m := in.msg.(type) {
 	case *wire.Refuse:
@@ -262,7 +262,7 @@ func said(in incoming) (wire.Message, []int, error) {
 	return in.msg, in.fds, nil
 }
 
-// ended says why conv is at its end before the transfer is.
+// ended says why conv has ended before the transfer has.
 func ended(conv *conversation) error {
 	err := conv.gone()
 	switch {

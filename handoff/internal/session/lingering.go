@@ -25,9 +25,9 @@ var (
 	ErrGone = fmt.Errorf("%w: the conversation with it is over", failure.NotTaken)
 )
 
-// tellEach is how many connections the successor says it is taking at once. A
-// message for each would cost as much as the rest of a move; if the successor
-// dies the sender gives up at most so many that nobody has used.
+// tellEach is how many connections one Taking announces. A message for each would cost
+// as much as the rest of a move; if the successor dies, the sender gives up at most so
+// many that the successor's program has not used.
 const tellEach = 16
 
 // maxConnsBytes keeps a Conns message within a frame.
@@ -78,10 +78,10 @@ func newLingering(conv *conversation, t Trial, hang time.Duration) *Lingering {
 // Takes reports whether the successor takes connections of that name.
 func (l *Lingering) Takes(name string) bool { return slices.Contains(l.takes, name) }
 
-// Asked yields the reason for which the successor wants the linger to end now.
+// Asked yields why the successor asks to end the linger now.
 func (l *Lingering) Asked() <-chan string { return l.asked }
 
-// Gone is closed when the successor can no longer be reached.
+// Gone is closed when the conversation is over.
 func (l *Lingering) Gone() <-chan struct{} { return l.gone }
 
 // Move passes fd, which it borrows, with its state to the successor. When it
@@ -92,7 +92,7 @@ func (l *Lingering) Move(ctx context.Context, name string, state []byte, fd int)
 	}
 	m := &move{conn: wire.Conn{Name: name, State: state}, fd: fd, done: make(chan error, 1)}
 	if err := wire.Check(&wire.Conns{Entries: []wire.Conn{m.conn}}); err != nil {
-		return err // which would be the end of the conversation
+		return err // sending it would end the conversation
 	}
 	select {
 	case l.moves <- m:
@@ -101,8 +101,8 @@ func (l *Lingering) Move(ctx context.Context, name string, state []byte, fd int)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	// From here on the answer decides, not ctx: a connection that may have been
-	// taken can't be kept.
+	// From here on the answer decides, not ctx: the caller can't keep a connection
+	// that the successor may have taken.
 	return <-m.done
 }
 
@@ -117,7 +117,7 @@ func (l *Lingering) Adopt(m wire.Adopt, fd int) error {
 	}
 }
 
-// Tell sends the state of the linger. Errors show as the end of the conversation.
+// Tell sends the progress of the linger. Errors show as the end of the conversation.
 func (l *Lingering) Tell(m wire.Linger) { _ = l.conv.link.Send(&m, nil) }
 
 // Account tells the successor how the last upgrades went. Errors show as the end
@@ -125,8 +125,8 @@ func (l *Lingering) Tell(m wire.Linger) { _ = l.conv.link.Send(&m, nil) }
 func (l *Lingering) Account(m wire.Account) { _ = l.conv.link.Send(&m, nil) }
 
 // Bye ends the conversation: nothing moves any more, and Run returns when the
-// successor has answered for what is under way, or was silent for too long.
-// Only the first call counts.
+// successor has acknowledged what was sent, or was silent for too long. Only the first
+// call counts.
 func (l *Lingering) Bye(m wire.Bye) {
 	l.once.Do(func() {
 		l.bye = m
@@ -137,7 +137,7 @@ func (l *Lingering) Bye(m wire.Bye) {
 // Run moves connections until Bye, or until the conversation is over.
 func (l *Lingering) Run() {
 	w := &lingerWindow{link: l.conv.link, open: make(map[uint32]*sending)}
-	alive := true // for all we know: what we have sent may be taken yet
+	alive := true // as far as is known: the successor may still take what was sent
 	defer l.conv.close()
 	defer func() {
 		close(l.gone)
@@ -148,7 +148,7 @@ func (l *Lingering) Run() {
 	defer quiet.stop()
 	for {
 		if quit == nil && len(w.open) == 0 {
-			_ = l.conv.link.Send(&l.bye, nil) // it may be gone by now
+			_ = l.conv.link.Send(&l.bye, nil) // it may have ended by now
 			return
 		}
 		mv, ad := moves, adopts
@@ -179,7 +179,7 @@ func (l *Lingering) Run() {
 		case a := <-ad:
 			w.sendAdoption(a)
 		case <-quit:
-			quit, moves, adopts = nil, nil, nil // what is under way is settled first
+			quit, moves, adopts = nil, nil, nil // what was sent is settled first
 			quiet.heard()
 		case <-quiet.ticker.C:
 			if quit == nil && quiet.tick() {
@@ -189,7 +189,7 @@ func (l *Lingering) Run() {
 	}
 }
 
-// gather takes what else wants to move right now.
+// gather takes further moves that wait.
 func (l *Lingering) gather(m *move) []*move {
 	ms, size := []*move{m}, len(m.conn.State)
 	for len(ms) < batch && size < maxConnsBytes {
@@ -212,8 +212,8 @@ type lingerWindow struct {
 
 // sending is a message that waits for its acknowledgement.
 type sending struct {
-	// settle is told how many entries were taken, or why that is not known: of
-	// the first doubt entries nothing is known then, and no other was taken.
+	// settle gets the number of entries that were taken, or why that is not known:
+	// then the first doubt entries may have been taken, and no other was.
 	settle func(taken, doubt uint32, err error)
 	taking uint32 // entries that the program was about to get
 }
@@ -277,9 +277,8 @@ func (w *lingerWindow) taking(m *wire.Taking) {
 	}
 }
 
-// fail settles what was not acknowledged, and never will be. doubtful says that
-// all of it may have been taken, or may be yet; otherwise that holds for what
-// the successor was about to take when it died.
+// fail settles what will not be acknowledged. doubtful says that the successor may take
+// all of it, or may have; otherwise only what it had announced by Taking when it died.
 func (w *lingerWindow) fail(doubtful bool) {
 	for _, s := range w.open {
 		if doubtful {

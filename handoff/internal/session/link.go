@@ -74,8 +74,8 @@ func (l *WireLink) Send(m wire.Message, fds []int) error {
 	return nil
 }
 
-// Recv returns the next message of a type that this version knows; others are
-// skipped, so that a newer peer can say more than we understand.
+// Recv returns the next message of a type that this version knows. It skips others,
+// which a newer peer may send.
 func (l *WireLink) Recv() (wire.Message, []int, error) {
 	for {
 		if l.interrupted.Load() && !l.conn.Buffered() {
@@ -87,7 +87,7 @@ func (l *WireLink) Recv() (wire.Message, []int, error) {
 		case err == nil, errors.Is(err, fdpass.ErrTruncated):
 		case l.interrupted.Load() && errors.Is(err, os.ErrDeadlineExceeded):
 			if l.conn.Buffered() && !l.finishing {
-				// Within a frame: whoever reads on must not find half of it.
+				// Within a frame: the next reader must not find half of it.
 				l.finishing = true
 				var limit time.Time // none
 				if l.sendTimeout > 0 {
@@ -109,7 +109,7 @@ func (l *WireLink) Recv() (wire.Message, []int, error) {
 		if err == nil {
 			return m, f.FDs, missing
 		}
-		_ = fdx.Close(f.FDs...) // nobody else knows them
+		_ = fdx.Close(f.FDs...) // the caller gets none
 		if !errors.Is(err, wire.ErrUnknownType) {
 			return nil, nil, err
 		}

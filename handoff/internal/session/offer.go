@@ -6,9 +6,9 @@ import "github.com/seed-11c92bf9/baton/handoff/internal/failure"
 type offer struct {
 	phase     offerPhase
 	probation bool // there is a probation
-	child     bool // the successor's process is ours to kill
-	killed    bool // and has been
-	unready   bool // we withdrew before it was ready: it is killed unless it was by then
+	child     bool // this process started the successor, and may kill it
+	killed    bool // this process has killed it
+	unready   bool // the upgrade failed before Ready: the successor is killed unless Ready was on its way
 	reason    failure.Reason
 }
 
@@ -17,14 +17,14 @@ type offerPhase uint8
 const (
 	offerWaiting     offerPhase = iota // for the successor to be welcomed
 	offerSending                       // sockets and state
-	offerWarming                       // the successor prepares itself
-	offerProbation                     // the successor accepts, we do not
-	offerConfirming                    // probation is over; a last sign of life, please
+	offerWarming                       // the successor's program starts
+	offerProbation                     // the successor accepts, this process does not
+	offerConfirming                    // probation is over; the final Ping is sent
 	offerCommitting                    // Commit is sent
-	offerDoubting                      // no answer to Commit: we accept again, and wait for its word or its end
-	offerWithdrawing                   // we accept again; the successor has not confirmed
-	offerCommitted                     // the successor has it all
-	offerEnded                         // we keep it all
+	offerDoubting                      // no answer to Commit: this process accepts again, and waits for an answer or the successor's end
+	offerWithdrawing                   // this process accepts again; the successor has not confirmed
+	offerCommitted                     // the successor owns the sockets
+	offerEnded                         // this process owns the sockets
 )
 
 func (p offerPhase) String() string {
@@ -37,8 +37,8 @@ func (p offerPhase) terminal() bool { return p == offerCommitted || p == offerEn
 type offerEvent uint8
 
 const (
-	offerHello         offerEvent = iota // the successor is there and was welcomed
-	offerNoVersion                       // the successor speaks no version of ours
+	offerHello         offerEvent = iota // message Hello, and Welcome is sent
+	offerNoVersion                       // no common protocol version
 	offerVerified                        // message Verified
 	offerReady                           // message Ready
 	offerAlive                           // the answer to the last Ping
@@ -46,15 +46,15 @@ const (
 	offerAborted                         // message Abort
 	offerRolledBack                      // message RolledBack
 	offerTook                            // message Took
-	offerEngineReady                     // tableflip's child is ready: committed, with or without our conversation
-	offerGone                            // conversation at its end, or the process
+	offerEngineReady                     // tableflip's child is ready: committed, with a conversation or without
+	offerGone                            // the conversation, or the process, has ended
 	offerTransferError                   // sockets or state could not be passed
-	offerProtocolError                   // a message that has no place here
+	offerProtocolError                   // a message out of turn
 	offerDeadline                        // ready timeout
-	offerProbationOver                   // its time has passed
-	offerSilent                          // nothing was heard for the hang timeout
-	offerCancel                          // the caller gives up, or the operator rolls back
-	offerLeave                           // this process is about to end, whatever comes of the upgrade
+	offerProbationOver                   // the probation's timer
+	offerSilent                          // no message for the hang timeout
+	offerCancel                          // the caller gives up, or an operator rolls back
+	offerLeave                           // this process ends, whatever the outcome of the upgrade
 )
 
 type offerAction uint8
@@ -68,30 +68,30 @@ const (
 	offerResume                          // accept again
 	offerSendBack                        // send Rollback
 	offerKill                            // kill the successor's process
-	offerRelease                         // let go of the sockets
-	offerPauseQuietly                    // stop accepting: the successor no longer listens to us
+	offerRelease                         // release the sockets
+	offerPauseQuietly                    // stop accepting without a message: the successor reads no more
 )
 
-// fail ends the conversation before the successor was ready, as far as we have
-// heard: we never stopped serving, so there is nothing to resume.
+// fail ends the conversation before Ready has arrived: this process has never stopped
+// serving, so there is nothing to resume.
 func (o offer) fail(r failure.Reason) (offer, []offerAction) {
 	o.phase, o.reason = offerEnded, r
-	if o.child { // a dead one does not mind
+	if o.child { // dead or not
 		return o, []offerAction{offerKill}
 	}
 	return o, nil
 }
 
-// refuse is fail for a successor that is to hear of it. It opens its gate before it
-// says that it is ready, and may have accepted something by now; one that we were
-// silent for too long may have taken the sockets. Its answer decides.
+// refuse is fail for a successor that gets Rollback. It opens its gate before it sends
+// Ready, and may have accepted something by now; if this process was silent for too
+// long, it may have taken the sockets. Its answer decides.
 func (o offer) refuse(r failure.Reason) (offer, []offerAction) {
 	o.phase, o.reason, o.unready = offerWithdrawing, r, true
 	return o, []offerAction{offerSendBack}
 }
 
-// withdrawn ends the conversation with a successor that knows of it, or is gone. One
-// that was never ready is ended: its program may hang.
+// withdrawn ends the conversation with a successor that has confirmed Rollback, or has
+// ended. One that was never ready is killed: its program may hang.
 func (o offer) withdrawn() (offer, []offerAction) {
 	o.phase = offerEnded
 	if o.unready && o.child && !o.killed {
@@ -100,13 +100,13 @@ func (o offer) withdrawn() (offer, []offerAction) {
 	return o, nil
 }
 
-// back takes the sockets back from a successor that no longer wants them.
+// back takes the sockets back from a successor that has given them up.
 func (o offer) back(r failure.Reason) (offer, []offerAction) {
 	o.phase, o.reason = offerEnded, r
 	return o, []offerAction{offerResume}
 }
 
-// withdraw takes the sockets back from a successor that may still want them.
+// withdraw takes the sockets back from a successor that still serves them.
 func (o offer) withdraw(r failure.Reason, kill bool) (offer, []offerAction) {
 	o.phase, o.reason = offerWithdrawing, r
 	acts := []offerAction{offerResume, offerSendBack}
@@ -137,7 +137,7 @@ func (o offer) next(e offerEvent) (offer, []offerAction) {
 	case offerWithdrawing:
 		return o.whileWithdrawing(e)
 	}
-	return o, nil // ended: nothing matters any more
+	return o, nil // ended
 }
 
 func (o offer) beforeReady(e offerEvent) (offer, []offerAction) {
@@ -228,16 +228,16 @@ func (o offer) afterCommit(e offerEvent) (offer, []offerAction) {
 	switch e {
 	case offerConfirmed, offerTook, offerEngineReady:
 		return o.yield()
-	case offerAborted: // it had refused before it read Commit
+	case offerAborted: // it was sent before Commit was read
 		return o.back(failure.Aborted)
 	case offerGone:
 		if o.killed {
-			return o.back(failure.Hung) // which is why
+			return o.back(failure.Hung) // it was killed because it hung
 		}
 		return o.back(failure.SuccessorDied)
 	case offerSilent:
-		// A child can be killed, which settles the question; its end is the next
-		// event. Anybody else will read Commit, or not, when it wakes up.
+		// The death of a child, which can be killed, decides; it is the next event.
+		// Any other process reads Commit when it wakes up, or never.
 		switch {
 		case !o.child:
 			o.phase = offerDoubting
@@ -251,9 +251,9 @@ func (o offer) afterCommit(e offerEvent) (offer, []offerAction) {
 	return o, nil
 }
 
-// inDoubt serves on until the successor says what it made of Commit. There is
-// no deadline: a decision without it could make two owners, or none. If our
-// process is about to end, the successor will find Commit when it wakes up.
+// inDoubt serves on until the successor answers Commit, or ends. There is no
+// deadline: a decision without it could make two owners, or none. If this process
+// ends, the successor finds Commit when it wakes up.
 func (o offer) inDoubt(e offerEvent) (offer, []offerAction) {
 	switch e {
 	case offerConfirmed, offerTook, offerEngineReady, offerLeave:
@@ -268,14 +268,14 @@ func (o offer) inDoubt(e offerEvent) (offer, []offerAction) {
 
 func (o offer) whileWithdrawing(e offerEvent) (offer, []offerAction) {
 	switch e {
-	case offerReady: // it said so before it heard of the end: it goes on with what it has accepted
+	case offerReady: // sent before Rollback was read: it serves what it has accepted
 		o.unready = false
 		return o, nil
 	case offerRolledBack, offerAborted, offerGone:
 		return o.withdrawn()
 	case offerTook, offerEngineReady:
-		// It had given us up before it read Rollback. One of us has to yield,
-		// and it can't hear us any more.
+		// It took the sockets before it read Rollback, and reads no more: this side
+		// yields.
 		return o.yield(offerPauseQuietly)
 	case offerSilent:
 		if o.child && !o.killed {

@@ -19,7 +19,7 @@ type Timeouts struct {
 	Hang      time.Duration // silence after which the peer counts as hung
 }
 
-// Trial is what the successor has told in its probation.
+// Trial is what the successor has reported in its probation.
 type Trial struct {
 	Conns    []string // names under which it takes open connections
 	Tells    bool     // it sends Taking
@@ -34,29 +34,29 @@ type Predecessor struct {
 	// Welcome answers Hello; the version is filled in.
 	Welcome wire.Welcome
 
-	// Pause stops accepting and reports what was found. Required.
+	// Pause stops accepting and reports what is queued. Required.
 	Pause func() wire.Paused
 	// Resume accepts again. Required.
 	Resume func()
 	// Manifest borrows the sockets for the transfer; release gives them back.
 	// Required.
 	Manifest func() (items []Item, release func())
-	// States writes the state blobs. It may take its time, until ctx ends.
+	// States writes the state blobs. It may take until ctx ends.
 	States func(ctx context.Context) ([]Blob, error)
 	// Stderr borrows the descriptors of message Stderr, or is nil.
 	Stderr func() []int
-	// Kill kills the successor's process. nil means that it is not ours to kill.
+	// Kill kills the successor's process. It is nil where another process started it.
 	Kill func()
 	// Lent is given what a successor in mode Drain lends before it serves on it,
 	// and owns the descriptors, on an error too. nil means that a Lend message
 	// breaks the protocol.
 	Lent func(entries []wire.Socket, fds []int) error
-	// Entered is told of each phase as it begins.
+	// Entered is called with each phase as it begins.
 	Entered func(Phase)
 
-	// Exited yields the end of the successor's process, if it is ours.
+	// Exited yields how the successor's process ended, if this process started it.
 	Exited <-chan error
-	// EngineReady is closed when tableflip says that its child is ready.
+	// EngineReady is closed when tableflip's child is ready.
 	EngineReady <-chan struct{}
 	// Cancel yields why to take the sockets back: an error that matches
 	// failure.RolledBack. If it matches failure.Closed, this process ends: it does not
@@ -78,7 +78,7 @@ type Predecessor struct {
 	parted                         bool
 }
 
-// Phase names a part of the upgrade for those who watch it.
+// Phase names a part of the upgrade, for reports.
 type Phase uint8
 
 // The phases of an upgrade.
@@ -97,15 +97,15 @@ type Result struct {
 	Committed bool
 	// Err says why it has not: an *Error.
 	Err error
-	// Hello is how the successor presented itself; zero if it never came.
+	// Hello is the successor's; zero if it sent none.
 	Hello wire.Hello
-	// Trial is what the successor told.
+	// Trial is what the successor reported.
 	Trial Trial
-	// Parted says that a successor that is not committed has told so itself: it
-	// had closed its sockets by then.
+	// Parted says that a successor that is not committed has sent Abort or
+	// RolledBack: it had closed its sockets by then.
 	Parted bool
-	// Lingering goes on with the conversation after Commit. It is nil if there
-	// is nobody to talk to.
+	// Lingering is the conversation after Commit. It is nil if the successor has
+	// none.
 	Lingering *Lingering
 }
 
@@ -115,9 +115,9 @@ type Arrival struct {
 	Hello wire.Hello
 }
 
-// Run waits for the successor on arrivals (one that we started needs time to
-// come up; a closed channel says that it hung up without a word), sees the
-// conversation through to its end, and returns. It owns the arrival's link.
+// Run waits for the successor on arrivals (one that this process started needs time;
+// a closed channel says that it hung up before Hello), and returns when the
+// conversation up to Commit has ended. It owns the arrival's link.
 func (p *Predecessor) Run(arrivals <-chan Arrival) Result {
 	p.state = offer{probation: p.Timeouts.Probation > 0, child: p.Kill != nil}
 	p.quiet = newSilence(p.Timeouts.Hang)
@@ -154,7 +154,7 @@ func (p *Predecessor) enter(ph Phase) {
 // hungUp is the reason where nothing says more.
 const hungUp = "it hung up without a word"
 
-// loop turns what happens into events until the machine is at its end.
+// loop feeds the machine with events until it has ended.
 func (p *Predecessor) loop(arrivals <-chan Arrival) {
 	for !p.state.phase.terminal() {
 		var inbox <-chan incoming
@@ -172,7 +172,7 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 				p.gone(nil, hungUp)
 				continue
 			}
-			// Most likely it has ended, and how says more.
+			// Most likely it has ended; its exit status says more.
 			p.lastWords = time.After(p.Timeouts.Hang / quietTicks)
 		case in, ok := <-inbox:
 			if !ok {
@@ -184,7 +184,7 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 					continue
 				}
 				if p.conv.garbled() && !p.garbled {
-					// It may be alive, and would take our silence for our death.
+					// It may be alive, and would take silence for this process's death.
 					p.garbled = true
 					p.because(offerProtocolError, &Error{Err: p.conv.gone()})
 					continue
@@ -205,7 +205,7 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 				p.gone(nil, "")
 				continue
 			}
-			// Its last words may still be on their way: the end of the
+			// Its last messages may still be in the socket: the end of the
 			// conversation comes behind them.
 			p.lastWords = time.After(p.Timeouts.Hang)
 		case <-p.EngineReady:
@@ -216,7 +216,7 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 			p.because(offerCancel, e)
 		case <-p.deadline:
 			// A process that was stopped finds its timers expired before it has
-			// read what came meanwhile: one more tick for the mail.
+			// read the messages that came meanwhile: one more tick to read them.
 			if !p.graced {
 				p.graced = true
 				p.deadline = time.After(p.Timeouts.Hang / quietTicks)
@@ -236,7 +236,7 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 	}
 }
 
-// tick asks a successor in probation for a sign of life and counts its silence.
+// tick pings a successor in probation and counts its silence.
 func (p *Predecessor) tick() {
 	switch p.state.phase {
 	case offerProbation:
@@ -266,7 +266,7 @@ func (p *Predecessor) message(m wire.Message) {
 		p.event(offerReady)
 	case *wire.Alive:
 		p.trial.Accepted = m.Accepted
-		// One sign of life for each question, or a flood would pass for one.
+		// One Alive for each Ping, or a flood would hide a hang.
 		if m.Seq > p.alive && m.Seq <= p.seq {
 			p.alive = m.Seq
 			p.quiet.heard()
@@ -293,8 +293,8 @@ func (p *Predecessor) message(m wire.Message) {
 	}
 }
 
-// because is event for what may fail the upgrade: err says why, if that is what
-// it comes to. The first reason stands.
+// because is event for what may fail the upgrade: err is the reason if it does. The
+// first reason stands.
 func (p *Predecessor) because(e offerEvent, err *Error) {
 	next, _ := p.state.next(e)
 	if p.cause == nil && (next.reason != p.state.reason || next.killed != p.state.killed) {
@@ -303,7 +303,7 @@ func (p *Predecessor) because(e offerEvent, err *Error) {
 	p.event(e)
 }
 
-// gone notes the end of the conversation. That of the process says more.
+// gone notes the end of the conversation. How the process ended, if known, says more.
 func (p *Predecessor) gone(err error, text string) {
 	e := p.ended
 	if e == nil {
@@ -312,7 +312,7 @@ func (p *Predecessor) gone(err error, text string) {
 	p.because(offerGone, e)
 }
 
-// event feeds the machine and does what it says.
+// event feeds the machine and carries out its actions.
 func (p *Predecessor) event(e offerEvent) {
 	was := p.state.phase
 	var acts []offerAction
@@ -330,10 +330,10 @@ func (p *Predecessor) event(e offerEvent) {
 
 func (p *Predecessor) do(a offerAction) {
 	switch a {
-	case offerTransfer: // greet goes on with it
+	case offerTransfer: // greet does it
 	case offerPause:
 		m := p.Pause()
-		p.enter(PhaseProbation) // who hears of it can rely on the pause
+		p.enter(PhaseProbation) // after the pause, which observers rely on
 		p.send(&m)
 	case offerPauseQuietly:
 		p.Pause()
@@ -351,12 +351,12 @@ func (p *Predecessor) do(a offerAction) {
 		p.send(&wire.Rollback{Text: words(p.failed(), failure.RolledBack)})
 	case offerKill:
 		p.Kill()
-	case offerRelease: // the caller does, when Run has returned
+	case offerRelease: // the caller does it, when Run has returned
 	}
 }
 
-// send sends m. That it could not be sent shows as the end of the
-// conversation, behind whatever the successor said before it went.
+// send sends m. An error shows as the end of the conversation, behind the
+// successor's last messages.
 func (p *Predecessor) send(m wire.Message) {
 	if p.conv != nil {
 		_ = p.conv.link.Send(m, nil)
@@ -369,7 +369,7 @@ func (p *Predecessor) failed() *Error {
 	if p.cause != nil {
 		e = *p.cause // it may be the caller's
 	}
-	// Who cancels gives a reason that says more than the state does.
+	// The reason of the call that cancels says more than that of the state.
 	if p.state.reason != failure.RolledBack || e.Reason == failure.None {
 		e.Reason = p.state.reason
 	}

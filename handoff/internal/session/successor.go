@@ -16,7 +16,8 @@ type Successor struct {
 	Open func()
 	// Shut stops Accept for good. Required.
 	Shut func()
-	// Own makes the sockets ours: the predecessor is committed or gone. Required.
+	// Own makes this process the owner: the upgrade is committed, or the
+	// predecessor has ended. Required.
 	Own func()
 	// Lend borrows sockets that the predecessor must have before Join, and gives
 	// them back. nil means none. A predecessor that does not take them is hung:
@@ -25,10 +26,10 @@ type Successor struct {
 	// Join makes the sockets such that the kernel can give them something. An
 	// error is an Abort. nil means that they are.
 	Join func() error
-	// Gone is called when the predecessor turns out to be gone before commit.
+	// Gone is called when the predecessor has ended before commit.
 	Gone func()
-	// Healthy is asked before each sign of life; an error is an Abort. Its
-	// context ends after four fifths of the hang timeout.
+	// Healthy is called before each Alive; an error is an Abort. Its context ends
+	// after four fifths of the hang timeout.
 	Healthy func(ctx context.Context) error
 	// Accepted counts the connections accepted so far.
 	Accepted func() uint64
@@ -58,14 +59,14 @@ type request struct {
 
 // Tenure is how the successor's side ended.
 type Tenure struct {
-	// Owner says that the sockets are ours.
+	// Owner says that this process owns the sockets.
 	Owner bool
-	// Alone says that the predecessor was gone by then, or silent.
+	// Alone says that the predecessor had ended by then, or was silent.
 	Alone bool
-	// Err says why they are not: an *Error.
+	// Err says why it does not: an *Error.
 	Err error
-	// Following goes on with the conversation after Commit. It is nil if the
-	// predecessor is gone.
+	// Following is the conversation after Commit. It is nil if the predecessor has
+	// ended.
 	Following *Following
 }
 
@@ -79,8 +80,8 @@ func newSuccessor(conv *conversation, w wire.Welcome) *Successor {
 	}
 }
 
-// Ready says that the program can serve. It returns when the Accept gate is
-// open, and reports whether it is.
+// Ready is called when the program can serve. It reports whether the Accept gate is
+// open on its return.
 func (s *Successor) Ready() bool {
 	ph := s.ask(request{event: claimReady})
 	return ph == claimProbation || ph == claimOwner
@@ -97,17 +98,17 @@ func (s *Successor) ask(r request) claimPhase {
 	case s.requests <- r:
 		return <-r.reply
 	case <-s.done:
-		return s.state.phase // Run has returned: nobody writes it any more
+		return s.state.phase // Run has returned: it is final
 	}
 }
 
 // Refuse refuses the upgrade in place of Run.
 func (s *Successor) Refuse(text string) {
-	_ = s.conv.link.Send(&wire.Abort{Text: text}, nil) // the end says it as well
+	_ = s.conv.link.Send(&wire.Abort{Text: text}, nil) // the end of the conversation says it too
 	s.conv.close()
 }
 
-// Run sees the conversation through to commit, or to its failure.
+// Run returns when the upgrade is committed or has failed.
 func (s *Successor) Run() Tenure {
 	defer close(s.done)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -122,7 +123,7 @@ func (s *Successor) Run() Tenure {
 		select {
 		case in, ok := <-inbox:
 			if !ok && s.conv.garbled() {
-				// It may be alive and serving: no reason to take its place.
+				// It may be alive and serve: that is no reason to take the sockets.
 				s.cause = &Error{Reason: failure.Protocol, Err: s.conv.gone()}
 				s.event(claimAbort)
 				continue
@@ -158,10 +159,10 @@ func (s *Successor) Run() Tenure {
 			s.event(claimPing)
 		case <-quiet.ticker.C:
 			if s.state.phase != claimProbation || s.state.alone {
-				quiet.heard() // before Ready the predecessor has nothing to say
+				quiet.heard() // before Ready the predecessor sends nothing
 				continue
 			}
-			// In probation it asks for a sign of life at each tick.
+			// In probation it sends Ping at each tick.
 			if quiet.tick() {
 				s.event(claimSilent)
 			}
@@ -243,7 +244,7 @@ func (s *Successor) acknowledged(ctx context.Context, seq uint32) bool {
 	return false
 }
 
-// lost notes that the predecessor is gone.
+// lost notes that the predecessor has ended.
 func (s *Successor) lost() {
 	if s.Gone != nil {
 		s.Gone()
@@ -265,8 +266,8 @@ func (s *Successor) finish() Tenure {
 	return t
 }
 
-// partWays closes the conversation once the predecessor has read our last
-// word, which an early close would not cut off, but a reset would.
+// partWays closes the conversation once the predecessor has read the last message: a
+// close with unread input resets the connection, and that would cut the message off.
 func (s *Successor) partWays() {
 	timeout := time.NewTimer(s.welcome.HangTimeout)
 	defer timeout.Stop()
@@ -297,8 +298,8 @@ func (s *Successor) message(ctx context.Context, in incoming) {
 		if !s.probing {
 			s.probing = true
 			go func() { // ends with the hook; Run waits for it
-				// One tick less than what the predecessor waits for, so that it
-				// hears of a check that hangs before it calls us hung.
+				// One tick less than what the predecessor waits for: Abort names a
+				// check that hangs before the predecessor counts this process as hung.
 				ctx, cancel := context.WithTimeout(ctx, s.welcome.HangTimeout/quietTicks*(quietTicks-1))
 				defer cancel()
 				s.health <- s.Healthy(ctx)
@@ -313,7 +314,7 @@ func (s *Successor) message(ctx context.Context, in incoming) {
 		s.cause = &Error{Reason: failure.RolledBack, Text: m.Text}
 		s.event(claimRollback)
 	}
-	// Paused and whatever a newer predecessor may say is news, no event.
+	// Paused, and messages that a newer predecessor may send, are no events.
 }
 
 func (s *Successor) event(e claimEvent) {

@@ -43,7 +43,7 @@ var (
 	errUnexpected = errors.New("unexpected message")
 )
 
-// canceled wraps the reason for which the predecessor gives up.
+// canceled wraps the reason of a cancellation.
 type canceled struct{ reason *Error }
 
 func (c *canceled) Error() string { return c.reason.Error() }
@@ -109,7 +109,7 @@ func (t *transfer) send(m wire.Message, fds []int) error {
 		return err
 	}
 	if err := wire.Check(m); err != nil {
-		return err // the successor would only say that we broke the protocol
+		return err // the successor would count it as a protocol error
 	}
 	for {
 		err := t.conv.link.Send(m, fds)
@@ -127,7 +127,7 @@ func (t *transfer) send(m wire.Message, fds []int) error {
 			return fmt.Errorf("too many descriptors in flight for this user (unix(7), ETOOMANYREFS): raise RLIMIT_NOFILE: %w", err)
 		default:
 			if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
-				t.pending++ // it has gone: its last words, or its end, are worth more
+				t.pending++ // it has ended: its last message, or its end, says more
 			}
 			if e := t.settle(0); e != nil {
 				return e

@@ -12,8 +12,8 @@ import (
 // ErrMismatch says that a descriptor is not what the manifest says it is.
 var ErrMismatch = errors.New("descriptor does not match the manifest")
 
-// verifyBlob compares a state blob with its entry in the manifest. Nobody can
-// change it or cut it off while it is read.
+// verifyBlob compares a state blob with its entry in the manifest, and makes sure that
+// it is sealed: no process can change or truncate it while it is read.
 func verifyBlob(b Blob, fd int) error {
 	sealed, err := fdx.Sealed(fd)
 	if err != nil {
@@ -36,7 +36,7 @@ func verifyBlob(b Blob, fd int) error {
 // SO_TYPE, SO_PROTOCOL, SO_ACCEPTCONN and getsockname(2).
 func Verify(e wire.Socket, fd int) error {
 	if e.Kind == wire.KindFile && e.SockType == 0 {
-		return nil // a file of any kind; there is nothing to hold it against
+		return nil // a file of any kind: there is nothing to compare
 	}
 	var buf [wire.MaxSockname]byte
 	i, err := fdx.InfoInto(fd, buf[:])

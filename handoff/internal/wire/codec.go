@@ -8,8 +8,8 @@ import (
 )
 
 // Append appends m's payload to dst and returns the result. It does not check
-// limits, see [Check]; but it cuts texts and builds that are too long, so that
-// a long text can't keep the news from the peer.
+// limits, see [Check], but it cuts texts and builds that are too long: a long text must
+// not keep the message from the peer.
 func Append(dst []byte, m Message) []byte {
 	c := codec{mode: encode, b: dst}
 	m.fields(&c)

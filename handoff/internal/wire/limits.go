@@ -10,13 +10,12 @@ const (
 	MaxAddress   = 512              // address in text form
 	MaxSockname  = 128              // sockaddr_storage
 	MaxBuild     = 255              // build of a program; longer ones are cut when sent
-	MaxText      = 4096             // words of a message; longer ones are cut when sent
+	MaxText      = 4096             // text for people; longer ones are cut when sent
 	MaxConnState = 64 << 10         // state that moves with one connection
 	MaxOp        = 64               // name of an operator's request
 	MaxBody      = MaxPayload - 128 // body of an operator's request or its response
 
 	// EntryOverhead bounds what one [Conn] takes in a payload beside its name
-	// and its state: a sender of [Conns] counts with it to stay within
-	// MaxPayload. All other messages fit by their own limits.
+	// and its state: a sender of [Conns] adds it to stay within MaxPayload. All other messages fit by their own limits.
 	EntryOverhead = 16
 )

@@ -52,11 +52,11 @@ type Message interface {
 	fields(c *codec)
 }
 
-// Via says how a successor came to its conversation.
+// Via says how the conversation began.
 type Via uint32
 
 const (
-	ViaDial    Via = iota // it dialled the control socket by itself
+	ViaDial    Via = iota // the successor dialled the control socket
 	ViaSpawn              // the predecessor started it with the conversation as an inherited descriptor
 	ViaInherit            // the predecessor started it through tableflip; the sockets are inherited, not sent
 )
@@ -85,8 +85,8 @@ type Welcome struct {
 	ReadyTimeout time.Duration // time from here to Ready; 0 means no limit
 }
 
-// Refuse answers Hello where no conversation comes about; or any message, when
-// the predecessor can't go on.
+// Refuse answers Hello where no conversation begins, or any message where the
+// predecessor can't continue.
 type Refuse struct {
 	Reason failure.Reason
 	Text   string
@@ -118,16 +118,16 @@ type Socket struct {
 	FileMode  uint32 // st_mode of a file; 0 for a socket
 	PathDev   uint64 // device and inode of the path that a unix socket is bound to
 	PathIno   uint64
-	Keeper    Keeper // who has it as well
+	Keeper    Keeper // that has it as well
 }
 
-// Keeper says who has a socket besides the processes that hand it on.
+// Keeper names what has a socket besides the processes that pass it on.
 type Keeper uint32
 
 // The keepers. A reader takes one that it does not know for KeeperNone.
 const (
 	KeeperNone  Keeper = iota
-	KeeperUnit         // a socket unit of systemd's, or who else has passed it on by LISTEN_FDS
+	KeeperUnit         // a socket unit of systemd's, or another sender of LISTEN_FDS
 	KeeperStore        // systemd's descriptor store, under a name that follows from the entry
 )
 
@@ -173,7 +173,7 @@ type Paused struct {
 	Accepted uint64 // connections accepted by the predecessor since the upgrade began
 }
 
-// Ping asks the successor for a sign of life.
+// Ping asks the successor for Alive.
 type Ping struct {
 	Seq   uint64
 	Final bool // Commit follows the answer
@@ -208,8 +208,8 @@ type RolledBack struct {
 	Accepted uint64
 }
 
-// Took says that the successor carries on alone, because the predecessor was
-// silent for too long.
+// Took says that the successor owns the sockets, because the predecessor was silent for
+// too long.
 type Took struct{}
 
 // Conn describes one open connection that moves.
@@ -225,16 +225,15 @@ type Conns struct {
 	Entries []Conn
 }
 
-// Taking says that the receiver of a Conns message is about to give an entry, and
-// those before it, to its program. Until it has sent the Ack, nobody else knows
-// whether the program has them.
+// Taking says that the receiver of a Conns message is about to give an entry, and those
+// before it, to its program. Whether the program has them is not known before the Ack.
 type Taking struct {
 	Seq   uint32 // of the Conns message
 	Index uint32 // of the entry
 }
 
-// Linger reports how far the predecessor has come after Commit. By the first one
-// the predecessor has closed its stream sockets.
+// Linger reports the predecessor's progress after Commit. The predecessor closes its
+// stream sockets before the first one.
 type Linger struct {
 	Open      uint64        // connections still open
 	Moved     uint64        // connections passed to the successor
@@ -265,9 +264,9 @@ type Adopt struct {
 	Build      string
 }
 
-// Stderr carries three descriptors: the standard error that the successor
-// should have in the end, and the read and the write end of the pipe through
-// which the predecessor sees it until then.
+// Stderr carries three descriptors: the standard error that the successor has after the
+// upgrade, and the read and the write end of the pipe through which the predecessor
+// reads it until then.
 type Stderr struct{}
 
 // Lend carries duplicates of the sockets that a successor in mode Drain is about
@@ -288,7 +287,7 @@ type Account struct {
 // a connection of its own, in which others may follow.
 type Request struct {
 	Op         string
-	Body       []byte // JSON, see package operator
+	Body       []byte // JSON, see package operate
 	MinVersion uint32 // oldest protocol version that the operator's tool speaks
 	MaxVersion uint32 // newest protocol version that the operator's tool speaks
 }
@@ -297,7 +296,7 @@ type Request struct {
 // Final. What can't be answered at all is answered by Refuse.
 type Response struct {
 	Final   bool
-	Body    []byte // JSON, see package operator
+	Body    []byte // JSON, see package operate
 	Version uint32 // protocol version chosen
 }
 
