@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -28,7 +29,7 @@ type Redirect struct {
 // the pipe this process's standard error.
 func NewRedirect(fds []int) (*Redirect, error) {
 	out, r, w := fds[0], fds[1], fds[2]
-	err := placePipe(w)
+	err := placePipe(r, w)
 	_ = fdx.Close(w) // descriptor 2 is our writing end
 	if err != nil {
 		_ = fdx.Close(out, r)
@@ -64,12 +65,13 @@ func (d *Redirect) Restore() {
 	})
 }
 
-// Close ends the passing on and waits for that.
+// Close passes on what is in the pipe, ends the passing on, and waits for that.
 func (d *Redirect) Close() {
 	if d == nil {
 		return
 	}
 	d.Restore()
-	_ = d.r.Close()
+	_ = d.r.SetReadDeadline(time.Now().Add(drainTime)) // a pipe supports it
 	d.copy.Wait()
+	_ = d.r.Close()
 }

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -11,10 +12,11 @@ func replaceStderr(fd int) error {
 	return os.NewSyscallError("dup3", unix.Dup3(fd, 2, 0))
 }
 
-// placePipe makes descriptor 2 a copy of w, which it borrows: a writing end that is
-// blocking, since what writes to descriptor 2 does not expect EAGAIN.
-func placePipe(w int) error {
-	if err := unix.SetNonblock(w, false); err != nil {
+// placePipe makes descriptor 2 a copy of w. It borrows both ends of the pipe, makes the
+// writing end blocking, since what writes to descriptor 2 does not expect EAGAIN, and
+// the reading end non-blocking, so that it can have a deadline.
+func placePipe(r, w int) error {
+	if err := errors.Join(unix.SetNonblock(r, true), unix.SetNonblock(w, false)); err != nil {
 		return os.NewSyscallError("fcntl(F_SETFL)", err)
 	}
 	return replaceStderr(w)

@@ -17,6 +17,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
 // patience bounds what a process of a test needs.
@@ -233,5 +234,75 @@ func TestCaptureWriterStaysOpen(t *testing.T) {
 	}
 	if got := c.Descriptors(); got != nil {
 		t.Errorf("Descriptors() = %d after Close", got)
+	}
+}
+
+// redirectMain has a pipe as its standard error for one line, and the file that is
+// descriptor 3 for another.
+func redirectMain([]string) {
+	say := func(line string) {
+		if _, err := os.Stderr.WriteString(line); err != nil {
+			os.Exit(2)
+		}
+	}
+	d, err := spawn.NewRedirect([]int{3, 4, 5})
+	if err != nil {
+		say(err.Error())
+		os.Exit(1)
+	}
+	say("before\n")
+	d.Restore()
+	d.Restore()
+	say("after\n")
+	d.Close()
+}
+
+// TestRedirect has a successor write to the pipe until it restores its standard error,
+// while the predecessor reads it, and when the predecessor has ended.
+func TestRedirect(t *testing.T) {
+	t.Parallel()
+	for _, reads := range []bool{true, false} {
+		t.Run(map[bool]string{true: "predecessor reads", false: "predecessor has ended"}[reads], func(t *testing.T) {
+			t.Parallel()
+			out, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := testmain.Command(t, "redirect")
+			cmd.ExtraFiles = []*os.File{out, r, w}
+			if reads {
+				c, err := spawn.NewCapture(out)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				fds := c.Descriptors()
+				for i := range cmd.ExtraFiles {
+					fd, err := fdx.DupFD(fds[i])
+					if err != nil {
+						t.Fatal(err)
+					}
+					cmd.ExtraFiles[i] = os.NewFile(uintptr(fd), "inherited")
+					defer cmd.ExtraFiles[i].Close()
+				}
+				c.CloseWriter()
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = r.Close(), w.Close()
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("the successor: %v", err)
+			}
+			got, err := os.ReadFile(out.Name())
+			if text := string(got); err != nil || len(text) != len("before\nafter\n") || !strings.Contains(text, "before\n") || !strings.Contains(text, "after\n") {
+				t.Errorf("standard error has %q, %v, want both lines", got, err)
+			}
+		})
 	}
 }

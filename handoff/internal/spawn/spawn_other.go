@@ -16,4 +16,4 @@ func (p *Program) Explain(err error) error { return fmt.Errorf("%w: %w", failure
 
 func replaceStderr(int) error { return failure.Unsupported }
 
-func placePipe(int) error { return failure.Unsupported }
+func placePipe(int, int) error { return failure.Unsupported }

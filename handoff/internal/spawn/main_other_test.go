@@ -1,3 +1,5 @@
+//go:build !linux
+
 package spawn_test
 
 import (

@@ -1,0 +1,11 @@
+package spawn_test
+
+import (
+	"testing"
+
+	"github.com/seed-11c92bf9/baton/internal/testmain"
+)
+
+func TestMain(m *testing.M) {
+	testmain.RunWith(m, map[string]func([]string){"redirect": redirectMain})
+}
