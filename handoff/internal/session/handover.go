@@ -48,22 +48,24 @@ func (p *Predecessor) greet(a Arrival) {
 
 // transferFailed turns the error of a transfer into an event.
 func (p *Predecessor) transferFailed(err error) {
-	var refused *Error
-	var gaveUp *canceled
-	switch {
-	case errors.Is(err, errPeerGone): // the loop finds the inbox closed
-	case errors.Is(err, errDeadline):
+	var e *Error
+	if !errors.As(err, &e) {
+		e = &Error{Reason: failure.Transfer, Err: err}
+	}
+	switch e.Reason {
+	case failure.SuccessorDied: // the loop finds the inbox closed
+	case failure.Timeout:
 		p.because(offerDeadline, p.notReady())
-	case errors.As(err, &gaveUp):
-		p.because(offerCancel, gaveUp.reason)
-	case errors.As(err, &refused):
-		p.because(offerAborted, refused)
-	case errors.Is(err, errSilent):
-		p.because(offerSilent, &Error{Err: err})
-	case errors.Is(err, errUnexpected):
-		p.because(offerProtocolError, &Error{Err: err})
+	case failure.RolledBack, failure.Canceled:
+		p.because(offerCancel, e)
+	case failure.Aborted:
+		p.because(offerAborted, e)
+	case failure.Hung:
+		p.because(offerSilent, e)
+	case failure.Protocol:
+		p.because(offerProtocolError, e)
 	default:
-		p.because(offerTransferError, &Error{Err: err})
+		p.because(offerTransferError, e)
 	}
 }
 
@@ -89,13 +91,13 @@ func (p *Predecessor) passStates(t *transfer) error {
 	select {
 	case w = <-done:
 	case e := <-p.Cancel:
-		stopped = &canceled{e}
+		stopped = e
 	case <-p.deadline:
-		stopped = errDeadline
+		stopped = &Error{Reason: failure.Timeout}
 	case in, ok := <-t.conv.inbox:
-		stopped = errPeerGone
+		stopped = &Error{Reason: failure.SuccessorDied}
 		if ok {
-			stopped = fmt.Errorf("%w: %T while state is written", errUnexpected, in.msg)
+			stopped = &Error{Reason: failure.Protocol, Text: fmt.Sprintf("%T while state is written", in.msg)}
 			if m, is := in.msg.(*wire.Abort); is {
 				stopped = &Error{Reason: failure.Aborted, Text: m.Text}
 			}

@@ -35,19 +35,6 @@ const (
 	window = 2
 )
 
-var (
-	errPeerGone = errors.New("the peer is gone")
-	errDeadline = errors.New("the ready timeout passed")
-	errSilent   = errors.New("no acknowledgement")
-	// errUnexpected says that the peer broke the protocol.
-	errUnexpected = errors.New("unexpected message")
-)
-
-// canceled wraps the reason of a cancellation.
-type canceled struct{ reason *Error }
-
-func (c *canceled) Error() string { return c.reason.Error() }
-
 // transfer sends descriptors in acknowledged batches.
 type transfer struct {
 	conv     *conversation
@@ -118,7 +105,7 @@ func (t *transfer) send(m wire.Message, fds []int) error {
 			t.pending++
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return fmt.Errorf("%w: %w", errSilent, err)
+			return &Error{Reason: failure.Hung, Text: "no acknowledgement", Err: err}
 		case errors.Is(err, syscall.ETOOMANYREFS) && t.pending > 0:
 			if err := t.settle(t.pending - 1); err != nil {
 				return err
@@ -156,7 +143,7 @@ func (t *transfer) acknowledged() error {
 		select {
 		case in, ok := <-t.conv.inbox:
 			if !ok {
-				return errPeerGone
+				return &Error{Reason: failure.SuccessorDied}
 			}
 			_ = fdx.Close(in.fds...) // a successor sends none
 			switch m := in.msg.(type) {
@@ -165,15 +152,15 @@ func (t *transfer) acknowledged() error {
 			case *wire.Abort:
 				return &Error{Reason: failure.Aborted, Text: m.Text}
 			default:
-				return fmt.Errorf("%w: %T instead of an acknowledgement", errUnexpected, m)
+				return &Error{Reason: failure.Protocol, Text: fmt.Sprintf("%T instead of an acknowledgement", m)}
 			}
 		case e := <-t.cancel:
-			return &canceled{e}
+			return e
 		case <-t.deadline:
-			return errDeadline
+			return &Error{Reason: failure.Timeout}
 		case <-quiet.ticker.C:
 			if quiet.tick() {
-				return fmt.Errorf("%w within %v", errSilent, t.hang)
+				return &Error{Reason: failure.Hung, Text: fmt.Sprintf("no acknowledgement within %v", t.hang)}
 			}
 		}
 	}
