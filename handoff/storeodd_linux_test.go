@@ -231,11 +231,13 @@ func TestStoreClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	k.awaitSize(2)
-	for _, st := range up.Status().Sockets {
-		if !st.Stored {
-			t.Errorf("Status() says that %s is not stored", st.Address)
-		}
+	awaitStatus := func() {
+		t.Helper()
+		eventually(t, "Status() says that all are stored", func() bool {
+			return !slices.ContainsFunc(up.Status().Sockets, func(st handoff.SocketStatus) bool { return !st.Stored })
+		})
 	}
+	awaitStatus()
 	addr := tcp.Addr().String()
 	if err := tcp.Close(); err != nil {
 		t.Fatal(err)
@@ -247,9 +249,7 @@ func TestStoreClose(t *testing.T) {
 	eventually(t, "the new socket is stored", func() bool {
 		return k.has(strings.ReplaceAll(addr, ":", "%3A")) && !k.has("127.0.0.1%3A0")
 	})
-	eventually(t, "Status() says so", func() bool {
-		return !slices.ContainsFunc(up.Status().Sockets, func(st handoff.SocketStatus) bool { return !st.Stored })
-	})
+	awaitStatus()
 	late, err := up.Listen(t.Context(), "unix", filepath.Join(dir, "late"))
 	if err != nil {
 		t.Fatal(err)
