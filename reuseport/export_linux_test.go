@@ -2,15 +2,11 @@ package reuseport
 
 import (
 	"context"
-	"fmt"
 	"net"
-	"net/netip"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/seed-11c92bf9/baton/internal/probes"
 )
 
 // Pending returns the look at one listener that Drain repeats, and its end.
@@ -51,39 +47,6 @@ func (p *PacketConn) Dismiss() { p.reads.open() }
 
 // Unshare says that no duplicate of the socket was made by SyscallConn.
 func (l *Listener) Unshare() { l.sock.shared.Store(false) }
-
-// Probe puts a probe into the queue of l, which is alone in its group, and
-// returns the client's address. With lost the prober can't find out where it
-// came to.
-func (l *Listener) Probe(ctx context.Context, lost bool) (netip.AddrPort, error) {
-	t, err := l.sock.group.begin(ctx, l.sock, new(Report))
-	defer t.end()
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	own := []*socket{l.sock}
-	if err := t.prober.chooseMarks(own); err != nil {
-		return netip.AddrPort{}, err
-	}
-	if lost {
-		_ = t.dc.Close()
-	}
-	all, err := t.prober.send(ctx, own, func(int) int { return 1 }, 1, program{})
-	if err == nil {
-		all[0].inode = l.sock.inode
-	}
-	t.prober.end(all)
-	if lost != (err != nil) || len(all) == 0 {
-		return netip.AddrPort{}, fmt.Errorf("lost %v: %w", lost, err)
-	}
-	return all[0].client, nil
-}
-
-// Probes returns how many probes are known to be in l's queue.
-func (l *Listener) Probes() int { return probes.Waiting(l.sock.inode) }
-
-// Drop takes l out of what steering knows, as before a close.
-func (l *Listener) Drop() { l.group.local.drop(l.sock) }
 
 // Leaving reports whether a member leaves.
 func (g *Group) Leaving() bool { return g.local.leaving.Load() > 0 }

@@ -51,9 +51,9 @@ func helperMove(args []string) {
 	panic(fmt.Sprint("the move has ended: ", err))
 }
 
-// A process that is killed while it probes leaves its marks on the listeners, and
-// its filter on the UDP sockets, that others have as well. These steer and drain
-// all the same.
+// A process that is killed while it probes leaves a least TTL on the listeners, and
+// a filter on the UDP sockets, that others have as well. These steer and drain
+// all the same, and take them off.
 func TestKilledWhileItProbes(t *testing.T) {
 	t.Parallel()
 	for _, network := range []string{"tcp4", "udp4"} {
@@ -73,8 +73,7 @@ func TestKilledWhileItProbes(t *testing.T) {
 				l := g.Members()[0]
 				shared, address = l, l.Addr().String()
 				dial(t, network, address, 1) // waits in its queue
-				plain := listen(t, network, "127.66.41.1:0")
-				marked = func() bool { return flags(t, l) != flags(t, plain) }
+				marked = func() bool { return sockopt(t, l, unix.IPPROTO_IP, unix.IP_MINTTL) != 0 }
 				add = func() func(context.Context) (reuseport.Report, error) {
 					l, err := g.Add(ctx)
 					if err != nil {
@@ -165,15 +164,6 @@ func killWhen(t *testing.T, network, address string, shared syscall.Conn, ready 
 	_ = cmd.Process.Kill()          // has not ended by itself
 	_, _ = io.Copy(io.Discard, out) // until it is dead
 	_ = cmd.Wait()                  // was killed
-}
-
-// flags returns the options that mark a listener.
-func flags(t *testing.T, c syscall.Conn) (v [3]int) {
-	t.Helper()
-	for i, opt := range []int{unix.IP_MULTICAST_LOOP, unix.IP_MULTICAST_ALL, unix.IP_BIND_ADDRESS_NO_PORT} {
-		v[i] = sockopt(t, c, unix.IPPROTO_IP, opt)
-	}
-	return v
 }
 
 func filterLen(t *testing.T, c syscall.Conn) (n uint32) {

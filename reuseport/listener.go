@@ -6,8 +6,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-
-	"github.com/seed-11c92bf9/baton/internal/probes"
 )
 
 // Listener is a TCP listener that is a member of a SO_REUSEPORT group. Its
@@ -48,23 +46,16 @@ func (l *Listener) Accept() (net.Conn, error) {
 
 // AcceptTCP is [Listener.Accept] with the connection's own type.
 func (l *Listener) AcceptTCP() (*net.TCPConn, error) {
-	for {
-		tc, err := l.tcp.AcceptTCP()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil, ErrClosed
-			}
-			return nil, err
+	tc, err := l.tcp.AcceptTCP()
+	if err != nil {
+		if errors.Is(err, net.ErrClosed) {
+			return nil, ErrClosed
 		}
-		probe := probes.Swallow(tc)
-		if !probe {
-			l.sock.count.Add(1)
-		}
-		l.sock.group.signal()
-		if !probe {
-			return tc, nil
-		}
+		return nil, err
 	}
+	l.sock.count.Add(1)
+	l.sock.group.signal()
+	return tc, nil
 }
 
 // Close leaves the group at once. Connections in the accept queue and half-open

@@ -25,6 +25,9 @@ type socket struct {
 
 func (s *socket) member() *socket { return s }
 
+// joined has the members of all groups of this process, as *socket.
+var joined sync.Map
+
 // localGroup is the members that this process has in one group of the kernel, and
 // their steering. The kernel's group can have members of other processes.
 type localGroup struct {
@@ -117,6 +120,7 @@ func (g *localGroup) join(s *socket, addr net.Addr) (err error) {
 		g.addr, g.address = addr, addr.String()
 	}
 	g.socks = append(g.socks, s)
+	joined.Store(s, nil)
 	steerer := g.steerer
 	if g.merged != nil {
 		g.merged.serve(s.owner.(*Listener))
@@ -145,6 +149,7 @@ func (g *localGroup) drop(s *socket) bool {
 		}
 	}
 	g.socks = slices.Delete(g.socks, i, i+1)
+	joined.Delete(s)
 	return true
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/seed-11c92bf9/baton/internal/probes"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -49,9 +48,6 @@ func countEcho(ln *net.TCPListener, served *atomic.Int64) {
 		c, err := ln.Accept()
 		if err != nil {
 			return
-		}
-		if probes.Swallow(c) {
-			continue
 		}
 		served.Add(1)
 		go func() { // ends with the client

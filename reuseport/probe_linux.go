@@ -2,55 +2,45 @@ package reuseport
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
-	"time"
+	"unsafe"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/seed-11c92bf9/baton/internal/probes"
 	"github.com/seed-11c92bf9/baton/reuseport/internal/diag"
 )
 
 // A process learns which place of a group is which of its sockets by asking the
-// kernel: a program sends one known source port to the place, a connection from
-// that port is made, and sock_diag tells whose child the server's end of it is.
-// All other traffic goes its normal way meanwhile.
+// kernel: a program sends one known source port to the place, a packet from that
+// port is sent to the own address, and the socket that it comes to drops it and
+// counts that. All other traffic goes its normal way meanwhile.
 //
-// A child inherits the flags of its listener, so a listener is marked for the
-// time by flags that mean nothing to TCP, and are in what sock_diag reports
-// (since kernel 5.13). That works without accepting the connection, on
-// listeners of other processes too, which are those without a mark. They see a
-// connection that is reset at once.
+// A listener drops a SYN whose TTL is below the least one that it takes (IP_MINTTL,
+// tcp_v4_rcv and tcp_v6_rcv); a probe has 1. A UDP socket drops a datagram with a
+// secret content, by a socket filter. So a probe never comes out of an Accept or a
+// read. Sockets of other processes drop nothing: these see a connection that is
+// reset at once, or a datagram.
 //
-// A process that is killed while it probes leaves its marks. On listeners that
-// this process has as well, the next probe takes them off, for no other process
-// marks while this one has the group lock. Marks that listeners of others show are
-// not used.
+// A process that is killed while it probes leaves the least TTL, or the filter, on
+// sockets that others have as well. The next probe takes them off, for no other
+// process probes while this one has the group lock.
 
-// markFlags are socket options without effect on TCP.
-var markFlags = [...]struct {
-	opt  int
-	bit  uint16 // in diag.Socket.Sockopts
-	name string
-}{
-	{unix.IP_MULTICAST_LOOP, diag.OptMulticastLoop, "IP_MULTICAST_LOOP"},
-	{unix.IP_MULTICAST_ALL, diag.OptMulticastAll, "IP_MULTICAST_ALL"},
-	{unix.IP_BIND_ADDRESS_NO_PORT, diag.OptNoPortBind, "IP_BIND_ADDRESS_NO_PORT"},
-}
+// ourTTL is the least TTL of a listener that is probed.
+const ourTTL = 2
 
-// allMarks is the number of marks, with that of an unmarked listener, which is 0.
-const allMarks = 1 << len(markFlags)
-
-// prober makes connections to the group, or sends datagrams to it.
+// prober sends probes to the group.
 type prober struct {
-	t     *turn
-	self  netip.AddrPort
-	plain int   // flags of an unmarked listener, which differ between the families
-	marks []int // to be used
+	t      *turn
+	self   netip.AddrPort
+	cookie []byte // the whole content of a datagram
 }
 
 func newProber(t *turn) (*prober, error) {
@@ -58,244 +48,256 @@ func newProber(t *turn) (*prober, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &prober{t: t, self: self}
-	if t.g.udp {
-		return p, nil
-	}
-	fd, err := unix.Socket(int(t.key.query.Family), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
-	for i, f := range markFlags {
-		v, err := unix.GetsockoptInt(fd, unix.IPPROTO_IP, f.opt)
-		if err != nil {
-			return nil, os.NewSyscallError("getsockopt("+f.name+")", err)
-		}
-		p.plain |= v & 1 << i
-	}
+	p := &prober{t: t, self: self, cookie: make([]byte, cookieLen)}
+	rand.Read(p.cookie)
 	return p, nil
 }
 
-// chooseMarks finds the marks that no listener of others has.
-func (p *prober) chooseMarks(own []*socket) error {
-	group, err := p.t.key.members(p.t.dc)
-	if err != nil {
-		return err
-	}
-	p.marks = nil
-	for mark := 1; mark < allMarks; mark++ {
-		if !slices.ContainsFunc(group, func(m diag.Socket) bool { return p.markOf(m) == mark && !hasInode(own, m.Inode) }) {
-			p.marks = append(p.marks, mark)
-		}
-	}
-	if len(p.marks) == 0 || len(p.marks) == 1 && len(own) > 1 {
-		return fmt.Errorf("all socket options that could mark a listener are in use: %w", errors.ErrUnsupported)
-	}
-	return nil
-}
-
-// setMark marks s; 0 takes the mark off.
-func (p *prober) setMark(s *socket, mark int) error {
-	return control(s.conn, func(fd int) error {
-		for i, f := range markFlags {
-			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, f.opt, (p.plain^mark)>>i&1); err != nil {
-				return os.NewSyscallError("setsockopt("+f.name+")", err)
-			}
-		}
-		return nil
-	})
-}
-
-// markOf returns the mark in what sock_diag says.
-func (p *prober) markOf(s diag.Socket) int {
-	flags := 0
-	for i, f := range markFlags {
-		if s.Sockopts&f.bit != 0 {
-			flags |= 1 << i
-		}
-	}
-	return flags ^ p.plain
-}
-
-// probe is one connection to the own address.
-type probe struct {
-	*probes.Probe
-	fd     int
-	client netip.AddrPort
-	place  int    // that it is sent to
-	mark   int    // of the listener that it came to; 0 for those of others
-	inode  uint32 // of that listener, if it is ours
-}
-
-// locate finds the own sockets among the n members. The result has, by place,
+// locate finds the own sockets in the group of inodes. The result has, by place,
 // the inode of an own socket or 0. rest says what the program does for all other
 // traffic meanwhile.
-//
-// The sockets are numbered, and in each round a mark shows one digit of a socket's
-// number.
-func (p *prober) locate(ctx context.Context, own []*socket, n int, rest program) ([]uint32, error) {
-	if err := p.chooseMarks(own); err != nil {
-		return nil, err
+func (p *prober) locate(ctx context.Context, own []*socket, inodes []uint32, rest program) (order []uint32, err error) {
+	drops := slices.Concat(own, p.kin(own, inodes))
+	defer func() {
+		for _, s := range drops {
+			if rerr := p.takeAll(s); rerr != nil && slices.Contains(own, s) {
+				err = errors.Join(err, rerr)
+			}
+		}
+	}()
+	for _, s := range drops {
+		if err := p.dropProbes(s); err != nil && slices.Contains(own, s) {
+			return nil, err // one of the others may have closed
+		}
 	}
-	base := len(p.marks)
-	found := make([]int, n) // by place: the number, -1 for members of others
-	var all []*probe
-	defer func() { p.end(all) }()
-	for unit := 1; unit == 1 || unit < len(own); unit *= base {
-		probes, err := p.send(ctx, own, func(i int) int { return p.marks[i/unit%base] }, n, rest)
-		all = append(all, probes...)
+	rest.self, rest.except = p.self.Addr(), make(map[uint16]int, len(inodes))
+	clients := make([]int, len(inodes))
+	for place := range clients {
+		fd, port, err := p.client()
 		if err != nil {
 			return nil, err
 		}
-		for _, pr := range probes {
-			if digit := slices.Index(p.marks, pr.mark); digit < 0 || found[pr.place] < 0 {
-				found[pr.place] = -1
-			} else {
-				found[pr.place] += digit * unit
-			}
-		}
+		defer unix.Close(fd)
+		clients[place], rest.except[port] = fd, place
 	}
-	order, seen := make([]uint32, n), make([]int, len(own))
-	for place, number := range found {
-		if number >= len(own) {
-			return nil, fmt.Errorf("place %d of %d is none of the own members': %w", place, n, ErrNotSteered)
-		}
-		if number >= 0 {
-			order[place] = own[number].inode
-			seen[number]++
-		}
+	if err := attach(own[0].conn, &rest); err != nil {
+		return nil, err
 	}
-	for _, pr := range all {
-		pr.inode = order[pr.place]
+	order = make([]uint32, len(inodes))
+	for place, fd := range clients {
+		s, err := p.ask(ctx, fd, own)
+		if err != nil {
+			return nil, err
+		}
+		if s == nil {
+			continue
+		}
+		if slices.Contains(order, s.inode) {
+			return nil, fmt.Errorf("own member at two of %d places: %w", len(order), ErrNotSteered)
+		}
+		order[place] = s.inode
 	}
-	for _, times := range seen {
-		if times != 1 {
-			return nil, fmt.Errorf("own member at %d of %d places: %w", times, n, ErrNotSteered)
+	for _, s := range own {
+		if !slices.Contains(order, s.inode) {
+			return nil, fmt.Errorf("own member at none of %d places: %w", len(order), ErrNotSteered)
 		}
 	}
 	return order, nil
 }
 
-// send marks the own members, and makes a connection to each of the n places of
-// the group. The caller ends the probes, also after an error.
-func (p *prober) send(ctx context.Context, own []*socket, mark func(i int) int, n int, prog program) (all []*probe, err error) {
-	defer func() {
-		for _, s := range own {
-			err = errors.Join(err, p.setMark(s, 0))
+// kin returns the listeners that this process has in the group of inodes beside
+// own, as members of other groups: what one group probes must not come out of
+// another group's Accept.
+func (p *prober) kin(own []*socket, inodes []uint32) (kin []*socket) {
+	joined.Range(func(key, _ any) bool {
+		if s := key.(*socket); !p.t.g.udp && !hasInode(own, s.inode) && slices.Contains(inodes, s.inode) {
+			kin = append(kin, s)
 		}
-	}()
-	for i, s := range own {
-		if err := p.setMark(s, mark(i)); err != nil {
-			return nil, fmt.Errorf("mark a listener: %w", err)
-		}
+		return true
+	})
+	return kin
+}
+
+// client returns a socket that has a port of the own address.
+func (p *prober) client() (fd int, port uint16, err error) {
+	family, kind, level, ttl := unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS
+	if p.self.Addr().Is4() {
+		family, level, ttl = unix.AF_INET, unix.IPPROTO_IP, unix.IP_TTL
 	}
-	prog.self, prog.except = p.self.Addr(), make(map[uint16]int, n)
-	for place := range n {
-		fd, client, err := p.socket(unix.SOCK_STREAM)
+	if p.t.g.udp {
+		kind = unix.SOCK_DGRAM
+	}
+	if fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+		return -1, 0, os.NewSyscallError("socket", err)
+	}
+	if err = os.NewSyscallError("setsockopt(TTL)", unix.SetsockoptInt(fd, level, ttl, 1)); err == nil {
+		err = os.NewSyscallError("bind", unix.Bind(fd, p.t.key.sockaddr(netip.AddrPortFrom(p.self.Addr(), 0))))
+	}
+	var at netip.AddrPort
+	if err == nil {
+		at, err = localAddr(fd)
+	}
+	if err == nil && kind == unix.SOCK_STREAM { // no FIN to a member of another process
+		err = os.NewSyscallError("setsockopt(SO_LINGER)", unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
+	}
+	if err != nil {
+		_ = unix.Close(fd) // nothing was sent
+		return -1, 0, err
+	}
+	return fd, at.Port(), nil
+}
+
+// ask sends a probe and returns the own socket that has dropped it, nil if none
+// has.
+func (p *prober) ask(ctx context.Context, fd int, own []*socket) (*socket, error) {
+	before, err := drops(own)
+	if err != nil {
+		return nil, err
+	}
+	to := p.t.key.sockaddr(p.self)
+	if p.t.g.udp {
+		err = os.NewSyscallError("sendto", unix.Sendto(fd, p.cookie, 0, to))
+	} else if err = unix.Connect(fd, to); err != nil && !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EINTR) {
+		err = fmt.Errorf("connect to the own address %v: %w", p.self, os.NewSyscallError("connect", err))
+	} else {
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Nearly always the probe has come before the call returns.
+	for first := true; ; first = false {
+		now, err := drops(own)
 		if err != nil {
-			return all, err
+			return nil, err
 		}
-		all = append(all, &probe{Probe: probes.Add(p.self, client), fd: fd, client: client, place: place})
-		prog.except[client.Port()] = place
+		var hit *socket
+		for i, s := range own {
+			if now[i] != before[i] {
+				if hit != nil {
+					return nil, fmt.Errorf("own sockets drop packets of others: %w", ErrNotSteered)
+				}
+				hit = s
+			}
+		}
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		switch {
+		case !p.t.g.udp && err == nil && info.State != diag.StateSynSent:
+			return nil, nil // a member of another process has taken it
+		case hit != nil || !first:
+			return hit, nil
+		}
+		if err := awaitGrace(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if err := attach(own[0].conn, &prog); err != nil {
-		return all, err
-	}
-	for _, pr := range all {
-		if err := p.connect(ctx, pr); err != nil {
-			return all, err
+}
+
+// drops returns how many packets each socket has dropped.
+func drops(socks []*socket) ([]uint32, error) {
+	all := make([]uint32, len(socks))
+	for i, s := range socks {
+		err := control(s.conn, func(fd int) error {
+			const skMeminfoDrops = 8 // linux/sock_diag.h
+			var mem [9]uint32
+			n := uint32(unsafe.Sizeof(mem))
+			_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+				uintptr(unsafe.Pointer(&mem)), uintptr(unsafe.Pointer(&n)), 0)
+			if errno != 0 {
+				return os.NewSyscallError("getsockopt(SO_MEMINFO)", errno)
+			}
+			all[i] = mem[skMeminfoDrops]
+			return nil
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	return all, nil
 }
 
-// socket returns a socket that has a port of the own address.
-func (p *prober) socket(kind int) (fd int, local netip.AddrPort, err error) {
-	if fd, err = unix.Socket(p.family(), kind|unix.SOCK_CLOEXEC, 0); err != nil {
-		return -1, local, os.NewSyscallError("socket", err)
+// dropProbes makes s drop probes; takeAll makes it take all packets again.
+func (p *prober) dropProbes(s *socket) error {
+	if err := p.takeAll(s); err != nil {
+		return err
 	}
-	if err = os.NewSyscallError("bind", unix.Bind(fd, p.t.key.sockaddr(netip.AddrPortFrom(p.self.Addr(), 0)))); err == nil {
-		local, err = localAddr(fd)
+	if !p.t.g.udp {
+		return p.changeTTL(s, func(least int) int { return max(least, ourTTL) })
 	}
+	raw, err := bpf.Assemble(dropCookie(p.cookie))
 	if err != nil {
-		_ = unix.Close(fd) // nothing was sent
+		return err
 	}
-	return fd, local, err
+	prog := fprog(raw)
+	return control(s.conn, func(fd int) error {
+		err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, prog)
+		runtime.KeepAlive(prog)
+		return os.NewSyscallError("setsockopt(SO_ATTACH_FILTER)", err)
+	})
 }
 
-func (p *prober) family() int {
-	if p.self.Addr().Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
-
-// probeTime bounds a probe. On the loopback interface it takes 100 µs.
-const probeTime = 2 * time.Second
-
-// connect connects pr and finds out the mark of the listener. A connection that is
-// gone is one that a member of others has closed: an Accept of this process keeps
-// it to the end.
-func (p *prober) connect(ctx context.Context, pr *probe) error {
-	switch err := connectTimeout(pr.fd, p.t.key.sockaddr(p.self)); {
-	case errors.Is(err, unix.ECONNRESET):
-		return nil // so soon, on a busy machine
-	case err != nil:
-		return fmt.Errorf("connect to the own address %v: %w", p.self, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
-	defer cancel()
-	for try := 0; ; try++ {
-		child, err := p.t.dc.Lookup(uint8(p.family()), diag.Tuple{Local: p.self, Remote: pr.client})
-		switch {
-		case err == nil && (child.State == diag.StateFinWait2 || child.State == diag.StateTimeWait):
-			return nil // the kernel keeps only the remains
-		case err == nil && child.State != diag.StateSynRecv && !child.HasSockopts:
-			return fmt.Errorf("options of a connection in sock_diag, which kernel 5.13 has: %w", errors.ErrUnsupported)
-		case err == nil && child.State != diag.StateSynRecv:
-			pr.mark = p.markOf(child)
-			return nil
-		case err != nil && !errors.Is(err, unix.ENOENT):
-			return err
-		case err != nil:
-			if info, err := unix.GetsockoptTCPInfo(pr.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && info.State == diag.StateClose {
-				return nil
+func (p *prober) takeAll(s *socket) error {
+	if !p.t.g.udp {
+		return p.changeTTL(s, func(least int) int {
+			if least == ourTTL {
+				return 0
 			}
-		}
-		if try == 3 {
-			// With TCP_DEFER_ACCEPT there is no child before there are data.
-			_, _ = unix.Write(pr.fd, []byte{0}) // a reset shows in the next look
-		}
-		if err := sleep(ctx, min(time.Duration(try)*20*time.Microsecond, 5*time.Millisecond)); err != nil {
-			return fmt.Errorf("find the own connection from %v: %w", pr.client, err)
-		}
+			return least // the user's, which drops probes as well
+		})
 	}
+	ours, err := bpf.Assemble(dropCookie(p.cookie))
+	if err != nil {
+		return err
+	}
+	return control(s.conn, func(fd int) error {
+		there, err := filterOf(fd)
+		if err != nil || len(there) == 0 {
+			return err
+		}
+		// That of a process which was killed differs in the cookie.
+		same := func(a unix.SockFilter, b bpf.RawInstruction) bool {
+			return a.Code == b.Op && a.Jt == b.Jt && a.Jf == b.Jf
+		}
+		if !slices.EqualFunc(there, ours, same) {
+			return fmt.Errorf("the socket has a filter: %w", errors.ErrUnsupported)
+		}
+		return os.NewSyscallError("setsockopt(SO_DETACH_FILTER)", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0))
+	})
 }
 
-// end resets the probes.
-func (p *prober) end(all []*probe) {
-	for _, pr := range all {
-		pr.End(pr.inode)
-		_ = unix.SetsockoptLinger(pr.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // no FIN
-		_ = unix.Close(pr.fd)
+// changeTTL changes the least TTL of the packets that s takes.
+func (p *prober) changeTTL(s *socket, change func(least int) int) error {
+	level, opt := unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT
+	if p.self.Addr().Is4() {
+		level, opt = unix.IPPROTO_IP, unix.IP_MINTTL
 	}
+	return control(s.conn, func(fd int) error {
+		least, err := unix.GetsockoptInt(fd, level, opt)
+		if err == nil {
+			err = unix.SetsockoptInt(fd, level, opt, change(least))
+		}
+		return os.NewSyscallError("sockopt(IP_MINTTL)", err)
+	})
 }
 
-// connectTimeout connects the blocking socket fd within probeTime.
-func connectTimeout(fd int, sa unix.Sockaddr) error {
-	tv := unix.NsecToTimeval(probeTime.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
-		return os.NewSyscallError("setsockopt(SO_SNDTIMEO)", err)
+const cookieLen = 16
+
+// dropCookie is a filter for datagrams that are the cookie. On a UDP socket the
+// data begins at the UDP header. A load past the end would drop any datagram, so
+// the length comes first.
+func dropCookie(cookie []byte) []bpf.Instruction {
+	const header = 8
+	ins := []bpf.Instruction{
+		bpf.LoadExtension{Num: bpf.ExtLen},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: header + cookieLen, SkipTrue: 2*cookieLen/4 + 1},
 	}
-	for {
-		err := unix.Connect(fd, sa)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue // the second call waits for the first one's end
-		case errors.Is(err, unix.EISCONN):
-			return nil
-		}
-		return os.NewSyscallError("connect", err)
+	for i := 0; i < cookieLen; i += 4 {
+		ins = append(ins,
+			bpf.LoadAbsolute{Off: uint32(header + i), Size: 4},
+			bpf.JumpIf{
+				Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(cookie[i:]),
+				SkipTrue: uint8(2*(cookieLen-i)/4 - 1),
+			})
 	}
+	return append(ins, bpf.RetConstant{Val: 0}, bpf.RetConstant{Val: ^uint32(0)})
 }

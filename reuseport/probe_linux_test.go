@@ -1,87 +1,41 @@
 package reuseport_test
 
 import (
-	"context"
 	"errors"
 	"net"
 	"sync"
 	"testing"
-	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
-// A probe never comes out of Accept: not where the search for it failed, and not
-// while its listener is on its way out. A client that gets its port does.
+// A probe never comes out of an Accept of this process, neither where it is sent
+// from nor where another group has members on the address. A queue that is full is
+// no hindrance.
 func TestProbeIsNoClient(t *testing.T) {
-	for name, lost := range map[string]bool{"found": false, "lost": true} {
-		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			l, err := reuseport.Listen(ctx, "tcp4", "127.0.0.1:0", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			addr, err := l.Probe(ctx, lost)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n := l.Probes(); n != 1 && !lost {
-				t.Errorf("%d probes are known to be in the queue, want 1", n)
-			}
-			l.Drop()
-			d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(addr)}
-			client, err := d.DialContext(ctx, "tcp", l.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			c, err := l.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			if _, err := client.Write([]byte("x")); err != nil {
-				t.Error(err)
-			}
-			if _, err := c.Read(make([]byte, 1)); err != nil {
-				t.Errorf("what came out of Accept is not the client: %v", err)
-			}
-			if n := l.Probes(); n != 0 {
-				t.Errorf("%d probes are known after Accept, want none", n)
-			}
-		})
-	}
-}
-
-// What one group probes does not come out of another group's Accept either, where
-// both have members on one address.
-func TestProbeIsNoClientOfOtherGroup(t *testing.T) {
 	t.Parallel()
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			ctx := testContext(t)
-			a, err := reuseport.Listen(ctx, f.network, f.listen, nil)
+			g, err := reuseport.ListenGroup(ctx, f.network, f.listen, &reuseport.Config{Members: 2, Backlog: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer a.Close()
-			var others []*reuseport.Listener
-			for range 3 {
-				l, err := reuseport.Listen(ctx, f.network, a.Addr().String(), nil)
+			defer g.Close()
+			all := g.Members()
+			for range 2 {
+				l, err := reuseport.Listen(ctx, f.network, g.Addr().String(), nil)
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer l.Close()
-				others = append(others, l)
-			}
-			if err := a.Group().Steer(ctx, reuseport.Away(a)); err != nil {
-				t.Fatal(err)
+				all = append(all, l)
 			}
 			queued := func() (n int) {
-				for _, l := range others {
+				for _, l := range all {
 					q, _, err := reuseport.QueueLen(l)
 					if err != nil {
 						t.Fatal(err)
@@ -90,38 +44,76 @@ func TestProbeIsNoClientOfOtherGroup(t *testing.T) {
 				}
 				return n
 			}
-			if n := queued(); n < len(others) {
-				t.Errorf("%d probes in the queues of the other groups, want one for each at least", n)
+			const clients = 2 // as many as the queue of one can hold
+			if err := g.Steer(ctx, reuseport.Weights(1, 0)); err != nil {
+				t.Fatal(err)
 			}
-			client := dial(t, f.network, at(a, f.dial), 1)[0].LocalAddr().String()
-			var wg sync.WaitGroup
-			came := make(chan string, 100)
-			for _, l := range others {
-				wg.Go(func() { // ends with l
+			dial(t, f.network, at(all[0], f.dial), clients)
+			waitFor(t, func() bool { return queued() == clients })
+			for range 3 {
+				for _, s := range []reuseport.Steering{reuseport.Away(all[0]), reuseport.CPU()} {
+					if err := g.Steer(ctx, s); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if n := queued(); n != clients {
+				t.Errorf("%d connections are queued, want those of the %d clients", n, clients)
+			}
+			var took sync.WaitGroup
+			for _, l := range all {
+				took.Go(func() { // ends with l
 					for {
 						c, err := l.Accept()
 						if err != nil {
 							return
 						}
-						came <- c.RemoteAddr().String()
-						_ = c.Close() // that it came is all
+						defer c.Close()
+						go answer(c) // ends with c
 					}
 				})
 			}
-			waitFor(t, func() bool { return queued() == 0 })
-			for _, l := range others {
-				_ = l.Close() // it is empty
+			if err := exchange(at(all[0], f.dial)); err != nil {
+				t.Error(err)
 			}
-			wg.Wait()
-			close(came)
-			var all []string
-			for addr := range came {
-				all = append(all, addr)
+			accepted := func() (n int64) {
+				for _, l := range all {
+					n += l.Accepted()
+				}
+				return n
 			}
-			if len(all) != 1 || all[0] != client {
-				t.Errorf("Accept returned %v, want the client %s alone", all, client)
+			waitFor(t, func() bool { return accepted() > clients })
+			for _, l := range all {
+				_ = l.Close()
+			}
+			took.Wait()
+			if n := accepted(); n != clients+1 {
+				t.Errorf("%d connections were accepted, want %d", n, clients+1)
 			}
 		})
+	}
+}
+
+// The least TTL that a user has set on a listener is kept, and is no hindrance.
+func TestProbeKeepsTTL(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	g := group(t, "tcp4", "127.66.39.4:0", 2)
+	for i, least := range []int{0, 64} {
+		err := onFD(g.Members()[i], func(fd int) error {
+			return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MINTTL, least)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := g.Steer(ctx, reuseport.Away(g.Members()[0])); err != nil {
+		t.Fatal(err)
+	}
+	for i, least := range []int{0, 64} {
+		if got := sockopt(t, g.Members()[i], unix.IPPROTO_IP, unix.IP_MINTTL); got != least {
+			t.Errorf("the least TTL of member %d is %d, want %d", i, got, least)
+		}
 	}
 }
 

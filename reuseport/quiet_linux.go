@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/seed-11c92bf9/baton/internal/probes"
 	"github.com/seed-11c92bf9/baton/reuseport/internal/diag"
 )
 
@@ -166,14 +165,14 @@ func (t *turn) held(s *socket, queued bool) (n int, err error) {
 	return n, err
 }
 
-// heldBy counts what socks hold but for probes, as far as the kernel tells.
+// heldBy counts what socks hold, as far as the kernel tells.
 func (t *turn) heldBy(socks []*socket) int {
 	n := len(t.handshakes)
 	for _, s := range t.g.present(socks) {
 		held, _ := t.held(s, false) // fails on a closed socket
-		n += held - probes.Waiting(s.inode)
+		n += held
 	}
-	return max(0, n)
+	return n
 }
 
 // answering reports, where nothing is unread any more, whether a reader may be

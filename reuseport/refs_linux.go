@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,8 +86,15 @@ func (t *refTable) calibrate(family uint8) error {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(cl)
-	if err := connectTimeout(cl, sa); err != nil {
-		return err
+	tv := unix.NsecToTimeval((2 * time.Second).Nanoseconds())
+	if err := unix.SetsockoptTimeval(cl, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
+		return os.NewSyscallError("setsockopt(SO_SNDTIMEO)", err)
+	}
+	for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+		err = unix.Connect(cl, sa) // once more, it waits for the end of the first one
+	}
+	if err != nil && !errors.Is(err, unix.EISCONN) {
+		return os.NewSyscallError("connect", err)
 	}
 	busy, err := t.refs(inode)
 	if err != nil {

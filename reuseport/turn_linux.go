@@ -143,15 +143,15 @@ func (t *turn) locate(ctx context.Context, inodes []uint32) ([]uint32, error) {
 		_, err := newProber(t)
 		return nil, fmt.Errorf("find the places of the group's members: %w", err)
 	}
-	find := t.prober.locate
-	if t.g.udp {
-		find = t.prober.locateUDP
+	for try := 1; ; try++ {
+		order, err := t.prober.locate(ctx, t.g.sockets(), inodes, t.g.prog)
+		switch {
+		case err != nil && !t.is(inodes):
+			return nil, errChanged // a probe that fails for that says nothing
+		case err == nil || try == maxTries || !errors.Is(err, ErrNotSteered):
+			return order, err
+		}
 	}
-	order, err := find(ctx, t.g.sockets(), len(inodes), t.g.prog)
-	if err != nil && !t.is(inodes) {
-		return nil, errChanged // a probe that fails for that says nothing
-	}
-	return order, err
 }
 
 // attach makes prog the group's.

@@ -27,7 +27,6 @@ var layers = []map[string]string{
 		"reuseport/internal/diag": "",
 	},
 	{
-		"internal/probes":      "internal/fdx",
 		"internal/sdnotify":    "internal/fdx",
 		"internal/testenv":     "internal/testmain",
 		"internal/testservice": "internal/procs",
@@ -38,7 +37,7 @@ var layers = []map[string]string{
 		"handoff/internal/pidfile": "",
 		"handoff/internal/signals": "",
 		"handoff/internal/slogger": "",
-		"reuseport":                "internal/fdx internal/probes reuseport/internal/diag",
+		"reuseport":                "internal/fdx reuseport/internal/diag",
 	},
 	{
 		"handoff/internal/conns":     "handoff/internal/failure",
@@ -50,7 +49,7 @@ var layers = []map[string]string{
 	},
 	{
 		"handoff/internal/session": "handoff/internal/failure handoff/internal/fdpass handoff/internal/wire internal/fdx",
-		"handoff/internal/sockets": "handoff/internal/failure handoff/internal/wire internal/fdx internal/probes reuseport",
+		"handoff/internal/sockets": "handoff/internal/failure handoff/internal/wire internal/fdx reuseport",
 	},
 	{
 		"handoff/internal/inherit": `handoff/internal/failure handoff/internal/sockets handoff/internal/wire

@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/seed-11c92bf9/baton/internal/probes"
 )
 
 // A Listener is a listening socket that outlives its process.
@@ -40,10 +38,6 @@ func (l *Listener) Accept(track func(net.Conn) net.Conn) (net.Conn, error) {
 		var err error
 		if !ok {
 			c, err = l.inner.Accept()
-			if err == nil && probes.Swallow(c) {
-				l.gate.exit()
-				continue
-			}
 		}
 		if err == nil {
 			// Before exit: after a pause the counts stand.

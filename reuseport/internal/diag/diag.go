@@ -20,34 +20,19 @@ type Tuple struct {
 
 // Socket is a socket bound to a port.
 type Socket struct {
-	Local    netip.AddrPort
-	Inode    uint32 // as in st_ino of fstat(2)
-	UID      uint32 // owner
-	Ifindex  uint32 // interface it is bound to; 0 means any
-	Family   uint8
-	State    uint8 // as in enum tcp_state, such as StateListen
-	V6Only   bool
-	Queue    uint32 // TCP: connections that wait for accept; UDP: bytes unread
-	Backlog  uint32 // TCP: limit of Queue
-	Sockopts uint16 // struct inet_diag_sockopt, see the bits in this package
-	// HasSockopts is false before kernel 5.13, where Sockopts isn't reported.
-	HasSockopts bool
+	Local   netip.AddrPort
+	Inode   uint32 // as in st_ino of fstat(2)
+	UID     uint32 // owner
+	Ifindex uint32 // interface it is bound to; 0 means any
+	Family  uint8
+	V6Only  bool
 }
 
 // States of a socket (include/net/tcp_states.h).
 const (
 	StateEstablished = 1
+	StateSynSent     = 2
 	StateSynRecv     = 3
-	StateFinWait2    = 5
-	StateTimeWait    = 6
 	StateClose       = 7 // of a UDP socket: it has no peer
 	StateListen      = 10
-)
-
-// Bits of [Socket.Sockopts] (linux/inet_diag.h, struct inet_diag_sockopt, in
-// the order of its bit fields).
-const (
-	OptMulticastLoop = 1 << 4
-	OptMulticastAll  = 1 << 6
-	OptNoPortBind    = 1 << 8
 )

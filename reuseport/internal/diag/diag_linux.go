@@ -20,7 +20,6 @@ const (
 
 	attrBytecode = 1  // INET_DIAG_REQ_BYTECODE
 	attrV6Only   = 11 // INET_DIAG_SKV6ONLY
-	attrSockopt  = 22 // INET_DIAG_SOCKOPT
 
 	bcSrcCond = 7 // INET_DIAG_BC_S_COND
 
@@ -90,32 +89,6 @@ func (c *Conn) Listeners(q Query) ([]Socket, error) {
 		socks = append(socks, s)
 	}
 	return socks, nil
-}
-
-// Lookup returns the server's end of the TCP connection t, which can be a
-// request in [StateSynRecv]. An unknown connection gives an error that matches
-// ENOENT.
-func (c *Conn) Lookup(family uint8, t Tuple) (Socket, error) {
-	req := request(Query{Family: family, Protocol: unix.IPPROTO_TCP}, 0xffffffff)
-	putID(req[8:], family, t)
-	msgs, err := c.nl.Execute(netlink.Message{
-		Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request},
-		Data:   req,
-	})
-	if err != nil {
-		return Socket{}, fmt.Errorf("look up connection from %v: %w", t.Remote, err)
-	}
-	if len(msgs) != 1 {
-		return Socket{}, fmt.Errorf("look up connection from %v: %d answers", t.Remote, len(msgs))
-	}
-	s, err := parseSocket(msgs[0].Data)
-	if err == nil && s.State == StateListen {
-		// The kernel goes on to a listener that t could have come to
-		// (inet_diag_find_one_icsk uses inet_lookup), by hash whatever the
-		// program of the group.
-		return Socket{}, fmt.Errorf("look up connection from %v: %w", t.Remote, unix.ENOENT)
-	}
-	return s, err
 }
 
 // UnixQueue returns how many connections wait in the queue of the unix listener
@@ -193,21 +166,6 @@ func request(q Query, states uint32) []byte {
 	return req
 }
 
-// putID writes t as struct inet_diag_sockid.
-func putID(b []byte, family uint8, t Tuple) {
-	binary.BigEndian.PutUint16(b, t.Local.Port())
-	binary.BigEndian.PutUint16(b[2:], t.Remote.Port())
-	if family == unix.AF_INET {
-		local, remote := t.Local.Addr().Unmap().As4(), t.Remote.Addr().Unmap().As4()
-		copy(b[4:], local[:])
-		copy(b[20:], remote[:])
-		return
-	}
-	local, remote := t.Local.Addr().As16(), t.Remote.Addr().As16()
-	copy(b[4:], local[:])
-	copy(b[20:], remote[:])
-}
-
 // localAddrIs returns the bytecode for "the local address is addr": one
 // condition that on a mismatch jumps 4 bytes past the end, which is the kernel's
 // form of "no" (inet_diag_bc_run).
@@ -250,10 +208,7 @@ func parseSocket(b []byte) (Socket, error) {
 	s := Socket{
 		Local:   t.Local,
 		Family:  b[0],
-		State:   b[1],
 		Ifindex: binary.NativeEndian.Uint32(b[40:]),
-		Queue:   binary.NativeEndian.Uint32(b[56:]),
-		Backlog: binary.NativeEndian.Uint32(b[60:]),
 		UID:     binary.NativeEndian.Uint32(b[64:]),
 		Inode:   binary.NativeEndian.Uint32(b[68:]),
 	}
@@ -262,15 +217,8 @@ func parseSocket(b []byte) (Socket, error) {
 		return Socket{}, fmt.Errorf("sock_diag attributes: %w", err)
 	}
 	for ad.Next() {
-		switch v := ad.Bytes(); ad.Type() {
-		case attrV6Only:
+		if v := ad.Bytes(); ad.Type() == attrV6Only {
 			s.V6Only = len(v) > 0 && v[0] != 0
-		case attrSockopt:
-			if len(v) >= 2 {
-				// Bit fields: the first byte holds the first eight.
-				s.Sockopts = uint16(v[0]) | uint16(v[1])<<8
-				s.HasSockopts = true
-			}
 		}
 	}
 	if err := ad.Err(); err != nil {

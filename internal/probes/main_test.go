@@ -1,9 +1,0 @@
-package probes_test
-
-import (
-	"testing"
-
-	"github.com/seed-11c92bf9/baton/internal/testmain"
-)
-
-func TestMain(m *testing.M) { testmain.Run(m) }
