@@ -141,15 +141,15 @@ func roles(tb testing.TB, pid int, real string) map[string]int {
 		switch {
 		case fd == "0", fd == "1", fd == "2":
 			n[fd]++
-		case ownFile(target), ours[fd] == target: // ours may be inherited from who has started us
+		case target == real: // of the same pipe we have the reading end, perhaps under that number
+			n["stderr"]++
+		case ownFile(target), ours[fd] == target: // it may be inherited from our own parent
 		case strings.HasPrefix(target, "socket:"):
 			n[socketRole(tb, pid, fd)]++
 		case strings.HasPrefix(target, "/memfd:"):
 			n["state"]++
 		case strings.HasSuffix(target, " (deleted)"):
 			n["blob"]++
-		case target == real:
-			n["stderr"]++
 		case strings.HasPrefix(target, "pipe:"):
 			if holdsBoth(tb, pid, target) {
 				n["capture"]++
