@@ -3,7 +3,7 @@
 //
 //	up, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, Name: "api"})
 //	ln, err := up.Listen(ctx, "tcp", ":8080")
-//	err = handoffhttp.Serve(ctx, up, srv, ln)
+//	err = handoffhttp.Run(ctx, up, srv, ln)
 //
 // [http.Server.Shutdown] closes idle keep-alive connections on which the next
 // request may be on its way, and drops requests that it has read

@@ -14,7 +14,7 @@ import (
 )
 
 // A whole service: SIGUSR2 replaces it, SIGTERM ends it.
-func ExampleServe() {
+func ExampleRun() {
 	ctx := context.Background()
 	up, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, Name: "api"})
 	if err != nil {
@@ -29,13 +29,13 @@ func ExampleServe() {
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 	}
-	if err := handoffhttp.Serve(ctx, up, srv, ln); err != nil {
+	if err := handoffhttp.Run(ctx, up, srv, ln); err != nil {
 		log.Fatal(err)
 	}
 }
 
 // With TLS, clients resume their sessions with the successor.
-func ExampleServeTLS() {
+func ExampleRunTLS() {
 	ctx := context.Background()
 	up, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, Name: "api"})
 	if err != nil {
@@ -46,7 +46,7 @@ func ExampleServeTLS() {
 		log.Fatal(err)
 	}
 	srv := &http.Server{Handler: http.FileServer(http.Dir("public"))}
-	if err := handoffhttp.ServeTLS(ctx, up, srv, "cert.pem", "key.pem", ln); err != nil {
+	if err := handoffhttp.RunTLS(ctx, up, srv, "cert.pem", "key.pem", ln); err != nil {
 		log.Fatal(err)
 	}
 }

@@ -172,7 +172,7 @@ func serveTLSFor(t *testing.T, baton bool, srv *http.Server) (addr string, stop 
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { ended <- handoffhttp.ServeTLS(ctx, up, srv, "", "", ln) }()
+	go func() { ended <- handoffhttp.RunTLS(ctx, up, srv, "", "", ln) }()
 	return ln.Addr().String(), func() {
 		cancel()
 		if err := <-ended; err != nil {

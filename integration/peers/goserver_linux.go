@@ -91,7 +91,7 @@ func (s *goServer) baton(mode string) error {
 	if err != nil {
 		return err
 	}
-	return handoffhttp.Serve(ctx, up, &http.Server{Handler: s.handler()}, ln)
+	return handoffhttp.Run(ctx, up, &http.Server{Handler: s.handler()}, ln)
 }
 
 // tableflip is the example of its documentation for net/http.

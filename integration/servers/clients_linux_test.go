@@ -26,7 +26,7 @@ func httpServer(set settings) *http.Server {
 }
 
 func serveHTTP(ctx context.Context, set settings, up *handoff.Upgrader, ln *handoff.Listener) error {
-	return handoffhttp.Serve(ctx, up, httpServer(set), ln)
+	return handoffhttp.Run(ctx, up, httpServer(set), ln)
 }
 
 // serveShutdown is the control.

@@ -10,26 +10,26 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 )
 
-// Serve serves srv on the listeners for as long as this process is to serve:
-// it says Ready, takes idle connections over from the predecessor, serves until
-// the Upgrader is done, lingers (see [Server.Linger]) and shuts the Upgrader
-// down. It returns nil when a successor is committed or the service was stopped,
-// and all is done; the Upgrader's error if the upgrade that brought this process
-// has failed; or why srv could not be served.
+// Run is the whole life of a server: it serves srv on the listeners, calls
+// [handoff.Upgrader.Ready], takes idle connections over from the predecessor, serves
+// until [handoff.Upgrader.Done], lingers (see [Server.Linger]) and shuts the Upgrader
+// down. It returns nil after a commit or a stop, when all connections have ended; the
+// Upgrader's error if the upgrade that brought this process has failed; or why srv
+// could not be served.
 //
 // When ctx ends, the service stops, as by a stop signal.
 //
 // srv is prepared by [New] with a nil config, which says what that does to it.
-func Serve(ctx context.Context, up *handoff.Upgrader, srv *http.Server, ln ...net.Listener) error {
+func Run(ctx context.Context, up *handoff.Upgrader, srv *http.Server, ln ...net.Listener) error {
 	return New(up, srv, nil).Run(ctx, ln...)
 }
 
-// ServeTLS is [Serve] for TLS, see [Server.ServeTLS].
-func ServeTLS(ctx context.Context, up *handoff.Upgrader, srv *http.Server, certFile, keyFile string, ln ...net.Listener) error {
+// RunTLS is [Run] for TLS, see [Server.ServeTLS].
+func RunTLS(ctx context.Context, up *handoff.Upgrader, srv *http.Server, certFile, keyFile string, ln ...net.Listener) error {
 	return New(up, srv, nil).RunTLS(ctx, certFile, keyFile, ln...)
 }
 
-// Run is [Serve] for a Server with a [Config] of its own.
+// Run is [Run] for a Server with a [Config] of its own.
 func (s *Server) Run(ctx context.Context, ln ...net.Listener) error {
 	var serve []func() error
 	for _, ln := range ln {
@@ -39,7 +39,7 @@ func (s *Server) Run(ctx context.Context, ln ...net.Listener) error {
 	return s.run(ctx, serve)
 }
 
-// RunTLS is [ServeTLS] for a Server with a [Config] of its own.
+// RunTLS is [RunTLS] for a Server with a [Config] of its own.
 func (s *Server) RunTLS(ctx context.Context, certFile, keyFile string, ln ...net.Listener) error {
 	var serve []func() error
 	for _, ln := range ln {
