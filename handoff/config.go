@@ -36,7 +36,8 @@ var hangTimeout = 5 * time.Second
 type Config struct {
 	// Mode is the way in which a successor of this process gets the sockets.
 	// The predecessor's mode decides in which way this process gets them, so that
-	// an upgrade can change the mode. Zero is Inherit.
+	// an upgrade can change the mode. Zero is Takeover where there is a Name or a
+	// ControlSocket, and Inherit otherwise.
 	Mode Mode
 
 	// Name names the service. Its control socket is
@@ -187,6 +188,12 @@ func newConfig(c *Config) (*config, error) {
 	}
 	if cfg.ListenConfig != nil {
 		cfg.listenConfig = *cfg.ListenConfig
+	}
+	if cfg.Mode == 0 {
+		cfg.Mode = Inherit
+		if cfg.Name != "" || cfg.ControlSocket != "" {
+			cfg.Mode = Takeover
+		}
 	}
 	cfg.ReadyTimeout = cmp.Or(cfg.ReadyTimeout, DefaultReadyTimeout)
 	cfg.Probation = cmp.Or(cfg.Probation, DefaultProbation)

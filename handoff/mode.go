@@ -2,7 +2,8 @@ package handoff
 
 import "fmt"
 
-// Mode says how a successor comes to its sockets.
+// Mode says how a successor gets its sockets. The zero Mode is Takeover where
+// [Config] has a Name or a ControlSocket, and Inherit otherwise.
 type Mode int
 
 const (
@@ -11,10 +12,10 @@ const (
 	// can be upgraded to Inherit in place, and back). What a successor writes to
 	// its standard error before it calls New is not in the error of a failed
 	// upgrade, see [UpgradeError].
-	Inherit Mode = iota
+	Inherit Mode = 1 + iota
 	// Takeover passes the sockets over a unix socket (SCM_RIGHTS), to a
-	// successor that the predecessor starts, or that anybody starts who points
-	// at the same control socket.
+	// successor that the predecessor starts, or to any other process that is
+	// started with the same control socket.
 	Takeover
 	// Drain has the successor bind TCP and UDP sockets of its own in the same
 	// SO_REUSEPORT groups, while the predecessor leaves them without loss. All
@@ -32,9 +33,11 @@ const (
 	Drain
 )
 
-// String returns "inherit", "takeover" or "drain".
+// String returns "inherit", "takeover", "drain" or, for the zero Mode, "default".
 func (m Mode) String() string {
 	switch m {
+	case 0:
+		return "default"
 	case Inherit:
 		return "inherit"
 	case Takeover:
@@ -50,7 +53,7 @@ func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
 // UnmarshalText decodes what MarshalText wrote.
 func (m *Mode) UnmarshalText(text []byte) error {
-	for _, k := range []Mode{Inherit, Takeover, Drain} {
+	for _, k := range []Mode{0, Inherit, Takeover, Drain} {
 		if k.String() == string(text) {
 			*m = k
 			return nil

@@ -57,6 +57,25 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
+// TestDefaultMode asks which mode the zero Mode is.
+func TestDefaultMode(t *testing.T) {
+	for want, cfg := range map[handoff.Mode]handoff.Config{
+		handoff.Inherit:  {},
+		handoff.Takeover: {ControlSocket: filepath.Join(testenv.ShortDir(t), "c", "s")},
+	} {
+		up, err := handoff.New(&cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := up.Status().Mode; got != want {
+			t.Errorf("the zero Mode with ControlSocket %q is %v, want %v", cfg.ControlSocket, got, want)
+		}
+		if err := up.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestModeText(t *testing.T) {
 	t.Parallel()
 	b, err := json.Marshal(handoff.Report{Mode: handoff.Takeover})
