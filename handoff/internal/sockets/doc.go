@@ -7,6 +7,6 @@
 // holds the sockets of a process and those that a predecessor has passed on, and
 // finds the one that a [Key] asks for.
 //
-// The package knows neither the conversation with the other process nor who
-// serves at a moment: its caller opens and pauses the gates.
+// The package knows neither the conversation with the other process nor which of the
+// two serves: its caller opens and pauses the gates.
 package sockets

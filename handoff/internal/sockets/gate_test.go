@@ -112,7 +112,7 @@ func TestGateUserDeadline(t *testing.T) {
 		if d := time.Since(start); d != time.Minute {
 			t.Errorf("Enter() returned after %v, want 1m", d)
 		}
-		// A deadline that is moved while somebody waits.
+		// A deadline that is moved while a call waits.
 		done := make(chan error)
 		if err := g.SetUserDeadline(time.Time{}); err != nil {
 			t.Fatal(err)
@@ -243,8 +243,8 @@ func TestListenerDeadline(t *testing.T) {
 	}
 }
 
-// TestGateIsIn has somebody wait in a call before it is asked whether one has gone
-// in: no other may come for as long as there is no connection.
+// TestGateIsIn has a call wait inside before watchEntered is called: as long as no
+// connection comes, no other call may enter.
 func TestGateIsIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCall()
@@ -264,7 +264,7 @@ func TestGateIsIn(t *testing.T) {
 		select {
 		case <-g.WatchEntered():
 		default:
-			t.Error("one is in, and has not gone in")
+			t.Error("a call is inside, and has not entered")
 		}
 		g.Shut()
 		wg.Wait()

@@ -2,7 +2,6 @@ package sockets
 
 import (
 	"net"
-	"slices"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -33,42 +32,68 @@ type Arrived struct {
 	Source Source
 }
 
-// Match takes the arrived socket that answers k: the first for which the
-// predecessor's program asked with k; or, if k has a name, the first of that name;
-// or else one that is bound to k's address. Where sameAddress is set, a TCP or UDP
-// socket of that name must have the address, too.
-func (t *Table) Match(k Key, sameAddress bool) (Arrived, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for q := t.byKey[k]; len(q) > 0; q = t.byKey[k] {
-		a := t.arrived[q[0]]
-		t.arrived[q[0]] = nil
-		t.byKey[k] = q[1:]
-		if a != nil {
-			return *a, true
+// arrivals are the sockets that a predecessor has passed on, in its order.
+type arrivals struct {
+	all   []*arrival
+	byKey map[Key][]*arrival
+}
+
+type arrival struct {
+	Arrived
+	matched bool // a Listen has taken it
+}
+
+func (l *arrivals) add(all []Arrived) {
+	if l.byKey == nil {
+		l.byKey = make(map[Key][]*arrival)
+	}
+	for i := range all {
+		a := &arrival{Arrived: all[i]}
+		k := KeyOf(&a.Entry)
+		l.all = append(l.all, a)
+		l.byKey[k] = append(l.byKey[k], a)
+	}
+}
+
+// same takes the first for which the predecessor's program asked with k.
+func (l *arrivals) same(k Key) (Arrived, bool) {
+	for q := l.byKey[k]; len(q) > 0; q = l.byKey[k] {
+		l.byKey[k] = q[1:]
+		if !q[0].matched {
+			q[0].matched = true
+			return q[0].Arrived, true
 		}
 	}
-	if len(t.arrived) == 0 {
-		return Arrived{}, false
-	}
-	// The same socket by another name: the predecessor asked for ":8080", say, and
-	// we ask for "[::]:8080". To bind it again would fail.
-	bound, known := Resolve(k.Network, k.Address)
-	i := slices.IndexFunc(t.arrived, func(a *Arrived) bool {
-		if a == nil || a.Entry.Kind != k.Kind || a.Entry.Network != k.Network || a.Entry.Name != k.Name {
-			return false
+	return Arrived{}, false
+}
+
+// similar takes the first of k's name, or else one that is bound to the address bound,
+// if that is not empty: the predecessor asked for ":8080", say, and we ask for
+// "[::]:8080". To bind it again would fail.
+func (l *arrivals) similar(k Key, bound string, sameAddress bool) (Arrived, bool) {
+	for _, a := range l.all {
+		e := &a.Entry
+		if a.matched || e.Kind != k.Kind || e.Network != k.Network || e.Name != k.Name {
+			continue
 		}
-		if k.Name != "" && !(sameAddress && Inet(&a.Entry)) {
-			return true
+		if k.Name != "" && !(sameAddress && Inet(e)) || bound != "" && e.Bound == bound {
+			a.matched = true
+			return a.Arrived, true
 		}
-		return known && a.Entry.Bound == bound
-	})
-	if i < 0 {
-		return Arrived{}, false
 	}
-	a := t.arrived[i]
-	t.arrived[i] = nil
-	return *a, true
+	return Arrived{}, false
+}
+
+// takeRest takes those that no Listen has taken.
+func (l *arrivals) takeRest() []Arrived {
+	var rest []Arrived
+	for _, a := range l.all {
+		if !a.matched {
+			rest = append(rest, a.Arrived)
+		}
+	}
+	*l = arrivals{}
+	return rest
 }
 
 // Resolve returns the address of a socket that is bound to address, if that is

@@ -19,10 +19,9 @@ type Table struct {
 	mu      sync.Mutex
 	sockets []*Socket      // in the order in which they were opened
 	shards  map[Key]uint32 // the next shard number of each key
-	arrived []*Arrived     // nil where a Listen has taken it
-	byKey   map[Key][]int  // indexes into arrived
-	joined  bool           // sockets have joined their groups: new ones do so at once
-	gates   gateState      // of new sockets
+	arrived arrivals
+	joined  bool      // sockets have joined their groups: new ones do so at once
+	gates   gateState // of new sockets
 	paths   paths
 	closed  bool
 
@@ -43,7 +42,7 @@ const (
 
 // NewTable returns an empty table whose gates are paused.
 func NewTable() *Table {
-	return &Table{shards: make(map[Key]uint32), byKey: make(map[Key][]int)}
+	return &Table{shards: make(map[Key]uint32)}
 }
 
 // Add puts a socket into the table and sets its gate as the others' are. forget
@@ -122,11 +121,25 @@ func (t *Table) discard(s *Socket, ending bool) (dropped bool, err error) {
 func (t *Table) Arrive(all []Arrived) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range all {
-		k := KeyOf(&all[i].Entry)
-		t.byKey[k] = append(t.byKey[k], len(t.arrived))
-		t.arrived = append(t.arrived, &all[i])
+	t.arrived.add(all)
+}
+
+// Match takes the arrived socket that answers k: the first for which the
+// predecessor's program asked with k; or, if k has a name, the first of that name;
+// or else one that is bound to k's address. Where sameAddress is set, a TCP or UDP
+// socket of that name must have the address, too.
+func (t *Table) Match(k Key, sameAddress bool) (Arrived, bool) {
+	t.mu.Lock()
+	a, ok := t.arrived.same(k)
+	left := len(t.arrived.all)
+	t.mu.Unlock()
+	if ok || left == 0 {
+		return a, ok
 	}
+	bound, _ := Resolve(k.Network, k.Address) // may take a while
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.arrived.similar(k, bound, sameAddress)
 }
 
 // All returns the sockets in use.
@@ -216,18 +229,7 @@ func (t *Table) Own() []Arrived {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.paths = pathsAll
-	return t.takeArrivedLocked()
-}
-
-func (t *Table) takeArrivedLocked() []Arrived {
-	var left []Arrived
-	for _, a := range t.arrived {
-		if a != nil {
-			left = append(left, *a)
-		}
-	}
-	t.arrived = nil
-	return left
+	return t.arrived.takeRest()
 }
 
 // Release lets go of the sockets after commit: listeners and files are closed
@@ -266,7 +268,7 @@ func (t *Table) KeepsPath() bool {
 func (t *Table) Close() error {
 	t.mu.Lock()
 	t.closed = true
-	left := t.takeArrivedLocked()
+	left := t.arrived.takeRest()
 	t.mu.Unlock()
 	var errs []error
 	for _, a := range left {
