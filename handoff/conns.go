@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -29,8 +30,9 @@ type MovedConn struct {
 // inboxes have the connections that predecessors send, by name, until the program
 // receives them.
 type inboxes struct {
-	mu  sync.Mutex
-	all map[string]chan MovedConn
+	mu   sync.Mutex
+	all  map[string]chan MovedConn
+	sent bool // the predecessor knows the names
 }
 
 // Track counts c among the connections that Shutdown waits for, until it is
@@ -111,33 +113,44 @@ func (u *Upgrader) Takes(name string) bool {
 }
 
 // Conns returns the channel of the connections that predecessors send under
-// name. It must be called before Ready: the predecessor learns the names then.
-// The channel is never closed; receive from it until Done is closed. What is
-// not received stays with the predecessor. A name has up to 255 bytes, and
-// there are up to 253 of them; what is beyond that nobody hears of.
-func (u *Upgrader) Conns(name string) <-chan MovedConn {
-	u.inboxes.mu.Lock()
-	defer u.inboxes.mu.Unlock()
-	ch, ok := u.inboxes.all[name]
-	if !ok {
-		ch = make(chan MovedConn)
-		u.inboxes.all[name] = ch
+// name. The channel is never closed; receive from it until Done is closed. A
+// connection that the program does not receive stays with the predecessor.
+//
+// Ready tells the predecessor the names, so a new name after it gives [ErrTooLate].
+// A name has up to 255 bytes, and there are up to 253 of them.
+func (u *Upgrader) Conns(name string) (<-chan MovedConn, error) {
+	late := u.life().Phase != lifecycle.Starting
+	ch, err := u.inboxes.get(name, late)
+	if err != nil {
+		return nil, fmt.Errorf("handoff: connections %q: %w", name, err)
 	}
-	return ch
+	return ch, nil
 }
 
-// names returns the names under which connections are taken.
+func (in *inboxes) get(name string, late bool) (chan MovedConn, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if ch, ok := in.all[name]; ok {
+		return ch, nil
+	}
+	switch {
+	case late || in.sent:
+		return nil, ErrTooLate
+	case len(name) > wire.MaxName:
+		return nil, fmt.Errorf("the name has %d bytes, the limit is %d", len(name), wire.MaxName)
+	case len(in.all) == wire.MaxEntries:
+		return nil, fmt.Errorf("%d names are the limit", wire.MaxEntries)
+	}
+	in.all[name] = make(chan MovedConn)
+	return in.all[name], nil
+}
+
+// names returns all names. There is none to come.
 func (in *inboxes) names() []string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	var names []string
-	for name := range in.all {
-		if len(name) <= wire.MaxName {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names[:min(len(names), wire.MaxEntries)]
+	in.sent = true
+	return slices.Sorted(maps.Keys(in.all))
 }
 
 // deliver hands a connection to the program, and reports whether that took it.

@@ -14,6 +14,8 @@ var (
 	ErrInProgress error = failure.InProgress
 	// ErrNotReady says that Ready has not been called.
 	ErrNotReady error = failure.NotReady
+	// ErrTooLate says that what was called must be called before Ready.
+	ErrTooLate error = failure.TooLate
 	// ErrInProbation says that this process is a successor that is not committed.
 	ErrInProbation error = failure.InProbation
 	// ErrNoUpgrade says that there is no upgrade under way.

@@ -114,10 +114,14 @@ func (u *Upgrader) socket(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 	return sockets.New(k, h, &u.cfg.listenConfig, origin)
 }
 
-// mayListen reports why no socket can be opened any more.
+// mayListen reports why no socket can be opened now. A successor would not get one that
+// is opened while an upgrade is under way, and a commit would close it.
 func (u *Upgrader) mayListen() error {
-	if u.life().Done() {
+	switch life := u.life(); {
+	case life.Done():
 		return errors.Join(ErrClosed, u.Err())
+	case life.Upgrading:
+		return ErrInProgress
 	}
 	return nil
 }

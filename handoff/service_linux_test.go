@@ -221,7 +221,10 @@ func serviceMain([]string) {
 	}
 	var moved sync.WaitGroup
 	if set.Move {
-		in := up.Conns("echo")
+		in, err := up.Conns("echo")
+		if err != nil {
+			fail("connections", err)
+		}
 		moved.Go(func() {
 			for n := 1; ; n++ {
 				select {

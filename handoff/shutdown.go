@@ -53,8 +53,10 @@ func (u *Upgrader) stop(reason string) {
 // nil, or ctx's error where that cut connections.
 //
 // After Shutdown nothing of the Upgrader works any more. It may be called
-// again, and from several goroutines: all get the same result.
+// again, and from several goroutines: all get the same result. Called from
+// [Config.OnEvent], it does not wait for that call to return.
 func (u *Upgrader) Shutdown(ctx context.Context) error {
+	u.hook.enterShutdown()
 	if _, err := u.post(event{kind: lifecycle.Shutdown}); err != nil {
 		<-u.shutDone
 		return u.shutErr
@@ -112,6 +114,7 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	_, _ = u.post(event{kind: lifecycle.Close}) // nothing refuses it
 	u.emit(Event{Kind: EventStopped, Report: report})
 	u.wg.Wait()
+	u.hook.wait()
 	u.owner.stop()
 	u.redirect.Close()
 	return errors.Join(errs...)

@@ -52,7 +52,7 @@ type Upgrader struct {
 	systemd   *systemd.Manager
 
 	subscribers operate.Subscribers // to the events
-	hook        *operate.Subscriber // Config.OnEvent's; nil if there is none
+	hook        *hook               // Config.OnEvent; nil if there is none
 
 	predecessors predecessors // that linger
 
@@ -116,7 +116,7 @@ func New(c *Config) (*Upgrader, error) {
 		shutDone: make(chan struct{}),
 	}
 	if cfg.OnEvent != nil {
-		u.hook = u.subscribers.Subscribe()
+		u.hook = newHook(cfg.OnEvent, u.subscribers.Subscribe())
 	}
 	u.systemd, err = systemd.New(systemd.Config{
 		Disabled: cfg.NoSystemd, NoStore: cfg.NoStore, Spawned: spawned(), Drain: cfg.Mode == Drain, Inherit: cfg.Mode == Inherit,
@@ -160,7 +160,7 @@ func (u *Upgrader) start() {
 	u.signals.Begin()
 	u.signals.Wait()
 	if u.hook != nil {
-		u.wg.Go(func() { u.hook.Each(u.onEvent) }) // ends with EventStopped
+		go u.hook.run() // ends with EventStopped; Shutdown waits for it
 	}
 	u.wg.Go(u.handleSignals) // ends with closing
 	u.wg.Go(u.serveControl)
@@ -315,11 +315,4 @@ func (u *Upgrader) emit(e Event) {
 		}
 	})
 	u.subscribers.Publish(operate.Event{Value: e, Starts: e.Kind == EventUpgradeStarted, Last: e.Kind == EventStopped})
-}
-
-// onEvent hands an event to Config.OnEvent.
-func (u *Upgrader) onEvent(e operate.Event) {
-	if e, ok := e.Value.(Event); ok {
-		u.cfg.OnEvent(e)
-	}
 }

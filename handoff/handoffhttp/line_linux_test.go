@@ -62,13 +62,13 @@ func (u *fakeUpgrader) box(name string) chan handoff.MovedConn {
 	return u.inbox[name]
 }
 
-func (u *fakeUpgrader) Conns(name string) <-chan handoff.MovedConn {
+func (u *fakeUpgrader) Conns(name string) (<-chan handoff.MovedConn, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.inbox[name] == nil {
 		u.inbox[name] = make(chan handoff.MovedConn)
 	}
-	return u.inbox[name]
+	return u.inbox[name], nil
 }
 
 func (u *fakeUpgrader) SendConn(ctx context.Context, name string, conn net.Conn, state []byte) error {

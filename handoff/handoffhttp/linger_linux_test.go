@@ -325,7 +325,7 @@ func TestGoodbyeMoves(t *testing.T) {
 		}
 	}}
 	l = newLine(t, cfg, func(g *generation) {
-		g.up.Conns("mine")
+		_, _ = g.up.Conns("mine") // a fake has no error
 		g.srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			nc, _, err := http.NewResponseController(w).Hijack()
 			if err != nil {

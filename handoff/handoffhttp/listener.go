@@ -30,6 +30,20 @@ func newListener(s *Server, ln net.Listener) *listener {
 	return l
 }
 
+// moveLocked has the connections of l move to a successor, and come from a predecessor.
+func (s *Server) moveLocked(l *listener) {
+	name := connsPrefix + l.Addr().Network() + " " + l.Addr().String()
+	from, err := s.up.Conns(name)
+	if err != nil {
+		s.log.Warn("connections of this listener will not move", "listener", name, "error", err)
+		return
+	}
+	l.name = name
+	s.listeners = append(s.listeners, l)
+	s.loops++
+	s.wg.Go(func() { l.receive(from) }) // ends with Done
+}
+
 // isUpgraders reports whether a listener is an Upgrader's: a successor has the same.
 func isUpgraders(ln net.Listener) bool {
 	_, yes := ln.(*handoff.Listener)

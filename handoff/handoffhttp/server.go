@@ -22,7 +22,7 @@ type upgrader interface {
 	LingerExpired() <-chan struct{}
 	Takes(name string) bool
 	SendConn(ctx context.Context, name string, conn net.Conn, state []byte) error
-	Conns(name string) <-chan handoff.MovedConn
+	Conns(name string) (<-chan handoff.MovedConn, error)
 }
 
 // A Server looks after the connections of an [http.Server] and ends them, or
@@ -147,11 +147,7 @@ func (s *Server) wrap(ln net.Listener, secure bool) *listener {
 func (s *Server) wrapLocked(ln net.Listener, secure bool) *listener {
 	l := newListener(s, ln)
 	if s.canMove(ln) && !secure && !s.cfg.stay {
-		l.name = connsPrefix + ln.Addr().Network() + " " + ln.Addr().String()
-		s.listeners = append(s.listeners, l)
-		from := s.up.Conns(l.name)
-		s.loops++
-		s.wg.Go(func() { l.receive(from) }) // ends with Done
+		s.moveLocked(l)
 	}
 	return l
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -47,7 +48,10 @@ func serviceMain([]string) {
 					lines(gen, nc, rw.Reader)
 				}
 			})
-			in := p.Upgrader().Conns("lines")
+			in, err := p.Upgrader().Conns("lines")
+			if err != nil {
+				log.Fatal(err)
+			}
 			go func() { // ends with the process
 				for mc := range in {
 					go lines(gen, mc, bufio.NewReader(io.MultiReader(bytes.NewReader(mc.State), mc)))

@@ -19,12 +19,14 @@ import (
 // serveRaw answers each line with the generation and the line. Its connections
 // move with the part of a line that they have sent.
 func serveRaw(ctx context.Context, _ settings, up *handoff.Upgrader, ln *handoff.Listener) error {
-	in := up.Conns("lines")
-	lis := ln
+	in, err := up.Conns("lines")
+	if err != nil {
+		return err
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
-			nc, err := lis.Accept()
+			nc, err := ln.Accept()
 			if err != nil {
 				return
 			}

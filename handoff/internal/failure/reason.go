@@ -44,6 +44,7 @@ const (
 	NoServer                      // there is no control socket
 	Stale                         // the control socket has no process behind it
 	NoAnswer                      // the server closed the connection before its answer
+	TooLate                       // Ready was called before
 )
 
 // The exit statuses of the command that reasons have. README and manual list them.
@@ -99,6 +100,7 @@ var table = [...]struct {
 	NoSpace:         {"no-space", "control: the server found a disk full: make room, then try again", exitNoSpace, syscall.ENOSPC},
 	NoServer:        {"no-server", "control: no server: there is no control socket", exitNoServer, os.ErrNotExist},
 	Stale:           {"stale", "control: no server: its control socket is left over from one that was killed", exitStale, nil},
+	TooLate:         {"too-late", "handoff: too late: Ready was called before", exitOther, nil},
 	NoAnswer:        {"no-answer", "control: the server broke off before it had answered", exitBrokeOff, nil},
 }
 
@@ -107,7 +109,7 @@ var table = [...]struct {
 var order = [...]Reason{
 	NoServer, Stale, NoSpace, PeerRefused, Hung, Timeout, Canceled, RolledBack, Start, SuccessorDied, PredecessorDied, Aborted, Transfer,
 	InProgress, NotReady, InProbation, NoUpgrade, NoSuccessor, Committed, Version, Protocol,
-	NotTaken, InDoubt, NotStored, Unsupported, NoAnswer, Closed, Other,
+	NotTaken, InDoubt, NotStored, TooLate, Unsupported, NoAnswer, Closed, Other,
 }
 
 // timeout makes [Timeout] match [net.Error]. These are no methods of Reason: an

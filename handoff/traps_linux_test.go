@@ -1,0 +1,105 @@
+package handoff_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
+)
+
+// TestConnsTooLate asks for connections when the predecessor has been given the names.
+func TestConnsTooLate(t *testing.T) {
+	t.Parallel()
+	up := newUpgrader(t, handoff.Config{})
+	before, err := up.Conns("early")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := up.Conns(strings.Repeat("x", 256)); err == nil {
+		t.Error("Conns() with a name of 256 bytes: no error")
+	}
+	if err := up.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := up.Conns("early"); err != nil || after != before {
+		t.Errorf("Conns() after Ready with a known name: %v, want the same channel", err)
+	}
+	if _, err := up.Conns("late"); !errors.Is(err, handoff.ErrTooLate) {
+		t.Errorf("Conns() after Ready with a new name: %v, want ErrTooLate", err)
+	}
+}
+
+// TestListenInUpgrade listens while an upgrade is under way: a commit would close what
+// the successor has not got.
+func TestListenInUpgrade(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(testenv.ShortDir(t), "c", "s")
+	old := newUpgrader(t, handoff.Config{ControlSocket: socket, Probation: patience})
+	next := func() *handoff.Upgrader { return newUpgrader(t, handoff.Config{ControlSocket: socket}) }
+	if err := old.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.Listen(t.Context(), "tcp", "127.0.0.1:0"); err != nil {
+		t.Errorf("Listen() after Ready: %v", err)
+	}
+	up := next()
+	if _, err := old.Listen(t.Context(), "tcp", "127.0.0.1:0"); !errors.Is(err, handoff.ErrInProgress) {
+		t.Errorf("Listen() in an upgrade: %v, want ErrInProgress", err)
+	}
+	if err := old.AddFile("f", open(t, os.DevNull)); !errors.Is(err, handoff.ErrInProgress) {
+		t.Errorf("AddFile() in an upgrade: %v, want ErrInProgress", err)
+	}
+	if err := up.Abort(errors.New("enough")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Listen works again", func() bool {
+		_, err := old.Listen(t.Context(), "tcp", "127.0.0.1:0")
+		return err == nil
+	})
+}
+
+func open(tb testing.TB, path string) *os.File {
+	tb.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return f
+}
+
+// TestShutdownInOnEvent calls Shutdown from the hook, alone and while another call is
+// under way.
+func TestShutdownInOnEvent(t *testing.T) {
+	t.Parallel()
+	for name, both := range map[string]bool{"alone": false, "both": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ups, ended := make(chan *handoff.Upgrader, 1), make(chan error, 1)
+			up := newUpgrader(t, handoff.Config{OnEvent: func(e handoff.Event) {
+				if e.Kind == handoff.EventReady {
+					ended <- (<-ups).Shutdown(context.Background())
+				}
+			}})
+			if err := up.Ready(); err != nil {
+				t.Fatal(err)
+			}
+			ups <- up
+			if both {
+				if err := up.Shutdown(t.Context()); err != nil {
+					t.Errorf("Shutdown() = %v", err)
+				}
+			}
+			if err := <-ended; err != nil {
+				t.Errorf("Shutdown() in OnEvent = %v", err)
+			}
+			if err := up.Shutdown(t.Context()); err != nil {
+				t.Errorf("Shutdown() after it = %v", err)
+			}
+		})
+	}
+}
