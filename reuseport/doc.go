@@ -23,44 +23,44 @@
 // connections. [PacketConn] and [PacketGroup] are the same for UDP. [QueueLen],
 // [HalfOpen] and [StopQueueing] work on any listener.
 //
+// [Move] is the other half of an upgrade by duplicates: a process that has inherited
+// the listeners of another one leaves them in favour of its own.
+//
 // # Other processes
 //
 // A group of the kernel has the members of all processes on the address, of one
 // effective user, and one steering program. Processes that use this package take
-// turns with what changes it, by an abstract unix socket in the network
-// namespace that has the port in its name and ends with the process. A program
-// names members by their place in the group, and places change when members
-// leave. Members that close without taking turns are noticed, and the program is
-// made anew; what comes to a leaving member until then is served by it. Only a
-// close in the same microseconds as that of the leaving member can't be
-// helped, and the report says so.
+// turns with what changes it, by the group lock: an abstract unix socket in the
+// network namespace that has the port in its name and ends with the process. A
+// program names members by their place in the group, and places change when members
+// leave. Members that close without the lock are noticed, and the program is
+// made anew; what comes to a leaving member until then is served by it. A close in
+// the same microseconds as that of the leaving member can lose something, and the
+// report says so.
 //
-// To learn which place is whose, and to check that a program does what it
-// should, a process makes connections to its own address. They never come out of
-// an Accept of this package in that process; who accepts there by other means
-// asks [IsProbe]. Other processes with members get some connections from an
-// address of this machine that say nothing and are reset within a millisecond.
+// To learn which place is whose, a process sends packets to its own address. Its own
+// sockets drop these, so that none comes out of an Accept or a read. Other processes
+// with members get some connections from an address of this machine that say nothing
+// and are reset within a millisecond, or a datagram.
 //
 // A process that is killed while a member leaves takes nothing along but what it
 // had accepted and what waited in its own queues. The program that it may leave
 // behind names places of members that live, or none, and then the kernel
 // chooses: nothing is lost. But members that join later get nothing, nor may one
-// that was there get anything, until somebody of the group steers, or drains a
+// that was there get anything, until a process of the group steers, or drains a
 // member: that replaces the program. The kernel does not tell whether a program
-// is one that was left behind, or one that somebody wants ([Weights], [CPU], an
-// eBPF program), so nobody here takes it off unasked. A process that knows can do
-// so when it has joined: Group.Steer(ctx, Hash()) takes any program off, in its
-// turn, and with a context that has ended only if nobody is leaving. Mode Drain
-// of package handoff does that.
+// was left behind or is wanted ([Weights], [CPU], an eBPF program), so this package
+// takes none off unasked. A process that knows can do so when it has joined:
+// Group.Steer(ctx, Hash()) takes any program off, in its turn, and with a context
+// that has ended only if no other process has the lock.
 //
 // # Systems
 //
-// All of it works on Linux from 5.13, without privilege. Older kernels can't
-// tell whose a connection is, so that a Drain of TCP members is best effort
-// there, or needs CAP_NET_ADMIN. On FreeBSD (SO_REUSEPORT_LB), macOS and the
-// other BSDs (SO_REUSEPORT) [Listen], [ListenPacket], [ListenGroup] and [Control]
-// work, and the rest returns errors that match [errors.ErrUnsupported]. On
-// Windows and elsewhere all functions do.
+// All of it works on Linux, without privilege; before kernel 5.7 a connection that
+// comes in the instant of a close can be lost, and the report says so. On FreeBSD
+// (SO_REUSEPORT_LB), macOS and the other BSDs (SO_REUSEPORT) [Listen],
+// [ListenPacket], [ListenGroup] and [Control] work, and the rest returns errors that
+// match [errors.ErrUnsupported]. On Windows and elsewhere all functions do.
 //
 // Package [github.com/seed-11c92bf9/baton/reuseport/ebpf] is a module of its own
 // and needs CAP_BPF.
