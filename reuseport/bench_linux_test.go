@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,6 +188,25 @@ func BenchmarkDrain(b *testing.B) {
 		n++
 	}
 	b.ReportMetric(float64(settle.Microseconds())/float64(n), "settle-µs/op")
+	if seen := end(); seen.lost() > 0 {
+		b.Errorf("lost %v", seen)
+	}
+}
+
+// A move from one listener to another under load, and how long it takes.
+func BenchmarkMove(b *testing.B) {
+	old := plainListener(b, "tcp4", "127.66.38.4:0")
+	go echoOf(old)
+	_, end := traffic(b, old.Addr().String(), 8)
+	for b.Loop() {
+		own := plainListener(b, "tcp4", old.Addr().String())
+		go echoOf(own)
+		r, err := reuseport.Move(context.Background(), []syscall.Conn{own}, []reuseport.Leaving{{Conn: old, Close: old.Close}})
+		if err != nil || r.LossPossible {
+			b.Fatalf("%+v, %v", r, err)
+		}
+		old = own
+	}
 	if seen := end(); seen.lost() > 0 {
 		b.Errorf("lost %v", seen)
 	}

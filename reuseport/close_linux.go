@@ -28,9 +28,11 @@ func (t *turn) takeOut(ctx context.Context, order []uint32, quietOnes, left []*s
 				return order, out, fmt.Errorf("no place to choose while a member leaves: %w", ErrNotSteered)
 			}
 			s = todo[slices.IndexFunc(todo, func(s *socket) bool { return s.inode == order[place] })]
-			via := remaining(t.g.sockets(), hiddenUDP)[0]
-			if err := t.attach(program{targets: targets, sticky: t.g.udp}, via); err != nil {
-				return order, out, err
+			if !slices.Equal(targets, t.g.prog.targets) {
+				via := remaining(t.g.sockets(), hiddenUDP)[0]
+				if err := t.attach(program{targets: targets, sticky: t.g.udp}, via); err != nil {
+					return order, out, err
+				}
 			}
 			order, last = without(order, place), lent
 		}

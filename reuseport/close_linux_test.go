@@ -16,7 +16,7 @@ import (
 
 // The kernel takes a listener out of its group before it takes it off the list in
 // which a SYN looks for it, so a leaving one must not be found there: it is bound
-// to no interface by then. Who may have a duplicate of it, as far as is known, is
+// to no interface by then. A listener that may be shared is
 // spared that, and the report says what it costs.
 func TestDrainHides(t *testing.T) {
 	t.Parallel()

@@ -13,7 +13,7 @@
 //	ln, err := reuseport.Listen(ctx, "tcp", ":8080", nil)
 //	go srv.Serve(ln)
 //	…
-//	report, err := ln.Drain(ctx) // Serve goes on accepting until it is over
+//	report, err := ln.Drain(ctx) // Serve accepts until it is over
 //	err = srv.Shutdown(ctx)
 //
 // Call Drain before [net/http.Server.Shutdown], which closes the listener.

@@ -98,7 +98,7 @@ func ExampleListener_Drain() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	for range 3 { // nobody accepts these yet
+	for range 3 { // these are not accepted yet
 		c, err := net.Dial("tcp", old.Addr().String())
 		if err != nil {
 			log.Fatal(err)

@@ -26,7 +26,7 @@ var helpers = map[string]func(args []string){
 
 // helperMembers has members on an address, which serve until a line on stdin
 // says how they leave: "drain", "close", or "stuck", which is a drain while
-// nobody accepts. Each step is told on stdout.
+// nothing is accepted. Each step is reported on stdout.
 func helperMembers(args []string) {
 	ctx := context.Background()
 	n, err := strconv.Atoi(args[2])
@@ -55,7 +55,7 @@ func helperMembers(args []string) {
 		case "close":
 			fmt.Println("closed", g.Close())
 		case "stuck":
-			// In two steps, so that it can be told when the first is over.
+			// In two steps, so that the end of the first can be reported.
 			var away []reuseport.Member
 			for _, l := range g.Members() {
 				away = append(away, l)
@@ -129,7 +129,7 @@ func startMembers(t testing.TB, network, address string, n int, more ...string) 
 		_ = p.cmd.Wait()         // likewise
 	})
 	if got := p.line(); got != "serving" {
-		err := cmd.Wait() // a helper that has said nothing has ended, and told why on stderr
+		err := cmd.Wait() // a helper that has said nothing has ended, and said why on stderr
 		t.Fatalf("helper says %q, want serving: %v", got, err)
 	}
 	return p

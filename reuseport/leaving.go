@@ -16,15 +16,18 @@ const (
 // When the kernel takes a member out, the last one moves into its place
 // (__reuseport_detach_sock, net/core/sock_reuseport.c), and a place past the end
 // makes it choose by hash among all. So the place of the last member is good only
-// if no other is left.
+// if all stay afterwards.
 //
 // A single staying member at the end of the order has no such place. Then another
 // member, which leaves later, gets the traffic while the first one leaves and the
 // staying one moves to a lower place. lent says so: that member is not quiet any
 // more.
 func nextLeaving(order []role) (place int, targets []int, lent bool) {
-	lowest, place := -1, -1
+	lowest, place, later := -1, -1, -1
 	for i, r := range order {
+		if r != stays {
+			later++ // but for the one at place
+		}
 		if r == quiet {
 			if lowest < 0 {
 				lowest = i
@@ -36,8 +39,8 @@ func nextLeaving(order []role) (place int, targets []int, lent bool) {
 		return -1, nil, false
 	}
 	last := len(order) - 1
-	for i, r := range order[:last] {
-		if r == stays && i != place {
+	for i, r := range order {
+		if r == stays && (i != last || later == 0) {
 			targets = append(targets, i)
 		}
 	}
@@ -46,8 +49,6 @@ func nextLeaving(order []role) (place int, targets []int, lent bool) {
 		return place, targets, false
 	case order[last] != stays:
 		return -1, nil, false
-	case last == 1:
-		return place, []int{last}, false
 	case lowest > 0:
 		return lowest, []int{0}, true
 	}

@@ -18,9 +18,9 @@ func TestNextLeaving(t *testing.T) {
 		{"QL", -1, nil, false},
 		{"SQ", 1, []int{0}, false},
 		{"QS", 0, []int{1}, false},
-		{"SQS", 1, []int{0}, false},
+		{"SQS", 1, []int{0, 2}, false},
 		{"SQLQ", 3, []int{0}, false},
-		{"QSS", 0, []int{1}, false},
+		{"QSS", 0, []int{1, 2}, false},
 		{"QQSS", 1, []int{2}, false},
 		{"QLS", 0, []int{1}, true}, // the other one gets the traffic
 		{"LQS", 1, []int{0}, true},

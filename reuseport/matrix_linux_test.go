@@ -23,7 +23,7 @@ import (
 
 // Members leave a group in every way, while connections to it are in every state
 // that a connection can be in before it is accepted. What counts is what the
-// clients see, who never try again.
+// clients see, which never try again.
 
 // stage is what becomes of clients while members leave.
 type stage struct {
@@ -294,7 +294,7 @@ func askAll(conns []net.Conn, seen tally) {
 }
 
 // queued: the connections wait in the queues when the members begin to leave,
-// and nobody has accepted one.
+// and none was accepted.
 func (c *matrixCase) queued() tally {
 	seen := make(tally)
 	conns := c.connect(10*(c.leaving+c.stay), seen)

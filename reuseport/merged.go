@@ -52,7 +52,7 @@ func (m *merged) serve(l *Listener) {
 	if m.serving++; m.serving == 1 {
 		m.done = make(chan struct{}) // the one before is closed
 	}
-	go func() { // ends with l, or with m if nobody calls Accept
+	go func() { // ends with l, or with m if Accept is not called
 		defer m.ended()
 		for {
 			c, err := l.Accept()

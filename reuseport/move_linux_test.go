@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -91,6 +92,37 @@ func TestMove(t *testing.T) {
 				t.Errorf("lost %v, want none", seen)
 			}
 		})
+	}
+}
+
+// Two of three services on one address move at once, over and over.
+func TestMoveBesideMoves(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	first := plainListener(t, "tcp4", "127.66.40.2:0")
+	go echoOf(first)
+	address := first.Addr().String()
+	_, end := traffic(t, address, 6)
+	var movers sync.WaitGroup
+	for range 2 {
+		old := plainListener(t, "tcp4", address)
+		go echoOf(old)
+		movers.Go(func() { // ends after its moves
+			for range 10 {
+				own := plainListener(t, "tcp4", address)
+				go echoOf(own)
+				o := newInherited(old, old.Close)
+				r, err := reuseport.Move(ctx, []syscall.Conn{own}, []reuseport.Leaving{o.Leaving})
+				if err != nil || r.Strategy != reuseport.StrategySteer || r.LossPossible || !o.closed.Load() {
+					t.Errorf("Move = %+v, %v", r, err)
+				}
+				old = own
+			}
+		})
+	}
+	movers.Wait()
+	if seen := end(); seen.lost() > 0 {
+		t.Errorf("lost %v, want none", seen)
 	}
 }
 

@@ -241,7 +241,7 @@ func TestDrainUDPAnswers(t *testing.T) {
 	}
 }
 
-// A read that has its datagram and has not returned is told from one that waits:
+// A read that has its datagram and has not returned is distinguished from one that waits:
 // the thread may have lost its turn. The deadlines of the user are left alone.
 func TestReadBarrier(t *testing.T) {
 	t.Parallel()
@@ -285,7 +285,7 @@ func TestReadBarrier(t *testing.T) {
 	}
 }
 
-// While nobody joins or leaves, a flow has one member, whatever the steering.
+// While no member joins or leaves, a flow has one member, whatever the steering.
 func TestUDPFlowsStay(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"time"
 	"unsafe"
 
 	"golang.org/x/net/bpf"
@@ -166,7 +167,8 @@ func (p *prober) ask(ctx context.Context, fd int, own []*socket) (*socket, error
 		return nil, err
 	}
 	// Nearly always the probe has come before the call returns.
-	for first := true; ; first = false {
+	const looks = 5
+	for look := 0; ; look++ {
 		now, err := drops(own)
 		if err != nil {
 			return nil, err
@@ -184,10 +186,14 @@ func (p *prober) ask(ctx context.Context, fd int, own []*socket) (*socket, error
 		switch {
 		case !p.t.g.udp && err == nil && info.State != diag.StateSynSent:
 			return nil, nil // a member of another process has taken it
-		case hit != nil || !first:
+		case hit != nil || look > looks:
 			return hit, nil
+		case look == looks:
+			err = awaitGrace(ctx)
+		default:
+			err = sleep(ctx, 50*time.Microsecond<<look)
 		}
-		if err := awaitGrace(ctx); err != nil {
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -109,7 +109,7 @@ func TestDrainOfSeveralProcesses(t *testing.T) {
 }
 
 // Members of a process that knows nothing of taking turns come while others
-// drain, which moves nobody's connections to a member that leaves.
+// drain, which moves no connection to a member that leaves.
 func TestDrainWhileOthersCome(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
@@ -163,8 +163,8 @@ func TestDrainWhileOthersCome(t *testing.T) {
 }
 
 // Members of a process that knows nothing of taking turns come and go while
-// others drain, which ends all the same. (Who goes like that loses connections,
-// so nobody makes any meanwhile.)
+// others drain, which ends all the same. (A member that closes like
+// that loses connections, so no client makes any meanwhile.)
 func TestDrainWhileOthersComeAndGo(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
@@ -209,7 +209,7 @@ func TestDrainWhileOthersComeAndGo(t *testing.T) {
 }
 
 // A process that is killed in the middle of a drain takes what it had accepted
-// along, and nothing else: the group goes on, whatever program is on it.
+// along, and nothing else: the group serves, whatever program is on it.
 func TestKilledInDrain(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
@@ -265,7 +265,7 @@ func TestSteerWithoutWaiting(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := other(ended, reuseport.Hash()); err != nil {
-			t.Errorf("%s: Steer() when nobody has the turn = %v", network, err)
+			t.Errorf("%s: Steer() when no process has the turn = %v", network, err)
 		}
 	}
 	tcp := group(t, "tcp4", "127.66.32.5:0", 2)
@@ -358,7 +358,7 @@ func TestDrainDeadlineCountsAll(t *testing.T) {
 		{"at once, others stay", 1, true, 0},
 		{"several at once", 4, true, 0},
 		{"several in several steps", 4, true, 50 * time.Millisecond},
-		{"several, nobody stays", 4, false, 50 * time.Millisecond},
+		{"several, none stays", 4, false, 50 * time.Millisecond},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

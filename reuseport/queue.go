@@ -18,7 +18,7 @@ func QueueLen(c syscall.Conn) (n, backlog int, err error) {
 
 // HalfOpen returns the number of handshakes that the kernel has answered on the
 // address of the TCP listener c and that are not complete: connections that
-// nobody can accept yet, and that closing the socket would reset. It borrows c
+// can't be accepted yet, and that closing the socket would reset. It borrows c
 // for the call.
 //
 // The kernel does not tell which of several listeners on one address a

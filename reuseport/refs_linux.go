@@ -19,7 +19,7 @@ import (
 // accepted or over (reqsk_alloc, and reqsk_put in inet_csk_accept), without a
 // gap between the two states. So the number of an idle listener means that
 // nothing is left, in one look, and of this listener alone, which sock_diag does
-// not tell. The number can be too high for a moment, when somebody else looks
+// not tell. The number can be too high for a moment, when another process looks
 // at the socket, never too low.
 //
 // The listeners are the first lines of /proc/net/tcp, so the size of the file

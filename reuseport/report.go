@@ -29,7 +29,7 @@ const (
 	// StrategyStopQueueing: a filter on the member makes the kernel ignore new
 	// connections, which their clients repeat; see [StopQueueing]. It is what
 	// a lone member does where the privilege is there. Nothing can be lost as
-	// long as somebody else listens afterwards.
+	// long as another process listens afterwards.
 	StrategyStopQueueing Strategy = "stop queueing"
 
 	// StrategyBestEffort: what was queued or half-open at the start is served,
@@ -41,7 +41,7 @@ const (
 	StrategyBestEffort Strategy = "best effort"
 )
 
-// Report tells how members left their group.
+// Report says how members left their group.
 type Report struct {
 	// Strategy is the weakest that was used, empty if nothing had to be done.
 	Strategy Strategy `json:"strategy"`

@@ -47,7 +47,7 @@ func denyNetlink() error {
 }
 
 // helperSandbox drains a member with a queue where sock_diag can't be asked, once
-// beside another member and once alone, and tells what came of it.
+// beside another member and once alone, and reports what came of it.
 func helperSandbox([]string) {
 	if err := denyNetlink(); err != nil {
 		fmt.Println("no sandbox:", err)

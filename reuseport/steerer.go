@@ -16,7 +16,7 @@ type Steerer interface {
 	// Away takes them from all of leaving, and gives them to the others that
 	// have joined. If none is left it changes nothing and returns an error.
 	Away(leaving ...syscall.Conn) error
-	// Left is told of each socket that has joined, before it is closed.
+	// Left is called for each socket that has joined, before it is closed.
 	Left(c syscall.Conn)
 	// Migrates reports whether the kernel moves what a closing socket holds to
 	// one that has joined.

@@ -7,7 +7,7 @@ import (
 
 // Steering says which member of a group gets new traffic. It is a property of
 // the whole group in the kernel, members of other processes included: the last
-// one that was set counts, whoever set it. The zero value is [Hash].
+// one that was set counts, whichever process set it. The zero value is [Hash].
 type Steering struct {
 	kind    steeringKind
 	weights []int
@@ -50,7 +50,7 @@ func Weights(weights ...int) Steering {
 
 // Away gives new traffic to all members but these, evenly, members of other
 // processes included. It is what Drain begins with. The members keep what they
-// have and go on serving; another Steering takes them back. While it holds, no
+// have and serve; another Steering takes them back. While it holds, no
 // other process drains a member of this group, for that would need another
 // program: its Drain waits.
 func Away(members ...Member) Steering {

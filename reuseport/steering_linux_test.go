@@ -176,7 +176,7 @@ func TestSteererIsNotReplaced(t *testing.T) {
 	}
 }
 
-// Who steers a group that never rests gives up when his time is over.
+// Steer gives up on a group that never rests when its time is over.
 func TestSteerRestless(t *testing.T) {
 	t.Parallel()
 	g := group(t, "tcp4", "127.66.32.20:0", 2)
@@ -190,7 +190,7 @@ func TestSteerRestless(t *testing.T) {
 		wg.Go(func() { // ends with over
 			for over.Err() == nil {
 				if ln, err := lc.Listen(over, "tcp4", g.Addr().String()); err == nil {
-					_ = ln.Close() // nobody has asked for it
+					_ = ln.Close() // no client knows it
 				}
 			}
 		})

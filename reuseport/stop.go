@@ -8,7 +8,7 @@ import "syscall"
 // repeats its SYN, first after a second, and gets through when
 // [ResumeQueueing] was called or another listener has the port. It borrows c
 // for the call, and works for a lone listener, SO_REUSEPORT or not. In a group
-// the listener goes on being chosen, and its share of the clients waits, so
+// the kernel still chooses the listener, and its share of the clients waits, so
 // there Drain is the better way.
 //
 // It needs CAP_NET_ADMIN in the network namespace; without, the error matches

@@ -178,7 +178,7 @@ func TestWhatEndsAListenerReallyDoes(t *testing.T) {
 	}
 }
 
-// gatedListener tells when Accept was called.
+// gatedListener signals when Accept was called.
 type gatedListener struct {
 	net.Listener
 	open chan struct{}
@@ -259,8 +259,8 @@ func TestStopQueueingErrors(t *testing.T) {
 	}
 }
 
-// A filter of somebody else's stays, also one that is as long as ours, and who
-// asks to stop is told.
+// Another filter stays, also one that is as long as ours, and StopQueueing gives
+// an error.
 func TestStopQueueingForeignFilter(t *testing.T) {
 	testenv.Need(t, "root") // CAP_NET_ADMIN
 	t.Parallel()
@@ -338,7 +338,7 @@ func TestStopQueueingWithoutPrivilege(t *testing.T) {
 	})
 }
 
-// The last member: with the privilege nothing is lost, and who comes meanwhile
+// The last member: with the privilege nothing is lost, and a client that comes meanwhile
 // waits for the next listener; without, what was there is served, and the
 // report says that more can have been lost.
 func TestDrainOfLastMember(t *testing.T) {

@@ -27,6 +27,6 @@
 // other processes on the address get no traffic while it is attached, so it is
 // for a group that one process has alone.
 //
-// It is a module of its own, so that who does without it does not have
-// github.com/cilium/ebpf among the requirements of his own module.
+// It is a module of its own, so that a module that does without it does not have
+// github.com/cilium/ebpf among its requirements.
 package ebpf

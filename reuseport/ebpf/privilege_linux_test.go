@@ -142,8 +142,8 @@ func privilege([]string) {
 	}
 }
 
-// drainOne has a member leave with handshakes under way, from which nobody
-// accepts: what it held comes to the other, which nobody but the program does.
+// drainOne has a member leave with handshakes under way, from which nothing is
+// accepted: what it held moves to the other member, by the program alone.
 func drainOne() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
