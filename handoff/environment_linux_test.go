@@ -83,10 +83,10 @@ func TestDescriptors(t *testing.T) {
 		owner := stdio(want{"tcp": one, "udp": one, "unix u": one, "blob": one, "control": one, "capture": one})
 		if mode == handoff.Inherit {
 			// tableflip's: a copy of each for the next successor; two pipes to its parent;
-			// the mailbox of the conversation, which is empty.
+			// the slot of the conversation, which is empty.
 			joined["control"] = [2]int{2, 2}
 			joined["pipe"] = [2]int{2, 2}
-			joined["mailbox"], owner["mailbox"] = one, one
+			joined["slot"], owner["slot"] = one, one
 			for _, name := range []string{"tcp", "udp", "unix u", "blob", "control"} {
 				owner[name] = [2]int{2, 2}
 			}
@@ -206,7 +206,7 @@ func socketRole(tb testing.TB, pid int, name string) string {
 	case *unix.SockaddrUnix:
 		switch {
 		case info.Type == unix.SOCK_DGRAM:
-			return "mailbox"
+			return "slot"
 		case !info.Listening:
 			return "conversation"
 		case filepath.Base(a.Name) == "s":

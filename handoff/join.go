@@ -62,8 +62,7 @@ func (u *Upgrader) join() error {
 // that out of the environment.
 func spawned() bool { return spawn.Spawned() || inherit.Spawned() }
 
-// A process that ends refuses successors. Whoever comes at that moment tries
-// again.
+// A process that ends refuses successors, which try again.
 const (
 	retries    = 20
 	retryDelay = 50 * time.Millisecond
@@ -116,7 +115,7 @@ func (u *Upgrader) openControl(mayJoin bool) (*net.UnixConn, error) {
 	return nil, nil
 }
 
-// joinPeer is joinOver with somebody who is yet to be checked.
+// joinPeer is joinOver with a peer that is not checked yet.
 func (u *Upgrader) joinPeer(c *net.UnixConn, via wire.Via) error {
 	if err := u.checkPeer(fdx.PeerCred(c)); err != nil {
 		_ = c.Close() // it is none of ours
@@ -182,7 +181,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	u.table.Arrive(u.arrived(got.Sockets))
 	s.Open = func() {
 		u.open(lifecycle.Start)
-		// Only when somebody is in Accept here does the predecessor stop: no gap.
+		// The predecessor stops when calls are inside of Accept here: no gap.
 		u.table.Entered(enterTimeout)
 	}
 	s.Shut = func() {
@@ -250,8 +249,8 @@ func (u *Upgrader) borrow(conn *fdpass.Conn, got *session.Received, via wire.Via
 	return nil
 }
 
-// enterTimeout bounds how long a ready successor waits for its goroutines to
-// come to Accept before the predecessor stops.
+// enterTimeout bounds how long a ready successor waits for its goroutines to call
+// Accept before the predecessor stops.
 const enterTimeout = 50 * time.Millisecond
 
 // takeControl takes the control socket out of what was passed on.

@@ -35,17 +35,17 @@ func (u *Upgrader) joinParent() error {
 	if !died {
 		return err
 	}
-	// We have its sockets all the same, under the names that tableflip knows.
-	u.log.Warn("predecessor died before it had told what it passes on: carrying on with what was inherited", "error", err)
+	// Its sockets are here all the same, under the names that tableflip knows.
+	u.log.Warn("predecessor died before its manifest came: using what was inherited", "error", err)
 	if u.control == nil {
 		return u.inheritControl()
 	}
 	return nil
 }
 
-// inheritConversation returns the inherited end of the conversation, or nil where we have
-// to dial: a parent of an older version waits at the control socket, and one that has
-// dropped its privileges since is known by those with which it has made that.
+// inheritConversation returns the inherited end of the conversation, or nil where this
+// process has to dial: a parent of an older version accepts at the control socket, and
+// one that has dropped its privileges is recognised there by those that it had.
 func (u *Upgrader) inheritConversation() (*net.UnixConn, error) {
 	c, err := u.engine.Conversation()
 	if err != nil || c == nil {
@@ -58,8 +58,8 @@ func (u *Upgrader) inheritConversation() (*net.UnixConn, error) {
 	return c, nil
 }
 
-// dialParent returns a connection to the parent's control socket, or nil if it is a
-// plain tableflip service, whose sockets are there, and which does not talk.
+// dialParent returns a connection to the parent's control socket, or nil if the parent
+// is a plain tableflip service, which has no conversation.
 func (u *Upgrader) dialParent() (*net.UnixConn, error) {
 	if err := u.inheritControl(); err != nil {
 		return nil, err
@@ -91,9 +91,8 @@ func (u *Upgrader) inheritControl() error {
 	return err
 }
 
-// parentDied reports whether a join that has ended with err did so because the
-// parent is gone. The end of the conversation can be heard first, while tableflip
-// is yet to hear of its own.
+// parentDied reports whether a join has failed with err because the parent has ended.
+// The conversation can end a moment before tableflip reports that.
 func parentDied(err error, gone <-chan struct{}, hang time.Duration) bool {
 	if err == nil {
 		return false

@@ -10,8 +10,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 )
 
-// TestParentDied has the end of the parent heard before and after that of the
-// conversation with it.
+// TestParentDied ends the parent before and after the conversation with it.
 func TestParentDied(t *testing.T) {
 	ended := fmt.Errorf("%w: the conversation ended", handoff.ErrPredecessorDied)
 	refused := errors.New("refused")
@@ -19,14 +18,14 @@ func TestParentDied(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		err   error
-		after time.Duration // until the parent's end is heard
+		after time.Duration // until tableflip reports the parent's end
 		want  bool
 	}{
 		{"joined", nil, 0, false},
-		{"heard before", ended, 0, true},
-		{"heard before, another error", refused, 0, true},
-		{"heard after", ended, time.Second, true},
-		{"never heard", ended, never, false},
+		{"reported before", ended, 0, true},
+		{"reported before, another error", refused, 0, true},
+		{"reported after", ended, time.Second, true},
+		{"never reported", ended, never, false},
 		{"refused, and the parent lives", refused, never, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

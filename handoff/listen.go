@@ -178,10 +178,10 @@ func (inherited) Close() error { return nil }
 // add puts a socket into the table and has a child of tableflip's inherit it. One
 // that was made late, when the others have joined their groups, joins at once.
 func (u *Upgrader) add(s *sockets.Socket) error {
-	inherited := u.engine != nil && u.cfg.Mode == Inherit
+	passesOn := u.engine != nil && u.cfg.Mode == Inherit
 	joined, err := u.table.Add(s, func() error {
 		u.systemd.Changed() // its store would keep the socket open
-		if inherited {
+		if passesOn {
 			return u.engine.Forget(&s.Entry)
 		}
 		return nil
@@ -190,7 +190,7 @@ func (u *Upgrader) add(s *sockets.Socket) error {
 		return err
 	}
 	u.systemd.Changed()
-	if inherited {
+	if passesOn {
 		if err := u.engine.Add(&s.Entry, s.Handle()); err != nil {
 			return errors.Join(err, u.table.Drop(s))
 		}

@@ -18,8 +18,8 @@ import (
 // Reading waits until [Upgrader.Ready] was called, waits while a successor is
 // in probation, and returns an error that matches [net.ErrClosed] after
 // commit. Writing goes on until [Upgrader.Shutdown], so that a datagram that
-// was read can be answered; Shutdown gives who has read one a second to come back
-// for the next. A program that answers from other goroutines than those that
+// was read can be answered; Shutdown waits up to a second for a goroutine that has
+// read one to read again. A program that answers from other goroutines than those that
 // read waits for them before Shutdown. In mode Drain a successor can write from
 // Ready on; before that writing returns [ErrNotReady].
 type PacketConn struct{ inner *sockets.PacketConn }

@@ -271,7 +271,7 @@ func TestFailedUpgrade(t *testing.T) {
 				})
 				kept := 0
 				if mode == handoff.Inherit {
-					kept = 1 // the mailbox, until the next upgrade
+					kept = 1 // the slot, until the next upgrade
 				}
 				eventually(t, "the predecessor's descriptors are as before", func() bool {
 					return len(openFiles(t, pid)) <= len(before)+kept
