@@ -2,6 +2,8 @@
 
 package sockets
 
+import "github.com/seed-11c92bf9/baton/handoff/internal/failure"
+
 const msgTrunc = 0
 
 // pathID returns the device and the inode of path.
