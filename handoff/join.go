@@ -185,7 +185,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		u.table.Entered(enterTimeout)
 	}
 	s.Shut = func() {
-		u.table.Shut()
+		_, _ = u.post(event{kind: lifecycle.Leave}) // nothing refuses it
 		if u.lending != nil {
 			// The predecessor serves what they hold, and waits for us. Datagrams that
 			// were read can be answered until Shutdown.

@@ -12,6 +12,7 @@
 //	any of them ──Stop──▶ Stopping ──Close──▶ Closed
 //
 // A process that has joined a predecessor does not stop by itself: it aborts the
-// conversation, whose end is the event Quit. An upgrade that is under way when the
+// conversation. Then it accepts no more (Leave), and says so; Quit is the end of the
+// conversation. An upgrade that is under way when the
 // process stops may still commit, which makes Stopping Lingering.
 package lifecycle

@@ -10,7 +10,7 @@ func (s State) Next(e Event) (State, []Action, error) {
 	case Join:
 		s.Joined = true
 		return s, nil, nil
-	case Ready, Start, Own, Quit:
+	case Ready, Start, Own, Leave, Quit:
 		return s.begin(e)
 	case Begin:
 		if reason := s.refusal(); reason != nil {
@@ -50,11 +50,14 @@ func (s State) begin(e Event) (State, []Action, error) {
 	case e == Ready && s.Phase == Starting && !s.Joined:
 		s.Phase, s.Gate, s.Owner = Serving, Open, true
 		return s, []Action{OpenGate}, nil
-	case e == Start && s.Phase == Starting && s.Joined:
+	case e == Start && s.Phase == Starting && s.Joined && s.Gate != Shut:
 		s.Phase, s.Gate = Probation, Open
 		return s, []Action{OpenGate}, nil
-	case e == Own && s.Phase == Probation:
+	case e == Own && s.Phase == Probation && s.Gate != Shut:
 		s.Phase, s.Joined, s.Owner = Serving, false, true
+	case e == Leave && s.Joined:
+		s.Gate = Shut
+		return s, []Action{ShutGate}, nil
 	case e == Quit && s.Joined:
 		return s.end(Stopping)
 	}

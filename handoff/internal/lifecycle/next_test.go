@@ -14,7 +14,7 @@ import (
 
 // events has every event, by its name.
 var events = map[lifecycle.Event]string{
-	lifecycle.Join: "Join", lifecycle.Ready: "Ready", lifecycle.Start: "Start", lifecycle.Own: "Own", lifecycle.Quit: "Quit",
+	lifecycle.Join: "Join", lifecycle.Ready: "Ready", lifecycle.Start: "Start", lifecycle.Own: "Own", lifecycle.Leave: "Leave", lifecycle.Quit: "Quit",
 	lifecycle.Begin: "Begin", lifecycle.Pause: "Pause", lifecycle.Resume: "Resume", lifecycle.Commit: "Commit", lifecycle.Fail: "Fail",
 	lifecycle.Stop: "Stop", lifecycle.Expire: "Expire", lifecycle.Shutdown: "Shutdown", lifecycle.Close: "Close",
 }
@@ -26,6 +26,7 @@ func TestNext(t *testing.T) {
 		first     = lifecycle.State{}
 		successor = lifecycle.State{Joined: true}
 		probation = lifecycle.State{Phase: lifecycle.Probation, Gate: lifecycle.Open, Joined: true}
+		left      = lifecycle.State{Phase: lifecycle.Probation, Gate: lifecycle.Shut, Joined: true}
 		serving   = lifecycle.State{Phase: lifecycle.Serving, Gate: lifecycle.Open, Owner: true}
 		upgrading = lifecycle.State{Phase: lifecycle.Serving, Gate: lifecycle.Open, Owner: true, Upgrading: true}
 		paused    = lifecycle.State{Phase: lifecycle.Serving, Gate: lifecycle.Paused, Owner: true, Upgrading: true}
@@ -49,6 +50,9 @@ func TestNext(t *testing.T) {
 		{"a successor accepts in probation", successor, lifecycle.Start, probation, acts{lifecycle.OpenGate}, nil},
 		{"a commit makes it the owner", probation, lifecycle.Own, serving, nil, nil},
 		{"a successor that has not started can't own", successor, lifecycle.Own, successor, nil, nil},
+		{"a successor that is rolled back accepts no more", probation, lifecycle.Leave, left, acts{lifecycle.ShutGate}, nil},
+		{"and ends with the conversation", left, lifecycle.Quit, refused, end, nil},
+		{"it can't own the sockets then", left, lifecycle.Own, left, nil, nil},
 		{"a rollback in probation ends it", probation, lifecycle.Quit, refused, end, nil},
 		{"a rollback before Ready ends it", successor, lifecycle.Quit, refused, end, nil},
 		{"a second Ready changes nothing", serving, lifecycle.Ready, serving, nil, nil},
@@ -92,8 +96,10 @@ func TestEveryState(t *testing.T) {
 	t.Parallel()
 	wrong := func(s lifecycle.State) string {
 		switch {
-		case s.Done() != (s.Gate == lifecycle.Shut):
-			return "the gate is shut in the end, and only then"
+		case s.Done() && s.Gate != lifecycle.Shut:
+			return "the process is to end and its gate is not shut"
+		case !s.Done() && s.Gate == lifecycle.Shut && !s.Joined:
+			return "the gate is shut before the end"
 		case s.Phase == lifecycle.Probation && (!s.Joined || s.Owner):
 			return "in probation the predecessor owns the sockets"
 		case s.Phase == lifecycle.Serving && (!s.Owner || s.Joined):

@@ -61,7 +61,8 @@ const (
 	Ready                 // the program of a first process is ready
 	Start                 // the program of a successor is ready: the conversation opens the gate
 	Own                   // the predecessor has committed, or has ended
-	Quit                  // the predecessor has withdrawn, or this process has refused
+	Leave                 // the successor gives the sockets back; Quit follows
+	Quit                  // the conversation has ended without a commit
 	Begin                 // an upgrade is to begin
 	Pause                 // the successor is ready: it accepts from now on
 	Resume                // the successor gives the sockets back
