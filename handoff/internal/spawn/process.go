@@ -21,7 +21,7 @@ type Process struct {
 	exited  chan error    // yields how it ended, once
 	done    chan struct{} // closed by Ended
 	err     error         // how it ended; valid once done is closed
-	pidfd   *procs.Pidfd  // nil for a process that we do not wait for, and before Linux 5.4
+	pidfd   *procs.Pidfd  // nil for a process that we do not wait for, and before Linux 5.3
 	waiting sync.WaitGroup
 }
 
@@ -41,16 +41,14 @@ func start(cmd *exec.Cmd) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	pidfd := -1
-	cmd.SysProcAttr = withPidfd(&pidfd)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, p.Stderr.w
 	if err := cmd.Start(); err != nil {
 		p.Stderr.Close()
 		return nil, err
 	}
 	p.PID = cmd.Process.Pid
-	p.pidfd, _ = procs.NewPidfd(pidfd) // if the kernel has given us one
-	p.waiting.Go(func() {              // ends with the process, or with Release
+	p.pidfd, _ = procs.OpenPidfd(p.PID) // nil where the kernel has none
+	p.waiting.Go(func() {               // ends with the process, or with Release
 		// wait(2) can't be interrupted, Release interrupts a wait for the pidfd.
 		if p.pidfd == nil || p.pidfd.Wait(context.Background()) == nil {
 			p.Ended(cmd.Wait())

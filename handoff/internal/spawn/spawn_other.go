@@ -4,12 +4,9 @@ package spawn
 
 import (
 	"fmt"
-	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
-
-func withPidfd(*int) *syscall.SysProcAttr { return nil }
 
 // Explain adds that the start has failed.
 func (p *Program) Explain(err error) error { return fmt.Errorf("%w: %w", failure.Start, err) }

@@ -8,10 +8,6 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
 
-// withPidfd makes the start of a process put a descriptor of it into fd, which stays
-// -1 where the kernel has none (clone(2), CLONE_PIDFD).
-func withPidfd(fd *int) *syscall.SysProcAttr { return &syscall.SysProcAttr{PidFD: fd} }
-
 // Explain turns the usual errors of a start into advice.
 func (p *Program) Explain(err error) error {
 	switch {
