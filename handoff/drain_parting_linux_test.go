@@ -139,7 +139,7 @@ func TestDrainPartsPackets(t *testing.T) {
 	<-listeners
 	var heard []time.Duration // each account of the linger has another time in it
 	eventually(t, "the successor has heard twice how the linger goes", func() bool {
-		for _, l := range p.second.Lingering() {
+		for _, l := range p.second.Status().Lingering {
 			if n := len(heard); n == 0 || heard[n-1] != l.Remaining {
 				heard = append(heard, l.Remaining)
 			}

@@ -75,7 +75,7 @@ func Example_drain() {
 	if err := old.Shutdown(ctx); err != nil {
 		log.Fatal(err)
 	}
-	for _, r := range old.Reports() {
+	for _, r := range old.Status().Upgrades {
 		fmt.Println(r.Mode, r.Outcome, r.Groups[0].Address == second.Addr().String())
 	}
 	if err := next.Shutdown(ctx); err != nil {

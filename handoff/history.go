@@ -2,7 +2,6 @@ package handoff
 
 import (
 	"encoding/json"
-	"slices"
 	"sync"
 	"time"
 
@@ -50,9 +49,8 @@ type line struct {
 
 // history keeps the reports of the last upgrades and the totals of the line.
 type history struct {
-	mu     sync.Mutex
-	before line // as the predecessors sent it
-	own    line // of this process, without the totals of its connections
+	mu   sync.Mutex
+	line line // without the connections of this process
 
 	settled chan struct{} // closed when no predecessor sends more
 	once    sync.Once     // closes settled
@@ -64,14 +62,14 @@ func newHistory() *history { return &history{settled: make(chan struct{})} }
 func (h *history) record(r Report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.own.Reports = lastReports(append(h.own.Reports, r))
+	h.line.Reports = lastReports(append(h.line.Reports, r))
 	switch r.Outcome {
 	case OutcomeCommitted:
-		h.own.Totals.Committed++
+		h.line.Totals.Committed++
 	case OutcomeRolledBack:
-		h.own.Totals.RolledBack++
+		h.line.Totals.RolledBack++
 	case OutcomeFailed:
-		h.own.Totals.Failed++
+		h.line.Totals.Failed++
 	case OutcomePending: // it has not ended
 	}
 }
@@ -82,29 +80,20 @@ func lastReports(all []Report) []Report { return all[max(0, len(all)-maxReports)
 func (h *history) complete(r Report) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.own.Reports[len(h.own.Reports)-1] = r
+	h.line.Reports[len(h.line.Reports)-1] = r
 }
 
-// reports returns the reports of this process, oldest first.
-func (h *history) reports() []Report {
+// copy returns what is known of the line.
+func (h *history) copy() line {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Clone(h.own.Reports)
-}
-
-// line returns what is known of the line.
-func (h *history) line() line {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	l := line{Totals: h.before.Totals, Reports: lastReports(slices.Concat([]Report{}, h.before.Reports, h.own.Reports))}
-	l.Totals.add(h.own.Totals)
-	return l
+	return line{h.line.Totals, append([]Report{}, h.line.Reports...)}
 }
 
 // status adds the line to the status. The totals are missing until the history is
 // settled.
 func (h *history) status(s *Status) {
-	l := h.line()
+	l := h.copy()
 	s.Upgrades = l.Reports
 	select {
 	case <-h.settled:
@@ -117,7 +106,7 @@ func (h *history) status(s *Status) {
 // account returns what the successor gets: the totals, and as many of the last reports
 // as fit into a message.
 func (h *history) account() (wire.Account, error) {
-	l := h.line()
+	l := h.copy()
 	for {
 		body, err := json.Marshal(l)
 		if err != nil || len(body) <= wire.MaxBody {
@@ -137,8 +126,8 @@ func (h *history) receive(m wire.Account) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.before.Totals.add(l.Totals)
-	h.before.Reports = lastReports(l.Reports)
+	h.line.Totals.add(l.Totals)
+	h.line.Reports = lastReports(append(l.Reports, h.line.Reports...))
 	return err
 }
 
@@ -162,9 +151,9 @@ func (h *history) await(stop <-chan struct{}) {
 func (h *history) predecessorDone(generation uint64, bye wire.Bye) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.before.Totals.add(Totals{Moved: bye.Moved, Cut: bye.Cut})
-	for i := range h.before.Reports {
-		r := &h.before.Reports[i]
+	h.line.Totals.add(Totals{Moved: bye.Moved, Cut: bye.Cut})
+	for i := range h.line.Reports {
+		r := &h.line.Reports[i]
 		if r.Generation == generation+1 && r.Outcome == OutcomeCommitted {
 			r.Moved, r.Cut = bye.Moved, bye.Cut
 			r.Durations.Linger = time.Since(r.Started) - r.Durations.Total

@@ -111,9 +111,6 @@ func (ps *predecessors) describe() []Predecessor {
 	return all
 }
 
-// Lingering returns the predecessors that still linger, oldest first.
-func (u *Upgrader) Lingering() []Predecessor { return u.predecessors.describe() }
-
 // follow serves the conversation with a predecessor until that is gone.
 // lending is nil, unless f is the predecessor that has lent us its members.
 func (u *Upgrader) follow(f *session.Following, lending *lending) {

@@ -113,7 +113,7 @@ func (u *Upgrader) Status() Status {
 		Started: u.started, Uptime: time.Since(u.started),
 		Open: c.Open, Moved: c.Moved, Cut: c.Cut,
 		Sockets:   u.socketStatus(),
-		Lingering: u.Lingering(),
+		Lingering: u.predecessors.describe(),
 	}
 	for _, socket := range s.Sockets {
 		s.Accepted += socket.Accepted

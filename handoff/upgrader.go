@@ -298,10 +298,6 @@ func (u *Upgrader) replacement() (r *Report) {
 	return r
 }
 
-// Reports returns the accounts of the last upgrades of this process, oldest
-// first, failed ones included.
-func (u *Upgrader) Reports() []Report { return u.history.reports() }
-
 // emit publishes an event.
 func (u *Upgrader) emit(e Event) {
 	e.Time, e.PID = time.Now(), os.Getpid()

@@ -29,7 +29,7 @@ come, of its successors too, until the last of them is done.`,
 		if !follow {
 			ctx, _, end := a.answered(ctx)
 			defer end()
-			return c.Events(ctx, false, show)
+			return c.Events(ctx, show)
 		}
 		// What happens to a server may be nothing for as long as it likes, from the
 		// beginning on: that it is alive is another question.

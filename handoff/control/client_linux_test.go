@@ -310,7 +310,7 @@ func TestManyRequests(t *testing.T) {
 	for range requests {
 		go func() {
 			first := true
-			ends <- c.Events(ctx, true, func(handoff.Event) error {
+			ends <- c.Follow(ctx, func(handoff.Event) error {
 				if first {
 					first = false
 					heard <- struct{}{}
@@ -333,7 +333,7 @@ func TestManyRequests(t *testing.T) {
 	t.Logf("Shutdown took %v", time.Since(began))
 	for range requests {
 		if err := <-ends; err != nil {
-			t.Errorf("Events() = %v", err)
+			t.Errorf("Follow() = %v", err)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 // that linger and the one that serves.
 const maxFollowed = 64
 
-// Follow calls each with the events of the process that serves, as Events does,
+// Follow calls each with the events of the process that serves, the last ones first,
 // and with those of its successors, and theirs, while predecessors still linger.
 // Events of one process come in order, and one at a time. It returns nil when
 // the last of the line is done, or the first error of each or of a connection.
@@ -30,7 +30,7 @@ func (c *Client) Follow(ctx context.Context, each func(handoff.Event) error) err
 	defer cancel() // before the wait
 	watch := func(first bool) {
 		wg.Go(func() { // ends with the process, or with ctx
-			err := c.Events(ctx, true, func(e handoff.Event) error {
+			err := c.events(ctx, true, func(e handoff.Event) error {
 				result := make(chan error, 1)
 				select {
 				case all <- delivery{e, result}:

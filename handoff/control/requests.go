@@ -224,10 +224,15 @@ func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 	return last, nil
 }
 
-// Events calls each with the last events of the process that serves, oldest first,
-// and, if follow is set, with its later ones. It returns nil after the last event, or
-// the error of each. A successor has events of its own, see [Client.Follow].
-func (c *Client) Events(ctx context.Context, follow bool, each func(handoff.Event) error) error {
+// Events calls each with the last events of the process that serves, oldest first. It
+// returns the error of each, if that has one. [Client.Follow] waits for later events.
+func (c *Client) Events(ctx context.Context, each func(handoff.Event) error) error {
+	return c.events(ctx, false, each)
+}
+
+// events is Events, and calls each with later events of the same process if follow is
+// set.
+func (c *Client) events(ctx context.Context, follow bool, each func(handoff.Event) error) error {
 	return c.do(ctx, call{op: operate.OpEvents, body: operate.Events{Follow: follow}, answer: func(a answer) error {
 		if a.Event == nil {
 			return nil
