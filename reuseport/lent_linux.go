@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -19,85 +17,6 @@ import (
 
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
-
-// errStop ends a Listen of net before its bind.
-var errStop = errors.New("stop before bind")
-
-// openBound returns a socket that is bound to address and does not listen. The
-// choice of family, the options and the resolution are those of net: its Listen
-// is stopped in the Control hook, which keeps a duplicate of the socket.
-func openBound(ctx context.Context, lc *net.ListenConfig, network, address string) (*os.File, error) {
-	var dup int
-	var bindTo string
-	inner := lc.Control
-	cfg := *lc
-	cfg.Control = func(network, address string, c syscall.RawConn) error {
-		if err := inner(network, address, c); err != nil {
-			return err
-		}
-		var derr error
-		if err := c.Control(func(fd uintptr) { dup, derr = fdx.DupFD(int(fd)) }); err != nil {
-			return err
-		}
-		if derr != nil {
-			return derr
-		}
-		bindTo = address
-		return errStop
-	}
-	if _, err := cfg.Listen(ctx, network, address); !errors.Is(err, errStop) {
-		return nil, err
-	}
-	sa, err := sockaddrFor(dup, bindTo)
-	if err == nil {
-		err = os.NewSyscallError("bind", unix.Bind(dup, sa))
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("bind %s: %w", bindTo, err), fdx.Close(dup))
-	}
-	return os.NewFile(uintptr(dup), "reuseport "+bindTo), nil
-}
-
-// sockaddrFor returns address, as net gives it to a Control hook, for fd's
-// family. net leaves out the host of a wildcard.
-func sockaddrFor(fd int, address string) (unix.Sockaddr, error) {
-	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if err != nil {
-		return nil, os.NewSyscallError("getsockopt(SO_DOMAIN)", err)
-	}
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return nil, err
-	}
-	addr := netip.IPv6Unspecified()
-	if domain == unix.AF_INET {
-		addr = netip.IPv4Unspecified()
-	}
-	if host != "" {
-		if addr, err = netip.ParseAddr(host); err != nil {
-			return nil, err
-		}
-	}
-	if domain == unix.AF_INET {
-		return &unix.SockaddrInet4{Addr: addr.Unmap().As4(), Port: int(n)}, nil
-	}
-	if addr.Is4() && addr.IsUnspecified() {
-		addr = netip.IPv6Unspecified() // "tcp" with 0.0.0.0 is dual-stack in net
-	}
-	sa := &unix.SockaddrInet6{Addr: addr.As16(), Port: int(n)}
-	if zone := addr.Zone(); zone != "" {
-		ifi, err := net.InterfaceByName(zone)
-		if err != nil {
-			return nil, err
-		}
-		sa.ZoneId = uint32(ifi.Index)
-	}
-	return sa, nil
-}
 
 // duplicate returns a listener on a duplicate of c, which it borrows.
 func duplicate(c syscall.Conn) (*net.TCPListener, error) {
@@ -165,11 +84,11 @@ func Bind(ctx context.Context, network, address string, cfg *Config) (*Listener,
 	if err != nil {
 		return nil, err
 	}
-	f, err := openBound(ctx, g.local.cfg.listenConfig(), network, address)
+	fd, err := fdx.Bind(ctx, g.local.cfg.listenConfig(), network, address)
 	if err != nil {
 		return nil, explain(err)
 	}
-	return &Listener{group: g, bound: f}, nil
+	return &Listener{group: g, bound: os.NewFile(uintptr(fd), "bound")}, nil
 }
 
 // Listen makes the socket of [Bind] listen.

@@ -3,6 +3,7 @@
 package fdx
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -18,6 +19,11 @@ func Dup(syscall.Conn) (int, error) { return -1, errUnsupported }
 
 // DupFD is not supported here.
 func DupFD(int) (int, error) { return -1, errUnsupported }
+
+// Bind is not supported here.
+func Bind(context.Context, *net.ListenConfig, string, string) (int, error) {
+	return -1, errUnsupported
+}
 
 // Borrow is not supported here.
 func Borrow(syscall.Conn, func(int) error) error { return errUnsupported }
