@@ -282,9 +282,9 @@ func (u *Upgrader) Abort(err error) error {
 }
 
 // Successor returns the process that has replaced this one, and whether one
-// has: false while this process serves, and when it was only told to stop. A
-// program that owns things of its own (files, say) leaves them to a successor
-// and removes them otherwise.
+// has: false while this process serves, and after a stop. A program that has
+// files of its own leaves them to its successor; without one it removes them,
+// unless Err says that the upgrade that brought this process has failed.
 func (u *Upgrader) Successor() (Process, bool) {
 	if r := u.replacement(); r != nil {
 		return r.Successor, true

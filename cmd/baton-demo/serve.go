@@ -92,7 +92,6 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})).With("version", version, "pid", os.Getpid())
 
-	owner := false // OnEvent sets it, and has ended when Shutdown returns
 	up, err := handoff.New(&handoff.Config{
 		Mode:          c.mode,
 		ControlSocket: filepath.Join(c.dir, controlName),
@@ -103,12 +102,6 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 		MaxLingering:  8,
 		Logger:        handoff.SlogLogger(log),
 		OnEvent: func(e handoff.Event) {
-			switch e.Kind {
-			case handoff.EventOwner:
-				owner = true
-			case handoff.EventCommitted:
-				owner = false // the successor is
-			}
 			out.say(message{Kind: string(e.Kind), Generation: e.Generation, Report: e.Report, Reason: e.Reason})
 		},
 	})
@@ -141,7 +134,7 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	s.loops.Go(func() { s.web.Linger(ctx) }) // ends with the last HTTP connection; Shutdown waits for it
 	err = errors.Join(err, up.Shutdown(ctx))
 	s.wait()
-	if owner { // the last of its line
+	if _, replaced := up.Successor(); !replaced && up.Err() == nil { // the last of its line
 		if rmErr := os.Remove(filepath.Join(c.dir, addressesName)); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
 			err = errors.Join(err, rmErr)
 		}
