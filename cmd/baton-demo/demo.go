@@ -14,7 +14,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
-// demoConfig is what the demo is told.
+// demoConfig configures the demo.
 type demoConfig struct {
 	upgrades  int
 	workers   int

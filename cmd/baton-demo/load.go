@@ -75,7 +75,7 @@ func loadCommand(ctx context.Context, args []string, stdin io.Reader, stdout, st
 		}()
 	}
 	out := json.NewEncoder(stdout)
-	var broken error // whoever reads has gone
+	var broken error // the reader has ended
 	c.Progress = func(s load.Stats) {
 		if err := out.Encode(loadMessage{kindProgress, s}); err != nil && broken == nil {
 			broken = err

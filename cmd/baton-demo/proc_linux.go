@@ -15,13 +15,13 @@ import (
 // supported says whether the demo can run here.
 func supported() error { return nil }
 
-// interrupts are the signals that end the demo early; SIGPIPE, when nobody reads
+// interrupts are the signals that end the demo early; SIGPIPE, when no process reads
 // what it prints.
 func interrupts() []os.Signal {
 	return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE}
 }
 
-// ignorePipe makes writing to a pipe that nobody reads an error, which for
+// ignorePipe makes writing to a pipe without a reader an error, which for
 // standard output is the end of the program otherwise (os/signal, SIGPIPE).
 func ignorePipe() { signal.Ignore(syscall.SIGPIPE) }
 
@@ -33,7 +33,7 @@ func prepare(cmd *exec.Cmd) {
 
 // adopt makes this process the parent of processes whose own parent has ended
 // (prctl(2), PR_SET_CHILD_SUBREAPER): successors are children of their
-// predecessors, and somebody has to wait for them.
+// predecessors, and this process has to wait for them.
 func adopt() error {
 	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 }

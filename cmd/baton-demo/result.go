@@ -60,7 +60,7 @@ func (m *modeResult) count(s load.Stats) {
 	}
 }
 
-// judge finds what is not as it should be in a run that came to its end: want
+// judge finds what is not as it should be in a run that has ended: want
 // upgrades, and newest answers everywhere.
 func (m *modeResult) judge(want int, newest string) {
 	if m.Upgrades != want {

@@ -59,7 +59,7 @@ func newRig(dir string) (*rig, error) {
 const envMark = "BATON_DEMO_RIG"
 
 // start starts a program whose standard input is a pipe that ends with us, and
-// hears what it says. each is called with a line.
+// reads what it prints. each is called with a line.
 func (r *rig) start(path string, args []string, each func([]byte)) (_ *exec.Cmd, stdin *os.File, err error) {
 	inR, inW, err := os.Pipe()
 	if err != nil {
@@ -273,7 +273,7 @@ func (r *rig) settle(ctx context.Context, version string) error {
 	})
 }
 
-// predecessorsGone waits until nobody lingers.
+// predecessorsGone waits until no predecessor lingers.
 func (r *rig) predecessorsGone(ctx context.Context) error {
 	pid, err := r.pid()
 	if err != nil {

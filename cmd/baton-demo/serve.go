@@ -20,7 +20,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// serveConfig is what the service is told.
+// serveConfig configures the service.
 type serveConfig struct {
 	mode              handoff.Mode
 	dir               string
@@ -161,7 +161,7 @@ func endOf(f io.Reader, wanted bool) <-chan struct{} {
 	return end
 }
 
-// sockets are the open sockets of the service and who serves them.
+// sockets are the open sockets of the service and what serves them.
 type sockets struct {
 	up        *handoff.Upgrader
 	tcp, unix *handoff.Listener

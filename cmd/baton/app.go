@@ -116,7 +116,7 @@ func (a *app) leaf(cmd *cobra.Command, do func(ctx context.Context, c *control.C
 	return cmd
 }
 
-// status asks a server for its status: one that hangs must not hang who asks.
+// status asks a server for its status: one that hangs must not hang this program.
 func (a *app) status(ctx context.Context, c *control.Client) (*handoff.Status, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.patience, errSilent)
 	defer cancel()

@@ -131,7 +131,7 @@ func checkFolder(path string) finding {
 	case !fi.IsDir():
 		return finding{Verdict: problem, Found: path + " is no folder", Advice: "remove it: servers make their folders there"}
 	case fi.Mode().Perm()&0o002 != 0 && fi.Mode()&os.ModeSticky == 0:
-		return finding{Verdict: problem, Found: fmt.Sprintf("%s has mode %#o", path, fi.Mode().Perm()), Advice: "anybody could put a folder of his own in the place of a server's: chmod o-w " + path}
+		return finding{Verdict: problem, Found: fmt.Sprintf("%s has mode %#o", path, fi.Mode().Perm()), Advice: "any user could replace a server's folder by one of his own: chmod o-w " + path}
 	}
 	return roomFor(path)
 }

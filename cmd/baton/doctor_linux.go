@@ -84,7 +84,7 @@ func checkDiag() finding {
 	if err != nil {
 		return finding{Verdict: warning, Found: err.Error()}
 	}
-	defer ln.Close() // nobody dials
+	defer ln.Close() // no connection comes
 	if u, ok := ln.(*net.UnixListener); ok {
 		_, _, err = reuseport.QueueLen(u)
 	}
@@ -102,7 +102,7 @@ func tcpDiag() error {
 	if err != nil {
 		return err
 	}
-	defer ln.Close() // nobody dials
+	defer ln.Close() // no connection comes
 	t, ok := ln.(*net.TCPListener)
 	if !ok {
 		return nil // can't be
@@ -138,7 +138,7 @@ func checkSomaxconn() finding {
 	return f
 }
 
-// checkInit looks at the process that is told of orphans.
+// checkInit looks at the process that becomes the parent of orphans.
 func checkInit() finding {
 	b, err := os.ReadFile("/proc/1/comm")
 	if err != nil {

@@ -20,7 +20,7 @@ func (a *app) eventsCommand() *cobra.Command {
 come, of its successors too, until the last of them is done.`,
 		Example: "  baton events api --follow --json",
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "show further events until interrupted")
 	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
 		show := func(e handoff.Event) error {
 			a.showEvent(e)

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// manCommand writes the manual. It is for those who make packages.
+// manCommand writes the manual. It is for makers of packages.
 func (a *app) manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIR",

@@ -12,7 +12,7 @@ import (
 	"github.com/seed-11c92bf9/baton/cmd/baton/internal/supervisor"
 )
 
-// runFlags are what baton run is told.
+// runFlags are the flags of baton run.
 type runFlags struct {
 	*supervisor.Config
 	listen  []string

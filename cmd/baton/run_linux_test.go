@@ -121,7 +121,7 @@ func TestRunStop(t *testing.T) {
 		r := runApp(t, nil, []string{"--ready-notify", "--stop-timeout", timeout}, "sh", "-c", `trap "" TERM; echo '{"@message":"deaf"}' >&2; while :; do sleep 60; done`)
 		r.await("deaf")
 		r.signal(syscall.SIGTERM)
-		r.await("the app is told to end")
+		r.await("ending the app")
 		if twice {
 			r.signal(syscall.SIGINT)
 		}

@@ -84,7 +84,7 @@ func TestSilent(t *testing.T) {
 				t.Errorf("%v: exit status %d, want %d; %v", err, got, want, ctx.Err())
 			}
 			// What it has been told it does when it is let go on.
-			if strings.HasPrefix(args, "drain") && !strings.Contains(err.Error(), "should it go on, it drains then") {
+			if strings.HasPrefix(args, "drain") && !strings.Contains(err.Error(), "if it continues, it drains then") {
 				t.Errorf("%v: want that it may drain yet", err)
 			}
 			_ = ln.Close()

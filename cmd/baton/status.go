@@ -30,7 +30,7 @@ what waits in their queues; predecessors that still linger; and the last upgrade
 descriptor store has sockets of the server, STORED says which.`,
 		Example: "  baton status api\n  baton status api --watch\n  baton status api --json | jq .generation",
 	}
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on until interrupted")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again until interrupted")
 	cmd.Flags().DurationVar(&interval, "interval", time.Second, "`time` between two looks with --watch")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if interval <= 0 {

@@ -153,7 +153,7 @@ func (p *progress) at(text string) string {
 	return fmt.Sprintf("%7.2fs  %s", d.Seconds(), text)
 }
 
-// step shows a step; live is what goes on behind it.
+// step shows a step; live is the progress behind it.
 func (p *progress) step(text, live string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -177,7 +177,7 @@ func (p *progress) event(e handoff.Event) {
 	}
 }
 
-// liveWords say what goes on behind a step.
+// liveWords describe the progress of a step.
 func liveWords(k handoff.EventKind) string {
 	switch k {
 	case handoff.EventUpgradeStarted:
@@ -289,7 +289,7 @@ func (a *app) drainCommand() *cobra.Command {
 		Short: "End a server when its open connections are done",
 		Long: `Have a server stop accepting, serve its open connections up to its linger limit,
 and end; wait for that. There is no successor: connections that wait in the queue
-of a socket that nobody else has are lost with it.
+of a socket that no other process has are lost with it.
 
 An interrupt (^C) ends the waiting, not the drain.`,
 		Example: "  baton drain api\n  baton drain api --wait=none",
@@ -342,11 +342,11 @@ An interrupt (^C) ends the waiting, not the drain.`,
 	})
 }
 
-// still says of a request that nobody has answered what may become of it: it is read
-// when the server goes on.
+// still says what may become of a request that is not answered: the server reads it
+// when it continues.
 func still(err error, does string) error {
 	if errors.Is(err, errSilent) {
-		return fmt.Errorf("%w; should it go on, it %s then", err, does)
+		return fmt.Errorf("%w; if it continues, it %s then", err, does)
 	}
 	return err
 }

@@ -11,11 +11,10 @@
 //
 //	mux.Handle("/admin/", http.StripPrefix("/admin", handoffdebug.Handler(up)))
 //
-// Nothing can be changed there: it answers GET and HEAD alone. But it tells
-// addresses, versions and paths of programs to whoever asks, and each answer has
+// Nothing can be changed there: it answers GET and HEAD alone. But it shows
+// addresses, versions and paths of programs to every client, and each answer has
 // the Upgrader ask the kernel about its listeners. As with package
-// net/http/pprof, whoever has the server on a public address decides who gets
-// there. The page has no scripts, loads nothing, and follows the light or dark
+// net/http/pprof, a server on a public address has to restrict the access. The page has no scripts, loads nothing, and follows the light or dark
 // scheme of the reader.
 //
 // Importing the package registers nothing.

@@ -190,7 +190,7 @@ func (s *Server) closeIdle(ctx context.Context, r *Report) {
 		still, outer := e.c.isIdleLocked(), e.c.outer
 		e.c.mu.Unlock()
 		if still {
-			_ = outer.Close() // whoever reads from it is told
+			_ = outer.Close() // its reader gets an error
 			r.Cut[CutIdle]++
 		}
 	}
@@ -226,7 +226,7 @@ func (s *Server) cut(r *Report) {
 		}
 		c.mu.Unlock()
 		if !gone {
-			_ = outer.Close() // whoever uses it is told
+			_ = outer.Close() // its user gets an error
 			r.Cut[why]++
 		}
 	}

@@ -19,8 +19,8 @@ import (
 // ticketsPrefix begins the name of the state in which ServeTLS passes keys on.
 const ticketsPrefix = "handoffhttp tickets "
 
-// crypto/tls makes a new key each day and takes those of a week, where nobody
-// sets them (ticketKeyRotation, ticketKeyLifetime).
+// crypto/tls makes a new key each day and takes those of a week, where the
+// program sets none (ticketKeyRotation, ticketKeyLifetime).
 const (
 	ticketRotation = 24 * time.Hour
 	ticketLifetime = 7 * ticketRotation
@@ -33,7 +33,7 @@ const (
 // predecessor. It sets cfg's keys and its GetConfigForClient, which calls the
 // one that was there and makes a new key each day. It must be called before
 // [handoff.Upgrader.Ready], and before cfg is used. The keys are in memory only;
-// who can read that of this process or take part in an upgrade has them anyway.
+// a process that can read that of this one, or take part in an upgrade, has them anyway.
 //
 // It returns an error if the predecessor's state can't be read.
 func ShareTickets(up *handoff.Upgrader, name string, cfg *tls.Config) error {

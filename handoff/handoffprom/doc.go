@@ -27,8 +27,8 @@
 //	baton_lingering_connections_open               of all of them
 //
 // Upgrades and connections that were moved or cut are counted over all
-// generations, see [handoff.Totals]: whoever does the counting is not scraped any
-// more when it is done. These series are missing, and not zero, while a
+// generations, see [handoff.Totals]: a process is not scraped any more after the
+// upgrade that it has counted. These series are missing, and not zero, while a
 // successor is in probation. Accepted connections are those of the process; the
 // counter begins at zero in the next one, as after any restart. What is not known
 // is missing. Sockets that have the same labels are added up.
@@ -39,6 +39,6 @@
 // For a process with several Upgraders, register each with
 // [prometheus.WrapRegistererWith] and a label that tells them apart.
 //
-// It is a module of its own, so that who does without it does not have
-// github.com/prometheus/client_golang among the requirements of his own module.
+// It is a module of its own, so that a program without it does not have
+// github.com/prometheus/client_golang among the requirements of its module.
 package handoffprom

@@ -34,7 +34,7 @@ func Seal(f *os.File) error {
 	})
 }
 
-// Sealed reports whether fd, which it borrows, is a file that nobody can change
+// Sealed reports whether fd, which it borrows, is a file that no process can change
 // any more: what [Seal] does. A file that can't be sealed is not sealed, which
 // is no error.
 func Sealed(fd int) (bool, error) {

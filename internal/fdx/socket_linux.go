@@ -90,7 +90,7 @@ func PeerCred(c *net.UnixConn) (Cred, error) {
 	return cred, err
 }
 
-// ExpectCred has the kernel note who sends what c is sent from now on, for
+// ExpectCred has the kernel note the sender of what c receives from now on, for
 // [SenderCred] (SO_PASSCRED, unix(7)).
 func ExpectCred(c *net.UnixConn) error { return passCred(c, 1) }
 
@@ -102,7 +102,7 @@ func passCred(c *net.UnixConn, on int) error {
 
 // SenderCred waits for c's next byte, leaves it where it is, and returns the
 // identity of the process that has sent it: the two ends of a socketpair have one
-// [PeerCred], whoever has them by now. It ends what [ExpectCred] has begun. It
+// [PeerCred], in whatever process they are. It ends what [ExpectCred] has begun. It
 // returns [io.EOF] if nothing comes any more, and [os.ErrDeadlineExceeded] at the
 // read deadline.
 func SenderCred(c *net.UnixConn) (Cred, error) {

@@ -16,7 +16,7 @@ type Body struct {
 // NewBody returns a body of these bytes.
 func NewBody(b []byte) *Body { return &Body{r: bytes.NewReader(b)} }
 
-// Sent reports whether somebody has read from b, to send it.
+// Sent reports whether b was read from, to send it.
 func (b *Body) Sent() bool { return b.sent.Load() }
 
 // Read is that of [io.Reader].

@@ -17,7 +17,7 @@ type Class string
 
 // The classes, from the first step of an exchange to the last.
 const (
-	Refused Class = "refused" // nobody listens, or the queue is full
+	Refused Class = "refused" // no process listens, or the queue is full
 	Reset   Class = "reset"   // the connection was reset, or closed under a write
 	EOF     Class = "eof"     // the connection ended before the answer
 	Timeout Class = "timeout" // no answer in time

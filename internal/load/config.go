@@ -72,10 +72,10 @@ type Config struct {
 	Spacing time.Duration
 	// Every is the time between two calls of Progress. Zero means DefaultEvery.
 	Every time.Duration
-	// Progress is told how it goes, from one goroutine. nil means no progress.
+	// Progress is called with the figures so far, from one goroutine. nil means no progress.
 	Progress func(Stats)
-	// Failed is told of each exchange that fails, from the goroutine of its
-	// client. nil means nobody wants to know.
+	// Failed is called with each exchange that fails, from the goroutine of its
+	// client. It may be nil.
 	Failed func(Failure)
 }
 

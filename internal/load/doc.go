@@ -15,7 +15,7 @@
 //
 // It answers each line "VERB TOKEN" by "VERSION TOKEN more" or by
 // "VERSION TOKEN last", and closes the connection after the last. The verb once
-// asks a single question. keep asks one of many: the service goes on until the
+// asks a single question. keep asks one of many: the service answers until the
 // client says bye, however many successors it has had meanwhile. next leaves it
 // to the service to end the connection, which it does by a marked answer when
 // its successor has taken over.

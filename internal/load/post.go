@@ -9,8 +9,8 @@ import (
 )
 
 // poster is a connection on which a client of kind Post sends its requests. It
-// stands on net/http's messages, not on its Transport: what a Transport sends
-// again nobody counts.
+// stands on net/http's messages, not on its Transport: a Transport may send a
+// request again, uncounted.
 type poster struct {
 	c       net.Conn
 	r       *bufio.Reader

@@ -259,7 +259,7 @@ func (e *exchange) open(ctx context.Context) (err error) {
 	tick := time.NewTicker(e.Spacing)
 	defer tick.Stop()
 	for n := 1; ; n++ {
-		// One of kind Keep goes on to its end; that takes a bounded time.
+		// One of kind Keep runs to its end; that takes a bounded time.
 		if verb == verbKeep && n >= e.Questions || verb == verbNext && ctx.Err() != nil {
 			return e.finish(l, verbBye)
 		}

@@ -24,7 +24,7 @@ type Service struct {
 	// Patience bounds the wait for a client's next line. Zero means no limit.
 	Patience time.Duration
 	// Served is called with the token of each question before it is answered,
-	// from the goroutine that answers. nil means nobody wants to know.
+	// from the goroutine that answers. It may be nil.
 	Served func(token string)
 }
 

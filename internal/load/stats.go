@@ -133,7 +133,7 @@ func (r *recorder) closed(generation uint64, err error) {
 	}
 }
 
-// moved notes that another version goes on with a connection.
+// moved notes that another version continues a connection.
 func (r *recorder) moved() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

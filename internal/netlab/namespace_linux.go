@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TB is who a namespace or link is made for: a test or benchmark, or a program
+// TB is the user of a namespace or link: a test or benchmark, or a program
 // that calls what it gave to Cleanup at its end, last first. Fatalf must not
 // return.
 type TB interface {
@@ -54,7 +54,7 @@ func NewNamespace(t TB) *Namespace {
 }
 
 // Do calls f on a thread that is in n, and returns after f. Sockets that f makes
-// are in n for good, whoever uses them; so are child processes that f starts.
+// stay in n; so are child processes that f starts.
 // Goroutines that f starts are not. f must not call t.FailNow.
 func (n *Namespace) Do(f func()) {
 	var err error

@@ -9,7 +9,7 @@ import (
 )
 
 // Has reports whether the process has the mark. One that has ended has none,
-// also if nobody has waited for it.
+// also before its parent has waited for it.
 func Has(pid int, mark string) bool {
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 	return err == nil && strings.Contains(string(env), mark)

@@ -47,7 +47,7 @@ func (s *Screen) Rows() int {
 	defer s.mu.Unlock()
 	if s.out != nil && s.width > 0 {
 		if _, rows := size(s.out); rows > 0 {
-			s.height = rows // somebody may have changed it
+			s.height = rows // the window may have changed
 		}
 	}
 	return s.rows()

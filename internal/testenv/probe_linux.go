@@ -78,7 +78,7 @@ func reuseportBPF() error {
 	if err != nil {
 		return err
 	}
-	defer ln.Close() // nobody dials
+	defer ln.Close() // no connection comes
 	conn, err := ln.(*net.TCPListener).SyscallConn()
 	if err != nil {
 		return err

@@ -80,7 +80,7 @@ func RunOptions(m *testing.M, opts Options) {
 }
 
 // Skipped tells the gate that a test was left out for what the machine lacks:
-// helpers that nobody started then are no fault.
+// helpers that were not started then are no fault.
 func Skipped() { skipped.Store(true) }
 
 // Command returns the command that runs a helper of [RunWith] with args. It has

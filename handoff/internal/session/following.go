@@ -20,8 +20,7 @@ type Following struct {
 	Adopt func(m wire.Adopt, fd int) bool
 	// Told is called with each progress report of the linger.
 	Told func(wire.Linger)
-	// Account is given the account of the last upgrades. nil means that nobody
-	// wants it.
+	// Account is called with the account of the last upgrades. It may be nil.
 	Account func(wire.Account)
 
 	conv    *conversation

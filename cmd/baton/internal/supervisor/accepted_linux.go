@@ -16,17 +16,18 @@ import (
 )
 
 // A predecessor accepts from the same sockets as the generation that is to prove
-// itself, and the kernel's queue takes a connection that nobody accepts. So a
-// connection tells nothing before it is known who has its other end.
+// itself, and the kernel completes connections that no process has accepted yet. So a
+// connection proves nothing before it is known which process has its other end.
 
 // errAnotherOne says that a process of another generation has accepted.
 var errAnotherOne = errors.New("another process accepts there")
 
-// acceptTick is the pause between two looks at who has accepted.
+// acceptTick is the pause between two checks of which process has accepted.
 const acceptTick = 10 * time.Millisecond
 
 // dialAccepted connects to address and returns when a process of a process group
-// has accepted the connection. Somebody at the other end of a network is believed.
+// has accepted the connection. A peer outside this network namespace
+// can't be checked, and is believed.
 func dialAccepted(ctx context.Context, network, address string, pgid int) (net.Conn, error) {
 	c, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
@@ -51,7 +52,7 @@ func dialAccepted(ctx context.Context, network, address string, pgid int) (net.C
 			case <-tick.C:
 				continue // it waits in the queue
 			case <-ctx.Done():
-				err = fmt.Errorf("nobody accepts at %s: %w", address, ctx.Err())
+				err = fmt.Errorf("no process accepts at %s: %w", address, ctx.Err())
 			}
 		}
 		_ = c.Close()
@@ -59,8 +60,8 @@ func dialAccepted(ctx context.Context, network, address string, pgid int) (net.C
 	}
 }
 
-// peerInode returns the inode of the socket at c's other end, 0 as long as nobody
-// has accepted it, and whether it is in this network namespace (proc(5),
+// peerInode returns the inode of the socket at c's other end, 0 until a process has
+// accepted it, and whether it is in this network namespace (proc(5),
 // /proc/net/tcp).
 func peerInode(c net.Conn) (inode uint64, found bool, err error) {
 	local, ok := c.LocalAddr().(*net.TCPAddr)

@@ -39,7 +39,7 @@ func (s *Supervisor) adopt(g *generation, pid int) {
 	}
 }
 
-// lost is told that a process that was adopted has ended. If its parent has ended
+// lost handles the end of a process that was adopted. If its parent has ended
 // before, it is our child by now, and reap knows more.
 func (s *Supervisor) lost(g *generation) {
 	s.reap()
@@ -48,7 +48,7 @@ func (s *Supervisor) lost(g *generation) {
 	}
 }
 
-// leaves reports whether a generation that has ended has left anybody.
+// leaves reports whether a generation that has ended has left processes.
 func (s *Supervisor) leaves(g *generation) bool { return unix.Kill(-g.pgid, 0) == nil }
 
 // awaitHeir gives the successor of a main process that has died in an upgrade the
@@ -69,7 +69,7 @@ func (s *Supervisor) awaitHeir(g *generation, how string) {
 	})
 }
 
-// introduced is told of a notification by nobody that we know.
+// introduced handles a notification by an unknown process.
 func (s *Supervisor) introduced(n news) bool {
 	if s.heirOf == nil || n.mainPID == 0 || n.mainPID != n.pid {
 		return false

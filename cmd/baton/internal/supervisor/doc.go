@@ -10,8 +10,8 @@
 // must call [Exec] where the first argument is [ExecArg].
 //
 // One goroutine, that of [Supervisor.Run], owns all state, starts all children and
-// waits for them. So nobody can take away the exit status that somebody else waits
-// for, as a loop of wait4(-1) beside os/exec does, and a process ID stays the
+// waits for them. So no other goroutine takes an exit status away, as a loop of wait4(-1)
+// beside os/exec does, and a process ID stays the
 // app's from its start until that goroutine has waited for it.
 //
 // It works on Linux; elsewhere [New] returns an error that matches

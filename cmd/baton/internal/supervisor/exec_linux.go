@@ -132,7 +132,7 @@ func readFull(fd int, buf []byte) (int, error) {
 }
 
 // explainStart says what to do about an app that can't be started. The error
-// matches ErrStart where another try comes to the same.
+// matches ErrStart where another try would fail too.
 func explainStart(path string, err error) error {
 	hint := ""
 	switch {

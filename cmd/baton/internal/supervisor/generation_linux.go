@@ -52,7 +52,7 @@ func (g *generation) end() {
 }
 
 // signal sends a signal to the main process. It has not been waited for, so that
-// nobody else has its process ID; for one that was adopted its parent might have.
+// no other process has its process ID; the parent of an adopted one may have waited.
 func (g *generation) signal(sig syscall.Signal) {
 	_ = unix.Kill(g.pid, sig) // it may have ended
 }
@@ -60,13 +60,13 @@ func (g *generation) signal(sig syscall.Signal) {
 // terminate has a generation end, gracefully first.
 func (s *Supervisor) terminate(g *generation, why string) {
 	if g.kill != nil {
-		return // it is told
+		return // the signal was sent
 	}
 	if g.cancel != nil {
 		g.cancel()
 	}
 	g.told = true
-	s.log.Info("the app is told to end", "generation", g.number, "pid", g.pid, "signal", unix.SignalName(s.stopSignal), "why", why)
+	s.log.Info("ending the app", "generation", g.number, "pid", g.pid, "signal", unix.SignalName(s.stopSignal), "why", why)
 	g.signal(s.stopSignal)
 	s.killIn(g, s.cfg.StopTimeout)
 }
@@ -110,5 +110,5 @@ func (s *Supervisor) killGroup(g *generation) {
 			return
 		}
 	}
-	_ = unix.Kill(-g.pgid, unix.SIGKILL) // there may be nobody
+	_ = unix.Kill(-g.pgid, unix.SIGKILL) // there may be none
 }

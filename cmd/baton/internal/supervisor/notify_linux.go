@@ -44,7 +44,7 @@ func newNotifySocket() (*notifySocket, error) {
 		err = errors.Join(err, cerr)
 	}
 	if err != nil {
-		_ = c.Close() // nobody knows it
+		_ = c.Close() // it is not in use yet
 		return nil, fmt.Errorf("notify socket: %w", err)
 	}
 	return &notifySocket{c}, nil
@@ -103,7 +103,7 @@ func parseNews(text string, oob []byte) news {
 	return n
 }
 
-// heard takes a notification in. Who is none of the app's processes is not heard.
+// heard handles a notification. It ignores those of processes that are not the app's.
 func (s *Supervisor) heard(n news) {
 	defer fdx.Close(n.fds...)
 	g := s.sender(n.pid)

@@ -12,7 +12,7 @@ import (
 
 // A program is the file that a generation is executed from. It is kept for as long
 // as it may have to be started again: its path can have the next version by then,
-// and nobody else the last one.
+// and no other file the last one.
 type program struct {
 	fd int // O_PATH
 	id fileID
@@ -74,7 +74,7 @@ func (p *program) dup() (*program, error) {
 }
 
 // find returns what to execute: the app's path, and the program there, which is the
-// caller's; nil if that can't be kept. wanted says that somebody has asked for what is
+// caller's; nil if that can't be kept. wanted says that an operator has asked for what is
 // at the path. Otherwise the app has died, and what was ready last is better than
 // what never has been, or than nothing: then it is that program, and kept is true.
 func (s *Supervisor) find(wanted bool) (path string, p *program, kept bool, err error) {

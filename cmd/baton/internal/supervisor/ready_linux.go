@@ -19,7 +19,7 @@ const (
 	probeTimeout = 2 * time.Second
 )
 
-// await has the loop hear when a generation is ready, or is not in time. It ends
+// await tells the loop when a generation is ready, or is not in time. It ends
 // with that, or with g.cancel.
 func (s *Supervisor) await(g *generation) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ReadyTimeout)
@@ -29,7 +29,7 @@ func (s *Supervisor) await(g *generation) {
 		defer cancel()
 		err := s.probe(ctx, pid, pgid)
 		if errors.Is(ctx.Err(), context.Canceled) {
-			return // nobody wants to know any more
+			return // the result is not needed any more
 		}
 		s.todo.add(func() {
 			switch {
@@ -49,7 +49,7 @@ func (s *Supervisor) probe(ctx context.Context, pid, pgid int) error {
 	r := s.cfg.Ready
 	var once func(context.Context) error
 	switch {
-	case r.Notify: // heard sees it
+	case r.Notify: // heard handles it
 		<-ctx.Done()
 		return errors.New("it has not said READY=1")
 	case r.Control != nil:

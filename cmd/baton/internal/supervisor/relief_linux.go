@@ -2,11 +2,11 @@ package supervisor
 
 import "time"
 
-// relieve is told that the generation that served has ended while its successor is
-// not ready yet, and may never be. Somebody has to serve until then.
+// relieve handles the end of the generation that served while its successor is not
+// ready yet, and may never be: a relief has to serve until then.
 func (s *Supervisor) relieve(g *generation, how string, clean bool) {
 	// One of package handoff that has died leaves its sockets to its successor, if
-	// that has them already; who would come beside it had to wait.
+	// that has them already; a relief would have to wait beside it.
 	heir := g.spoke || s.cfg.Ready.Control != nil
 	switch {
 	case g.leaving, s.cfg.Restart == RestartNever, clean && (heir || s.cfg.Restart != RestartAlways):
@@ -36,18 +36,18 @@ func (s *Supervisor) forsake(g *generation, how string) {
 	s.killNow(g)
 }
 
-// relieving reports whether somebody is on the way to serve until an upgrade is over.
+// relieving reports whether a relief is starting, to serve until an upgrade is over.
 func (s *Supervisor) relieving() bool { return s.relief != nil || s.again != nil }
 
 // instead has the relief be the one that is to come, if it is started: the upgrade
-// has come to nothing.
+// has failed.
 func (s *Supervisor) instead(why string) {
 	s.log.Error("upgrade failed: the app is started as it was", "error", why)
 	s.coming, s.relief = s.relief, nil
 }
 
-// relieved is told that a generation is ready. It reports whether that is the
-// relief, and its successor is still to come; else nobody needs a relief any more.
+// relieved handles a generation that is ready. It reports whether that is the relief,
+// and its successor is not ready; otherwise no relief is needed any more.
 func (s *Supervisor) relieved(g *generation) bool {
 	if g == s.relief {
 		s.relief, s.coming.after = nil, g.pid

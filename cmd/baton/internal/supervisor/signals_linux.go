@@ -17,7 +17,7 @@ func forwarded() []os.Signal {
 
 // handled are all signals that mean something. As PID 1 of a namespace a process
 // gets no signal that it does not handle (pid_namespaces(7)). With SIGPIPE handled,
-// writing a log that nobody reads is an error rather than our end (os/signal); were
+// writing a log that has no reader is an error and does not end this process (os/signal); were
 // it ignored, the app would be born that way (execve(2)).
 func handled() []os.Signal {
 	return append(forwarded(), unix.SIGTERM, unix.SIGINT, unix.SIGUSR2, unix.SIGPIPE)
@@ -46,7 +46,7 @@ func (s *Supervisor) signal(sig syscall.Signal) {
 			g = s.coming
 		}
 		if g == nil {
-			s.log.Warn("a signal for nobody: the app is down", "signal", unix.SignalName(sig))
+			s.log.Warn("signal dropped: the app is down", "signal", unix.SignalName(sig))
 			return
 		}
 		s.log.Debug("signal", "signal", unix.SignalName(sig), "generation", g.number, "pid", g.pid)

@@ -99,7 +99,7 @@ func (s *sockets) bind(one Socket) error {
 	return nil
 }
 
-// removeStale removes the path of a unix socket that nobody has any more.
+// removeStale removes the path of a unix socket that no process has any more.
 func removeStale(one Socket, err error) bool {
 	if !strings.HasPrefix(one.Network, "unix") || !errors.Is(err, syscall.EADDRINUSE) || one.Address[0] == '@' {
 		return false
@@ -110,16 +110,16 @@ func removeStale(one Socket, err error) bool {
 	}
 	c, err := net.DialUnix(one.Network, nil, &net.UnixAddr{Name: one.Address, Net: one.Network})
 	if err == nil {
-		_ = c.Close() // somebody is there
+		_ = c.Close() // a process serves it
 		return false
 	}
 	return errors.Is(err, syscall.ECONNREFUSED) && os.Remove(one.Address) == nil
 }
 
 // setNonblock sets or clears O_NONBLOCK: what knows no Baton may not expect EAGAIN, or
-// not expect to block, as nginx does, whose worker would hear of nothing while
-// another has taken what has woken both. The flag is shared with every process that
-// has the sockets (fcntl(2), F_SETFL), so nobody may use them at the time.
+// not expect to block, as nginx does: a worker whose accept(2) blocks handles
+// no other event. The flag is shared with every process that
+// has the sockets (fcntl(2), F_SETFL), so no process may use them at the time.
 func (s *sockets) setNonblock(on bool) error {
 	for _, fd := range s.fds {
 		if err := unix.SetNonblock(fd, on); err != nil {
@@ -144,7 +144,7 @@ func (s *sockets) close() {
 	s.fds = nil
 	for _, p := range s.paths {
 		if info, err := os.Lstat(p.path); err == nil && os.SameFile(info, p.info) {
-			_ = os.Remove(p.path) // somebody else was faster
+			_ = os.Remove(p.path) // another process was faster
 		}
 	}
 	s.paths = nil

@@ -36,7 +36,7 @@ type Supervisor struct {
 	serving *generation         // the one that is ready
 	coming  *generation         // the one that is to be
 	relief  *generation         // the one that is to serve until then, for one that has died
-	heirOf  *generation         // has died, and has left somebody who may take its place
+	heirOf  *generation         // has died, and has left a process that may take its place
 	proven  *program            // that was ready last; nil if it can't be kept
 	tried   fileID              // of the program that was at the app's path at the last start from there
 	asked   bool                // for an upgrade, when the one under way is over
@@ -46,7 +46,7 @@ type Supervisor struct {
 	again   *time.Timer // the next restart; nil if none is due
 
 	stopping bool
-	killed   bool // somebody had to be
+	killed   bool // a process had to be
 	over     bool
 	result   error
 }
@@ -109,7 +109,7 @@ func (s *Supervisor) Run() error {
 		s.log.Info("socket", "name", one.Name, "address", s.sockets.addrs[i], "fd", firstFD+i)
 	}
 	s.start(true)
-	s.reap() // what was left to us before there was anybody to tell
+	s.reap() // processes that were left to this one before the loop ran
 	for !s.over {
 		select {
 		case <-children:
@@ -168,19 +168,19 @@ func (s *Supervisor) start(wanted bool) {
 }
 
 // notStarted gives up where the app has never run, and where it is gone in an
-// upgrade goes on with what there is.
+// upgrade continues with what there is.
 func (s *Supervisor) notStarted(g *generation, err error) {
 	switch {
 	case s.serving != nil:
 		s.failed(err.Error())
 	case errors.Is(err, ErrStart) && s.last == 1:
 		s.finish(err)
-	default: // it may come back: somebody installs it at this moment
+	default: // it may come back: a new version may be being installed
 		s.down(err.Error(), false)
 	}
 }
 
-// ready is told that the generation that was to come can serve.
+// ready handles that the generation that was to come can serve.
 func (s *Supervisor) ready(g *generation) {
 	g.cancel()
 	g.served = time.Now()
@@ -206,7 +206,7 @@ func (s *Supervisor) ready(g *generation) {
 	}
 }
 
-// unready is told that a generation is not going to be ready.
+// unready handles that a generation will not be ready.
 func (s *Supervisor) unready(g *generation, why string) {
 	if g == s.relief {
 		s.relief = nil
@@ -244,7 +244,7 @@ func (s *Supervisor) reap() {
 	}
 }
 
-// ended is told that a generation has ended, and how.
+// ended handles the end of a generation, and how it ended.
 func (s *Supervisor) ended(g *generation, how string, clean bool) {
 	delete(s.byPID, g.pid)
 	g.end()
@@ -255,7 +255,7 @@ func (s *Supervisor) ended(g *generation, how string, clean bool) {
 	s.log.Log(level, "ended", "generation", g.number, "pid", g.pid, "status", how, "after", time.Since(g.began).Round(time.Millisecond))
 	heirs := g == s.serving && s.coming == nil && !clean && g.spoke && !s.stopping && s.leaves(g)
 	if !heirs && (!clean || s.stopping) {
-		s.killGroup(g) // what it has left would go on to serve, badly
+		s.killGroup(g) // what it has left would continue to serve, badly
 	}
 	wasServing, wasComing, wasRelief := g == s.serving, g == s.coming, g == s.relief
 	if wasServing {

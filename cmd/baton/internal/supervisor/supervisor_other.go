@@ -11,7 +11,7 @@ import (
 // ExecArg is the first argument of a process that is to call [Exec].
 const ExecArg = "__exec"
 
-// Exec returns 2: nobody calls for it here.
+// Exec returns 2: it is not used here.
 func Exec([]string) int { return 2 }
 
 // A Supervisor is nothing here.

@@ -35,7 +35,7 @@ func (s *Supervisor) upgrade() {
 	}
 }
 
-// askMode finds out who is to start the successor: in mode Inherit only the
+// askMode finds out which process is to start the successor: in mode Inherit only the
 // predecessor can.
 func (s *Supervisor) askMode(g *generation) {
 	s.asking = true
@@ -75,7 +75,7 @@ func (s *Supervisor) askUpgrade() {
 				s.failed(err.Error())
 				return
 			case s.serving != nil && s.serving.pid != r.Successor.PID:
-				s.adopt(s.serving, r.Successor.PID) // it has not told, or we have not heard it yet
+				s.adopt(s.serving, r.Successor.PID) // its notification has not arrived, or is not read yet
 			}
 			if s.asked {
 				s.asked = false
@@ -85,7 +85,7 @@ func (s *Supervisor) askUpgrade() {
 	})
 }
 
-// failed is told why an upgrade has come to nothing. The generation that serves was
+// failed handles the failure of an upgrade. The generation that serves was
 // never stopped.
 func (s *Supervisor) failed(why string) {
 	kv := []any{"error", why}
