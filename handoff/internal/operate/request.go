@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
@@ -35,14 +36,15 @@ type request struct {
 	peer    fdx.Cred
 	version uint32
 	asked   wire.Request
-	cancel  chan struct{} // closed when the tool takes the request back
-	last    bool          // pass has seen the last event of this process
+	wanted  context.Context         // ends when the tool cancels the request
+	cancel  context.CancelCauseFunc // of wanted
+	last    bool                    // pass has seen the last event of this process
 }
 
 // serveRequest answers the request that begins a connection. It takes ownership of
 // conn.
 func (s *Server) serveRequest(conn *fdpass.Conn, peer fdx.Cred, m wire.Request) {
-	r := &request{server: s, link: session.NewWireLink(conn, requestTimeout), peer: peer, asked: m, cancel: make(chan struct{})}
+	r := &request{server: s, link: session.NewWireLink(conn, requestTimeout), peer: peer, asked: m}
 	var ok bool
 	if r.version, ok = wire.Choose(m.MinVersion, m.MaxVersion); !ok {
 		refuse(r.link, fmt.Errorf("%w: the tool speaks protocol versions %d to %d, the server %d to %d", failure.Version, m.MinVersion, m.MaxVersion, wire.MinVersion, wire.MaxVersion))
@@ -65,6 +67,8 @@ func (s *Server) serveRequest(conn *fdpass.Conn, peer fdx.Cred, m wire.Request) 
 		log = s.Log.Debug
 	}
 	log("request", "op", m.Op, "pid", peer.PID, "uid", peer.UID)
+	r.wanted, r.cancel = context.WithCancelCause(context.Background())
+	defer r.cancel(nil)
 	ctx, gone := context.WithCancel(context.Background())
 	s.running.Go(func() { // ends with the connection
 		defer gone()
@@ -79,16 +83,14 @@ func (s *Server) serveRequest(conn *fdpass.Conn, peer fdx.Cred, m wire.Request) 
 
 // receive reads what else the tool sends, until it closes the connection.
 func (r *request) receive() {
-	canceled := false
 	for {
 		m, fds, err := r.link.Recv()
 		_ = fdx.Close(fds...) // none belong here
 		if err != nil {
 			return
 		}
-		if more, ok := m.(*wire.Request); ok && more.Op == OpCancel && !canceled {
-			canceled = true
-			close(r.cancel)
+		if more, ok := m.(*wire.Request); ok && more.Op == OpCancel {
+			r.cancel(errors.New("interrupted by the operator"))
 		}
 	}
 }
@@ -198,50 +200,45 @@ func (r *request) upgrade(ctx context.Context) error {
 	}
 	sub := r.server.Subscribers.subscribe(maxQueued, false)
 	defer sub.close()
-	type end struct {
-		report any
-		err    error
+	wanted := r.wanted
+	if asked.Timeout > 0 {
+		var stop context.CancelFunc
+		wanted, stop = context.WithTimeoutCause(wanted, asked.Timeout, fmt.Errorf("%w: not committed within %v", failure.Timeout, asked.Timeout))
+		defer stop()
 	}
-	ended := make(chan end, 1)
-	wanted, cancel := context.WithCancelCause(context.Background())
-	r.server.running.Go(func() { // ends with the upgrade
-		defer cancel(nil)
-		wanted := wanted
-		if asked.Timeout > 0 {
-			var stop context.CancelFunc
-			wanted, stop = context.WithTimeoutCause(wanted, asked.Timeout, fmt.Errorf("%w: not committed within %v", failure.Timeout, asked.Timeout))
-			defer stop()
-		}
-		report, err := r.server.Service.Upgrade(wanted, asked.Executable)
-		ended <- end{report, err}
-	})
 	started := false
 	ours := func(e Event) bool {
 		started = started || e.Starts // an event before that is of the upgrade before
 		return started
 	}
-	canceled := r.cancel
-	for {
-		select {
-		case <-sub.wake:
-			_ = r.pass(sub, ours) // the tool may be gone
+	ended := make(chan struct{})
+	var events sync.WaitGroup
+	events.Go(func() {
+		for {
+			select {
+			case <-sub.wake:
+				_ = r.pass(sub, ours) // the tool may be gone
+			case <-ended:
+				return
+			}
 			if started && asked.Wait == WaitNone {
-				return r.send(Answer{}, true)
+				_ = r.send(Answer{}, true) // likewise
+				_ = r.link.Close()
+				return
 			}
-		case <-canceled:
-			canceled = nil
-			cancel(errors.New("interrupted by the operator"))
-		case e := <-ended:
-			err := r.pass(sub, ours) // they come before the end
-			if e.err != nil {
-				return e.err
-			}
-			if err == nil && asked.Wait == WaitLinger {
-				return r.linger(ctx, sub)
-			}
-			return r.send(Answer{Report: e.report}, true)
 		}
+	})
+	report, err := r.server.Service.Upgrade(wanted, asked.Executable)
+	close(ended)
+	events.Wait()
+	lost := r.pass(sub, ours) // they come before the end
+	switch {
+	case err != nil:
+		return err
+	case lost == nil && asked.Wait == WaitLinger:
+		return r.linger(ctx, sub)
 	}
+	return r.send(Answer{Report: report}, true)
 }
 
 // checkProgram refuses a program that the peer may not start as this user:

@@ -71,13 +71,13 @@ type Server struct {
 	// first message has hurriedTimeout then.
 	Stop <-chan struct{}
 
-	running  sync.WaitGroup // connections, and upgrades that they have started
+	running  sync.WaitGroup // connections
 	requests atomic.Int64   // that are being answered
 }
 
 // Serve answers the connections that accept returns, until its error matches
-// [net.ErrClosed]. It returns when they are closed, and the upgrades have ended that
-// they started.
+// [net.ErrClosed]. It returns when all are answered: those that have started an upgrade
+// when that has ended.
 func (s *Server) Serve(accept func() (net.Conn, error)) {
 	defer s.running.Wait()
 	slots := make(chan struct{}, maxConns)

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
 // Open returns a connection to the process that serves the control socket at
@@ -118,17 +120,12 @@ func lockFile(path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := f.SyscallConn()
+	fd, err := fdx.Number(f)
 	if err == nil {
-		cerr := raw.Control(func(fd uintptr) {
-			for {
-				err = os.NewSyscallError("flock", unix.Flock(int(fd), unix.LOCK_EX))
-				if !errors.Is(err, unix.EINTR) {
-					return
-				}
-			}
-		})
-		err = errors.Join(cerr, err)
+		err = unix.EINTR
+		for errors.Is(err, unix.EINTR) {
+			err = os.NewSyscallError("flock", unix.Flock(fd, unix.LOCK_EX))
+		}
 	}
 	if err != nil {
 		_ = f.Close()
