@@ -97,8 +97,9 @@ func (t *turn) steered(ctx context.Context, left []*socket) error {
 	var inodes, order []uint32
 	var err error
 	if steerer != nil {
-		err = steerer.Away(conns(left)...)
-		t.migrate = steerer.Migrates()
+		if err = steerer.Away(conns(left)...); err == nil {
+			t.migrate = steerer.Migrates()
+		}
 	} else {
 		if inodes, _, err = t.group(); err != nil {
 			return err

@@ -29,7 +29,6 @@ type turn struct {
 
 	dc      *diag.Conn // nil where sock_diag can't be asked
 	blind   error      // why
-	prober  *prober    // nil where the own address can't be reached
 	refs    *refTable  // nil where the references of a listener can't be read
 	migrate bool       // net.ipv4.tcp_migrate_req
 
@@ -97,8 +96,8 @@ func (t *turn) open(via *socket) (err error) {
 			t.refs = nil
 		}
 	}
-	if t.dc, t.blind = diag.Dial(); t.blind != nil {
-		t.dc = nil
+	if t.dc, err = diag.Dial(); err != nil {
+		t.dc, t.blind = nil, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 		return nil
 	}
 	inodes, _, err := t.group()
@@ -110,7 +109,6 @@ func (t *turn) open(via *socket) (err error) {
 		t.dc, t.blind = nil, err
 		return nil
 	}
-	t.prober, _ = newProber(t) // locate says why
 	return nil
 }
 
@@ -139,12 +137,12 @@ func (t *turn) is(inodes []uint32) bool {
 
 // locate returns the inodes of the group by index, 0 for members of others.
 func (t *turn) locate(ctx context.Context, inodes []uint32) ([]uint32, error) {
-	if t.prober == nil {
-		_, err := newProber(t)
-		return nil, fmt.Errorf("find the places of the group's members: %w", err)
+	p, err := newProber(t)
+	if err != nil {
+		return nil, err
 	}
 	for try := 1; ; try++ {
-		order, err := t.prober.locate(ctx, t.g.sockets(), inodes, t.g.prog)
+		order, err := p.locate(ctx, t.g.sockets(), inodes, t.g.prog)
 		switch {
 		case err != nil && !t.is(inodes):
 			return nil, errChanged // a probe that fails for that says nothing
