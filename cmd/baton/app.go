@@ -17,7 +17,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
-// app is what all commands share.
+// app is shared by all commands.
 type app struct {
 	out    *output
 	screen *terminal.Screen
@@ -25,13 +25,13 @@ type app struct {
 	json    bool
 	plain   bool
 	socket  string
-	sockets string // pattern of the control sockets of this user
+	sockets string // pattern of this user's control sockets
 
-	patience time.Duration // how long a server may say nothing at all
+	patience time.Duration // longest time without a message from the server
 }
 
-// silenceLimit is more than a server takes that is at work: it says nothing while it
-// waits for a successor to confirm a commit, which takes it seconds.
+// silenceLimit is longer than a working server stays silent: while it waits for a
+// successor to confirm a commit, it sends nothing for some seconds.
 const silenceLimit = 30 * time.Second
 
 func newApp(stdout io.Writer) *app {
@@ -39,13 +39,13 @@ func newApp(stdout io.Writer) *app {
 	return &app{out: out, screen: terminal.New(stdout, out), sockets: handoff.ControlPath("*"), patience: silenceLimit}
 }
 
-// about says what the command is for.
-const about = `Baton asks a running server that uses package handoff how it goes, replaces it
-by its next version, takes that back, or ends it. Any app, whatever it uses, can be
-run by baton run.
+// about is the introduction of the help.
+const about = `Baton manages a running server that uses package handoff: it shows its status,
+upgrades it to its next version, rolls an upgrade back, and ends it. baton run runs
+any app, also one that does not use package handoff.
 
 NAME is the Name in the server's configuration. Without it, and without --socket,
-it is the only server that this user runs. Root finds another user's server by its
+it is the only server that this user runs. Root names another user's server by
 --socket: /run/user/UID/baton/NAME/control.sock or /tmp/baton-UID/NAME/control.sock.`
 
 // command returns the whole tree of commands.
@@ -80,7 +80,7 @@ func (a *app) command() *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.plain, "plain", false, "no colours, no live progress, also on a terminal")
 	root.PersistentFlags().StringVar(&a.socket, "socket", "", "`path` of the control socket, instead of NAME")
 	root.AddCommand(a.statusCommand(), a.upgradeCommand(), a.rollbackCommand(), a.drainCommand(), a.eventsCommand(), a.runCommand(), a.doctorCommand(), a.manCommand())
-	root.SetOut(a.out) // completion keeps what it finds here
+	root.SetOut(a.out) // cobra's completion command writes there
 	root.InitDefaultCompletionCmd()
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		completion.Args = cobra.ArbitraryArgs
@@ -91,7 +91,7 @@ func (a *app) command() *cobra.Command {
 	return root
 }
 
-// leaf completes a command that asks one server.
+// leaf completes a command that talks to one server.
 func (a *app) leaf(cmd *cobra.Command, do func(ctx context.Context, c *control.Client) error) *cobra.Command {
 	cmd.Use += " [NAME]"
 	cmd.Args = func(_ *cobra.Command, args []string) error {
@@ -116,16 +116,16 @@ func (a *app) leaf(cmd *cobra.Command, do func(ctx context.Context, c *control.C
 	return cmd
 }
 
-// status asks a server for its status: one that hangs must not hang this program.
+// status asks a server for its status, within a time limit.
 func (a *app) status(ctx context.Context, c *control.Client) (*handoff.Status, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.patience, errSilent)
 	defer cancel()
 	return c.Status(ctx)
 }
 
-// answered returns a context that ends when the server has said nothing for too long,
-// unless heard is called before; end releases it.
-func (a *app) answered(ctx context.Context) (_ context.Context, heard, end func()) {
+// answered returns a context that ends when the server has sent no message for too
+// long, unless received is called first. The caller must call end.
+func (a *app) answered(ctx context.Context) (_ context.Context, received, end func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	silence := time.AfterFunc(a.patience, func() { cancel(errSilent) })
 	return ctx, func() { silence.Stop() }, func() {
@@ -134,11 +134,11 @@ func (a *app) answered(ctx context.Context) (_ context.Context, heard, end func(
 	}
 }
 
-// names returns the servers of this user, those that were killed included.
+// names returns the names of this user's servers, killed ones included.
 func (a *app) names() []string {
 	found, err := filepath.Glob(a.sockets)
 	if err != nil {
-		return nil // the pattern is ours
+		return nil // the pattern is a constant
 	}
 	var names []string
 	for _, path := range found {
@@ -178,8 +178,8 @@ func client(socket string) (*control.Client, error) {
 	return c, nil
 }
 
-// absolute returns an executable's path, which must exist: the server would say
-// so later.
+// absolute returns the absolute path of an executable. It checks here that the file
+// exists, since the server would report that later.
 func absolute(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {

@@ -19,26 +19,26 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// linger is how long an app of the tests gives its open connections.
+// linger is the linger limit of the apps in the tests.
 const linger = time.Minute
 
-// appMain is an app below baton run. Its argument says of which kind it is:
+// appMain is an app below baton run. Its argument names its kind:
 //
-//	plain, http       knows LISTEN_FDS and NOTIFY_SOCKET alone
-//	mute              knows LISTEN_FDS alone
+//	plain, http       knows only LISTEN_FDS and NOTIFY_SOCKET
+//	mute              knows only LISTEN_FDS
 //	inherit, takeover uses package handoff, with the control socket c/s; a second
 //	                  argument is its time of probation
 //
-// It serves package load's questions on its first socket. SIGHUP has it accept
-// nobody any more, SIGUSR1 has it panic. The file "plan" in its working directory
-// says how the next process fails before it is ready, the file "version" who it is.
+// It serves package load's questions on its first socket. On SIGHUP it stops accepting,
+// on SIGUSR1 it panics. In its working directory, the file "plan" says how the next
+// process fails before it is ready, and the file "version" has its version.
 func appMain(args []string) {
 	late := false
 	switch readPlan() {
 	case "wait":
 		fmt.Fprintln(os.Stderr, `{"@message":"waits"}`)
 		for _, err := os.Stat("go"); err != nil; _, err = os.Stat("go") {
-			<-time.After(5 * time.Millisecond) // no event tells of it
+			<-time.After(5 * time.Millisecond) // no event to wait for
 		}
 	case "hang late":
 		late = true
@@ -75,8 +75,8 @@ func appMain(args []string) {
 	})
 }
 
-// readPlan returns what the file "plan" in the working directory says to this process,
-// and to no other.
+// readPlan returns the content of the file "plan" in the working directory, and removes
+// it: it is for one process.
 func readPlan() string {
 	plan, err := os.ReadFile("plan")
 	if err != nil {
@@ -86,8 +86,8 @@ func readPlan() string {
 	return strings.TrimSpace(string(plan))
 }
 
-// serve is a process of a service on package handoff, which answers package load's
-// questions on one listener.
+// serve runs a service on package handoff that answers package load's questions on one
+// listener.
 func serve(cfg *handoff.Config, mode, probation string, listen func(*handoff.Upgrader) *handoff.Listener) {
 	must(cfg.Mode.UnmarshalText([]byte(mode)))
 	var err error
@@ -101,15 +101,15 @@ func serve(cfg *handoff.Config, mode, probation string, listen func(*handoff.Upg
 	serveLoad(&loops, ln, &load.Service{Version: cfg.Version, Generation: up.Generation})
 	must(up.Ready())
 	if up.Generation() == 1 {
-		fmt.Println(ln.Addr()) // to a test that reads it
+		fmt.Println(ln.Addr()) // for a test that reads it
 	}
 	<-up.Done()
 	must(up.Shutdown(context.Background()))
 	loops.Wait()
 }
 
-// plainApp is what a program that knows no Baton does: SIGTERM closes its listener,
-// and it ends with its open connections.
+// plainApp is a program that knows no Baton. On SIGTERM it closes its listener, serves
+// its open connections and ends.
 func plainApp(kind string, s *load.Service) {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
@@ -155,7 +155,7 @@ func serveLoad(loops *sync.WaitGroup, ln net.Listener, s *load.Service) {
 				return
 			}
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				fmt.Fprintln(os.Stderr, `{"@message":"accepts nobody"}`)
+				fmt.Fprintln(os.Stderr, `{"@message":"accepts nothing"}`)
 				return
 			}
 			if err != nil {
@@ -163,7 +163,7 @@ func serveLoad(loops *sync.WaitGroup, ln net.Listener, s *load.Service) {
 				return
 			}
 			loops.Go(func() {
-				_ = s.ServeConn(c) // the client's to count
+				_ = s.ServeConn(c) // the client counts failures
 				_ = c.Close()
 			})
 		}

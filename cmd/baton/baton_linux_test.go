@@ -19,7 +19,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
-// TestExitStatus has a documented status for each condition.
+// TestExitStatus compares the exit status for each condition with the documented one.
 func TestExitStatus(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -70,11 +70,11 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-// TestStrangers asks servers that refuse.
-func TestStrangers(t *testing.T) {
+// TestRefusals asks servers that refuse a client, each for another reason.
+func TestRefusals(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		code   byte // a reason, as the message Refuse has it
+		code   byte // of the message Refuse
 		reason string
 		want   exit
 		line   string
@@ -111,7 +111,7 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// TestWhichServer has none, one and several to choose from.
+// TestWhichServer chooses among no server, one and several.
 func TestWhichServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -141,7 +141,7 @@ func TestWhichServer(t *testing.T) {
 	}
 }
 
-// TestScreen shows colours and live lines on a terminal, and neither elsewhere.
+// TestScreen expects colours and live lines on a terminal only.
 func TestScreen(t *testing.T) {
 	t.Setenv("NO_COLOR", "")
 	st := &handoff.Status{
@@ -171,7 +171,7 @@ func TestScreen(t *testing.T) {
 	}
 }
 
-// TestStored shows what systemd's store has, where it has anything.
+// TestStored expects the column STORED only where systemd's store has a socket.
 func TestStored(t *testing.T) {
 	t.Parallel()
 	a := newApp(&bytes.Buffer{})
@@ -193,7 +193,7 @@ file    -        -        -      -        -          -         no
 	}
 }
 
-// TestDoctor finds what is wrong.
+// TestDoctor examines broken and healthy folders and servers.
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -211,7 +211,7 @@ func TestDoctor(t *testing.T) {
 		"a folder":               {checkFolder(dir), ok},
 		"no server's folder":     {checkSocketFolder(filepath.Join(dir, "none")), problem},
 		"open server's folder":   {checkSocketFolder(open), problem},
-		"full disk":              {roomFor("/proc"), ok}, // no blocks at all
+		"full disk":              {roomFor("/proc"), ok}, // a file system without blocks
 		"no server":              {checkServer(nil, control.ErrStale), problem},
 		"PID 1":                  {checkServer(&handoff.Status{PID: 1}, nil), problem},
 		"no program":             {checkServer(&handoff.Status{PID: 2, Executable: filepath.Join(dir, "none")}, nil), warning},
@@ -223,10 +223,10 @@ func TestDoctor(t *testing.T) {
 		}
 	}
 	if f := checkServerFiles(os.Getpid()); f.Verdict != ok || !strings.Contains(f.Found, " are in use") {
-		t.Errorf("our files: %+v", f)
+		t.Errorf("files of this process: %+v", f)
 	}
 	if f := checkServerFiles(1 << 30); f.Verdict != note {
-		t.Errorf("nobody's files: %+v, want a note", f)
+		t.Errorf("files of no process: %+v, want a note", f)
 	}
 	var out bytes.Buffer
 	a := newApp(&out)

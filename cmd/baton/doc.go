@@ -1,13 +1,13 @@
-// Baton asks a running server that uses package handoff how it goes, replaces it
-// by its next version, takes that back, or ends it.
+// Baton manages a running server that uses package handoff: it shows its status,
+// upgrades it to its next version, rolls an upgrade back, and ends it.
 //
-//	baton status            what the server is and how it goes
-//	baton upgrade           replace it, and wait until that is committed
-//	baton rollback          take an upgrade back that is not committed
-//	baton drain             end it when its open connections are done
-//	baton events            what has happened, and with --follow what happens
+//	baton status            show a server's status
+//	baton upgrade           upgrade a server, and wait for the commit
+//	baton rollback          roll back an upgrade that is not committed
+//	baton drain             end a server when its open connections are done
+//	baton events            show the last events, and with --follow new ones
 //	baton run -- APP        run any app, and keep its sockets
-//	baton doctor            what this machine allows
+//	baton doctor            check what this machine allows
 //	baton completion SHELL  completions for bash, zsh, fish or powershell
 //	baton man DIR           manual pages, for packages
 //

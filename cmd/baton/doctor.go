@@ -11,17 +11,17 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
-// verdict says how a finding is to be taken.
+// verdict rates a finding.
 type verdict string
 
 const (
 	ok      verdict = "ok"
-	note    verdict = "note"    // something is not there, and nothing needs it
-	warning verdict = "warning" // something is worse than it could be
+	note    verdict = "note"    // a feature is missing that nothing needs
+	warning verdict = "warning" // something works worse than it could
 	problem verdict = "problem" // something does not work
 )
 
-// finding is what doctor says about one thing.
+// finding is the result of one check.
 type finding struct {
 	Check   string  `json:"check"`
 	Verdict verdict `json:"verdict"`
@@ -29,7 +29,7 @@ type finding struct {
 	Advice  string  `json:"advice,omitempty"` // what to change, and why
 }
 
-// check looks at one thing.
+// check examines one thing.
 type check struct {
 	name string
 	look func() finding
@@ -41,9 +41,9 @@ func (a *app) doctorCommand() *cobra.Command {
 		Short: "Check what this machine allows, and say what to change",
 		Long: `Check what the kernel, this user's limits and the folders of the control sockets
 allow, and say what to change and why. With a NAME or --socket, check that server
-as well. The exit status is 14 if there is a problem; warnings and notes are none.
+as well. The exit status is 14 if there is a problem; warnings and notes don't count.
 
-It listens on a loopback address for a moment and changes nothing.`,
+It listens briefly on a loopback address, and changes nothing.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("%w: one server at a time, not %q", errUsage, args)
@@ -76,7 +76,7 @@ It listens on a loopback address for a moment and changes nothing.`,
 	return cmd
 }
 
-// examine looks at everything and shows what it finds.
+// examine runs all checks and shows their findings.
 func (a *app) examine(checks []check) error {
 	findings := []finding{}
 	sick := false
@@ -120,30 +120,30 @@ func colourOf(v verdict) terminal.Colour {
 	return terminal.Bold
 }
 
-// checkFolder looks at the folder that has a folder for each server.
+// checkFolder examines the folder with the servers' folders.
 func checkFolder(path string) finding {
 	fi, err := os.Stat(path)
 	switch {
 	case os.IsNotExist(err):
-		return finding{Verdict: ok, Found: path + " is not there yet: the first server makes it"}
+		return finding{Verdict: ok, Found: path + " does not exist yet: the first server creates it"}
 	case err != nil:
-		return finding{Verdict: problem, Found: err.Error(), Advice: "servers of this user can't make their control sockets there: set Config.ControlSocket, or change the folder"}
+		return finding{Verdict: problem, Found: err.Error(), Advice: "this user's servers can't create their control sockets there: set Config.ControlSocket, or change the folder"}
 	case !fi.IsDir():
-		return finding{Verdict: problem, Found: path + " is no folder", Advice: "remove it: servers make their folders there"}
+		return finding{Verdict: problem, Found: path + " is no folder", Advice: "remove it: servers create their folders there"}
 	case fi.Mode().Perm()&0o002 != 0 && fi.Mode()&os.ModeSticky == 0:
-		return finding{Verdict: problem, Found: fmt.Sprintf("%s has mode %#o", path, fi.Mode().Perm()), Advice: "any user could replace a server's folder by one of his own: chmod o-w " + path}
+		return finding{Verdict: problem, Found: fmt.Sprintf("%s has mode %#o", path, fi.Mode().Perm()), Advice: "any user could replace a server's folder: chmod o-w " + path}
 	}
 	return roomFor(path)
 }
 
-// checkSocketFolder looks at the folder of one control socket.
+// checkSocketFolder examines the folder of one control socket.
 func checkSocketFolder(path string) finding {
 	fi, err := os.Stat(path)
 	switch {
 	case os.IsNotExist(err):
-		return finding{Verdict: problem, Found: path + " is not there", Advice: "no server has made its control socket there: check the name, or start the server"}
+		return finding{Verdict: problem, Found: path + " is not there", Advice: "no server has created its control socket there: check the name, or start the server"}
 	case os.IsPermission(err):
-		return finding{Verdict: problem, Found: err.Error(), Advice: "be the server's user, or root"}
+		return finding{Verdict: problem, Found: err.Error(), Advice: "run this command as the server's user or as root"}
 	case err != nil:
 		return finding{Verdict: problem, Found: err.Error()}
 	case fi.Mode().Perm()&0o077 != 0:
@@ -152,7 +152,7 @@ func checkSocketFolder(path string) finding {
 	return roomFor(path)
 }
 
-// checkServer looks at what a server says.
+// checkServer examines a server's status.
 func checkServer(st *handoff.Status, err error) finding {
 	if err != nil {
 		return finding{Verdict: problem, Found: oneLine(err)}
@@ -165,7 +165,7 @@ func checkServer(st *handoff.Status, err error) finding {
 		f.Advice = "as PID 1 it can't be replaced: its end is the end of its container. Start it below an init that stays (docker run --init, tini)"
 	case os.IsNotExist(statErr):
 		f.Verdict = warning
-		f.Advice = "an upgrade starts " + st.Executable + ", which is not there (as seen from here): install the next version at that path, or use --exec"
+		f.Advice = "an upgrade starts " + st.Executable + ", which does not exist (as seen from here): install the next version at that path, or use --exec"
 	case len(st.Lingering) > 3:
 		f.Verdict = warning
 		f.Advice = fmt.Sprintf("%d predecessors linger: connections take long to end; see LingerTimeout and MaxLingering", len(st.Lingering))

@@ -16,7 +16,7 @@ import (
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
-// machineChecks look at the kernel and at this user's limits.
+// machineChecks examine the kernel and this user's limits.
 func machineChecks(ctx context.Context) []check {
 	return []check{
 		{"kernel", checkKernel},
@@ -39,12 +39,12 @@ func checkKernel() finding {
 	return finding{Verdict: ok, Found: "Linux " + unix.ByteSliceToString(u.Release[:])}
 }
 
-// checkMemfd makes what state is passed on in.
+// checkMemfd makes a sealed memory file, which the state of a server is passed on in.
 func checkMemfd() finding {
 	fd, err := unix.MemfdCreate("baton-doctor", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err == nil {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_WRITE)
-		_ = unix.Close(fd) // nothing was written
+		_ = unix.Close(fd) // no data to lose
 	}
 	if err != nil {
 		return finding{Verdict: problem, Found: os.NewSyscallError("memfd_create", err).Error(), Advice: "state can't be passed on: allow memfd_create(2) and F_ADD_SEALS in the seccomp profile"}
@@ -52,7 +52,7 @@ func checkMemfd() finding {
 	return finding{Verdict: ok, Found: "sealed memory files work"}
 }
 
-// checkSteering steers a group of its own.
+// checkSteering steers connections in a group of its own.
 func checkSteering(ctx context.Context) finding {
 	const advice = "mode drain and package reuseport then rely on tcp_migrate_req, or can lose connections: allow setsockopt(SO_ATTACH_REUSEPORT_CBPF) in the seccomp profile"
 	g, err := reuseport.ListenGroup(ctx, "tcp4", "127.0.0.1:0", &reuseport.Config{Members: 2})
@@ -78,13 +78,13 @@ func checkMigrate() finding {
 	return finding{Verdict: note, Found: "0", Advice: "where steering works nothing needs it; sysctl -w net.ipv4.tcp_migrate_req=1 makes the kernel save what a closed reuseport listener had queued, for programs that do not drain"}
 }
 
-// checkDiag asks the kernel about listeners of its own.
+// checkDiag asks the kernel about listeners that it makes.
 func checkDiag() finding {
 	ln, err := net.Listen("unix", "@baton-doctor-"+strconv.Itoa(os.Getpid()))
 	if err != nil {
 		return finding{Verdict: warning, Found: err.Error()}
 	}
-	defer ln.Close() // no connection comes
+	defer ln.Close() // no connections
 	if u, ok := ln.(*net.UnixListener); ok {
 		_, _, err = reuseport.QueueLen(u)
 	}
@@ -94,7 +94,7 @@ func checkDiag() finding {
 	if err != nil {
 		return finding{Verdict: warning, Found: err.Error(), Advice: "queue lengths are unknown, and a drain can't tell when it is done: load the modules inet_diag, tcp_diag and unix_diag, and allow NETLINK_SOCK_DIAG in the seccomp profile"}
 	}
-	return finding{Verdict: ok, Found: "the kernel tells what waits in a queue, and which handshakes are under way"}
+	return finding{Verdict: ok, Found: "the kernel reports queue lengths, and which handshakes are under way"}
 }
 
 func tcpDiag() error {
@@ -102,10 +102,10 @@ func tcpDiag() error {
 	if err != nil {
 		return err
 	}
-	defer ln.Close() // no connection comes
+	defer ln.Close() // no connections
 	t, ok := ln.(*net.TCPListener)
 	if !ok {
-		return nil // can't be
+		return nil // can't happen
 	}
 	_, _, err = reuseport.QueueLen(t)
 	_, herr := reuseport.HalfOpen(t)
@@ -133,12 +133,12 @@ func checkSomaxconn() finding {
 	f := finding{Verdict: ok, Found: fmt.Sprint("up to ", n, " connections")}
 	if n < 1024 {
 		f.Verdict = warning
-		f.Advice = "what comes while a successor takes over waits there: sysctl -w net.core.somaxconn=4096"
+		f.Advice = "connections that arrive while a successor takes over wait in the queue: sysctl -w net.core.somaxconn=4096"
 	}
 	return f
 }
 
-// checkInit looks at the process that becomes the parent of orphans.
+// checkInit examines the process that adopts orphans.
 func checkInit() finding {
 	b, err := os.ReadFile("/proc/1/comm")
 	if err != nil {
@@ -152,29 +152,29 @@ func checkInit() finding {
 	case dead > maxZombies:
 		return finding{
 			Verdict: warning, Found: fmt.Sprintf("%s does not wait for its children: %d have ended", name, dead),
-			Advice: "a successor whose predecessor has ended is its child, and stays a zombie when it ends: have an init as PID 1 (docker run --init, tini, baton run)",
+			Advice: "it adopts a successor whose predecessor has ended, and leaves it a zombie when it ends: run an init as PID 1 (docker run --init, tini, baton run)",
 		}
 	}
-	return finding{Verdict: ok, Found: name + " waits for its children: successors are, once their predecessors have ended"}
+	return finding{Verdict: ok, Found: name + " waits for its children, so for successors whose predecessors have ended"}
 }
 
-// maxZombies may just have ended.
+// maxZombies is the number of zombies that may only just have ended.
 const maxZombies = 3
 
-// zombies counts the children of a process that have ended, and for which it has
-// not waited.
+// zombies counts the children of a process that have ended and that it has not waited
+// for.
 func zombies(parent int) (int, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		return 0, err // can't be
+		return 0, err // can't happen
 	}
 	dead := 0
 	for _, path := range stats {
 		b, err := os.ReadFile(path)
 		if err != nil {
-			continue // it is gone
+			continue // the process has ended
 		}
-		// proc_pid_stat(5): the name, in brackets, can have anything in it.
+		// proc_pid_stat(5): the name, in brackets, may contain any character.
 		_, rest, _ := strings.Cut(string(b[bytes.LastIndexByte(b, ')')+1:]), " ")
 		if f := strings.Fields(rest); len(f) > 1 && f[0] == "Z" && f[1] == strconv.Itoa(parent) {
 			dead++
@@ -183,8 +183,8 @@ func zombies(parent int) (int, error) {
 	return dead, nil
 }
 
-// checkServerFiles looks at the limit of a server's descriptors: in an upgrade
-// its successor needs as many.
+// checkServerFiles examines a server's limit of open descriptors. In an upgrade the
+// successor needs as many descriptors as the server.
 func checkServerFiles(pid int) finding {
 	var l unix.Rlimit
 	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &l); err != nil {
@@ -197,7 +197,7 @@ func checkServerFiles(pid int) finding {
 	f := finding{Verdict: ok, Found: fmt.Sprintf("%d of %d are in use", len(open), l.Cur)}
 	if uint64(len(open)) > l.Cur/5*4 {
 		f.Verdict = warning
-		f.Advice = "an upgrade needs some, and each connection one: raise LimitNOFILE= of its unit, or ulimit -n, and start it again"
+		f.Advice = "each connection needs a descriptor, and an upgrade a few more: raise LimitNOFILE= of its unit, or ulimit -n, and restart the server"
 	}
 	return f
 }
@@ -218,14 +218,14 @@ func readNumber(path string) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
-// roomFor looks whether the disk of a folder is full.
+// roomFor checks whether the disk of a folder is full.
 func roomFor(path string) finding {
 	var s unix.Statfs_t
 	if err := unix.Statfs(path, &s); err != nil {
 		return finding{Verdict: warning, Found: os.NewSyscallError("statfs", err).Error()}
 	}
 	if s.Blocks > 0 && s.Bavail == 0 || s.Files > 0 && s.Ffree == 0 {
-		return finding{Verdict: problem, Found: path + ": the disk is full", Advice: "a server that starts can't make its control socket: make room"}
+		return finding{Verdict: problem, Found: path + ": the disk is full", Advice: "a server that starts can't create its control socket: free some space"}
 	}
 	return finding{Verdict: ok, Found: path}
 }

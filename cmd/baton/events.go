@@ -15,12 +15,12 @@ func (a *app) eventsCommand() *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
 		Use:   "events",
-		Short: "Show what has happened to a server, and what happens",
-		Long: `Show the last events of a server, a line each. With --follow go on with those to
-come, of its successors too, until the last of them is done.`,
+		Short: "Show the events of a server",
+		Long: `Show the last events of a server, a line each. With --follow continue with new
+events, also those of its successors, until the last process has ended.`,
 		Example: "  baton events api --follow --json",
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "show further events until interrupted")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "continue with new events until interrupted")
 	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
 		show := func(e handoff.Event) error {
 			a.showEvent(e)
@@ -31,8 +31,8 @@ come, of its successors too, until the last of them is done.`,
 			defer end()
 			return c.Events(ctx, show)
 		}
-		// What happens to a server may be nothing for as long as it likes, from the
-		// beginning on: that it is alive is another question.
+		// A live server may have no event for any length of time, so silence is no
+		// error here.
 		if _, err := a.status(ctx, c); err != nil {
 			if interrupted(ctx, err) {
 				return nil

@@ -12,7 +12,7 @@ import (
 // exit is an exit status.
 type exit int
 
-// The exit statuses that are not [control.ExitStatus]'s alone. All are documented in
+// The exit statuses that [control.ExitStatus] does not return. All are documented in
 // doc.go, and never change.
 const (
 	exitDone      exit = 0
@@ -24,8 +24,8 @@ const (
 	exitNoSocket  exit = 18
 )
 
-// exitTexts says what each exit status means, 0 first: in the help, in the manual,
-// and, as a test wants it, in doc.go.
+// exitTexts returns the meaning of each exit status, from 0 up. The help and the manual
+// use it, and a test compares doc.go with it.
 func exitTexts() []string {
 	return []string{
 		"done",
@@ -50,7 +50,7 @@ func exitTexts() []string {
 	}
 }
 
-// exitText is the part of the help that lists them.
+// exitText is the list of exit statuses in the help.
 func exitText() string {
 	var b strings.Builder
 	b.WriteString("The exit status tells scripts what happened:")
@@ -60,16 +60,15 @@ func exitText() string {
 	return b.String()
 }
 
-// The program's own conditions.
+// Errors of the command itself.
 var (
 	errUsage   = errors.New("usage")
 	errProblem = errors.New("a problem was found")
-	// errSilent is of those that end as ErrNoAnswer does: what has become of the
-	// server is not known.
-	errSilent = errors.New("the server says nothing: it hangs, or is stopped: see what its process does (its pid is in its log, or fuser(1) has it)")
+	// errSilent has the exit status of ErrNoAnswer: the server's state is unknown.
+	errSilent = errors.New("the server does not answer: it hangs or is stopped: look at its process (its log has the pid, or use fuser(1))")
 )
 
-// statusOf returns the exit status that an error leads to, and its name in JSON.
+// statusOf returns the exit status for an error, and the error's kind in JSON.
 func statusOf(err error) (exit, string) {
 	for _, s := range []struct {
 		err  error

@@ -12,11 +12,10 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// envAddress is where the instances listen, all of them.
+// envAddress is the address of all instances.
 const envAddress = "BATON_TEST_ADDRESS"
 
-// instanceMain is one of several services on one address; its argument is its
-// name.
+// instanceMain is one of several services on one address. Its argument is its name.
 func instanceMain(args []string) {
 	cfg := &handoff.Config{Name: args[0], ControlSocket: filepath.Join("c", args[0], "s"), Version: args[0]}
 	serve(cfg, "drain", "20ms", func(up *handoff.Upgrader) *handoff.Listener {
@@ -26,8 +25,8 @@ func instanceMain(args []string) {
 	})
 }
 
-// TestReadmeInstances has a shell run the README's section for several instances,
-// under clients that never retry.
+// TestReadmeInstances runs the README's section on several instances in a shell, under
+// clients that never retry.
 func TestReadmeInstances(t *testing.T) {
 	t.Parallel()
 	blocks := fenced(t, "sh")
@@ -40,7 +39,7 @@ func TestReadmeInstances(t *testing.T) {
 	var p *pressed
 	for line := range strings.Lines(blocks[1]) {
 		s.do(strings.TrimSpace(line))
-		if p == nil { // they are started
+		if p == nil { // all instances are started
 			for _, name := range names {
 				s.answers(name)
 			}

@@ -19,9 +19,9 @@ import (
 
 func main() { os.Exit(int(run(os.Args[1:], os.Stdout, os.Stderr))) }
 
-// run does what the arguments say.
+// run executes the command line.
 func run(args []string, stdout, stderr io.Writer) exit {
-	if len(args) > 0 && args[0] == supervisor.ExecArg { // below baton run
+	if len(args) > 0 && args[0] == supervisor.ExecArg { // started by baton run
 		return exit(supervisor.Exec(args[1:]))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -33,10 +33,10 @@ func run(args []string, stdout, stderr io.Writer) exit {
 	err := root.ExecuteContext(ctx)
 	a.screen.Clear()
 	if err == nil || errors.Is(a.out.err, err) {
-		err = a.out.err // what was said did not arrive
+		err = a.out.err // the output was not written
 	}
 	status, name := statusOf(err)
-	if status == exitDone || status == exitProblem { // those were shown
+	if status == exitDone || status == exitProblem { // already shown
 		return status
 	}
 	if a.json || errors.Is(err, errUsage) && asksJSON(args) {
@@ -52,29 +52,29 @@ func run(args []string, stdout, stderr io.Writer) exit {
 	return status
 }
 
-// asksJSON reports whether --json is among arguments that were not read to their
-// end: a wrong one came first.
+// asksJSON reports whether --json is among the arguments. A wrong flag ended the
+// parsing before the end.
 func asksJSON(args []string) bool {
 	if i := slices.Index(args, "--"); i >= 0 {
-		args = args[:i] // the rest is an app's
+		args = args[:i] // the rest belongs to an app
 	}
 	return slices.Contains(args, "--json")
 }
 
-// oneLine puts an error into a line.
+// oneLine formats an error as one line.
 func oneLine(err error) string {
 	var ue *handoff.UpgradeError
 	text := err.Error()
 	switch {
 	case errors.As(err, &ue):
-		text = fmt.Sprintf("the upgrade came to nothing, the old version serves on: %v", ue.Err)
+		text = fmt.Sprintf("the upgrade failed, the old version serves on: %v", ue.Err)
 	case errors.Is(err, errUsage):
 		text = strings.TrimPrefix(text, errUsage.Error()+": ")
 	}
 	return plain(text)
 }
 
-// plain puts a text into a line, without the names of packages.
+// plain formats a text as one line, without the names of packages.
 func plain(text string) string {
 	return strings.Join(strings.Fields(strings.NewReplacer("handoff: ", "", "control: ", "", "configuration: ", "").Replace(text)), " ")
 }
@@ -98,7 +98,7 @@ func errorJSON(err error, status exit, name string) failure {
 	return f
 }
 
-// output is standard output, which may fail: a full disk, say.
+// output is standard output, whose writes may fail: on a full disk, for example.
 type output struct {
 	w   io.Writer
 	err error // the first one
@@ -112,22 +112,22 @@ func (o *output) Write(p []byte) (int, error) {
 	if err != nil {
 		o.err = fmt.Errorf("write standard output: %w", err)
 		if errors.Is(err, syscall.ENOSPC) {
-			o.err = fmt.Errorf("write standard output: the disk is full: make room: %w", err)
+			o.err = fmt.Errorf("write standard output: the disk is full: free some space: %w", err)
 		}
 	}
 	return n, err
 }
 
-// shown is for the end of a command that has changed something. Where that could
-// not be shown, it says that it is done all the same.
+// shown ends a command that has changed something. If the output could not be written,
+// its error says that the change was made.
 func (a *app) shown(done string) error {
 	if a.out.err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s, which could not be shown: %w", done, a.out.err)
+	return fmt.Errorf("%s, but the result could not be shown: %w", done, a.out.err)
 }
 
-// printJSON prints a value in a line.
+// printJSON prints a value as one line of JSON.
 func (a *app) printJSON(v any) {
 	e := json.NewEncoder(a.out)
 	e.SetEscapeHTML(false)

@@ -26,8 +26,8 @@ func TestMain(m *testing.M) {
 	testmain.RunWith(m, map[string]func([]string){"baton": batonMain, "service": serviceMain, "app": appMain, "instance": instanceMain})
 }
 
-// batonMain is the program itself; or an app below it that it has executed without
-// an env(1) in between.
+// batonMain is the program itself, or an app below it that it executes without env(1)
+// in between.
 func batonMain(args []string) {
 	if os.Args[0] == "./app" {
 		appMain(args)
@@ -36,13 +36,13 @@ func batonMain(args []string) {
 	os.Exit(int(run(args, os.Stdout, os.Stderr)))
 }
 
-// envService has the arguments of a service that was started without any.
+// envService has the arguments of a service that is started without any.
 const envService = "BATON_TEST_SERVICE"
 
-// serviceMain is a service of the scripts; its arguments are the mode, the time of
-// probation and, if not c/s, the path of the control socket. The file "plan" in its
-// working directory says how the next process fails before Ready. A folder "run"
-// there has its PID file.
+// serviceMain is the service of the scripts. Its arguments are the mode, the time of
+// probation and, if not c/s, the path of the control socket. In its working directory,
+// the file "plan" says how the next process fails before Ready, and a folder "run" gets
+// its PID file.
 func serviceMain(args []string) {
 	if len(args) == 0 {
 		args = strings.Fields(os.Getenv(envService))
@@ -86,7 +86,7 @@ func TestScripts(t *testing.T) {
 	runScripts(t, "testdata")
 }
 
-// TestScriptsRoot runs those that mount something.
+// TestScriptsRoot runs the scripts that mount a file system.
 func TestScriptsRoot(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "root")
@@ -141,8 +141,8 @@ func exitsCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// serveCmd starts a service whose address and processes the others find in its
-// working directory.
+// serveCmd starts a service. The other commands find its address and its processes in
+// its working directory.
 func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: serve MODE PROBATION [COMMAND…]")
@@ -172,7 +172,7 @@ func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("ADDR", strings.TrimSpace(addr))
 }
 
-// killAll kills the processes of a service and waits until they are gone.
+// killAll kills the processes of a service and waits until they have ended.
 func killAll(dir string) {
 	for pids := procs.Marked(scriptMark(dir)); len(pids) > 0; pids = procs.Marked(scriptMark(dir)) {
 		for _, pid := range pids {
@@ -181,12 +181,12 @@ func killAll(dir string) {
 	}
 }
 
-// scriptMark is in the environment of the processes of a script, by its folder.
+// scriptMark is in the environment of a script's processes, with the script's folder.
 func scriptMark(dir string) string { return "BATON_TEST_SCRIPT=" + dir + "\x00" }
 
 func crashCmd(ts *testscript.TestScript, _ bool, _ []string) { killAll(ts.MkAbs(".")) }
 
-// opened are the connections of scripts, by their folder.
+// opened has the connections of the scripts, by folder.
 var opened sync.Map
 
 func connectCmd(ts *testscript.TestScript, _ bool, _ []string) {
@@ -194,7 +194,7 @@ func connectCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(err)
 	ts.Defer(func() { _ = c.Close() })
 	ts.Check(c.SetDeadline(time.Now().Add(patience)))
-	_, err = io.ReadFull(c, make([]byte, 1)) // of the service's greeting
+	_, err = io.ReadFull(c, make([]byte, 1)) // the first byte of the service's greeting
 	ts.Check(err)
 	opened.Store(ts.Getenv("WORK"), c)
 }
@@ -221,6 +221,6 @@ func awaitCmd(ts *testscript.TestScript, neg bool, args []string) {
 		if time.Now().After(end) {
 			ts.Fatalf("%s has no %q: %q", args[0], args[1], text)
 		}
-		<-time.After(5 * time.Millisecond) // no event tells of it
+		<-time.After(5 * time.Millisecond) // no event to wait for
 	}
 }

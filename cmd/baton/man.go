@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// manCommand writes the manual. It is for makers of packages.
+// manCommand writes the manual, for packagers.
 func (a *app) manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIR",
@@ -41,7 +41,7 @@ func writeManual(dir string) error {
 	return nil
 }
 
-// manual returns the pages by the names of their files.
+// manual returns the pages by file name.
 func manual() map[string]string {
 	root := newApp(io.Discard).command()
 	pages := map[string]string{"baton.1": rootPage(root)}
@@ -51,7 +51,8 @@ func manual() map[string]string {
 	return pages
 }
 
-// subcommands are those that have a page; cobra's completion is on baton's.
+// subcommands are the commands with a page of their own; cobra's completion command is
+// described in baton(1).
 func subcommands(root *cobra.Command) []*cobra.Command {
 	return slices.DeleteFunc(slices.Clone(root.Commands()), func(c *cobra.Command) bool { return c.Hidden || c.Name() == "completion" })
 }
@@ -81,15 +82,15 @@ func rootPage(root *cobra.Command) string {
 	p.section("FILES")
 	for _, f := range [][2]string{
 		{"/run/baton/NAME/control.sock", "control socket of a server that root runs"},
-		{"$XDG_RUNTIME_DIR/baton/NAME/control.sock", "that of another user's"},
-		{"/tmp/baton-UID/NAME/control.sock", "likewise, where XDG_RUNTIME_DIR is not set; TMPDIR takes the place of /tmp"},
+		{"$XDG_RUNTIME_DIR/baton/NAME/control.sock", "the same for other users"},
+		{"/tmp/baton-UID/NAME/control.sock", "the same where XDG_RUNTIME_DIR is not set; TMPDIR replaces /tmp"},
 	} {
 		p.item(`\fI`+escape(f[0])+`\fR`, f[1])
 	}
 	p.section("ENVIRONMENT")
 	for _, v := range [][2]string{
 		{"XDG_RUNTIME_DIR, TMPDIR", "where control sockets are, see FILES"},
-		{"NO_COLOR", "no colours if it is set to anything, see https://no-color.org"},
+		{"NO_COLOR", "no colours if it is set to any value, see https://no-color.org"},
 		{"TERM", "no colours and no live progress if it is dumb"},
 	} {
 		p.item(`\fB`+escape(v[0])+`\fR`, v[1])
@@ -117,26 +118,26 @@ func commandPage(cmd *cobra.Command) string {
 		p.verbatim(strings.Split(cmd.Example, "\n"))
 	}
 	p.section("EXIT STATUS")
-	p.text("0 if it is done; the others say what came in between, see baton(1).")
+	p.text("0 on success; baton(1) lists the other statuses.")
 	p.section("FILES AND ENVIRONMENT")
 	p.text("See baton(1).")
 	p.also(cmd)
 	return p.String()
 }
 
-// page is a page in the language of man(7).
+// page is a page in man(7) format.
 type page struct{ strings.Builder }
 
 func (p *page) line(text string) { p.WriteString(text + "\n") }
 
 func (p *page) section(name string) { p.line(".SH " + name) }
 
-// begin writes what comes before a page's own synopsis. The date is left out: a
-// page is the same whenever it is made.
+// begin writes the part before a page's synopsis. It has no date, so that the same
+// sources always make the same page.
 func (p *page) begin(cmd *cobra.Command) {
 	p.line(`.\" Made by "make man" from the sources of the command.`)
 	p.line(fmt.Sprintf(".TH %s 1 \"\" Baton \"User Commands\"", strings.ToUpper(escape(pageName(cmd)))))
-	p.line(".nh") // names of options and files are no words to break
+	p.line(".nh") // don't hyphenate options and file names
 	p.section("NAME")
 	p.line(escape(pageName(cmd)) + ` \- ` + escape(strings.ToLower(cmd.Short[:1])+cmd.Short[1:]))
 	p.section("SYNOPSIS")
@@ -153,14 +154,14 @@ func (p *page) also(cmd *cobra.Command) {
 	p.line(strings.Join(all, " ,\n"))
 }
 
-// item writes a tagged paragraph; tag is escaped already.
+// item writes a tagged paragraph; tag is already escaped.
 func (p *page) item(tag, text string) {
 	p.line(".TP")
 	p.line(tag)
 	p.line(escape(text))
 }
 
-// text writes paragraphs; those that are indented are kept as they are.
+// text writes paragraphs; indented ones are kept as they are.
 func (p *page) text(long string) {
 	for i, paragraph := range strings.Split(strings.TrimSpace(long), "\n\n") {
 		if i > 0 {
@@ -208,7 +209,7 @@ func (p *page) flags(set *pflag.FlagSet) {
 	})
 }
 
-// escape makes a text mean itself in roff(7).
+// escape quotes a text for roff(7).
 func escape(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, `-`, `\-`).Replace(text)
 	if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {

@@ -16,10 +16,10 @@ import (
 
 var update = flag.Bool("update", false, "write the manual pages")
 
-// manualDir has the pages for those who don't build them.
+// manualDir has the pages, for packagers and for readers of the repository.
 const manualDir = "man"
 
-// TestManual wants the pages in the repository to be what the command says now.
+// TestManual compares the pages in the repository with those of the command.
 func TestManual(t *testing.T) {
 	t.Parallel()
 	if *update {
@@ -57,7 +57,7 @@ func TestManual(t *testing.T) {
 	}
 }
 
-// TestManualRenders has man show the pages, and complain about none.
+// TestManualRenders renders the pages with man, which must print no warning.
 func TestManualRenders(t *testing.T) {
 	t.Parallel()
 	man, err := exec.LookPath("man")
@@ -98,8 +98,7 @@ func TestManualRenders(t *testing.T) {
 	}
 }
 
-// TestExitTexts wants the list of exit statuses to be whole, and the same in the
-// package's doc.
+// TestExitTexts compares the list of exit statuses with the list in doc.go.
 func TestExitTexts(t *testing.T) {
 	t.Parallel()
 	doc, err := os.ReadFile("doc.go")

@@ -9,15 +9,15 @@ import (
 	"testing"
 )
 
-// readmeCommands returns the README's command lines that begin with a word, in
-// blocks and within the text.
+// readmeCommands returns the command lines in the README that begin with word, from
+// blocks and from the text.
 func readmeCommands(t *testing.T, word string) []string {
 	t.Helper()
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A span of code may go over the end of a line; a block of Go does not match.
+	// A code span may continue on the next line; a block of Go code does not match.
 	found := regexp.MustCompile("(?m)^    ("+word+" .*)$|`("+word+" [^`]*)`").FindAllStringSubmatch(string(readme), -1)
 	var lines []string
 	for _, m := range found {
@@ -27,7 +27,7 @@ func readmeCommands(t *testing.T, word string) []string {
 	return lines
 }
 
-// inRoot runs a program in the folder of the README.
+// inRoot runs a program in the README's folder.
 func inRoot(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
@@ -39,9 +39,8 @@ func inRoot(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// TestReadmeMake has make say what it would do for each of the README's targets,
-// which run by themselves in CI or take their time, and wants it to know the
-// variables.
+// TestReadmeMake runs make -n for each of the README's targets, which CI runs or which
+// take long. make must know each variable.
 func TestReadmeMake(t *testing.T) {
 	t.Parallel()
 	lines := readmeCommands(t, "make")
@@ -49,7 +48,7 @@ func TestReadmeMake(t *testing.T) {
 		t.Fatalf("the README has %q, want more", lines)
 	}
 	for _, line := range lines {
-		const value = "4711" // no default
+		const value = "4711" // differs from every default
 		args := strings.Fields(regexp.MustCompile(`=\S+`).ReplaceAllString(line, "="+value))[1:]
 		out := inRoot(t, "make", append([]string{"-n"}, args...)...)
 		if strings.Contains(line, "=") && !strings.Contains(out, value) {
@@ -58,8 +57,8 @@ func TestReadmeMake(t *testing.T) {
 	}
 }
 
-// TestReadmeGo runs the README's go commands: programs with small numbers in the
-// place of theirs, and what is to be installed is only looked at.
+// TestReadmeGo runs the README's go commands, with small numbers in place of the
+// README's. It only looks up packages that the README installs.
 func TestReadmeGo(t *testing.T) {
 	t.Parallel()
 	lines := readmeCommands(t, "go")
@@ -92,8 +91,8 @@ func TestReadmeGo(t *testing.T) {
 	}
 }
 
-// TestReadmeWords wants what the README's text says of baton to be what baton
-// understands; its blocks are run by TestReadme.
+// TestReadmeWords parses the baton commands in the README's text. TestReadme runs those
+// in its blocks.
 func TestReadmeWords(t *testing.T) {
 	t.Parallel()
 	lines := readmeCommands(t, "baton")
@@ -118,7 +117,7 @@ func TestReadmeWords(t *testing.T) {
 	}
 }
 
-// TestReadmeLinks wants each link within the README to lead to a heading.
+// TestReadmeLinks follows each link within the README to its heading.
 func TestReadmeLinks(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../../README.md")
@@ -136,7 +135,7 @@ func TestReadmeLinks(t *testing.T) {
 	}
 	for _, l := range links {
 		if !anchors[l[1]] {
-			t.Errorf("#%s leads nowhere", l[1])
+			t.Errorf("no heading for #%s", l[1])
 		}
 	}
 }

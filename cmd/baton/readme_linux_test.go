@@ -18,7 +18,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
-// firstWrite calls cancel when something is written.
+// firstWrite calls cancel at the first write.
 type firstWrite struct {
 	mu     sync.Mutex
 	buf    bytes.Buffer

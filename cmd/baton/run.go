@@ -25,38 +25,39 @@ func (a *app) runCommand() *cobra.Command {
 	f := &runFlags{Config: supervisor.Default()}
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- APP [ARG...]",
-		Short: "Run an app under a process that stays, in a container say",
-		Long: `Run an app, in any language, below a process that stays what it is, PID 1 of a
-container included. It binds the app's sockets and passes them on as systemd does
-(LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID; the first is descriptor 3), so that what
-waits in them outlives the app, however it ends.
+		Short: "Run an app below a supervisor that keeps its sockets",
+		Long: `Run an app, in any language, below a process that keeps the app's sockets; it can be
+PID 1 of a container. It binds the sockets and passes them on as systemd does
+(LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID; the first is descriptor 3). Connections that
+wait in a queue outlive the app, however it ends.
 
-SIGUSR2 upgrades: the app is started anew, from what is at its path by then,
-beside the running one, which gets the stop signal when the new one is ready. If
-that fails the running one was never stopped. While an upgrade is under way, or the
-app is not ready, SIGUSR2 makes another one follow; while the app is down, it is
-started at once.
-SIGTERM and SIGINT end the app, a second one kills it. SIGHUP, SIGQUIT, SIGUSR1 and
-SIGWINCH are passed on to the app.
+SIGUSR2 upgrades: baton starts the program at the app's path beside the running app,
+and sends the running app the stop signal when the new one is ready. If the new one
+fails, the running app has never stopped. While an upgrade is in progress or the app
+is not ready, SIGUSR2 queues one more upgrade; while the app is down, SIGUSR2 starts
+it at once. SIGTERM and SIGINT end the app; a second one kills it. SIGHUP, SIGQUIT,
+SIGUSR1 and SIGWINCH are forwarded to the app.
 
-The app is ready when it has run for a time (--ready-after), unless another way is
-chosen. --ready-tcp and --ready-http count only what the new process itself accepts,
-so that they can ask the very socket that both have. An app that uses package
-handoff says READY=1 (--ready-notify), or is asked (--name, --socket): its open
-connections move as its mode has it. One in mode Inherit needs --name.
+By default the app is ready when it has run for some time (--ready-after).
+--ready-tcp and --ready-http probe it instead. They count only connections that the
+new process itself accepts, so they can probe the socket that both processes share.
+An app that uses package handoff sends READY=1 (--ready-notify), or baton asks its
+control socket (--name, --socket). Its open connections move as in its mode. An app in
+mode Inherit needs --name or --socket.
 
-An app that has ended is started again (--restart): on-failure means unless with
-status 0, whenever it has ended; then baton ends with 0 as well. One that gets not
-ready counts as failed. SIGUSR2 never ends a running app by a new one that fails.
-What is started again is what is at the app's path, unless that has been tried and
-was not ready: then it is the program that was ready last. So it is when the app dies
-while a new version is not ready yet, which stays for that, beside it. An app that says
-READY=1, or is asked, has a second to be ready then, before it is killed. A script, or
-what the app's command executes in turn (env), is always what is at its path.
+An app that has ended is restarted as --restart says: on-failure means unless its exit
+status was 0; baton then exits with 0 too. An app that is not ready in time counts as
+failed. A restart uses the program at the app's path. If that program was tried and was
+not ready, it uses the program that was ready last. It does so as well when the app dies
+while its next version is not ready yet: the next version keeps running beside it. An
+app that sends READY=1, or that baton asks, is killed in that case unless it is ready
+within a second. A script, or a program that the app's command executes (env), is
+always the one at its path.
+
 If baton itself is killed, the kernel sends the app the stop signal, but not to a
-process that the app has put in its own place (mode Inherit, or baton upgrade), and
-what waits in a socket is lost when the app closes it. As PID 1, baton takes all with
-it. baton --help lists the exit statuses.`,
+successor that the app has started itself (mode Inherit, or baton upgrade).
+Connections in a queue are lost when the app closes the socket. If baton is PID 1, all
+processes of the container end with it. baton --help lists the exit statuses.`,
 		Example: `  baton run --listen tcp://:8080 --ready-tcp 127.0.0.1:8080 -- python3 app.py
   baton run --listen web=tcp://:8080 --name api -- /usr/local/bin/api
   baton run --listen tcp://:80 --nonblock --stop-signal QUIT -- env 'NGINX=3;' nginx -g 'daemon off;'`,
@@ -75,21 +76,21 @@ it. baton --help lists the exit statuses.`,
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&f.listen, "listen", "l", nil, "bind `[NAME=]ADDRESS` and pass it on, in order: tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@ABSTRACT; also tcp4, tcp6, udp4, udp6, unixgram, unixpacket")
-	flags.BoolVar(&f.NonBlock, "nonblock", false, "pass sockets on non-blocking, as nginx needs them; without, they block, as those of systemd do")
-	flags.StringVar(&f.name, "name", "", "the app uses package handoff and this Name, or --socket: ask it whether it is ready, and leave it to its own linger limit")
+	flags.BoolVar(&f.NonBlock, "nonblock", false, "pass sockets in non-blocking mode, as nginx needs them; the default is blocking, as systemd's are")
+	flags.StringVar(&f.name, "name", "", "the app uses package handoff and this Name, or --socket: ask it whether it is ready, and let its own linger limit end it")
 	flags.BoolVar(&f.Ready.Notify, "ready-notify", false, "the app is ready when it says READY=1 to NOTIFY_SOCKET")
 	flags.StringVar(&f.Ready.TCP, "ready-tcp", "", "the app is ready when it accepts connections at `HOST:PORT`")
 	flags.StringVar(&f.Ready.HTTP, "ready-http", "", "the app is ready when it answers at `URL` with a status below 400")
 	flags.DurationVar(&f.Ready.After, "ready-after", 0, "the app is ready when it has run for this `time`, or has said READY=1 (default 2s)")
-	flags.DurationVar(&f.ReadyTimeout, "ready-timeout", f.ReadyTimeout, "give an app up that is not ready after this `time`")
+	flags.DurationVar(&f.ReadyTimeout, "ready-timeout", f.ReadyTimeout, "end an app that is not ready after this `time`")
 	flags.StringVar(&f.StopSignal, "stop-signal", f.StopSignal, "`signal` that ends the app gracefully")
 	flags.DurationVar(&f.StopTimeout, "stop-timeout", f.StopTimeout, "kill an app that has not ended this `time` after the stop signal, or what it asks for (EXTEND_TIMEOUT_USEC)")
 	flags.StringVar(&f.restart, "restart", string(f.Restart), "start the app again when it has ended: "+strings.Join(supervisor.Restarts(), ", "))
-	flags.DurationVar(&f.RestartDelay, "restart-delay", f.RestartDelay, "longest `time` before the first restart; it doubles with each, and a random part is taken off")
+	flags.DurationVar(&f.RestartDelay, "restart-delay", f.RestartDelay, "longest `time` before the first restart; it doubles with each restart; a random part is subtracted")
 	flags.DurationVar(&f.RestartMaxDelay, "restart-max-delay", f.RestartMaxDelay, "longest `time` before any restart")
-	flags.DurationVar(&f.RestartReset, "restart-reset", f.RestartReset, "begin with the first delay again when the app was ready for this `time`")
+	flags.DurationVar(&f.RestartReset, "restart-reset", f.RestartReset, "reset the delay when the app was ready for this `time`")
 	flags.IntVar(&f.RestartLimit, "restart-limit", 0, "give up after so many restarts in a row (0: never)")
-	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log signals, orphans and what the app says of itself, too")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "also log signals, orphans and the app's own status messages")
 	must(cmd.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions(supervisor.Restarts(), cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("listen", cobra.NoFileCompletions))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -99,8 +100,8 @@ it. baton --help lists the exit statuses.`,
 	return cmd
 }
 
-// supervise runs the app until it is done. The signals of the process are the
-// supervisor's: no context ends it.
+// supervise runs the app until it has ended for good. Signals end it; it needs no
+// context.
 func (a *app) supervise(f *runFlags, log io.Writer) error {
 	for _, text := range f.listen {
 		s, err := supervisor.ParseSocket(text)
@@ -132,7 +133,7 @@ func (a *app) supervise(f *runFlags, log io.Writer) error {
 	return s.Run()
 }
 
-// runError makes a configuration that makes no sense wrong usage.
+// runError reports an invalid configuration as wrong usage.
 func runError(err error) error {
 	if errors.Is(err, supervisor.ErrConfig) {
 		return fmt.Errorf("%w: %w", errUsage, err)

@@ -12,9 +12,10 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// TestRunCrash kills the app under load, and has it panic. The sockets are baton's:
-// nobody is refused, and only what the dead process had accepted fails. Who waited
-// in the queue is served by the next process, and so is who came before that.
+// TestRunCrash kills the app under load, and makes it panic. baton keeps the sockets:
+// no connection is refused, and only connections that the dead process had accepted
+// fail. The next process serves the connections in the queue, and those that arrive
+// before it starts.
 func TestRunCrash(t *testing.T) {
 	t.Parallel()
 	for kind, flags := range map[string][]string{
@@ -32,10 +33,10 @@ func TestRunCrash(t *testing.T) {
 			for i := range kills + panics {
 				p.more(200)
 				var waiting []net.Conn
-				full := i >= 2 // nothing is in flight in the process then
+				full := i >= 2 // the process has accepted no connection then
 				if full {
 					signalApp(t, dead, syscall.SIGHUP)
-					r.await("accepts nobody")
+					r.await("accepts nothing")
 					waiting = dialAll(t, address, clients)
 					queued += clients
 				}
@@ -59,7 +60,7 @@ func TestRunCrash(t *testing.T) {
 			}
 			p.more(200)
 			s := p.end()
-			// Each of the clients has one connection at a time.
+			// Each client has one connection at a time.
 			if inFlight := uint64(4 * (kills + panics)); s.Failed > inFlight || s.Failures[load.Refused] > 0 || s.Failures[load.Timeout] > 0 {
 				t.Errorf("%d failed, %v, want at most %d, none refused, none forgotten: %+v", s.Failed, s.Failures, inFlight, s.Samples)
 			}
@@ -80,7 +81,7 @@ func signalApp(t *testing.T, pid int, sig syscall.Signal) {
 	}
 }
 
-// dialAll connects n clients, which the test closes.
+// dialAll opens n connections, which the test closes.
 func dialAll(t *testing.T, address string, n int) []net.Conn {
 	t.Helper()
 	var all []net.Conn
@@ -95,8 +96,8 @@ func dialAll(t *testing.T, address string, n int) []net.Conn {
 	return all
 }
 
-// served asks one of package load's questions on a connection, closes it, and
-// returns the process that has answered.
+// served asks one of package load's questions on a connection, closes it, and returns
+// the ID of the process that answered.
 func served(c net.Conn) (pid int, err error) {
 	defer c.Close()
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {

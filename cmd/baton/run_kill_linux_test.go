@@ -8,25 +8,25 @@ import (
 	"time"
 )
 
-// free waits until nobody has an address: who was killed closes its descriptors a
-// moment after it has ended for all others.
+// free waits until an address is free: the kernel closes the descriptors of a killed
+// process a moment after its end can be seen.
 func free(t *testing.T, address string) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; {
 		ln, err := net.Listen("tcp", address)
 		if err == nil {
-			_ = ln.Close() // nobody has dialled
+			_ = ln.Close() // no connections
 			return
 		}
 		if time.Now().After(end) {
 			t.Fatal(err)
 		}
-		<-time.After(5 * time.Millisecond) // no event tells of it
+		<-time.After(5 * time.Millisecond) // no event to wait for
 	}
 }
 
-// TestRunKilled kills baton run at each step: the kernel has the app end, and the
-// next baton run finds its address free.
+// TestRunKilled kills baton run at each step. The kernel ends the app, and the next
+// baton run can bind the address.
 func TestRunKilled(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"plain", "takeover"} {
@@ -60,7 +60,7 @@ func TestRunKilled(t *testing.T) {
 				if err := syscall.Kill(r.await("ready").PID, syscall.SIGKILL); err != nil {
 					r.t.Fatal(err)
 				}
-				r.await("the app is down: it is started again")
+				r.await("the app is down: restarting it")
 			},
 		} {
 			t.Run(kind+"/"+step, func(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// hangs is for how long an app that hangs is waited for. One that does not has to be
+// hangs is the ready timeout for an app that hangs. An app that does not hang has to be
 // ready by then, on a busy machine too.
 const hangs = "20s"
 
@@ -36,8 +36,7 @@ func TestRunUpgrades(t *testing.T) {
 				if kind == "inherit" {
 					done = "the app has upgraded itself"
 				}
-				// The predecessor, whose connections were served to their end, may be
-				// done before its successor has told of itself.
+				// The predecessor may end before its successor has announced itself.
 				r.awaitAll(done, "ended")
 				p.until(version, func(s load.Stats) bool { return s.AnsweredLast == version })
 			}
@@ -50,8 +49,8 @@ func TestRunUpgrades(t *testing.T) {
 	}
 }
 
-// TestRunRollback has new generations fail in each way, under load: the one that
-// serves is never stopped.
+// TestRunRollback makes new generations fail in each way, under load. The serving
+// generation never stops.
 func TestRunRollback(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"plain", "takeover"} {
@@ -64,7 +63,7 @@ func TestRunRollback(t *testing.T) {
 			for _, plan := range []string{"exit", "exit0", "hang"} {
 				r.write("plan", plan)
 				r.signal(syscall.SIGUSR2)
-				l := r.await("upgrade failed: the app serves on as it was")
+				l := r.await("upgrade failed: the running app serves on")
 				want := map[string]string{
 					"exit": "it has ended before it was ready: exit status 3", "exit0": "it has ended before it was ready: exit status 0",
 					"hang": "not ready within " + hangs + ": it has not said READY=1",
@@ -85,7 +84,7 @@ func TestRunRollback(t *testing.T) {
 	}
 }
 
-// TestRunSignalsInUpgrade asks for an upgrade in an upgrade, and for the end.
+// TestRunSignalsInUpgrade requests an upgrade and a stop during an upgrade.
 func TestRunSignalsInUpgrade(t *testing.T) {
 	t.Parallel()
 	r := runApp(t, nil, []string{"--listen", "web=tcp://127.0.0.1:0", "--ready-notify"}, goApp(t, "plain")...)
@@ -95,22 +94,22 @@ func TestRunSignalsInUpgrade(t *testing.T) {
 	hung := r.await("started").PID
 	r.await("hangs")
 	r.signal(syscall.SIGUSR2)
-	r.await("an upgrade is under way, or the app is not ready: another one follows")
-	// The first of the two comes to nothing, the second follows.
+	r.await("an upgrade is under way or the app is not ready: the next upgrade is queued")
+	// The first of the two upgrades fails, the second follows.
 	if err := syscall.Kill(hung, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	r.await("upgrade failed: the app serves on as it was")
+	r.await("upgrade failed: the running app serves on")
 	r.await("upgraded")
 	r.write("plan", "hang")
 	r.signal(syscall.SIGUSR2)
 	r.await("hangs")
-	r.stop() // all of them
+	r.stop() // all processes
 	gone(t, r.dir)
 }
 
-// TestRunStop has an app that does not end be killed, in time or by a second
-// signal.
+// TestRunStop expects that an app that ignores the stop signal is killed, on timeout or
+// by a second signal.
 func TestRunStop(t *testing.T) {
 	t.Parallel()
 	for _, twice := range []bool{false, true} {
@@ -121,18 +120,18 @@ func TestRunStop(t *testing.T) {
 		r := runApp(t, nil, []string{"--ready-notify", "--stop-timeout", timeout}, "sh", "-c", `trap "" TERM; echo '{"@message":"deaf"}' >&2; while :; do sleep 60; done`)
 		r.await("deaf")
 		r.signal(syscall.SIGTERM)
-		r.await("ending the app")
+		r.await("sending the stop signal")
 		if twice {
 			r.signal(syscall.SIGINT)
 		}
 		if code := r.wait(); code != int(exitAppFailed) {
 			t.Errorf("twice %t: baton run ended with %d, want %d", twice, code, exitAppFailed)
 		}
-		gone(t, r.dir) // what the app has started as well
+		gone(t, r.dir) // the app's own children as well
 	}
 }
 
-// TestRunForwards has signals reach the app.
+// TestRunForwards sends signals that the app has to get.
 func TestRunForwards(t *testing.T) {
 	t.Parallel()
 	r := runApp(t, nil, nil, "sh", "-c", `
@@ -153,15 +152,15 @@ func TestRunCrashLoop(t *testing.T) {
 	t.Parallel()
 	r := runApp(t, nil, []string{"--ready-notify", "--restart-delay", "1h", "--restart-max-delay", "1h", "--listen", "tcp://127.0.0.1:0"}, "sh", "-c",
 		`[ -e good ] && exec "$@"; exit 1`, "sh", "env", goApp(t, "plain")[1], os.Args[0], "plain")
-	r.awaitLine("the app is down: it is started again", func(l line) bool { return l.Restarts == 1 })
+	r.awaitLine("the app is down: restarting it", func(l line) bool { return l.Restarts == 1 })
 	r.write("good", "")
-	r.signal(syscall.SIGUSR2) // or it would take an hour
+	r.signal(syscall.SIGUSR2) // the restart would take an hour
 	r.await("ready")
 	r.stop()
 }
 
-// TestRunReadyAtSharedSocket has a new generation that does not accept be told from
-// the one that does, at the socket that both have.
+// TestRunReadyAtSharedSocket probes the socket that both generations share. A new
+// generation that does not accept must not count as ready.
 func TestRunReadyAtSharedSocket(t *testing.T) {
 	t.Parallel()
 	for name, flag := range map[string]string{"tcp": "--ready-tcp=", "http": "--ready-http=http://"} {
@@ -177,8 +176,8 @@ func TestRunReadyAtSharedSocket(t *testing.T) {
 			r.write("plan", "hang")
 			r.signal(syscall.SIGUSR2)
 			r.await("hangs")
-			l := r.await("upgrade failed: the app serves on as it was")
-			if l.PID != first || !strings.Contains(l.Error, "not ready within "+hangs+": ") || !strings.Contains(l.Error, "another process accepts there") {
+			l := r.await("upgrade failed: the running app serves on")
+			if l.PID != first || !strings.Contains(l.Error, "not ready within "+hangs+": ") || !strings.Contains(l.Error, "another process accepts at this address") {
 				t.Errorf("%+v, want pid %d, and that another process accepts", l, first)
 			}
 			r.signal(syscall.SIGUSR2)
@@ -189,14 +188,14 @@ func TestRunReadyAtSharedSocket(t *testing.T) {
 }
 
 // TestRunManager has a service manager that reads nothing at first, for longer than
-// baton waits: it gets the messages later.
+// baton waits. It gets the messages later.
 func TestRunManager(t *testing.T) {
 	t.Parallel()
 	m := fakesystemd.New(t)
 	m.Fill()
 	r := runApp(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+m.Path) },
 		[]string{"--ready-notify", "--listen", "web=tcp://127.0.0.1:0"}, goApp(t, "plain")...)
-	// The first try has failed by then.
+	// The first attempt has failed by then.
 	r.awaitAll("ready", "the service manager has not received a message")
 	m.Read()
 	n := m.Await(0, "\nREADY=1\n")

@@ -17,8 +17,8 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
-// freeAddress returns an address that nobody has at the moment, for what must
-// know it before baton run binds it.
+// freeAddress returns an address that is free at the moment, for apps that need it
+// before baton run binds it.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.66.5.1:0")
@@ -29,8 +29,8 @@ func freeAddress(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// TestRunPython upgrades and kills a server in Python under load. The check of its
-// health asks the very socket that both generations have.
+// TestRunPython upgrades and kills a server in Python under load. The health check
+// probes the socket that both generations share.
 func TestRunPython(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "python3")
@@ -61,7 +61,7 @@ func TestRunPython(t *testing.T) {
 			s := p.clean()
 			t.Logf("3 upgrades of a Python app, %d requests, %d failed", s.Connections, s.Failed)
 
-			// A crash: who comes meanwhile is served.
+			// Connections that arrive during a crash are served.
 			p = press(t, address, load.HTTP)
 			p.more(50)
 			if err := syscall.Kill(serving, syscall.SIGKILL); err != nil {
@@ -79,8 +79,8 @@ func TestRunPython(t *testing.T) {
 	}
 }
 
-// TestRunNginx has nginx take its sockets from baton run, as from a predecessor of
-// its own (NGINX=), be upgraded under load, and its master killed.
+// TestRunNginx passes nginx its sockets as a predecessor of its own would (NGINX=),
+// upgrades it under load, and kills its master.
 func TestRunNginx(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "nginx")
@@ -126,8 +126,8 @@ func TestRunNginx(t *testing.T) {
 	}
 	t.Logf("3 upgrades of nginx, %d requests, %d failed", g.done.Load(), g.failed.Load())
 
-	// The master is killed; its workers go with it, or they would serve on under
-	// nobody.
+	// The master is killed. baton kills its workers too: they would serve on without a
+	// master.
 	if err := syscall.Kill(master, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -141,8 +141,7 @@ func TestRunNginx(t *testing.T) {
 	r.stop()
 }
 
-// getter asks a URL again and again, each time on a connection of its own, and never
-// retries.
+// getter requests a URL in a loop, each time on a new connection, and never retries.
 type getter struct {
 	done, failed, refused atomic.Int64
 
@@ -162,7 +161,7 @@ func newGetter(url string) *getter {
 				select {
 				case <-g.stop:
 					return
-				case <-time.After(2 * time.Millisecond): // between two requests
+				case <-time.After(2 * time.Millisecond): // a pause between two requests
 				}
 				if err := get(&client, url); err != nil {
 					g.failed.Add(1)
@@ -191,14 +190,14 @@ func get(client *http.Client, url string) error {
 	return err
 }
 
-// more waits for so many more requests.
+// more waits for n more requests.
 func (g *getter) more(t *testing.T, n int64) {
 	t.Helper()
 	for end, want := time.Now().Add(2*patience), g.done.Load()+n; g.done.Load() < want; {
 		if time.Now().After(end) {
 			t.Fatal("the clients get no answers")
 		}
-		<-time.After(5 * time.Millisecond) // no event tells of it
+		<-time.After(5 * time.Millisecond) // no event to wait for
 	}
 }
 

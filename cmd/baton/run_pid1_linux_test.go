@@ -12,7 +12,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
-// asPID1 has a command be PID 1 of a PID namespace, as in a container.
+// asPID1 makes a command PID 1 of a PID namespace, as in a container.
 func asPID1(t *testing.T) func(*exec.Cmd) {
 	t.Helper()
 	testenv.Need(t, "unshare_pid")
@@ -43,8 +43,8 @@ func (r *running) signalChild(sig syscall.Signal) {
 	}
 }
 
-// TestRunPID1Reaps has apps as PID 1's children leave orphans that end at the same
-// time as they do: all are waited for, and no status is taken for another's.
+// TestRunPID1Reaps runs apps as children of PID 1 that leave orphans which end at the
+// same moment. baton waits for all of them and confuses no exit statuses.
 func TestRunPID1Reaps(t *testing.T) {
 	t.Parallel()
 	const restarts, orphans = 5, 20
@@ -56,7 +56,7 @@ func TestRunPID1Reaps(t *testing.T) {
 		switch l.Message {
 		case "an orphan has ended":
 			switch l.Status {
-			case "exit status 7", "killed by SIGKILL": // with the app's process group
+			case "exit status 7", "killed by SIGKILL": // killed with the app's process group
 				reaped++
 			default:
 				t.Errorf("an orphan: %q, want exit status 7", l.Status)
@@ -77,8 +77,8 @@ func TestRunPID1Reaps(t *testing.T) {
 	t.Logf("%d ends of the app, %d orphans of %d before its group was killed", ended, reaped, orphans*(restarts+1))
 }
 
-// TestRunPID1Upgrades upgrades apps whose supervisor is PID 1, under load, and
-// leaves no zombie.
+// TestRunPID1Upgrades upgrades apps whose supervisor is PID 1, under load, and expects
+// no zombie.
 func TestRunPID1Upgrades(t *testing.T) {
 	t.Parallel()
 	for kind, flags := range map[string][]string{

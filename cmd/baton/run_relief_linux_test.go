@@ -13,7 +13,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// install puts another file with the program of the apps at its path.
+// install puts another file with the app's program at its path.
 func install(t *testing.T, dir string) {
 	t.Helper()
 	exe, err := os.Executable()
@@ -42,7 +42,7 @@ func install(t *testing.T, dir string) {
 	}
 }
 
-// runs returns the file that a process is executed from.
+// runs returns the file that a process was executed from.
 func runs(t *testing.T, pid int) os.FileInfo {
 	t.Helper()
 	fi, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
@@ -52,18 +52,18 @@ func runs(t *testing.T, pid int) os.FileInfo {
 	return fi
 }
 
-// relieved is an app whose next version does not get ready, and that is killed.
+// relieved is an app that is killed while its next version does not become ready.
 type relieved struct {
 	*running
 	address string
 	load    *pressed
-	first   os.FileInfo // what it was executed from
+	first   os.FileInfo // the file of the first version's process
 	second  int         // the process of the next version
-	waiting []net.Conn  // connections that nobody has accepted when the first died
+	waiting []net.Conn  // connections in the queue when the first process died
 }
 
-// relieve has the app's next version follow a plan until it says so, and kills the
-// one that serves.
+// relieve starts the app's next version with a plan, waits until it logs says, and
+// kills the serving process.
 func relieve(t *testing.T, kind, plan, says string, flags ...string) *relieved {
 	t.Helper()
 	address := freeAddress(t)
@@ -82,9 +82,9 @@ func relieve(t *testing.T, kind, plan, says string, flags ...string) *relieved {
 	r.signal(syscall.SIGUSR2)
 	r.second = r.await("started").PID
 	r.await(says)
-	// Nothing is in flight in the process then.
+	// The process has accepted no connection then.
 	signalApp(t, first, syscall.SIGHUP)
-	r.await("accepts nobody")
+	r.await("accepts nothing")
 	r.waiting = dialAll(t, r.address, 3)
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -92,7 +92,8 @@ func relieve(t *testing.T, kind, plan, says string, flags ...string) *relieved {
 	return r
 }
 
-// wantFirst waits until the first version is ready again, and serves who has waited.
+// wantFirst waits until the first version is ready again and serves the queued
+// connections.
 func (r *relieved) wantFirst() int {
 	r.t.Helper()
 	pid := r.await("ready").PID
@@ -103,7 +104,7 @@ func (r *relieved) wantFirst() int {
 	return pid
 }
 
-// wantWaiting wants that a process serves who has waited.
+// wantWaiting expects that process pid serves the queued connections.
 func (r *relieved) wantWaiting(pid int) {
 	r.t.Helper()
 	for _, c := range r.waiting {
@@ -113,7 +114,7 @@ func (r *relieved) wantWaiting(pid int) {
 	}
 }
 
-// wantSecond waits until the second version has replaced a process.
+// wantSecond waits until the second version has replaced process pid.
 func (r *relieved) wantSecond(pid int) {
 	r.t.Helper()
 	l := r.await("upgraded")
@@ -128,7 +129,7 @@ func (r *relieved) wantSecond(pid int) {
 	r.load.more(100)
 }
 
-// end wants that only who was served by the dead process can have failed.
+// end expects that only connections of the dead process have failed.
 func (r *relieved) end() {
 	r.t.Helper()
 	s := r.load.end()
@@ -140,19 +141,19 @@ func (r *relieved) end() {
 }
 
 const (
-	asItWas  = "upgrade failed: the app is started as it was"
-	servesOn = "upgrade failed: the app serves on as it was"
+	asItWas  = "upgrade failed: starting the previous program"
+	servesOn = "upgrade failed: the running app serves on"
 )
 
-// TestRunRelief kills an app while its next version is on its way, which may take an
-// hour, or has failed: what was ready last is started again at once, though its path
-// has the next one.
+// TestRunRelief kills an app while its next version starts, which may take an hour, or
+// has failed. The program that was ready last is restarted at once, although the path
+// has the next version.
 func TestRunRelief(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		kind, plan, says string
 		flags            []string
-		failed           string // what is said of the upgrade after the death
+		failed           string // the log message after the death
 	}{
 		"plain":              {"plain", "hang", "hangs", []string{"--ready-notify"}, asItWas},
 		"before it joins":    {"takeover", "hang", "hangs", []string{"--socket", "c/s"}, asItWas},
@@ -167,15 +168,15 @@ func TestRunRelief(t *testing.T) {
 				r.await(c.failed)
 			}
 			pid := r.wantFirst()
-			r.signal(syscall.SIGUSR2) // now it does not hang
+			r.signal(syscall.SIGUSR2) // this version does not hang
 			r.wantSecond(pid)
 			r.end()
 		})
 	}
 }
 
-// TestRunReliefBeside is the same for apps that only a look at the socket tells to be
-// ready: they may accept before, so nobody is killed for the relief.
+// TestRunReliefBeside is the same for apps whose readiness only a probe of the socket
+// shows. They may accept before they count as ready, so the next version is not killed.
 func TestRunReliefBeside(t *testing.T) {
 	t.Parallel()
 	t.Run("until it is ready", func(t *testing.T) {
@@ -201,7 +202,7 @@ func TestRunReliefBeside(t *testing.T) {
 	t.Run("it fails before", func(t *testing.T) {
 		t.Parallel()
 		r := relieve(t, "mute", "wait", "waits", "--restart-delay", "1s")
-		r.await("the app is down: it is started again")
+		r.await("the app is down: restarting it")
 		if err := syscall.Kill(r.second, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -212,7 +213,7 @@ func TestRunReliefBeside(t *testing.T) {
 	t.Run("it is ready before", func(t *testing.T) {
 		t.Parallel()
 		r := relieve(t, "mute", "wait", "waits", "--restart-delay", "1h", "--restart-max-delay", "1h")
-		r.await("the app is down: it is started again")
+		r.await("the app is down: restarting it")
 		r.write("go", "")
 		r.wantSecond(0)
 		r.end()

@@ -21,7 +21,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
-// line is a line of the log of baton run.
+// line is a line in the log of baton run.
 type line struct {
 	Message    string `json:"@message"`
 	Generation int
@@ -44,8 +44,8 @@ type running struct {
 	ended bool
 }
 
-// runApp starts baton run with flags and an app. wrap, if not nil, changes the
-// command before.
+// runApp starts baton run with flags and an app. wrap, if not nil, changes the command
+// first.
 func runApp(t *testing.T, wrap func(*exec.Cmd), flags []string, app ...string) *running {
 	t.Helper()
 	r := &running{t: t, dir: testenv.ShortDir(t), lines: make(chan line, 10000)}
@@ -62,7 +62,7 @@ func runApp(t *testing.T, wrap func(*exec.Cmd), flags []string, app ...string) *
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	r.read.Go(func() { // ends with the last process that writes there
+	r.read.Go(func() { // ends with the last process that has the pipe
 		scan := bufio.NewScanner(pipe)
 		for scan.Scan() {
 			var l line
@@ -83,7 +83,7 @@ func runApp(t *testing.T, wrap func(*exec.Cmd), flags []string, app ...string) *
 	return r
 }
 
-// goApp is the command line of the app of that kind.
+// goApp is the command line of an app of a kind.
 func goApp(t *testing.T, kind string) []string {
 	t.Helper()
 	cmd := testmain.Command(t, "app")
@@ -95,12 +95,12 @@ func (r *running) wait() int {
 	if !r.ended {
 		r.ended = true
 		r.read.Wait()
-		_ = r.cmd.Wait() // its status is the result
+		_ = r.cmd.Wait() // ProcessState has the status
 	}
 	return r.cmd.ProcessState.ExitCode()
 }
 
-// await returns the next line with that message, and drops those before.
+// await returns the next line with a message, and drops the lines before it.
 func (r *running) await(message string) line {
 	r.t.Helper()
 	return r.awaitLine(message, func(line) bool { return true })
@@ -119,13 +119,13 @@ func (r *running) awaitAny(is func(line) bool, what string) line {
 		select {
 		case l, ok := <-r.lines:
 			if !ok {
-				r.t.Fatalf("baton run has ended without %q", what)
+				r.t.Fatalf("baton run ended without logging %q", what)
 			}
 			if is(l) {
 				return l
 			}
 		case <-timer.C:
-			r.t.Fatalf("baton run has not said %q", what)
+			r.t.Fatalf("baton run did not log %q", what)
 		}
 	}
 }
@@ -139,7 +139,7 @@ func (r *running) awaitAll(messages ...string) {
 	}
 }
 
-// address returns that of the next socket.
+// address returns the address of the next socket.
 func (r *running) address() string {
 	r.t.Helper()
 	_, address, _ := strings.Cut(r.await("socket").Address, " ")
@@ -153,7 +153,7 @@ func (r *running) signal(sig syscall.Signal) {
 	}
 }
 
-// stop ends it gracefully and wants it to end well.
+// stop ends baton run gracefully and expects status 0.
 func (r *running) stop() {
 	r.t.Helper()
 	r.signal(syscall.SIGTERM)
@@ -162,7 +162,7 @@ func (r *running) stop() {
 	}
 }
 
-// write writes a file of the app's.
+// write writes a file into the app's folder.
 func (r *running) write(name, text string) {
 	r.t.Helper()
 	if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600); err != nil {
@@ -170,15 +170,15 @@ func (r *running) write(name, text string) {
 	}
 }
 
-// pressed is a load under way.
+// pressed is a load in progress.
 type pressed struct {
 	t      *testing.T
 	cancel func()
 	stats  chan load.Stats
-	seen   chan load.Stats // capacity 1, the last one
+	seen   chan load.Stats // capacity 1: the latest
 }
 
-// press has clients that never retry ask questions at address.
+// press starts clients that ask questions at an address and never retry.
 func press(t *testing.T, address string, kinds ...load.Kind) *pressed {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -211,7 +211,7 @@ func press(t *testing.T, address string, kinds ...load.Kind) *pressed {
 	return p
 }
 
-// until waits until what is counted is enough.
+// until waits until the clients' counts are enough.
 func (p *pressed) until(what string, enough func(load.Stats) bool) load.Stats {
 	p.t.Helper()
 	timer := time.NewTimer(2 * patience)
@@ -228,20 +228,20 @@ func (p *pressed) until(what string, enough func(load.Stats) bool) load.Stats {
 	}
 }
 
-// more waits for so many more answers.
+// more waits for n more answers.
 func (p *pressed) more(n uint64) {
 	p.t.Helper()
 	from := p.until("anything", func(load.Stats) bool { return true }).Questions
 	p.until("more answers", func(s load.Stats) bool { return s.Questions >= from+n })
 }
 
-// end ends the load and returns what it has counted.
+// end ends the load and returns its counts.
 func (p *pressed) end() load.Stats {
 	p.cancel()
 	return <-p.stats
 }
 
-// clean wants that nothing has failed.
+// clean expects no failure.
 func (p *pressed) clean() load.Stats {
 	p.t.Helper()
 	s := p.end()
@@ -251,7 +251,7 @@ func (p *pressed) clean() load.Stats {
 	return s
 }
 
-// gone waits until no process of the app's or of baton's is left but these.
+// gone waits until no process of the app or of baton is left, but for some.
 func gone(t *testing.T, dir string, but ...int) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; {
@@ -267,6 +267,6 @@ func gone(t *testing.T, dir string, but ...int) {
 		if time.Now().After(end) {
 			t.Fatalf("%d processes are left", left)
 		}
-		<-time.After(5 * time.Millisecond) // no event tells of it
+		<-time.After(5 * time.Millisecond) // no event to wait for
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// TestRunSelfUpgrade has an app be upgraded by its own control socket, below baton
-// run: its new process is the one that baton looks after then.
+// TestRunSelfUpgrade upgrades an app below baton run at the app's own control socket.
+// baton then supervises the new process.
 func TestRunSelfUpgrade(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"inherit", "takeover"} {
@@ -32,7 +32,7 @@ func TestRunSelfUpgrade(t *testing.T) {
 			}
 			l := r.await("the app has upgraded itself")
 			if l.PID != report.Successor.PID {
-				t.Errorf("baton looks after %d, want %d", l.PID, report.Successor.PID)
+				t.Errorf("baton supervises %d, want %d", l.PID, report.Successor.PID)
 			}
 			p.more(100)
 			p.clean()
@@ -41,16 +41,16 @@ func TestRunSelfUpgrade(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.awaitLine("ended", func(again line) bool { return again.PID == l.PID })
-			r.await("ready") // it was started again
+			r.await("ready") // restarted
 			r.stop()
 			gone(t, r.dir)
 		})
 	}
 }
 
-// TestRunHeir kills an app in the probation of its successor, which has the sockets
-// and is the app from then on.
-func TestRunHeir(t *testing.T) {
+// TestRunSuccessorBecomesMain kills an app while its successor, which has the sockets,
+// is in probation. The successor becomes the app's main process.
+func TestRunSuccessorBecomesMain(t *testing.T) {
 	t.Parallel()
 	r := runApp(t, nil, []string{"--ready-notify", "--listen", "web=tcp://127.0.0.1:0"}, append(goApp(t, "takeover"), "1h")...)
 	address := r.address()
@@ -77,7 +77,7 @@ func TestRunHeir(t *testing.T) {
 		t.Fatal(err)
 	}
 	if l := r.await("the app has upgraded itself"); l.PID != successor {
-		t.Errorf("baton looks after %d, want %d", l.PID, successor)
+		t.Errorf("baton supervises %d, want %d", l.PID, successor)
 	}
 	p.more(100)
 	p.clean()

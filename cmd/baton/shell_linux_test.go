@@ -16,7 +16,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
-// fenced returns the README's blocks of a language.
+// fenced returns the README's code blocks in a language.
 func fenced(t *testing.T, language string) []string {
 	t.Helper()
 	readme, err := os.ReadFile("../../README.md")
@@ -31,8 +31,8 @@ func fenced(t *testing.T, language string) []string {
 	return blocks
 }
 
-// shell is a shell in a folder with the programs api and api.new, which are the
-// helper of that name, and with baton, which finds their control sockets there.
+// shell is a shell in a folder with the programs api and api.new, which are helpers of
+// this test, and with baton, which finds their control sockets there.
 type shell struct {
 	t   *testing.T
 	dir string
@@ -57,7 +57,7 @@ func newShell(t *testing.T, helper string, env ...string) *shell {
 	for _, name := range []string{"api", "api.new"} {
 		copyProgram(t, exe, filepath.Join(dir, name))
 	}
-	// The services' control sockets are not where root's are.
+	// The services' control sockets are not in root's folder.
 	script := fmt.Sprintf(`#!/bin/sh
 for a; do
 	shift
@@ -79,7 +79,7 @@ done
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, w, err := os.Pipe() // the service keeps the other end, so that Wait does not wait for it
+	r, w, err := os.Pipe() // the service keeps the other end, so Wait must not wait for it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,13 +91,13 @@ done
 	}
 	t.Cleanup(func() {
 		killAll(dir)
-		_ = sh.Wait() // killed, or done
+		_ = sh.Wait() // killed, or ended
 		_ = r.Close()
 	})
 	return &shell{t, dir, in, bufio.NewReader(r)}
 }
 
-// do has the shell run a line and returns what was printed.
+// do runs a line in the shell and returns what it printed.
 func (s *shell) do(line string) string {
 	s.t.Helper()
 	const mark = "end of the line:"
@@ -126,7 +126,7 @@ func (s *shell) answers(name string) {
 	s.do(fmt.Sprintf(`n=0; until baton status %s >/dev/null 2>&1 || [ $n -gt 400 ]; do n=$((n + 1)); sleep 0.05; done`, name))
 }
 
-// end returns the rest of what is printed, when the last process is gone.
+// end returns the rest of the output, after the last process has ended.
 func (s *shell) end() string {
 	s.t.Helper()
 	if err := s.in.Close(); err != nil {
@@ -139,9 +139,8 @@ func (s *shell) end() string {
 	return string(rest)
 }
 
-// TestReadmeShell has a shell run the README's section for it, with a service
-// called api. A line that starts something in the background is over when that
-// answers.
+// TestReadmeShell runs the README's section on shells, with a service called api. A
+// line that starts a service in the background counts as done when the service answers.
 func TestReadmeShell(t *testing.T) {
 	t.Parallel()
 	blocks := fenced(t, "sh")
@@ -164,7 +163,7 @@ func TestReadmeShell(t *testing.T) {
 	}
 }
 
-// copyProgram copies a program: with a link, mv would find both to be one file.
+// copyProgram copies a program: mv would recognise two links as one file.
 func copyProgram(t *testing.T, from, to string) {
 	t.Helper()
 	program, err := os.ReadFile(from)

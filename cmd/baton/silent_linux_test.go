@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestInterruptedSilent interrupts an upgrade that the server has not said a word
-// about: nothing is known to be committed.
+// TestInterruptedSilent interrupts an upgrade before the server has sent anything. The
+// error must not claim a commit.
 func TestInterruptedSilent(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -29,7 +29,7 @@ func TestInterruptedSilent(t *testing.T) {
 		}
 		defer c.Close()
 		_, _ = c.Read(make([]byte, 4096))
-		_ = c.CloseRead() // it can't be taken back
+		_ = c.CloseRead() // it can't be rolled back
 		cancel()
 		<-end
 	}()
@@ -44,8 +44,8 @@ func TestInterruptedSilent(t *testing.T) {
 	<-done
 }
 
-// TestSilent asks a server whose process is stopped: the kernel takes the
-// connection, and nobody answers. No command that is asked at night waits for ever.
+// TestSilent asks a server whose process is stopped: the kernel accepts the connection,
+// and the server never answers. No command may wait forever.
 func TestSilent(t *testing.T) {
 	for _, args := range []string{"status", "upgrade", "doctor", "rollback", "drain", "drain --wait=none", "events", "events --follow"} {
 		t.Run(args, func(t *testing.T) {
@@ -62,7 +62,8 @@ func TestSilent(t *testing.T) {
 					return
 				}
 				defer c.Close()
-				// The second message takes the request back: nothing more to wait for.
+				// The second message takes the request back; there is nothing more to
+				// wait for.
 				for range 2 {
 					if _, err := c.Read(make([]byte, 4096)); err != nil {
 						return
@@ -83,8 +84,8 @@ func TestSilent(t *testing.T) {
 			if got, _ := statusOf(err); got != want || ctx.Err() != nil {
 				t.Errorf("%v: exit status %d, want %d; %v", err, got, want, ctx.Err())
 			}
-			// What it has been told it does when it is let go on.
-			if strings.HasPrefix(args, "drain") && !strings.Contains(err.Error(), "if it continues, it drains then") {
+			// The server reads the request when it resumes.
+			if strings.HasPrefix(args, "drain") && !strings.Contains(err.Error(), "if the server resumes, it drains then") {
 				t.Errorf("%v: want that it may drain yet", err)
 			}
 			_ = ln.Close()

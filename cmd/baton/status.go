@@ -22,16 +22,16 @@ func (a *app) statusCommand() *cobra.Command {
 	var interval time.Duration
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what a server is and how it goes",
+		Short: "Show the status of a server",
 		Long: `Show a server's generation, process, version, mode and uptime; its sockets with
-what waits in their queues; predecessors that still linger; and the last upgrades.
+the length of their queues; predecessors that still linger; and the last upgrades.
 
-"-" stands for what is not known, or what a socket does not have. Where systemd's
-descriptor store has sockets of the server, STORED says which.`,
+"-" means unknown or not applicable. If systemd's descriptor store has sockets of the
+server, the column STORED marks them.`,
 		Example: "  baton status api\n  baton status api --watch\n  baton status api --json | jq .generation",
 	}
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again until interrupted")
-	cmd.Flags().DurationVar(&interval, "interval", time.Second, "`time` between two looks with --watch")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "repeat until interrupted")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "`time` between two updates with --watch")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if interval <= 0 {
 			return fmt.Errorf("%w: --interval %v: more than 0", errUsage, interval)
@@ -73,13 +73,13 @@ func (a *app) showStatus(st *handoff.Status, watch bool) {
 	}
 	text := a.statusText(st)
 	for rows := a.screen.Rows(); rows > 0 && strings.Count(text, "\n") > rows && len(st.Upgrades) > 1; {
-		st.Upgrades = st.Upgrades[1:] // the last ones are what matters
+		st.Upgrades = st.Upgrades[1:] // keep the latest
 		text = a.statusText(st)
 	}
 	a.screen.Page(text)
 }
 
-// statusText is a page for people.
+// statusText is the page for people.
 func (a *app) statusText(st *handoff.Status) string {
 	var b bytes.Buffer
 	name := st.Name
@@ -151,7 +151,7 @@ func table(b *bytes.Buffer, head string, rows int, at func(int) string) {
 	}
 	fmt.Fprintln(b)
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, head) // a buffer
+	_, _ = fmt.Fprintln(w, head) // a buffer: no error
 	for i := range rows {
 		_, _ = fmt.Fprintln(w, strings.TrimRight(at(i), "\t "))
 	}
@@ -181,10 +181,10 @@ func process(p handoff.Process) string {
 	return strings.TrimRight(fmt.Sprintf("%d %s", p.PID, p.Version), " ")
 }
 
-// withReasons writes the table of the last upgrades, with the reason below each
-// that has come to nothing: beside it there would be no room.
+// withReasons writes the table of the last upgrades. The reason of a failed one follows
+// on a line of its own: the table has no room for it.
 func (a *app) withReasons(b *bytes.Buffer, table string, upgrades []handoff.Report) {
-	i := -2 // an empty line, and the head
+	i := -2 // an empty line and the head
 	for line := range strings.Lines(table) {
 		if i >= 0 {
 			if outcome := string(upgrades[i].Outcome); outcome != string(handoff.OutcomeCommitted) {
@@ -208,7 +208,7 @@ func limit(remaining time.Duration) string {
 	return "; the rest is cut in " + short(remaining)
 }
 
-// short prints a duration with as much detail as a person needs: three digits.
+// short formats a duration with three digits at most.
 func short(d time.Duration) string {
 	switch {
 	case d >= 48*time.Hour:
@@ -226,7 +226,7 @@ func short(d time.Duration) string {
 	return d.String()
 }
 
-// stepWords says what an event of an upgrade means.
+// stepWords describes an event of an upgrade.
 func stepWords(e *handoff.Event) string {
 	var p handoff.Process
 	if e.Report != nil {
@@ -235,13 +235,13 @@ func stepWords(e *handoff.Event) string {
 	successor := successorOf(p)
 	switch e.Kind {
 	case handoff.EventUpgradeStarted:
-		return "a successor is on its way"
+		return "starting a successor"
 	case handoff.EventTransfer:
-		return "sockets and state are passed on to " + successor
+		return "passing sockets and state to " + successor
 	case handoff.EventWarming:
-		return successor + " prepares itself"
+		return successor + " is starting up"
 	case handoff.EventPaused:
-		return "probation: " + successor + " accepts, and can still be taken back"
+		return "probation: " + successor + " accepts; it can still be rolled back"
 	case handoff.EventCommitting:
 		return "commits"
 	case handoff.EventCommitted:
@@ -250,7 +250,7 @@ func stepWords(e *handoff.Event) string {
 	return string(e.Kind)
 }
 
-// interrupted reports whether an error only says that the user has had enough.
+// interrupted reports whether an error is only the user's interrupt.
 func interrupted(ctx context.Context, err error) bool {
 	return ctx.Err() != nil && errors.Is(err, context.Canceled)
 }

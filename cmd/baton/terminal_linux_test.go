@@ -32,7 +32,7 @@ type typed struct {
 	text bytes.Buffer
 }
 
-// openTerminal opens a pseudo-terminal (pty(7)) and reads what is written to it.
+// openTerminal opens a pseudo-terminal (pty(7)) and reads its output.
 func openTerminal(t *testing.T) (*typed, *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -61,7 +61,7 @@ func openTerminal(t *testing.T) (*typed, *os.File) {
 	}
 	out := &typed{t: t, more: make(chan struct{}, 1)}
 	var reading sync.WaitGroup
-	reading.Go(func() { // ends when nobody has the other end (EIO)
+	reading.Go(func() { // ends when no process has the other end (EIO)
 		buf := make([]byte, 4096)
 		for {
 			n, err := master.Read(buf)
@@ -70,7 +70,7 @@ func openTerminal(t *testing.T) (*typed, *os.File) {
 			out.mu.Unlock()
 			select {
 			case out.more <- struct{}{}:
-			default: // it is told already
+			default: // already woken
 			}
 			if err != nil {
 				return
@@ -78,14 +78,14 @@ func openTerminal(t *testing.T) (*typed, *os.File) {
 		}
 	})
 	t.Cleanup(func() {
-		_ = slave.Close() // may have been
+		_ = slave.Close() // may be closed already
 		reading.Wait()
 		_ = master.Close()
 	})
 	return out, slave
 }
 
-// so returns what was written so far.
+// so returns the output so far.
 func (o *typed) so() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -106,11 +106,11 @@ func (o *typed) await(want string) {
 	}
 }
 
-// sequences are what a terminal does not print.
+// sequences matches what a terminal does not print.
 var sequences = regexp.MustCompile(`\x1b\[[?0-9;]*[A-Za-z]|\r`)
 
-// TestTerminal has commands write to a terminal: they are in colour, live, and no
-// wider and higher than that.
+// TestTerminal expects output on a terminal to have colours and live lines, and to fit
+// its width and height.
 func TestTerminal(t *testing.T) {
 	t.Parallel()
 	dir := testenv.ShortDir(t)
@@ -137,7 +137,7 @@ func TestTerminal(t *testing.T) {
 	if _, err := fmt.Fscanln(r, &addr); err != nil {
 		t.Fatal(err)
 	}
-	// on runs a command on a terminal, with meanwhile as long as it runs.
+	// on runs a command on a terminal, and meanwhile beside it.
 	on := func(env []string, meanwhile func(*typed, *os.Process), args ...string) string {
 		t.Helper()
 		out, slave := openTerminal(t)
@@ -150,7 +150,7 @@ func TestTerminal(t *testing.T) {
 		if meanwhile != nil {
 			meanwhile(out, cmd.Process)
 		}
-		_ = cmd.Wait() // what it has written is the result
+		_ = cmd.Wait() // its output is the result
 		const mark = "this was all"
 		if _, err := fmt.Fprintln(slave, mark); err != nil {
 			t.Fatal(err)
@@ -170,7 +170,7 @@ func TestTerminal(t *testing.T) {
 		t.Errorf("doctor: %q", doctor)
 	}
 	for line := range strings.SplitSeq(sequences.ReplaceAllString(doctor, ""), "\n") {
-		// The path of a test can be wider than anything.
+		// A test's path can be wider than the terminal.
 		if utf8.RuneCountInString(line) > columns && !strings.Contains(line, dir) {
 			t.Errorf("doctor: more than %d columns: %s", columns, line)
 		}
@@ -186,7 +186,7 @@ func TestTerminal(t *testing.T) {
 		}
 	}
 
-	// The linger is a bar, which goes.
+	// The linger is shown as a bar, which is erased at the end.
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -200,13 +200,13 @@ func TestTerminal(t *testing.T) {
 	}
 	upgrade := on(nil, func(out *typed, _ *os.Process) {
 		out.await("[....................] 1 of 1 connections open, cut in ")
-		_ = c.Close() // its end is what is waited for
+		_ = c.Close() // ends the linger
 	}, "upgrade", "--wait=linger")
 	if bar := strings.LastIndex(upgrade, "connections open"); !strings.Contains(upgrade, green+"committed: ") || bar < 0 || !strings.Contains(upgrade[bar:], el) {
 		t.Errorf("upgrade: %q", upgrade)
 	}
 
-	// What fails is red.
+	// Failures are red.
 	if err := os.WriteFile(filepath.Join(dir, "plan"), []byte("exit"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestTerminal(t *testing.T) {
 		t.Errorf("status: %q", status)
 	}
 
-	// Pages are as high as the terminal, whatever there is to say.
+	// A page is no higher than the terminal.
 	for range 8 {
 		if err := os.WriteFile(filepath.Join(dir, "plan"), []byte("exit"), 0o600); err != nil {
 			t.Fatal(err)

@@ -22,15 +22,15 @@ func (a *app) upgradeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "upgrade",
 		Short: "Replace a server by its next version",
-		Long: `Have a server start its successor, pass on its sockets and commit, and wait for
-that. Whatever goes wrong before the commit leaves the server as it was; the exit
-status is not 0 then, and the reason and the successor's last lines are shown.
+		Long: `Make a server start its successor, pass it the sockets and commit, and wait for the
+commit. If anything fails before the commit, the server serves on unchanged; the
+exit status is not 0, and the reason and the successor's last lines are shown.
 
-An interrupt (^C) before the commit takes the upgrade back.`,
+An interrupt (^C) before the commit rolls the upgrade back.`,
 		Example: "  baton upgrade api\n  baton upgrade api --wait=linger --timeout=2m\n  baton upgrade api --exec /opt/api/bin/api-2.1",
 	}
-	cmd.Flags().StringVar(&wait, "wait", string(control.WaitCommit), "return when: commit, linger (the old version's open connections are done as well), none (it has begun)")
-	cmd.Flags().DurationVar(&cfg.Timeout, "timeout", 0, "roll back what is not committed after this `time` (0: the server's own limits)")
+	cmd.Flags().StringVar(&wait, "wait", string(control.WaitCommit), "return when: commit, linger (the old version's open connections are done as well), none (the upgrade has begun)")
+	cmd.Flags().DurationVar(&cfg.Timeout, "timeout", 0, "roll back if not committed after this `time` (0: the server's own limits)")
 	cmd.Flags().StringVar(&cfg.Executable, "exec", "", "upgrade to the program at `path` (modes takeover and drain)")
 	must(cmd.RegisterFlagCompletionFunc("wait", cobra.FixedCompletions(waits(), cobra.ShellCompDirectiveNoFileComp)))
 	cmd.PreRunE = func(*cobra.Command, []string) error {
@@ -51,11 +51,11 @@ An interrupt (^C) before the commit takes the upgrade back.`,
 		var report *handoff.Report
 		committed := false
 		err := a.watch(func(p *progress) error {
-			ctx, heard, end := a.answered(ctx) // it says at once that it has begun, if it is alive
+			ctx, received, end := a.answered(ctx) // a live server sends its first event at once
 			defer end()
 			cfg.OnLinger = p.linger
 			cfg.OnEvent = func(e handoff.Event) {
-				heard()
+				received()
 				committed = committed || e.Kind == handoff.EventCommitted
 				p.event(e)
 			}
@@ -65,9 +65,9 @@ An interrupt (^C) before the commit takes the upgrade back.`,
 		})
 		switch {
 		case interrupted(ctx, err) && committed:
-			return fmt.Errorf("interrupted: the upgrade is committed, the old version lingers: %w", err)
+			return fmt.Errorf("interrupted: the upgrade is committed; the old version still has open connections: %w", err)
 		case interrupted(ctx, err):
-			return fmt.Errorf("interrupted, and it is not known whether the upgrade is taken back: %w", errSilent)
+			return fmt.Errorf("interrupted; it is unknown whether the upgrade was rolled back: %w", errSilent)
 		}
 		if err != nil {
 			return err
@@ -91,25 +91,25 @@ func checkWait(wait string, allowed []string) error {
 	return fmt.Errorf("%w: --wait=%s: one of %s", errUsage, wait, strings.Join(allowed, ", "))
 }
 
-// must is for what can't fail but by a mistake in this program.
+// must panics on errors that only a mistake in this program can cause.
 func must(err error) {
 	if err != nil {
 		panic(err)
 	}
 }
 
-// progress shows how an upgrade or a drain goes, as it goes.
+// progress shows an upgrade or a drain while it runs.
 type progress struct {
 	*app
 	began time.Time
 
-	mu   sync.Mutex
-	live string // what is under way; on a terminal the time runs beside it
-	most uint64 // connections that were open
-	told bool   // of the linger
+	mu        sync.Mutex
+	live      string // the step in progress; a terminal shows its time
+	most      uint64 // connections that were open at first
+	announced bool   // the linger was announced
 }
 
-// watch shows progress while do is at work.
+// watch shows progress while do runs.
 func (a *app) watch(do func(*progress) error) error {
 	p := &progress{app: a, began: time.Now()}
 	if a.json || !a.screen.Live() {
@@ -144,7 +144,7 @@ func (p *progress) tick() {
 	}
 }
 
-// at puts the time before a text.
+// at prefixes a text with the time.
 func (p *progress) at(text string) string {
 	d := time.Since(p.began)
 	if d >= time.Minute {
@@ -153,7 +153,7 @@ func (p *progress) at(text string) string {
 	return fmt.Sprintf("%7.2fs  %s", d.Seconds(), text)
 }
 
-// step shows a step; live is the progress behind it.
+// step shows a step; live describes what is awaited next.
 func (p *progress) step(text, live string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -168,7 +168,7 @@ func (p *progress) event(e handoff.Event) {
 	}
 	switch e.Kind {
 	case handoff.EventUpgradeStarted, handoff.EventTransfer, handoff.EventWarming, handoff.EventPaused, handoff.EventCommitting:
-		// Those that come to nothing are shown by the error.
+		// A failed upgrade is shown by its error.
 		p.step(stepWords(&e), liveWords(e.Kind))
 	case handoff.EventCommitted:
 		if r := e.Report; r != nil {
@@ -177,23 +177,23 @@ func (p *progress) event(e handoff.Event) {
 	}
 }
 
-// liveWords describe the progress of a step.
+// liveWords describe what is awaited after a step.
 func liveWords(k handoff.EventKind) string {
 	switch k {
 	case handoff.EventUpgradeStarted:
-		return "until it says hello ..."
+		return "waiting for its hello ..."
 	case handoff.EventTransfer:
-		return "until it has them ..."
+		return "waiting for the transfer ..."
 	case handoff.EventWarming:
-		return "until it is ready ..."
+		return "waiting for it to be ready ..."
 	case handoff.EventPaused:
-		return "until probation is over ..."
+		return "waiting for the end of probation ..."
 	}
 	return "..."
 }
 
-// linger shows open connections: a bar on a terminal, a line at the beginning
-// elsewhere.
+// linger shows open connections: as a bar on a terminal, elsewhere as one line at the
+// start.
 func (p *progress) linger(l control.Linger) {
 	p.most = max(p.most, l.Open)
 	if p.json || l.Open == 0 {
@@ -203,8 +203,8 @@ func (p *progress) linger(l control.Linger) {
 	if l.Remaining >= 0 {
 		left = ", cut in " + short(l.Remaining.Round(time.Second))
 	}
-	if !p.told {
-		p.told = true
+	if !p.announced {
+		p.announced = true
 		are := "connections are"
 		if l.Open == 1 {
 			are = "connection is"
@@ -218,7 +218,7 @@ func (p *progress) linger(l control.Linger) {
 	p.tick()
 }
 
-// showReport shows how an upgrade went that is committed.
+// showReport shows the report of a committed upgrade.
 func (a *app) showReport(r *handoff.Report, wait control.Wait) {
 	switch {
 	case a.json && r == nil:
@@ -226,7 +226,7 @@ func (a *app) showReport(r *handoff.Report, wait control.Wait) {
 	case a.json:
 		a.printJSON(r)
 	case r == nil:
-		a.screen.Line("started: baton status shows how it goes")
+		a.screen.Line("started: see baton status")
 	default:
 		a.screen.Line("%s has replaced pid %d%s in %s", successorOf(r.Successor), r.Predecessor.PID, versionOf(r.Predecessor), short(r.Durations.Total))
 		if wait == control.WaitLinger {
@@ -235,7 +235,7 @@ func (a *app) showReport(r *handoff.Report, wait control.Wait) {
 	}
 }
 
-// successorOf names a successor. One that is plain tableflip never tells its
+// successorOf names a successor. A successor on plain tableflip does not send its
 // process ID.
 func successorOf(p handoff.Process) string {
 	if p.PID == 0 {
@@ -255,14 +255,14 @@ func (a *app) rollbackCommand() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
 		Use:   "rollback",
-		Short: "Take back an upgrade that is not committed",
-		Long: `Have a server take its sockets back from a successor that is not committed yet,
-and wait for that. No connection is lost by it.`,
+		Short: "Roll back an upgrade that is not committed",
+		Long: `Make a server end an upgrade that is not committed and accept again itself, and wait
+for that. No connection is lost.`,
 		Example: "  baton rollback api --reason 'error rate'",
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "`text` for the server's log and its report")
 	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
-		// A successor that hangs is given up in seconds.
+		// A server gives a hanging successor up within seconds.
 		ctx, _, end := a.answered(ctx)
 		defer end()
 		r, err := c.Rollback(ctx, reason)
@@ -272,7 +272,7 @@ and wait for that. No connection is lost by it.`,
 		switch {
 		case a.json:
 			a.printJSON(r)
-		case r.Outcome == handoff.OutcomeFailed: // in the same moment
+		case r.Outcome == handoff.OutcomeFailed: // it failed at the same moment
 			a.screen.Line("the upgrade has failed by itself: %s: pid %d%s serves on", plain(r.Reason), r.Predecessor.PID, versionOf(r.Predecessor))
 		default:
 			a.screen.Line("rolled back: pid %d%s serves on", r.Predecessor.PID, versionOf(r.Predecessor))
@@ -287,9 +287,9 @@ func (a *app) drainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drain",
 		Short: "End a server when its open connections are done",
-		Long: `Have a server stop accepting, serve its open connections up to its linger limit,
-and end; wait for that. There is no successor: connections that wait in the queue
-of a socket that no other process has are lost with it.
+		Long: `Make a server stop accepting, serve its open connections up to its linger limit, and
+end; wait for that. There is no successor: if no other process has a socket of the
+server, the kernel resets the connections in that socket's queue.
 
 An interrupt (^C) ends the waiting, not the drain.`,
 		Example: "  baton drain api\n  baton drain api --wait=none",
@@ -305,14 +305,14 @@ An interrupt (^C) ends the waiting, not the drain.`,
 	return a.leaf(cmd, func(ctx context.Context, c *control.Client) error {
 		var l *control.Linger
 		err := a.watch(func(p *progress) error {
-			ctx, heard, end := a.answered(ctx) // it tells of its open connections at once
+			ctx, received, end := a.answered(ctx) // a live server reports its open connections at once
 			defer end()
 			cfg.OnEvent = func(e handoff.Event) {
-				heard()
+				received()
 				p.event(e)
 			}
 			cfg.OnLinger = func(l control.Linger) {
-				heard()
+				received()
 				p.linger(l)
 			}
 			var err error
@@ -342,16 +342,16 @@ An interrupt (^C) ends the waiting, not the drain.`,
 	})
 }
 
-// still says what may become of a request that is not answered: the server reads it
-// when it continues.
+// still adds to an error what happens to a request without an answer: the server reads
+// it when it resumes.
 func still(err error, does string) error {
 	if errors.Is(err, errSilent) {
-		return fmt.Errorf("%w; if it continues, it %s then", err, does)
+		return fmt.Errorf("%w; if the server resumes, it %s then", err, does)
 	}
 	return err
 }
 
-// bar shows how much of a whole is done.
+// bar shows a fraction as a bar.
 func bar(done, whole uint64) string {
 	const cells = 20
 	n := cells

@@ -9,8 +9,8 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
-// TestShowReport names both processes, but a successor that has not told its
-// process ID: plain tableflip, after a downgrade in mode Inherit.
+// TestShowReport names both processes. A successor on plain tableflip, after a
+// downgrade in mode Inherit, has not sent its process ID.
 func TestShowReport(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

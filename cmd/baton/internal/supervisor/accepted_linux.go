@@ -15,19 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A predecessor accepts from the same sockets as the generation that is to prove
-// itself, and the kernel completes connections that no process has accepted yet. So a
-// connection proves nothing before it is known which process has its other end.
+// The predecessor accepts from the same sockets as the generation under probe, and the
+// kernel completes a handshake before any process accepts. So a connection proves
+// nothing until it is known which process has its other end.
 
-// errAnotherOne says that a process of another generation has accepted.
-var errAnotherOne = errors.New("another process accepts there")
+// errAnotherOne says that a process of another generation accepted the connection.
+var errAnotherOne = errors.New("another process accepts at this address")
 
-// acceptTick is the pause between two checks of which process has accepted.
+// acceptTick is the interval between two looks for the process that accepted.
 const acceptTick = 10 * time.Millisecond
 
-// dialAccepted connects to address and returns when a process of a process group
-// has accepted the connection. A peer outside this network namespace
-// can't be checked, and is believed.
+// dialAccepted connects to address and returns when a process of process group pgid has
+// accepted the connection. A peer outside this network namespace can't be checked; its
+// answer counts.
 func dialAccepted(ctx context.Context, network, address string, pgid int) (net.Conn, error) {
 	c, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
@@ -40,7 +40,7 @@ func dialAccepted(ctx context.Context, network, address string, pgid int) (net.C
 		switch {
 		case err != nil:
 		case !found:
-			return c, nil // of another machine, or another network namespace
+			return c, nil // the peer is on another machine or in another network namespace
 		case inode != 0:
 			if groupHas(pgid, inode) {
 				return c, nil
@@ -50,7 +50,7 @@ func dialAccepted(ctx context.Context, network, address string, pgid int) (net.C
 		if err == nil {
 			select {
 			case <-tick.C:
-				continue // it waits in the queue
+				continue // the connection is still in the accept queue
 			case <-ctx.Done():
 				err = fmt.Errorf("no process accepts at %s: %w", address, ctx.Err())
 			}
@@ -60,17 +60,17 @@ func dialAccepted(ctx context.Context, network, address string, pgid int) (net.C
 	}
 }
 
-// peerInode returns the inode of the socket at c's other end, 0 until a process has
-// accepted it, and whether it is in this network namespace (proc(5),
-// /proc/net/tcp).
+// peerInode returns the inode of the socket at c's other end, and whether that socket
+// is in this network namespace (proc(5), /proc/net/tcp). The inode is 0 until a process
+// accepts.
 func peerInode(c net.Conn) (inode uint64, found bool, err error) {
 	local, ok := c.LocalAddr().(*net.TCPAddr)
 	remote, ok2 := c.RemoteAddr().(*net.TCPAddr)
 	if !ok || !ok2 {
 		return 0, false, nil
 	}
-	// The address can be written in either family; the two ports are enough to
-	// tell a connection that is open from all others but rare ones.
+	// The address may be written in either family. The two ports suffice to identify an
+	// open connection, but for rare cases.
 	suffix := fmt.Sprintf(":%04X", remote.Port)
 	peer := fmt.Sprintf(":%04X", local.Port)
 	for _, path := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {

@@ -6,17 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An app of package handoff can upgrade itself. Its new main process is no child of
-// ours before the old one has ended, and is in the same process group.
+// An app of package handoff can upgrade itself. Its new main process is in the same
+// process group, but becomes our child only when its parent has ended.
 
-// adopt takes a process that the app has started for its main process, as g, its
-// main process so far, says (MAINPID=): it has upgraded itself.
+// adopt takes over a process that the app has started as its new main process, after
+// generation g has announced it (MAINPID=): the app has upgraded itself.
 func (s *Supervisor) adopt(g *generation, pid int) {
 	if s.byPID[pid] != nil {
-		return // it is ours: the conversation is over
+		return // it is our own child
 	}
-	if pgid, err := unix.Getpgid(pid); err != nil || pgid != g.pgid || g != s.serving && g != s.heirOf {
-		s.log.Warn("a main process that is none of the app's", "generation", g.number, "pid", g.pid, "main", pid)
+	if pgid, err := unix.Getpgid(pid); err != nil || pgid != g.pgid || g != s.serving && g != s.lostMain {
+		s.log.Warn("MAINPID ignored: it is no process of the app", "generation", g.number, "pid", g.pid, "main", pid)
 		return
 	}
 	n := &generation{number: s.number(), pid: pid, pgid: g.pgid, began: time.Now(), served: time.Now(), spoke: true}
@@ -27,7 +27,7 @@ func (s *Supervisor) adopt(g *generation, pid int) {
 		return
 	}
 	s.byPID[pid] = n
-	s.serving, s.heirOf = n, nil
+	s.serving, s.lostMain = n, nil
 	g.leaving = true
 	s.log.Info("the app has upgraded itself", "generation", n.number, "pid", pid, "predecessor", g.pid)
 	switch {
@@ -39,28 +39,28 @@ func (s *Supervisor) adopt(g *generation, pid int) {
 	}
 }
 
-// lost handles the end of a process that was adopted. If its parent has ended
-// before, it is our child by now, and reap knows more.
+// lost handles the end of an adopted process. If the process's parent ended first, the
+// process has become our child, and reap reports its status.
 func (s *Supervisor) lost(g *generation) {
 	s.reap()
 	if s.byPID[g.pid] == g {
-		s.ended(g, "ended, its parent knows how", false)
+		s.ended(g, "ended; its parent has the exit status", false)
 	}
 }
 
-// leaves reports whether a generation that has ended has left processes.
+// leaves reports whether any process of an ended generation's group still runs.
 func (s *Supervisor) leaves(g *generation) bool { return unix.Kill(-g.pgid, 0) == nil }
 
-// awaitHeir gives the successor of a main process that has died in an upgrade the
-// time to say that it is the main process now: it has its sockets, and serves.
-func (s *Supervisor) awaitHeir(g *generation, how string) {
-	s.heirOf = g
+// awaitSuccessor waits for the successor of a main process that died during an upgrade.
+// The successor has the sockets and serves; it announces itself as the main process.
+func (s *Supervisor) awaitSuccessor(g *generation, how string) {
+	s.lostMain = g
 	time.AfterFunc(leaveTime, func() {
 		s.todo.add(func() {
-			if s.heirOf != g {
+			if s.lostMain != g {
 				return
 			}
-			s.heirOf = nil
+			s.lostMain = nil
 			s.killGroup(g)
 			if !s.stopping {
 				s.down(how, false)
@@ -69,11 +69,11 @@ func (s *Supervisor) awaitHeir(g *generation, how string) {
 	})
 }
 
-// introduced handles a notification by an unknown process.
+// introduced handles a notification from a process that belongs to no known generation.
 func (s *Supervisor) introduced(n news) bool {
-	if s.heirOf == nil || n.mainPID == 0 || n.mainPID != n.pid {
+	if s.lostMain == nil || n.mainPID == 0 || n.mainPID != n.pid {
 		return false
 	}
-	s.adopt(s.heirOf, n.pid)
+	s.adopt(s.lostMain, n.pid)
 	return s.byPID[n.pid] != nil
 }

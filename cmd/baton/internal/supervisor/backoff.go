@@ -9,9 +9,9 @@ type backoff struct {
 	tries       int
 }
 
-// next returns the pause before the next restart, and whether there is to be one.
-// random is at least 0 and below 1: without it, a hundred containers that have
-// lost their database at once would come back to it at once.
+// next returns the pause before the next restart, and whether a restart is allowed.
+// random is in [0, 1): it spreads the restarts of containers that lost the same
+// database at the same moment.
 func (b *backoff) next(random float64) (time.Duration, bool) {
 	if b.limit > 0 && b.tries >= b.limit {
 		return 0, false
@@ -28,5 +28,5 @@ func (b *backoff) next(random float64) (time.Duration, bool) {
 	return d - time.Duration(random*float64(d)/2), true
 }
 
-// reset begins anew.
+// reset restores the first delay and the full number of tries.
 func (b *backoff) reset() { b.tries = 0 }

@@ -39,8 +39,8 @@ const (
 	DefaultRestartReset    = 10 * time.Second
 )
 
-// Config says what is run and how. Fields without a default of their own take
-// their zero value as it is.
+// Config says what to run and how. Fields without a default of their own are used as
+// they are when zero.
 type Config struct {
 	// Args are the app and its arguments. The app is looked up in PATH at each
 	// start. Required.
@@ -67,11 +67,11 @@ type Config struct {
 	// doubles it, up to RestartMaxDelay; a random part of up to a half is taken
 	// off. Both must be positive.
 	RestartDelay, RestartMaxDelay time.Duration
-	// RestartReset is how long the app must have been ready for the delay to begin
-	// anew.
+	// RestartReset is how long the app must have been ready for the next restart to
+	// begin with the first delay again.
 	RestartReset time.Duration
-	// RestartLimit is the number of restarts without such a time in between, after
-	// which Run gives up. Zero means no limit.
+	// RestartLimit is the number of restarts in a row, without RestartReset of service
+	// in between, after which Run gives up. Zero means no limit.
 	RestartLimit int
 	// Logger gets a line for each step. nil means no log.
 	Logger hclog.Logger
@@ -103,7 +103,7 @@ func Default(args ...string) *Config {
 	}
 }
 
-// check returns what makes no sense.
+// check validates the configuration.
 func (c *Config) check() error {
 	for _, d := range []struct {
 		name string
@@ -139,8 +139,8 @@ func (c *Config) check() error {
 	return nil
 }
 
-// after returns for how long the app must run to be ready; 0 if that is no matter
-// of time.
+// after returns for how long the app must run to be ready, or 0 if readiness does not
+// depend on time.
 func (r *Ready) after() time.Duration {
 	switch {
 	case r.Notify || r.Control != nil || r.TCP != "" || r.HTTP != "":

@@ -16,18 +16,18 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// ExecArg is the first argument of a process that is to call [Exec].
+// ExecArg is the first argument of a process that must call [Exec].
 const ExecArg = "__exec"
 
 // firstFD is SD_LISTEN_FDS_START of sd_listen_fds(3).
 const firstFD = 3
 
-// Exec is the life of a process between fork and exec: it learns its process ID,
-// which LISTEN_PID must be, and becomes the app. Go can run no code of its own
-// between the two, so that this takes an exec more. args is what follows ExecArg:
-// the numbers of the descriptor for the errno of an exec that fails, of our parent
-// and of the signal that we want when it ends, the program's path, its name and its
-// arguments. Exec returns only if that fails, the exit status.
+// Exec is what a child does between fork and exec: it learns its process ID, which
+// LISTEN_PID must be, and becomes the app. Go can run no code of its own between fork
+// and exec, so this costs one more exec. args are the arguments after ExecArg: the
+// descriptor to report a failed exec's errno on, our parent's process ID, the signal to
+// get when the parent ends, the program's path, its name and its arguments. Exec
+// returns only if the exec fails, with the exit status.
 func Exec(args []string) int {
 	var numbers [3]int
 	if len(args) < len(numbers)+2 {
@@ -41,12 +41,12 @@ func Exec(args []string) int {
 		}
 	}
 	report, parent, sig := numbers[0], numbers[1], numbers[2]
-	unix.CloseOnExec(report)     // its end without a word says that the exec was done
-	unix.CloseOnExec(report + 1) // the program, if it is not at its path any more
-	// The signal belongs to a thread: that of the one that calls execve is left.
+	unix.CloseOnExec(report)     // the parent reads end of file: the exec succeeded
+	unix.CloseOnExec(report + 1) // the program, for when its path has another one now
+	// The parent-death signal belongs to the thread that calls execve.
 	runtime.LockOSThread()
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(sig), 0, 0, 0); err != nil || os.Getppid() != parent {
-		return 127 // the parent has ended before
+		return 127 // the parent has ended already
 	}
 	env := withoutEnv(os.Environ(), "LISTEN_PID")
 	if report > firstFD { // there are sockets
@@ -55,14 +55,14 @@ func Exec(args []string) int {
 	err := syscall.Exec(args[len(numbers)], args[len(numbers)+1:], env)
 	var errno syscall.Errno
 	errors.As(err, &errno)
-	_, _ = unix.Write(report, binary.NativeEndian.AppendUint32(nil, uint32(errno))) // or it is killed unheard
+	_, _ = unix.Write(report, binary.NativeEndian.AppendUint32(nil, uint32(errno))) // without it the parent has the exit status alone
 	return 127
 }
 
-// spawn starts the app with the sockets, as g, and waits until it is executed. Its
-// process ID is also that of its process group. wanted is that of find. The calling
-// goroutine's thread must live for as long as the app should: the kernel sends the
-// app the stop signal when it ends (PR_SET_PDEATHSIG(2const)).
+// spawn starts the app with the sockets as g, and waits until it is executed. Its
+// process ID is also that of its process group. wanted is the argument of find. The
+// calling goroutine's thread must live for as long as the app should: when that thread
+// ends, the kernel sends the app the stop signal (PR_SET_PDEATHSIG(2const)).
 func (s *Supervisor) spawn(g *generation, wanted bool) error {
 	path, p, kept, err := s.find(wanted)
 	if err != nil {
@@ -70,7 +70,7 @@ func (s *Supervisor) spawn(g *generation, wanted bool) error {
 	}
 	g.program = p
 	if !kept && s.coming == nil {
-		s.asked = false // this is the program as it is now
+		s.asked = false // this start uses the program that is at the path now
 	}
 	var report [2]int
 	if err := unix.Pipe2(report[:], unix.O_CLOEXEC); err != nil {
@@ -84,11 +84,11 @@ func (s *Supervisor) spawn(g *generation, wanted bool) error {
 	argv := []string{"baton", ExecArg, strconv.Itoa(len(files)), strconv.Itoa(os.Getpid()), strconv.Itoa(int(s.stopSignal)), path}
 	files = append(files, uintptr(report[1]))
 	if kept {
-		s.log.Warn("what is at the app's path is gone, or was never ready: what was is started", "generation", g.number, "app", s.cfg.Args[0])
+		s.log.Warn("starting the previous program: the one at the app's path is missing or was never ready", "generation", g.number, "app", s.cfg.Args[0])
 		argv[len(argv)-1] = "/proc/self/fd/" + strconv.Itoa(len(files))
 		files = append(files, uintptr(p.fd))
 	}
-	// The very program that runs, also when its file was replaced meanwhile.
+	// The program that runs, even when its file was replaced since.
 	pid, _, err := syscall.StartProcess("/proc/self/exe", append(argv, s.cfg.Args...), &syscall.ProcAttr{
 		Env: s.environment(g.number), Files: files,
 		Sys: &syscall.SysProcAttr{Setpgid: true},
@@ -131,8 +131,8 @@ func readFull(fd int, buf []byte) (int, error) {
 	return n, nil
 }
 
-// explainStart says what to do about an app that can't be started. The error
-// matches ErrStart where another try would fail too.
+// explainStart adds to an error what to do about it. The error matches ErrStart where
+// another attempt would fail in the same way.
 func explainStart(path string, err error) error {
 	hint := ""
 	switch {
@@ -153,13 +153,12 @@ func explainStart(path string, err error) error {
 	}
 	var ee *exec.Error
 	if errors.As(err, &ee) {
-		err = ee.Err // which has the path as well
+		err = ee.Err // the outer error has the path too
 	}
 	return fmt.Errorf("%w: %s: %w: %s", ErrStart, path, err, hint)
 }
 
-// environment is the app's: ours without what systemd has told us, and with what
-// we tell.
+// environment is the app's: ours without systemd's variables, plus ours for the app.
 func (s *Supervisor) environment(generation int) []string {
 	env := withoutEnv(os.Environ(), "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES",
 		"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE")
@@ -185,7 +184,7 @@ next:
 	return rest
 }
 
-// statusText says how a process has ended.
+// statusText says how a process ended.
 func statusText(w syscall.WaitStatus) string {
 	switch {
 	case w.Signaled() && w.CoreDump():

@@ -2,7 +2,7 @@ package supervisor
 
 import "time"
 
-// News is what ParseNews has found.
+// News is the result of ParseNews.
 type News struct {
 	Ready, Stopping bool
 	MainPID         int

@@ -2,7 +2,7 @@ package supervisor
 
 import "time"
 
-// Pauses returns what the backoff of a configuration says to n restarts in a row.
+// Pauses returns the pauses before n restarts in a row.
 func Pauses(c *Config, random float64, n int) []time.Duration {
 	b := backoff{first: c.RestartDelay, most: c.RestartMaxDelay, limit: c.RestartLimit}
 	var all []time.Duration

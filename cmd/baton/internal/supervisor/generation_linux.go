@@ -8,33 +8,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A generation is one process of the app, with what it has started in its process
-// group.
+// A generation is one process of the app, with the processes that it has started in its
+// process group.
 type generation struct {
 	number int
 	pid    int
 	pgid   int
-	after  int // process ID of the one that served when it was started; 0 for none
+	after  int // process ID of the generation that served when this one started; 0 if none did
 
-	program *program // nil if it can't be kept
+	program *program // nil if the program can't be kept open
 
 	began  time.Time
-	served time.Time // since when it is ready; zero before
+	served time.Time // when it became ready; zero until then
 
-	cancel  context.CancelFunc // of await; nil for one that was adopted
-	unwatch func()             // for one that was adopted, else nil
+	cancel  context.CancelFunc // of await; nil for an adopted process
+	unwatch func()             // for an adopted process, else nil
 
-	spoke   bool   // it has said READY=1
-	leaving bool   // it has said STOPPING=1: it knows that it is to end
-	givenUp string // why it is to end without a successor: the app is started again when it has ended
+	spoke   bool   // it has sent READY=1
+	leaving bool   // it has sent STOPPING=1: it ends by itself
+	givenUp string // why it ends without a successor: the app is restarted after its end
 
-	told  bool        // it was sent the stop signal
-	leave *time.Timer // when it is, unless it says that it ends by itself; nil mostly
-	limit time.Time   // when it is killed
-	kill  *time.Timer // at limit; nil as long as it need not end
+	signalled bool        // the stop signal was sent
+	leave     *time.Timer // sends the stop signal unless STOPPING=1 arrives first; usually nil
+	limit     time.Time   // when it is killed
+	kill      *time.Timer // at limit; nil while it may run
 }
 
-// end forgets what was for the process alone.
+// end releases what belongs to the process.
 func (g *generation) end() {
 	if g.cancel != nil {
 		g.cancel()
@@ -51,27 +51,28 @@ func (g *generation) end() {
 	g.program = nil
 }
 
-// signal sends a signal to the main process. It has not been waited for, so that
-// no other process has its process ID; the parent of an adopted one may have waited.
+// signal sends a signal to the main process. A child has not been waited for, so its
+// process ID is still its own. The parent of an adopted process may already have waited
+// for it.
 func (g *generation) signal(sig syscall.Signal) {
 	_ = unix.Kill(g.pid, sig) // it may have ended
 }
 
-// terminate has a generation end, gracefully first.
+// terminate ends a generation, gracefully first.
 func (s *Supervisor) terminate(g *generation, why string) {
 	if g.kill != nil {
-		return // the signal was sent
+		return // it is ending already
 	}
 	if g.cancel != nil {
 		g.cancel()
 	}
-	g.told = true
-	s.log.Info("ending the app", "generation", g.number, "pid", g.pid, "signal", unix.SignalName(s.stopSignal), "why", why)
+	g.signalled = true
+	s.log.Info("sending the stop signal", "generation", g.number, "pid", g.pid, "signal", unix.SignalName(s.stopSignal), "why", why)
 	g.signal(s.stopSignal)
 	s.killIn(g, s.cfg.StopTimeout)
 }
 
-// killIn sets the time that a generation has left.
+// killIn limits the time that a generation has left.
 func (s *Supervisor) killIn(g *generation, d time.Duration) {
 	if g.kill != nil {
 		g.kill.Stop()
@@ -80,7 +81,7 @@ func (s *Supervisor) killIn(g *generation, d time.Duration) {
 	g.kill = time.AfterFunc(d, func() {
 		s.todo.add(func() {
 			if s.byPID[g.pid] == g && !time.Now().Before(g.limit) {
-				s.log.Warn("the app did not end in time: it is killed", "generation", g.number, "pid", g.pid)
+				s.log.Warn("the app did not end in time: killing it", "generation", g.number, "pid", g.pid)
 				s.killed = s.killed || s.stopping
 				s.killNow(g)
 			}
@@ -88,27 +89,27 @@ func (s *Supervisor) killIn(g *generation, d time.Duration) {
 	})
 }
 
-// extend gives a generation that has to end at least so much time from now on.
+// extend gives an ending generation at least d from now on.
 func (s *Supervisor) extend(g *generation, d time.Duration) {
 	if g.kill != nil && time.Now().Add(d).After(g.limit) {
 		s.killIn(g, d)
 	}
 }
 
-// killNow kills a generation and what it has started, unless another one is of the
-// same group.
+// killNow kills a generation and what it has started, unless another generation shares
+// its process group.
 func (s *Supervisor) killNow(g *generation) {
 	g.signal(unix.SIGKILL)
 	s.killGroup(g)
 }
 
-// killGroup kills what is left of a generation's process group, where that is its
-// alone.
+// killGroup kills what is left of a generation's process group, unless another
+// generation is in it.
 func (s *Supervisor) killGroup(g *generation) {
 	for _, other := range s.byPID {
 		if other != g && other.pgid == g.pgid {
 			return
 		}
 	}
-	_ = unix.Kill(-g.pgid, unix.SIGKILL) // there may be none
+	_ = unix.Kill(-g.pgid, unix.SIGKILL) // the group may be empty
 }

@@ -14,17 +14,17 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// notifySocket is where the app's processes say how they are (sd_notify(3)). Its
-// name is abstract: no folder needs to be writable.
+// notifySocket is where the app's processes report their state (sd_notify(3)). Its name
+// is abstract, so no folder needs to be writable.
 type notifySocket struct{ c *net.UnixConn }
 
 // news is one notification.
 type news struct {
-	pid      int // of the sender, as the kernel says
+	pid      int // of the sender, from the kernel
 	ready    bool
 	stopping bool
-	mainPID  int           // 0: none
-	extend   time.Duration // 0: none
+	mainPID  int           // 0 if there is none
+	extend   time.Duration // 0 if there is none
 	status   string
 	fds      []int // owned: closing them answers a barrier
 }
@@ -44,7 +44,7 @@ func newNotifySocket() (*notifySocket, error) {
 		err = errors.Join(err, cerr)
 	}
 	if err != nil {
-		_ = c.Close() // it is not in use yet
+		_ = c.Close() // unused so far
 		return nil, fmt.Errorf("notify socket: %w", err)
 	}
 	return &notifySocket{c}, nil
@@ -56,7 +56,7 @@ func (n *notifySocket) address() string { return n.c.LocalAddr().String() }
 // close ends listen.
 func (n *notifySocket) close() { _ = n.c.Close() }
 
-// listen hands each notification to each, until close.
+// listen calls each with each notification, until close.
 func (n *notifySocket) listen(each func(news)) {
 	buf, oob := make([]byte, 4096), make([]byte, 1024)
 	for {
@@ -65,13 +65,13 @@ func (n *notifySocket) listen(each func(news)) {
 			return
 		}
 		if err != nil {
-			continue // a sender's matter
+			continue // the sender's error
 		}
 		each(parseNews(string(buf[:size]), oob[:oobn]))
 	}
 }
 
-// parseNews never fails: what it does not know is none of ours.
+// parseNews never fails: it ignores what it does not know.
 func parseNews(text string, oob []byte) news {
 	var n news
 	control, _ := unix.ParseSocketControlMessage(oob) // nil if there is none
@@ -91,7 +91,7 @@ func parseNews(text string, oob []byte) news {
 		case "STOPPING":
 			n.stopping = value == "1"
 		case "MAINPID":
-			n.mainPID, _ = strconv.Atoi(value) // 0 is none
+			n.mainPID, _ = strconv.Atoi(value) // 0 if there is none
 		case "EXTEND_TIMEOUT_USEC":
 			if usec, err := strconv.ParseInt(value, 10, 64); err == nil && usec > 0 && usec < int64(24*time.Hour/time.Microsecond) {
 				n.extend = time.Duration(usec) * time.Microsecond
@@ -103,15 +103,15 @@ func parseNews(text string, oob []byte) news {
 	return n
 }
 
-// heard handles a notification. It ignores those of processes that are not the app's.
-func (s *Supervisor) heard(n news) {
+// receive handles a notification. It ignores senders that are no process of the app.
+func (s *Supervisor) receive(n news) {
 	defer fdx.Close(n.fds...)
 	g := s.sender(n.pid)
 	if g == nil {
 		if s.introduced(n) {
 			return
 		}
-		s.log.Debug("a notification of a stranger", "pid", n.pid)
+		s.log.Debug("notification ignored: its sender is no process of the app", "pid", n.pid)
 		return
 	}
 	if n.status != "" {
@@ -125,19 +125,19 @@ func (s *Supervisor) heard(n news) {
 	}
 	if n.mainPID > 0 && n.mainPID != g.pid {
 		s.adopt(g, n.mainPID)
-		return // READY=1 is about that process, then
+		return // READY=1 is about the process in MAINPID
 	}
 	if n.ready {
 		g.spoke = true
-		// One of package handoff says so when it is committed.
+		// An app of package handoff sends MAINPID= when it is committed.
 		if (g == s.coming || g == s.relief) && (s.cfg.Ready.Notify || s.cfg.Ready.Control != nil || s.cfg.Ready.after() > 0) {
 			s.ready(g)
 		}
 	}
 }
 
-// sender finds the generation that a process belongs to: it is its main process,
-// or in its process group.
+// sender finds the generation that a process belongs to: as its main process, or as a
+// member of its process group.
 func (s *Supervisor) sender(pid int) *generation {
 	if g := s.byPID[pid]; g != nil || pid <= 0 {
 		return g

@@ -20,7 +20,7 @@ func TestParseNews(t *testing.T) {
 		"EXTEND_TIMEOUT_USEC=1500000":  {Extend: 1500 * time.Millisecond},
 		"EXTEND_TIMEOUT_USEC=-1":       {},
 		"EXTEND_TIMEOUT_USEC=99999999": {Extend: 99999999 * time.Microsecond},
-		// No app may put off its end for good.
+		// No app may extend its time without limit.
 		"EXTEND_TIMEOUT_USEC=18446744073709551615": {},
 		"EXTEND_TIMEOUT_USEC=9223372036854775807":  {},
 		"FDSTORE=1\nFDNAME=x\n=\n\n\x00":           {},

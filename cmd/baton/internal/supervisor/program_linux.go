@@ -10,24 +10,24 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// A program is the file that a generation is executed from. It is kept for as long
-// as it may have to be started again: its path can have the next version by then,
-// and no other file the last one.
+// A program is the file that a generation was executed from. It is kept open for as
+// long as it may have to be started again: an upgrade may have replaced the file at its
+// path.
 type program struct {
 	fd int // O_PATH
 	id fileID
 }
 
-// fileID tells a file from those that were at its path before and after. It can't
-// be written to while it is executed.
+// fileID identifies a file among those that were at its path before and after. A file
+// can't be written to while it is executed.
 type fileID struct {
 	dev, ino uint64
 	mtime    unix.Timespec
 }
 
-// openProgram opens a program. It returns nil where that can't be kept: a script's
-// interpreter would be told another path than that of the script, and what the
-// script needs may have been replaced as well.
+// openProgram opens a program. It returns nil for a script: its interpreter would get
+// another path than the script's, and the files that the script needs may have been
+// replaced as well.
 func openProgram(path string) *program {
 	if isScript(path) {
 		return nil
@@ -38,14 +38,14 @@ func openProgram(path string) *program {
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		_ = fdx.Close(fd) // only looked at
+		_ = fdx.Close(fd) // opened with O_PATH: no data to lose
 		return nil
 	}
 	return &program{fd, fileID{st.Dev, st.Ino, st.Mtim}}
 }
 
-// isScript reports whether a file is one. One that can't be read is none, for its
-// interpreter could not either.
+// isScript reports whether a file is a script. A file that can't be read counts as
+// none, since an interpreter could not read it either.
 func isScript(path string) bool {
 	f, err := os.Open(path)
 	if err != nil {
@@ -57,14 +57,14 @@ func isScript(path string) bool {
 	return err == nil && string(magic[:]) == "#!"
 }
 
-// close forgets a program. nil has nothing to forget.
+// close closes a program. It does nothing on nil.
 func (p *program) close() {
 	if p != nil {
-		_ = fdx.Close(p.fd) // only looked at
+		_ = fdx.Close(p.fd) // opened with O_PATH: no data to lose
 	}
 }
 
-// dup returns another one of the same.
+// dup returns another descriptor of the same file.
 func (p *program) dup() (*program, error) {
 	fd, err := fdx.DupFD(p.fd)
 	if err != nil {
@@ -73,10 +73,10 @@ func (p *program) dup() (*program, error) {
 	return &program{fd, p.id}, nil
 }
 
-// find returns what to execute: the app's path, and the program there, which is the
-// caller's; nil if that can't be kept. wanted says that an operator has asked for what is
-// at the path. Otherwise the app has died, and what was ready last is better than
-// what never has been, or than nothing: then it is that program, and kept is true.
+// find returns the app's path and the program there, or nil if that can't be kept open.
+// The caller owns the program. wanted says that the user asked for the program at the
+// path. Otherwise the app has died: if the program at the path is missing or was tried
+// and never ready, find returns the one that was ready last, and kept is true.
 func (s *Supervisor) find(wanted bool) (path string, p *program, kept bool, err error) {
 	path, err = exec.LookPath(s.cfg.Args[0])
 	if err == nil {
@@ -93,7 +93,7 @@ func (s *Supervisor) find(wanted bool) (path string, p *program, kept bool, err 
 	return path, p, true, err
 }
 
-// prove notes that a program has been ready, and takes it over.
+// prove takes over a program that has been ready, for later restarts.
 func (s *Supervisor) prove(p *program) {
 	s.proven.close()
 	s.proven = p

@@ -19,7 +19,7 @@ const (
 	probeTimeout = 2 * time.Second
 )
 
-// await tells the loop when a generation is ready, or is not in time. It ends
+// await reports to the loop that a generation is ready, or was not in time. It ends
 // with that, or with g.cancel.
 func (s *Supervisor) await(g *generation) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ReadyTimeout)
@@ -29,11 +29,11 @@ func (s *Supervisor) await(g *generation) {
 		defer cancel()
 		err := s.probe(ctx, pid, pgid)
 		if errors.Is(ctx.Err(), context.Canceled) {
-			return // the result is not needed any more
+			return // canceled: no result is needed
 		}
 		s.todo.add(func() {
 			switch {
-			case g != s.coming && g != s.relief: // it has ended
+			case g != s.coming && g != s.relief: // the generation has ended
 			case err != nil:
 				s.unready(g, fmt.Sprintf("not ready within %v: %v", s.cfg.ReadyTimeout, err))
 			default:
@@ -43,13 +43,13 @@ func (s *Supervisor) await(g *generation) {
 	})
 }
 
-// probe returns nil when the process is ready, or when ctx ends the last reason why
-// it is not.
+// probe returns nil when the process is ready. When ctx ends it returns the last reason
+// why the process is not.
 func (s *Supervisor) probe(ctx context.Context, pid, pgid int) error {
 	r := s.cfg.Ready
 	var once func(context.Context) error
 	switch {
-	case r.Notify: // heard handles it
+	case r.Notify: // receive handles READY=1
 		<-ctx.Done()
 		return errors.New("it has not said READY=1")
 	case r.Control != nil:
@@ -58,7 +58,7 @@ func (s *Supervisor) probe(ctx context.Context, pid, pgid int) error {
 		once = func(ctx context.Context) error {
 			c, err := dialAccepted(ctx, "tcp", r.TCP, pgid)
 			if err == nil {
-				_ = c.Close() // accepted, which is all
+				_ = c.Close() // accepting is the proof
 			}
 			return err
 		}
@@ -84,7 +84,7 @@ func (s *Supervisor) probe(ctx context.Context, pid, pgid int) error {
 		if err == nil {
 			return nil
 		}
-		// That the time was up says less than what came before.
+		// The last failure says more than the timeout.
 		if why == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, os.ErrDeadlineExceeded) {
 			why = err
 		}
@@ -96,7 +96,7 @@ func (s *Supervisor) probe(ctx context.Context, pid, pgid int) error {
 	}
 }
 
-// serves asks at the control socket whether the process is the one that serves.
+// serves asks the control socket whether this process is the serving one.
 func (s *Supervisor) serves(ctx context.Context, pid int) error {
 	st, err := s.cfg.Ready.Control.Status(ctx)
 	switch {
@@ -110,7 +110,7 @@ func (s *Supervisor) serves(ctx context.Context, pid int) error {
 	return nil
 }
 
-// answers asks a URL, on a connection that a process of the group has accepted.
+// answers requests a URL on a connection that a process of the group has accepted.
 func answers(ctx context.Context, url string, pgid int) error {
 	transport := &http.Transport{
 		DisableKeepAlives: true,

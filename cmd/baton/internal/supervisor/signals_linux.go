@@ -10,20 +10,20 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
-// forwarded are the signals that the app gets when we do.
+// forwarded are the signals that are forwarded to the app.
 func forwarded() []os.Signal {
 	return []os.Signal{unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGWINCH}
 }
 
-// handled are all signals that mean something. As PID 1 of a namespace a process
-// gets no signal that it does not handle (pid_namespaces(7)). With SIGPIPE handled,
-// writing a log that has no reader is an error and does not end this process (os/signal); were
-// it ignored, the app would be born that way (execve(2)).
+// handled are all signals with a meaning. As PID 1 of a namespace, a process gets only
+// the signals that it handles (pid_namespaces(7)). With SIGPIPE handled, writing a log
+// to a closed pipe is an error and does not end the process (os/signal). If SIGPIPE
+// were ignored, the app would inherit that (execve(2)).
 func handled() []os.Signal {
 	return append(forwarded(), unix.SIGTERM, unix.SIGINT, unix.SIGUSR2, unix.SIGPIPE)
 }
 
-// signal does what a signal says.
+// signal does what a signal stands for.
 func (s *Supervisor) signal(sig syscall.Signal) {
 	switch sig {
 	case unix.SIGPIPE:
@@ -35,7 +35,7 @@ func (s *Supervisor) signal(sig syscall.Signal) {
 			s.stop("signal " + unix.SignalName(sig))
 			return
 		}
-		s.log.Warn("stop again: the app is killed", "signal", unix.SignalName(sig))
+		s.log.Warn("second stop signal: killing the app", "signal", unix.SignalName(sig))
 		s.killed = true
 		for _, g := range s.byPID {
 			s.killNow(g)
@@ -54,8 +54,8 @@ func (s *Supervisor) signal(sig syscall.Signal) {
 	}
 }
 
-// stop has all generations end, and Run when they have. Those that have no stop
-// signal to mind any more only get a limit.
+// stop ends all generations, and Run after them. Generations that end already only get
+// a time limit.
 func (s *Supervisor) stop(why string) {
 	if s.stopping {
 		return
@@ -66,9 +66,9 @@ func (s *Supervisor) stop(why string) {
 	if s.again != nil {
 		s.again.Stop()
 	}
-	if s.heirOf != nil {
-		s.killGroup(s.heirOf)
-		s.heirOf = nil
+	if s.lostMain != nil {
+		s.killGroup(s.lostMain)
+		s.lostMain = nil
 	}
 	for _, g := range s.byPID {
 		switch {
@@ -82,7 +82,7 @@ func (s *Supervisor) stop(why string) {
 	s.over = len(s.byPID) == 0
 }
 
-// stopped is what Run returns.
+// stopped returns the result of Run.
 func (s *Supervisor) stopped() error {
 	if s.result == nil && s.killed {
 		return fmt.Errorf("%w: it did not end within %v and was killed", ErrFailed, s.cfg.StopTimeout)

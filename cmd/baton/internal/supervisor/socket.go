@@ -5,11 +5,10 @@ import (
 	"strings"
 )
 
-// DefaultName is the name of a socket that was given none, as
-// sd_listen_fds_with_names(3) has it.
+// DefaultName is the name of a socket without one, as in sd_listen_fds_with_names(3).
 const DefaultName = "unknown"
 
-// A Socket is one that is bound for the app.
+// A Socket is a socket to bind for the app.
 type Socket struct {
 	Name             string // in LISTEN_FDNAMES
 	Network, Address string // those of package net
@@ -40,14 +39,14 @@ func ParseSocket(text string) (Socket, error) {
 	default:
 		ok = false
 	}
-	if !ok || strings.ContainsRune(address, 0) { // where the kernel and the environment would end it
+	if !ok || strings.ContainsRune(address, 0) { // NUL would end it in the kernel and in the environment
 		return Socket{}, fmt.Errorf("%w: socket %q: want [NAME=]tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH or unix:@NAME", ErrConfig, text)
 	}
 	s.Address = address
 	return s, nil
 }
 
-// validName is stricter than systemd, which only needs names without colons.
+// validName is stricter than systemd, which only forbids colons.
 func validName(name string) bool {
 	if name == "" || len(name) > 255 {
 		return false
@@ -57,10 +56,10 @@ func validName(name string) bool {
 	}) < 0
 }
 
-// String returns what ParseSocket parses.
+// String returns a text that ParseSocket parses to s.
 func (s Socket) String() string {
 	sep := ":"
-	if !strings.HasPrefix(s.Network, "unix") || strings.HasPrefix(s.Address, "//") { // a path of which ParseSocket would cut two
+	if !strings.HasPrefix(s.Network, "unix") || strings.HasPrefix(s.Address, "//") { // ParseSocket would cut the first two slashes
 		sep = "://"
 	}
 	return s.Name + "=" + s.Network + sep + s.Address

@@ -16,13 +16,13 @@ import (
 
 // sockets are bound for the app, and owned by the supervisor.
 type sockets struct {
-	all   []Socket // as they were asked for
+	all   []Socket // as configured
 	fds   []int
 	addrs []string
 	paths []boundPath
 }
 
-// boundPath is the path of a unix socket that is ours to remove.
+// boundPath is the path of a unix socket that we have to remove.
 type boundPath struct {
 	path string
 	info os.FileInfo
@@ -48,8 +48,8 @@ func bind(all []Socket) (*sockets, error) {
 	return s, nil
 }
 
-// bind binds one. It is MPTCP nowhere: what knows no Baton may not know that
-// either, and who dials in plain TCP is served as well.
+// bind binds one socket. It never uses MPTCP: an app that knows no Baton may not know
+// MPTCP either, and clients of plain TCP are served in both cases.
 func (s *sockets) bind(one Socket) error {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
@@ -88,10 +88,9 @@ func (s *sockets) bind(one Socket) error {
 			s.paths = append(s.paths, boundPath{path, info})
 		}
 	}
-	// A descriptor of our own, that Go's poller knows nothing of: accepting is
-	// the app's.
+	// A descriptor outside Go's poller: only the app accepts.
 	fd, err := fdx.Dup(conn)
-	_ = conn.(interface{ Close() error }).Close() // the duplicate is there, or nothing was
+	_ = conn.(interface{ Close() error }).Close() // the duplicate stays open; on an error there is nothing to lose
 	if err != nil {
 		return err
 	}
@@ -99,7 +98,7 @@ func (s *sockets) bind(one Socket) error {
 	return nil
 }
 
-// removeStale removes the path of a unix socket that no process has any more.
+// removeStale removes the path of a unix socket that no process listens on any more.
 func removeStale(one Socket, err error) bool {
 	if !strings.HasPrefix(one.Network, "unix") || !errors.Is(err, syscall.EADDRINUSE) || one.Address[0] == '@' {
 		return false
@@ -110,16 +109,17 @@ func removeStale(one Socket, err error) bool {
 	}
 	c, err := net.DialUnix(one.Network, nil, &net.UnixAddr{Name: one.Address, Net: one.Network})
 	if err == nil {
-		_ = c.Close() // a process serves it
+		_ = c.Close() // a process listens there
 		return false
 	}
 	return errors.Is(err, syscall.ECONNREFUSED) && os.Remove(one.Address) == nil
 }
 
-// setNonblock sets or clears O_NONBLOCK: what knows no Baton may not expect EAGAIN, or
-// not expect to block, as nginx does: a worker whose accept(2) blocks handles
-// no other event. The flag is shared with every process that
-// has the sockets (fcntl(2), F_SETFL), so no process may use them at the time.
+// setNonblock sets or clears O_NONBLOCK. Most apps that know no Baton expect blocking
+// sockets. nginx expects non-blocking ones: a worker that blocks in accept, because
+// another worker was faster, handles no other event meanwhile. Every process that has
+// the sockets shares the flag (fcntl(2), F_SETFL), so no process may use them at that
+// time.
 func (s *sockets) setNonblock(on bool) error {
 	for _, fd := range s.fds {
 		if err := unix.SetNonblock(fd, on); err != nil {
@@ -138,13 +138,13 @@ func (s *sockets) names() string {
 	return strings.Join(names, ":")
 }
 
-// close closes the sockets and removes their paths, if they are still ours.
+// close closes the sockets, and removes their paths if they are still ours.
 func (s *sockets) close() {
-	_ = fdx.Close(s.fds...) // nothing was written
+	_ = fdx.Close(s.fds...) // no data to lose
 	s.fds = nil
 	for _, p := range s.paths {
 		if info, err := os.Lstat(p.path); err == nil && os.SameFile(info, p.info) {
-			_ = os.Remove(p.path) // another process was faster
+			_ = os.Remove(p.path) // another process may have removed it
 		}
 	}
 	s.paths = nil

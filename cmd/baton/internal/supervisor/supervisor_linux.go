@@ -30,23 +30,23 @@ type Supervisor struct {
 	todo *todo
 	wg   sync.WaitGroup // of all goroutines
 
-	// Run's goroutine owns what follows.
-	byPID   map[int]*generation // all that have not ended
-	last    int                 // number of the last generation
-	serving *generation         // the one that is ready
-	coming  *generation         // the one that is to be
-	relief  *generation         // the one that is to serve until then, for one that has died
-	heirOf  *generation         // has died, and has left a process that may take its place
-	proven  *program            // that was ready last; nil if it can't be kept
-	tried   fileID              // of the program that was at the app's path at the last start from there
-	asked   bool                // for an upgrade, when the one under way is over
-	asking  bool                // the app upgrades itself, because we have asked it
+	// Run's goroutine owns the fields below.
+	byPID    map[int]*generation // all generations that have not ended
+	last     int                 // number of the last generation
+	serving  *generation         // the ready one
+	coming   *generation         // the next one, not ready yet
+	relief   *generation         // serves in place of one that has died, until coming is ready
+	lostMain *generation         // its main process has died; a process of its group may become the main process
+	proven   *program            // the program that was ready last; nil if it can't be kept open
+	tried    fileID              // the program that was at the app's path at the last start from there
+	asked    bool                // an upgrade is queued behind the one in progress
+	asking   bool                // we have asked the app to upgrade itself
 
 	backoff backoff
-	again   *time.Timer // the next restart; nil if none is due
+	again   *time.Timer // the next restart; nil if none is scheduled
 
 	stopping bool
-	killed   bool // a process had to be
+	killed   bool // a generation had to be killed
 	over     bool
 	result   error
 }
@@ -82,18 +82,17 @@ func New(c *Config) (*Supervisor, error) {
 	return s, nil
 }
 
-// Run starts the app and returns when it has ended for good: nil after a stop
-// signal or where the app was done, else an error that matches [ErrStart] or
-// [ErrFailed].
+// Run starts the app and returns when it has ended for good: nil after a stop signal or
+// if the app ended as configured, else an error that matches [ErrStart] or [ErrFailed].
 func (s *Supervisor) Run() error {
 	defer s.sockets.close()
 	s.manager = s.newManager()
-	// The kernel sends the app the stop signal when the thread that has started
-	// it ends.
+	// When the thread that started the app ends, the kernel sends the app the stop
+	// signal.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	// What the app leaves behind comes to us, and the successor that it has
-	// started, when it ends before that (see adopt).
+	// Orphans of the app become our children, and so does a successor that the app has
+	// started, when the app ends first (see adopt).
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl(PR_SET_CHILD_SUBREAPER)", err)
 	}
@@ -103,13 +102,13 @@ func (s *Supervisor) Run() error {
 	signal.Notify(children, unix.SIGCHLD)
 	defer signal.Stop(children)
 	s.wg.Go(func() { // ends with notify.close
-		s.notify.listen(func(n news) { s.todo.add(func() { s.heard(n) }) })
+		s.notify.listen(func(n news) { s.todo.add(func() { s.receive(n) }) })
 	})
 	for i, one := range s.sockets.all {
 		s.log.Info("socket", "name", one.Name, "address", s.sockets.addrs[i], "fd", firstFD+i)
 	}
 	s.start(true)
-	s.reap() // processes that were left to this one before the loop ran
+	s.reap() // children that we inherited before the loop ran
 	for !s.over {
 		select {
 		case <-children:
@@ -124,7 +123,7 @@ func (s *Supervisor) Run() error {
 	}
 	s.proven.close()
 	s.notify.close()
-	s.manager.Close(0) // what the service manager has not read is lost
+	s.manager.Close(0) // messages that the service manager has not read are lost
 	s.wg.Wait()
 	for _, f := range s.todo.take() {
 		f() // the last notifications have descriptors to close
@@ -137,8 +136,8 @@ func (s *Supervisor) number() int {
 	return s.last
 }
 
-// start starts a generation: what is at the app's path, if that is wanted. If it
-// can't be, it is as if it had ended.
+// start starts a generation. wanted is the argument of find. A program that can't be
+// started is handled like one that has ended.
 func (s *Supervisor) start(wanted bool) {
 	s.again = nil
 	var err error
@@ -167,20 +166,20 @@ func (s *Supervisor) start(wanted bool) {
 	s.await(g)
 }
 
-// notStarted gives up where the app has never run, and where it is gone in an
-// upgrade continues with what there is.
+// notStarted gives up if the app has never run. If it can't be started in an upgrade,
+// the serving generation continues.
 func (s *Supervisor) notStarted(g *generation, err error) {
 	switch {
 	case s.serving != nil:
 		s.failed(err.Error())
 	case errors.Is(err, ErrStart) && s.last == 1:
 		s.finish(err)
-	default: // it may come back: a new version may be being installed
+	default: // the program may reappear: an installation may be in progress
 		s.down(err.Error(), false)
 	}
 }
 
-// ready handles that the generation that was to come can serve.
+// ready handles the next generation's becoming ready.
 func (s *Supervisor) ready(g *generation) {
 	g.cancel()
 	g.served = time.Now()
@@ -206,7 +205,7 @@ func (s *Supervisor) ready(g *generation) {
 	}
 }
 
-// unready handles that a generation will not be ready.
+// unready handles a generation that has failed to become ready.
 func (s *Supervisor) unready(g *generation, why string) {
 	if g == s.relief {
 		s.relief = nil
@@ -225,7 +224,7 @@ func (s *Supervisor) unready(g *generation, why string) {
 	s.terminate(g, "it is not ready")
 }
 
-// reap waits for all that have ended.
+// reap waits for all children that have ended.
 func (s *Supervisor) reap() {
 	for {
 		var status syscall.WaitStatus
@@ -234,7 +233,7 @@ func (s *Supervisor) reap() {
 		case err == syscall.EINTR:
 			continue
 		case err != nil || pid <= 0:
-			return // none is left, or none has ended
+			return // no child is left, or none has ended
 		}
 		if g := s.byPID[pid]; g != nil {
 			s.ended(g, statusText(status), status.Exited() && status.ExitStatus() == 0)
@@ -244,18 +243,18 @@ func (s *Supervisor) reap() {
 	}
 }
 
-// ended handles the end of a generation, and how it ended.
+// ended handles the end of a generation.
 func (s *Supervisor) ended(g *generation, how string, clean bool) {
 	delete(s.byPID, g.pid)
 	g.end()
 	level := hclog.Info
-	if !clean && !g.told {
+	if !clean && !g.signalled {
 		level = hclog.Warn
 	}
 	s.log.Log(level, "ended", "generation", g.number, "pid", g.pid, "status", how, "after", time.Since(g.began).Round(time.Millisecond))
 	heirs := g == s.serving && s.coming == nil && !clean && g.spoke && !s.stopping && s.leaves(g)
 	if !heirs && (!clean || s.stopping) {
-		s.killGroup(g) // what it has left would continue to serve, badly
+		s.killGroup(g) // processes that it left behind would keep accepting
 	}
 	wasServing, wasComing, wasRelief := g == s.serving, g == s.coming, g == s.relief
 	if wasServing {
@@ -276,7 +275,7 @@ func (s *Supervisor) ended(g *generation, how string, clean bool) {
 	case wasComing && s.relieving():
 		s.instead("it has ended before it was ready: " + how)
 	case heirs:
-		s.awaitHeir(g, how)
+		s.awaitSuccessor(g, how)
 	case wasServing && s.coming != nil:
 		s.relieve(g, how, clean)
 	case wasRelief:
@@ -289,15 +288,14 @@ func (s *Supervisor) ended(g *generation, how string, clean bool) {
 	}
 }
 
-// settle begins anew with the restarts after a generation that has served for long
-// enough.
+// settle resets the backoff after a generation that has served for long enough.
 func (s *Supervisor) settle(g *generation) {
 	if time.Since(g.served) >= s.cfg.RestartReset {
 		s.backoff.reset()
 	}
 }
 
-// down does what the policy says when no generation is left to serve.
+// down applies the restart policy when no generation serves.
 func (s *Supervisor) down(how string, clean bool) {
 	switch {
 	case s.cfg.Restart == RestartAlways, s.cfg.Restart == RestartOnFailure && !clean:
@@ -309,9 +307,9 @@ func (s *Supervisor) down(how string, clean bool) {
 	}
 }
 
-// restart starts the app again in a while.
+// restart starts the app again after a pause.
 func (s *Supervisor) restart(how string) {
-	if s.asked && s.coming == nil { // for a new version, which this may be
+	if s.asked && s.coming == nil { // the queued upgrade may use a new version; this restart may too
 		s.backoff.reset()
 		s.start(false)
 		return
@@ -319,13 +317,13 @@ func (s *Supervisor) restart(how string) {
 	d, ok := s.backoff.next(rand.Float64())
 	switch {
 	case !ok && s.coming != nil:
-		s.log.Error("the app is down: its successor is awaited", "why", how, "restarts", s.backoff.tries)
+		s.log.Error("the app is down: waiting for its successor", "why", how, "restarts", s.backoff.tries)
 		return
 	case !ok:
 		s.finish(fmt.Errorf("%w: %s, after %d restarts", ErrFailed, how, s.backoff.tries))
 		return
 	}
-	s.log.Warn("the app is down: it is started again", "in", d.Round(time.Millisecond), "restarts", s.backoff.tries, "why", how)
+	s.log.Warn("the app is down: restarting it", "in", d.Round(time.Millisecond), "restarts", s.backoff.tries, "why", how)
 	s.again = time.AfterFunc(d, func() {
 		s.todo.add(func() {
 			if s.again != nil && !s.stopping {
@@ -335,7 +333,7 @@ func (s *Supervisor) restart(how string) {
 	})
 }
 
-// finish ends all with a result.
+// finish ends everything and sets Run's result.
 func (s *Supervisor) finish(err error) {
 	why := "the app is done"
 	if err != nil {
@@ -345,7 +343,7 @@ func (s *Supervisor) finish(err error) {
 	s.stop(why)
 }
 
-// parseSignal returns a signal by its name, with SIG or without.
+// parseSignal parses a signal's name, with or without SIG.
 func parseSignal(name string) (syscall.Signal, error) {
 	upper := strings.ToUpper(name)
 	if !strings.HasPrefix(upper, "SIG") {

@@ -11,10 +11,10 @@ import (
 // ExecArg is the first argument of a process that is to call [Exec].
 const ExecArg = "__exec"
 
-// Exec returns 2: it is not used here.
+// Exec returns 2: no process is started with ExecArg here.
 func Exec([]string) int { return 2 }
 
-// A Supervisor is nothing here.
+// A Supervisor can't be made on this system.
 type Supervisor struct{}
 
 // New returns an error that matches [ErrConfig] or [errors.ErrUnsupported].
@@ -25,5 +25,5 @@ func New(c *Config) (*Supervisor, error) {
 	return nil, fmt.Errorf("baton run on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }
 
-// Run does nothing.
+// Run fails.
 func (*Supervisor) Run() error { return errors.ErrUnsupported }

@@ -2,8 +2,8 @@ package supervisor
 
 import "sync"
 
-// todo is what other goroutines have for the one that owns the state. Adding never
-// waits, so that the owner may wait for them.
+// todo is a queue of functions for the goroutine that owns the state. add never blocks,
+// so the owner may wait for goroutines that call it.
 type todo struct {
 	mu   sync.Mutex
 	all  []func()
@@ -12,18 +12,18 @@ type todo struct {
 
 func newTodo() *todo { return &todo{wake: make(chan struct{}, 1)} }
 
-// add adds something to do, in order.
+// add appends a function.
 func (t *todo) add(f func()) {
 	t.mu.Lock()
 	t.all = append(t.all, f)
 	t.mu.Unlock()
 	select {
 	case t.wake <- struct{}{}:
-	default: // the owner is awake
+	default: // the owner is woken already
 	}
 }
 
-// take takes what there is.
+// take returns and removes all functions.
 func (t *todo) take() []func() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -8,20 +8,20 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/control"
 )
 
-// leaveTime is what a generation that speaks the notify protocol has to say by
-// itself that it ends (STOPPING=1) when its successor is ready. One of package
-// handoff does, and must not get the stop signal then: it would cut its open
+// leaveTime is how long a generation that speaks the notify protocol has to announce
+// its end (STOPPING=1) after its successor is ready. An app of package handoff
+// announces it, and must not get the stop signal then, which would cut its open
 // connections.
 const leaveTime = time.Second
 
-// upgrade starts the next generation, or notes that one is wanted.
+// upgrade starts the next generation, or queues an upgrade.
 func (s *Supervisor) upgrade() {
 	switch {
 	case s.stopping:
 		s.log.Warn("no upgrade: stopping")
 	case s.coming != nil || s.asking:
 		s.asked = true
-		s.log.Info("an upgrade is under way, or the app is not ready: another one follows")
+		s.log.Info("an upgrade is under way or the app is not ready: the next upgrade is queued")
 	case s.serving != nil && s.cfg.Ready.Control != nil:
 		s.askMode(s.serving)
 	case s.serving != nil:
@@ -30,16 +30,16 @@ func (s *Supervisor) upgrade() {
 		s.again.Stop()
 		s.backoff.reset()
 		s.start(true)
-	default: // one that was given up is about to end
+	default: // a generation that was given up is about to end
 		s.asked = true
 	}
 }
 
-// askMode finds out which process is to start the successor: in mode Inherit only the
-// predecessor can.
+// askMode asks the app for its mode: in mode Inherit only the predecessor can start the
+// successor.
 func (s *Supervisor) askMode(g *generation) {
 	s.asking = true
-	s.wg.Go(func() { // ends in time
+	s.wg.Go(func() { // bounded by a timeout
 		ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 		defer cancel()
 		st, err := s.cfg.Ready.Control.Status(ctx)
@@ -48,7 +48,7 @@ func (s *Supervisor) askMode(g *generation) {
 			switch {
 			case s.stopping:
 			case g != s.serving:
-				s.upgrade() // it is another one's turn
+				s.upgrade() // start the queued upgrade
 			case err != nil:
 				s.failed("the app does not answer at its control socket: " + err.Error())
 			case st.Mode == handoff.Inherit:
@@ -60,11 +60,11 @@ func (s *Supervisor) askMode(g *generation) {
 	})
 }
 
-// askUpgrade has the app upgrade itself. Its new main process is adopted when it
-// tells of that.
+// askUpgrade has the app upgrade itself. The new main process is adopted when it
+// announces itself.
 func (s *Supervisor) askUpgrade() {
 	s.asking = true
-	s.wg.Go(func() { // ends in time
+	s.wg.Go(func() { // bounded by a timeout
 		ctx, cancel := context.WithTimeout(context.Background(), 2*s.cfg.ReadyTimeout)
 		defer cancel()
 		r, err := s.cfg.Ready.Control.Upgrade(ctx, &control.UpgradeConfig{Timeout: s.cfg.ReadyTimeout})
@@ -75,7 +75,7 @@ func (s *Supervisor) askUpgrade() {
 				s.failed(err.Error())
 				return
 			case s.serving != nil && s.serving.pid != r.Successor.PID:
-				s.adopt(s.serving, r.Successor.PID) // its notification has not arrived, or is not read yet
+				s.adopt(s.serving, r.Successor.PID) // in case its notification has not been handled yet
 			}
 			if s.asked {
 				s.asked = false
@@ -85,25 +85,24 @@ func (s *Supervisor) askUpgrade() {
 	})
 }
 
-// failed handles the failure of an upgrade. The generation that serves was
-// never stopped.
+// failed ends an upgrade that has failed. The serving generation was never stopped.
 func (s *Supervisor) failed(why string) {
 	kv := []any{"error", why}
 	if s.serving != nil {
 		kv = append(kv, "serving", s.serving.number, "pid", s.serving.pid)
 	}
-	s.log.Error("upgrade failed: the app serves on as it was", kv...)
+	s.log.Error("upgrade failed: the running app serves on", kv...)
 	if s.asked {
 		s.asked = false
 		s.upgrade()
 	}
 }
 
-// retire has a generation end that has a successor.
+// retire ends a generation that has a successor.
 func (s *Supervisor) retire(g *generation) {
 	switch {
 	case g.leaving || s.cfg.Ready.Control != nil:
-		// It ends when its open connections are done, by its own limit.
+		// It ends by its own limit when its open connections are done.
 	case g.spoke:
 		g.leave = time.AfterFunc(leaveTime, func() {
 			s.todo.add(func() {

@@ -7,7 +7,7 @@ import (
 )
 
 // watch calls ended when a process that is not our child has ended, unless stop is
-// called before. Its parent waits for it; how it has ended we can't know.
+// called first. Only the process's parent gets its exit status.
 func watch(pid int, ended func()) (stop func(), err error) {
 	p, err := procs.OpenPidfd(pid)
 	if err != nil {
