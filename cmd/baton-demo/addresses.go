@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 )
 
-// addresses says where the service listens.
+// addresses are where the service listens.
 type addresses struct {
 	TCP  string `json:"tcp"`
 	Unix string `json:"unix"`
@@ -19,11 +19,11 @@ const (
 	pidName       = "pid"
 	unixName      = "demo.sock"
 	addressesName = "addresses.json"
-	controlName   = "control/sock" // handoff makes the folder, mode 0700
+	controlName   = "control/sock" // handoff creates the folder with mode 0700
 )
 
-// write puts the addresses into the service's folder, for clients that are
-// started by hand. A reader never sees half of it.
+// write writes the addresses into the service's folder, for clients that are started by
+// hand. Readers see a whole file.
 func (a addresses) write(dir string) error {
 	b, err := json.Marshal(a)
 	if err != nil {

@@ -19,8 +19,9 @@ import (
 // batonName is the program that upgrades the service.
 const batonName = "baton"
 
-// build builds one version of this program for each name, as dir/NAME, and
-// dir/baton, the command that upgrades it. each is called with the number of versions that are built, from several goroutines.
+// build builds one version of this program for each name, as dir/NAME, and dir/baton,
+// the command that upgrades it. It calls each with the number of finished versions,
+// from several goroutines.
 func build(ctx context.Context, dir string, names []string, each func(built int)) error {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Path == "" {
@@ -33,8 +34,8 @@ func build(ctx context.Context, dir string, names []string, each func(built int)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	// The first one compiles; then only the link differs from version to
-	// version, and most of that runs on one core.
+	// The first build compiles. The others differ in the link step only, which mostly
+	// uses one core.
 	if err := buildOne(ctx, root, dir, info.Path, names[0]); err != nil {
 		return err
 	}
@@ -65,9 +66,9 @@ func build(ctx context.Context, dir string, names []string, each func(built int)
 func buildOne(ctx context.Context, root, dir, pkg, name string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w -X main.version="+name, "-o", filepath.Join(dir, name), pkg)
 	cmd.Dir = root
-	cmd.Env = append(cmd.Environ(), "GOTMPDIR="+dir) // whatever happens, it goes with the rest
+	cmd.Env = append(cmd.Environ(), "GOTMPDIR="+dir) // the folder is removed in the end
 	prepare(cmd)
-	// Asked, go ends what it has started as well.
+	// On an interrupt, the go command also ends the processes that it has started.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -79,7 +80,7 @@ func buildOne(ctx context.Context, root, dir, pkg, name string) error {
 	return nil
 }
 
-// moduleRoot returns the folder of the module that we are run in.
+// moduleRoot returns the folder of the module of the working directory.
 func moduleRoot(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if errors.Is(err, exec.ErrNotFound) {
@@ -95,8 +96,8 @@ func moduleRoot(ctx context.Context) (string, error) {
 	return filepath.Dir(mod), nil
 }
 
-// install puts a version at path, by rename: a process that is started at any
-// time finds a whole program there, the old one or the new one.
+// install puts a version at path by rename, so that a process that starts at any moment
+// finds a whole program.
 func install(binary, path string) error {
 	tmp := path + ".new"
 	if err := os.Link(binary, tmp); err != nil {

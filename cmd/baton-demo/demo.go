@@ -14,7 +14,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
-// demoConfig configures the demo.
+// demoConfig are the flags of the demo.
 type demoConfig struct {
 	upgrades  int
 	workers   int
@@ -23,8 +23,8 @@ type demoConfig struct {
 	json      bool
 }
 
-// errTold is a failure that was shown already.
-var errTold = errors.New("the demo has failed")
+// errShown is a failure that was already printed.
+var errShown = errors.New("the demo has failed")
 
 func demoCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var c demoConfig
@@ -32,7 +32,7 @@ func demoCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	fs.SetOutput(stderr)
 	fs.IntVar(&c.upgrades, "upgrades", 5, "upgrades in each mode")
 	fs.IntVar(&c.workers, "workers", 3, "clients of each protocol")
-	fs.DurationVar(&c.probation, "probation", 500*time.Millisecond, "time in which an upgrade could be taken back")
+	fs.DurationVar(&c.probation, "probation", 500*time.Millisecond, "time in which an upgrade can be rolled back")
 	fs.DurationVar(&c.timeout, "timeout", 5*time.Minute, "the demo's own limit")
 	fs.BoolVar(&c.json, "json", false, "print the result as JSON; progress goes to standard error")
 	if err := parse(fs, args); err != nil {
@@ -47,11 +47,11 @@ func demoCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, fmt.Errorf("not done within %v", c.timeout))
 	defer cancel()
-	told := stdout
+	screen := stdout
 	if c.json {
-		told = stderr
+		screen = stderr
 	}
-	p := terminal.New(told, told)
+	p := terminal.New(screen, screen)
 	res := c.run(ctx, p)
 	p.Clear()
 	if c.json {
@@ -70,12 +70,12 @@ func demoCommand(ctx context.Context, args []string, stdout, stderr io.Writer) e
 	}
 	p.Line("%s", res.line())
 	if !res.OK {
-		return errTold
+		return errShown
 	}
 	return nil
 }
 
-// run does it all.
+// run builds the versions and runs the modes.
 func (c *demoConfig) run(ctx context.Context, p *terminal.Screen) *result {
 	began := time.Now()
 	res := &result{Modes: []modeResult{}, Problems: []string{}}
@@ -117,7 +117,7 @@ func (c *demoConfig) runModes(ctx context.Context, p *terminal.Screen, res *resu
 	for _, mode := range modes() {
 		m, err := c.runMode(ctx, p, mode, filepath.Join(dir, mode.String()), bin, versions)
 		res.add(m)
-		if err != nil || ctx.Err() != nil { // the mode has told of an interruption
+		if err != nil || ctx.Err() != nil { // runMode has recorded an interruption
 			return err
 		}
 	}
@@ -131,7 +131,7 @@ func (c *demoConfig) runMode(ctx context.Context, p *terminal.Screen, mode hando
 	if err != nil {
 		return m, err
 	}
-	var failure error // of the service; the clients' count comes all the same
+	var failure error // of the service; the clients' counts are shown anyway
 	defer func() {
 		p.Clear()
 		log := r.lastLog(20)
@@ -144,7 +144,7 @@ func (c *demoConfig) runMode(ctx context.Context, p *terminal.Screen, mode hando
 					p.Line("    | %s", line)
 				}
 			}
-			return // what was left was no wonder
+			return // what is left follows from the failure
 		}
 		for _, what := range left {
 			m.problem("left behind: %s", what)
@@ -214,7 +214,7 @@ func (c *demoConfig) drive(ctx context.Context, p *terminal.Screen, r *rig, m *m
 	return nil
 }
 
-// words says how far an upgrade has come.
+// words describes the step of an upgrade.
 func words(step handoff.EventKind) string {
 	switch step {
 	case handoff.EventTransfer:
@@ -231,7 +231,7 @@ func words(step handoff.EventKind) string {
 	return "starts"
 }
 
-// progress says what the clients have counted. The rig's lock is held.
+// progress formats the clients' counts. The rig's lock is held.
 func progress(r *rig) string {
 	return fmt.Sprintf("%7s connections, %d failed, %d held open", thousands(r.stats.Connections), r.stats.Failed, r.stats.Open)
 }

@@ -25,8 +25,8 @@ import (
 // patience bounds each wait for processes.
 const patience = 5 * time.Minute
 
-// TestProcesses builds the program once and runs it in several ways, one after
-// the other: each keeps the machine busy.
+// TestProcesses builds the program once and runs the tests one after another: each
+// keeps the machine busy.
 func TestProcesses(t *testing.T) {
 	bin := t.TempDir()
 	for _, v := range []string{"v1", "v2"} {
@@ -66,7 +66,7 @@ func wantEmpty(t *testing.T, dir string) {
 	}
 }
 
-// testDemo runs all of it, in a short form.
+// testDemo runs the whole demo with few upgrades.
 func testDemo(t *testing.T, bin string) {
 	dir := testenv.ShortDir(t)
 	cmd := demoCmd(t, bin, dir, "-json")
@@ -113,14 +113,13 @@ func testDemo(t *testing.T, bin string) {
 	wantEmpty(t, dir)
 }
 
-// testKilledDemo kills the demo: its processes end with it.
+// testKilledDemo kills the demo; its processes must end too.
 func testKilledDemo(t *testing.T, bin string) {
 	cmd := demoCmd(t, bin, testenv.ShortDir(t), "-upgrades", "3")
 	mark := "BATON_DEMO_TEST=" + t.TempDir()
 	cmd.Env = append(cmd.Env, mark)
 	awaitLine(t, cmd, "v1 -> v2", func() {
-		// By now the first process may have ended: its successor is nobody's
-		// child.
+		// By now the first process may have ended, and its successor has been adopted.
 		if pids := marked(mark); len(pids) < 3 {
 			t.Errorf("processes: %v, want demo, service and clients", pids)
 		}
@@ -145,8 +144,8 @@ func testKilledDemo(t *testing.T, bin string) {
 	}
 }
 
-// testInterruptedDemo stops the demo with Ctrl-C: it cleans up, and says that
-// it is not done.
+// testInterruptedDemo interrupts the demo with Ctrl-C: it cleans up, and reports that
+// it is not finished.
 func testInterruptedDemo(t *testing.T, bin string) {
 	dir := testenv.ShortDir(t)
 	cmd := demoCmd(t, bin, dir, "-upgrades", "3")
@@ -169,8 +168,8 @@ func testInterruptedDemo(t *testing.T, bin string) {
 	wantEmpty(t, dir)
 }
 
-// awaitLine starts cmd, calls f when it prints a line with text, and waits for
-// its end. It returns what cmd printed after that line.
+// awaitLine starts cmd, calls f when it prints a line with text, and waits for its end.
+// It returns the output after that line.
 func awaitLine(t *testing.T, cmd *exec.Cmd, text string, f func()) string {
 	t.Helper()
 	out, err := cmd.StdoutPipe()
@@ -226,13 +225,13 @@ func startRig(ctx context.Context, t *testing.T, bin string, mode handoff.Mode) 
 	return r, a
 }
 
-// testBadVersion installs a version that does not start: the upgrade fails, and
-// no connection does.
+// testBadVersion installs a version that does not start. The upgrade fails, and no
+// connection does.
 func testBadVersion(t *testing.T, bin string, mode handoff.Mode) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r, _ := startRig(ctx, t, bin, mode)
-	err := os.WriteFile(r.path+".bad", []byte("#!/bin/sh\necho told to fail >&2\nexit 1\n"), 0o755)
+	err := os.WriteFile(r.path+".bad", []byte("#!/bin/sh\necho this version fails >&2\nexit 1\n"), 0o755)
 	if err == nil {
 		err = os.Rename(r.path+".bad", r.path)
 	}
@@ -242,7 +241,7 @@ func testBadVersion(t *testing.T, bin string, mode handoff.Mode) {
 	if err == nil || !strings.Contains(err.Error(), "upgrade to v2") {
 		t.Errorf("upgrade: %v, want an error", err)
 	}
-	// The old version goes on, and can be replaced by a good one.
+	// The old version serves on, and a good version can replace it.
 	err = install(filepath.Join(bin, "v2"), r.path)
 	if err == nil {
 		_, err = r.upgrade(ctx, "v1", "v2", func(handoff.EventKind) {})
@@ -269,8 +268,8 @@ func testBadVersion(t *testing.T, bin string, mode handoff.Mode) {
 	}
 }
 
-// testKilledService replaces the service the hard way: kill it, and start the
-// next version. That costs connections, and the demo must notice.
+// testKilledService kills the service and starts the next version. That costs
+// connections, and the demo must report it.
 func testKilledService(t *testing.T, bin string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

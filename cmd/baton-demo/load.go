@@ -12,7 +12,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// loadMessage is a line on the standard output of the clients.
+// loadMessage is a line on the clients' standard output.
 type loadMessage struct {
 	Kind string `json:"kind"` // "progress" or "final"
 	load.Stats
@@ -39,11 +39,11 @@ func loadCommand(ctx context.Context, args []string, stdin io.Reader, stdout, st
 	fs.StringVar(&a.UDP, "udp", "", "`address` for datagrams")
 	fs.StringVar(&a.HTTP, "http", "", "`address` of the HTTP server")
 	fs.IntVar(&workers, "workers", 3, "clients of each protocol")
-	fs.DurationVar(&duration, "duration", 0, "how long; zero means until standard input ends or a signal comes")
+	fs.DurationVar(&duration, "duration", 0, "how long; zero means until standard input ends or a signal arrives")
 	fs.DurationVar(&c.Pause, "pause", load.DefaultPause, "a client's pause between two connections")
 	fs.IntVar(&c.Questions, "questions", load.DefaultQuestions, "questions on a connection that stays open")
 	fs.DurationVar(&c.Spacing, "spacing", load.DefaultSpacing, "time between two of them")
-	fs.DurationVar(&c.Timeout, "timeout", load.DefaultTimeout, "patience with each step of an exchange")
+	fs.DurationVar(&c.Timeout, "timeout", load.DefaultTimeout, "timeout of each step of an exchange")
 	fs.DurationVar(&c.Every, "every", load.DefaultEvery, "time between two lines of progress")
 	if err := parse(fs, args); err != nil {
 		return err
@@ -75,7 +75,7 @@ func loadCommand(ctx context.Context, args []string, stdin io.Reader, stdout, st
 		}()
 	}
 	out := json.NewEncoder(stdout)
-	var broken error // the reader has ended
+	var broken error // the reader of standard output has gone
 	c.Progress = func(s load.Stats) {
 		if err := out.Encode(loadMessage{kindProgress, s}); err != nil && broken == nil {
 			broken = err
@@ -89,8 +89,8 @@ func loadCommand(ctx context.Context, args []string, stdin io.Reader, stdout, st
 	return errors.Join(broken, out.Encode(loadMessage{kindFinal, s}))
 }
 
-// targets returns what the clients do: new connections everywhere, and
-// connections that stay open, on the raw protocol and for POST requests.
+// targets returns what the clients do: new connections to each address, and connections
+// that stay open, by the raw protocol and by POST requests.
 func targets(a addresses, workers int) []load.Target {
 	var ts []load.Target
 	add := func(name string, kind load.Kind, network, address string) {

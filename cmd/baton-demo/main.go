@@ -26,7 +26,7 @@ usage: baton-demo COMMAND [flags]
 baton-demo COMMAND -h lists a command's flags.
 `
 
-// errUsage says that the command line is wrong; the reason is printed already.
+// errUsage says that the command line is wrong. The reason was already printed.
 var errUsage = errors.New("usage")
 
 func main() {
@@ -36,7 +36,7 @@ func main() {
 	case errors.Is(err, errUsage):
 		os.Exit(2)
 	default:
-		if !errors.Is(err, errTold) {
+		if !errors.Is(err, errShown) {
 			fmt.Fprintln(os.Stderr, "baton-demo:", err)
 		}
 		os.Exit(1)
@@ -50,8 +50,8 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 	switch cmd, rest := args[0], args[1:]; cmd {
 	case "demo":
-		// Ctrl-C ends the demo in order: its processes are not in the
-		// terminal's process group. So does a reader that has enough.
+		// Ctrl-C ends the demo in order: its processes are not in the terminal's
+		// process group. A closed standard output ends it too.
 		ctx, stop := signal.NotifyContext(context.Background(), interrupts()...)
 		defer stop()
 		return demoCommand(ctx, rest, stdout, stderr)
@@ -73,7 +73,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	}
 }
 
-// parse parses flags and refuses what is left over.
+// parse parses flags, and refuses further arguments.
 func parse(fs *flag.FlagSet, args []string) error {
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

@@ -12,34 +12,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// supported says whether the demo can run here.
+// supported reports whether the demo can run on this system.
 func supported() error { return nil }
 
-// interrupts are the signals that end the demo early; SIGPIPE, when no process reads
-// what it prints.
+// interrupts are the signals that end the demo early. SIGPIPE says that the reader of
+// the output has gone.
 func interrupts() []os.Signal {
 	return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE}
 }
 
-// ignorePipe makes writing to a pipe without a reader an error, which for
-// standard output is the end of the program otherwise (os/signal, SIGPIPE).
+// ignorePipe makes writing to a closed pipe an error. For standard output it would end
+// the program otherwise (os/signal, SIGPIPE).
 func ignorePipe() { signal.Ignore(syscall.SIGPIPE) }
 
-// prepare makes cmd end with this process, and keeps the terminal's signals
-// from it: the demo ends its processes in order.
+// prepare makes cmd end with this process, and keeps the terminal's signals from it:
+// the demo ends its processes in order.
 func prepare(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// adopt makes this process the parent of processes whose own parent has ended
-// (prctl(2), PR_SET_CHILD_SUBREAPER): successors are children of their
-// predecessors, and this process has to wait for them.
+// adopt makes this process a subreaper (prctl(2), PR_SET_CHILD_SUBREAPER): it adopts
+// successors whose predecessors have ended, and must wait for them.
 func adopt() error {
 	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 }
 
-// reap waits for the end of an adopted process; it is nothing if pid is no child
-// of ours (any more).
+// reap waits for the end of an adopted process. It does nothing if pid is no child of
+// ours.
 func reap(pid int) {
 	for {
 		if _, err := syscall.Wait4(pid, nil, 0, nil); !errors.Is(err, syscall.EINTR) {

@@ -12,7 +12,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// result is what the demo has seen.
+// result is what the demo has measured.
 type result struct {
 	Modes       []modeResult `json:"modes"`
 	Upgrades    int          `json:"upgrades"`
@@ -20,20 +20,20 @@ type result struct {
 	Failed      uint64       `json:"failed"`
 	Seconds     float64      `json:"seconds"`
 	OK          bool         `json:"ok"`
-	Problems    []string     `json:"problems"` // why it is not
+	Problems    []string     `json:"problems"` // why OK is false
 }
 
-// modeResult is the part of one mode.
+// modeResult is the result of one mode.
 type modeResult struct {
 	Mode         handoff.Mode  `json:"mode"`
 	Upgrades     int           `json:"upgrades"` // committed
 	Connections  uint64        `json:"connections"`
 	Failed       uint64        `json:"failed"`
 	LongestGapMS float64       `json:"longest_gap_ms"`
-	StallMS      float64       `json:"stall_ms"` // the clients themselves did not get to run for that long
+	StallMS      float64       `json:"stall_ms"` // longest time in which the clients' process did not run
 	AnsweredLast string        `json:"answered_last"`
-	Crossed      uint64        `json:"crossed"` // connections that were open across an upgrade and served to their end
-	Moved        uint64        `json:"moved"`   // HTTP connections that went on in the successor
+	Crossed      uint64        `json:"crossed"` // connections open across an upgrade and served to their end
+	Moved        uint64        `json:"moved"`   // HTTP connections that moved to a successor
 	Each         []upgradeInfo `json:"each"`
 	Load         load.Stats    `json:"load"`
 	Problems     []string      `json:"problems"`
@@ -47,7 +47,7 @@ type upgradeInfo struct {
 	Report  *handoff.Report `json:"report"`
 }
 
-// count takes over what the clients counted. What failed is a problem.
+// count adds the clients' counts. Each failure is a problem.
 func (m *modeResult) count(s load.Stats) {
 	m.Load = s
 	m.Connections, m.Failed, m.Crossed, m.Moved = s.Connections, s.Failed, s.Crossed, s.Moved
@@ -60,8 +60,8 @@ func (m *modeResult) count(s load.Stats) {
 	}
 }
 
-// judge finds what is not as it should be in a run that has ended: want
-// upgrades, and newest answers everywhere.
+// judge checks a finished run: want upgrades must have happened, and the newest version
+// must have answered last on each address.
 func (m *modeResult) judge(want int, newest string) {
 	if m.Upgrades != want {
 		m.problem("%d of %d upgrades happened", m.Upgrades, want)
@@ -89,7 +89,7 @@ func (m *modeResult) problem(format string, args ...any) {
 	m.Problems = append(m.Problems, fmt.Sprintf(format, args...))
 }
 
-// add adds a mode.
+// add adds the result of a mode.
 func (r *result) add(m modeResult) {
 	r.Modes = append(r.Modes, m)
 	r.Upgrades += m.Upgrades
@@ -100,16 +100,16 @@ func (r *result) add(m modeResult) {
 	}
 }
 
-// line is the last line of the demo.
+// line is the last line of output.
 func (r *result) line() string {
 	return fmt.Sprintf("result: upgrades=%d connections=%d failed=%d", r.Upgrades, r.Connections, r.Failed)
 }
 
-// writeTable writes the modes as a table, and below it what was driven.
+// writeTable writes a table of the modes, and one of the targets.
 func (r *result) writeTable(w io.Writer) error {
 	main := [][]string{{"MODE", "UPGRADES", "CONNECTIONS", "FAILED", "LONGEST GAP", "ANSWERED LAST"}}
 	var names []string
-	for _, t := range targets(addresses{"-", "-", "-", "-"}, 1) { // in the order in which they are driven
+	for _, t := range targets(addresses{"-", "-", "-", "-"}, 1) { // in the order of the targets
 		names = append(names, t.Name)
 	}
 	var stalls []string
@@ -133,7 +133,7 @@ func (r *result) writeTable(w io.Writer) error {
 		driven = append(driven, append(row, thousands(m.Crossed), thousands(m.Moved)))
 	}
 	text := table(main) + "\n" + table(driven) + "\n" +
-		"Gaps are as the clients see them, which at times did not get to run themselves: for up to " + strings.Join(stalls, ", ") + ".\n"
+		"Gaps include times in which the clients' process did not run, up to " + strings.Join(stalls, ", ") + ".\n"
 	_, err := io.WriteString(w, text)
 	return err
 }

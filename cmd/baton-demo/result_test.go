@@ -11,7 +11,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// counted is what clients count where all goes well.
+// counted is a count of clients without failures.
 func counted() load.Stats {
 	s := load.Stats{
 		Connections: 12345, LongestGapMS: 12.34, StallMS: 3.21, AnsweredLast: "v3", Crossed: 18, Moved: 15,

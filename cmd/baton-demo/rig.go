@@ -21,30 +21,30 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// A rig is a service, replaced from time to time, and its clients: two lines of
-// processes and what they say.
+// A rig is a service with its successive processes, its clients, and the messages of
+// both.
 type rig struct {
-	dir  string // the service's own
-	path string // its program
+	dir  string // the service's folder
+	path string // the service's program
 	mark string // in the environment of all processes
 
 	baton string // the program that upgrades it
 
 	service, clients   *exec.Cmd
-	stdin, clientStdin *os.File // both end when these do
-	log                *os.File // standard error of all
+	stdin, clientStdin *os.File // closing one ends its processes
+	log                *os.File // standard error of all processes
 	readers            sync.WaitGroup
 
 	mu       sync.Mutex
-	news     chan struct{} // closed and replaced when something below has changed
+	news     chan struct{} // closed and replaced when a field below changes
 	messages []message     // of the service
 	stats    load.Stats    // the latest
-	final    bool          // stats is the last word
+	final    bool          // stats is final
 	over     int           // outputs that have ended: of the service, of the clients
 }
 
-// newRig prepares a rig below dir. Nothing is left of it after close but what
-// the service has left in its own folder.
+// newRig prepares a rig below dir. After close, only files that the service left in its
+// own folder remain.
 func newRig(dir string) (*rig, error) {
 	r := &rig{dir: filepath.Join(dir, "run"), path: filepath.Join(dir, "server"), mark: envMark + "=" + dir, news: make(chan struct{})}
 	if err := os.MkdirAll(filepath.Join(dir, "tmp"), 0o700); err != nil {
@@ -55,11 +55,11 @@ func newRig(dir string) (*rig, error) {
 	return r, err
 }
 
-// envMark names the rig in the environment of its processes.
+// envMark identifies the rig in the environment of its processes.
 const envMark = "BATON_DEMO_RIG"
 
-// start starts a program whose standard input is a pipe that ends with us, and
-// reads what it prints. each is called with a line.
+// start starts a program whose standard input is a pipe that this process holds, and
+// calls each with each line of its output.
 func (r *rig) start(path string, args []string, each func([]byte)) (_ *exec.Cmd, stdin *os.File, err error) {
 	inR, inW, err := os.Pipe()
 	if err != nil {
@@ -80,7 +80,7 @@ func (r *rig) start(path string, args []string, each func([]byte)) (_ *exec.Cmd,
 		_, _ = inW.Close(), outR.Close()
 		return nil, nil, err
 	}
-	r.readers.Go(func() { // ends with the last process that has the other end
+	r.readers.Go(func() { // ends with the last process that has the pipe
 		defer outR.Close()
 		sc := bufio.NewScanner(outR)
 		sc.Buffer(nil, 1<<20)
@@ -93,7 +93,7 @@ func (r *rig) start(path string, args []string, each func([]byte)) (_ *exec.Cmd,
 	return cmd, inW, nil
 }
 
-// tell changes what is known.
+// tell changes the fields below news, and wakes those who wait for a change.
 func (r *rig) tell(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -102,13 +102,12 @@ func (r *rig) tell(f func()) {
 	r.news = make(chan struct{})
 }
 
-// startService starts the first process of the service and waits until it
-// serves.
+// startService starts the first process of the service and waits until it serves.
 func (r *rig) startService(ctx context.Context, args ...string) (addresses, error) {
 	var err error
 	r.service, r.stdin, err = r.start(r.path, append([]string{"serve", "-until-eof", "-dir", r.dir}, args...), func(line []byte) {
 		var m message
-		if json.Unmarshal(line, &m) == nil { // the rest is no word of ours
+		if json.Unmarshal(line, &m) == nil { // ignore other lines
 			r.messages = append(r.messages, m)
 		}
 	})
@@ -131,7 +130,7 @@ func (r *rig) startService(ctx context.Context, args ...string) (addresses, erro
 	return a, err
 }
 
-// startClients starts the clients and waits until each has been answered.
+// startClients starts the clients and waits until each has an answer.
 func (r *rig) startClients(ctx context.Context, a addresses, args ...string) error {
 	var err error
 	args = append([]string{"load", "-tcp", a.TCP, "-unix", a.Unix, "-udp", a.UDP, "-http", a.HTTP, "-every", "100ms"}, args...)
@@ -157,8 +156,7 @@ func (r *rig) startClients(ctx context.Context, a addresses, args ...string) err
 	})
 }
 
-// until waits until ok says so; it is called when there is news, with the lock
-// held.
+// until waits until ok returns true. It calls ok on each change, with the lock held.
 func (r *rig) until(ctx context.Context, what string, ok func() (bool, error)) error {
 	for {
 		r.mu.Lock()
@@ -185,10 +183,10 @@ const (
 	statusRolledBack = 9
 )
 
-// upgrade calls baton upgrade and waits until the version to answers all new
-// connections. told is called with each step of
-// the service's, and when the clients have news, with the lock held.
-func (r *rig) upgrade(ctx context.Context, from, to string, told func(step handoff.EventKind)) (upgradeInfo, error) {
+// upgrade calls baton upgrade, and waits until version to answers all new connections.
+// It calls each with each step of the upgrade, and on each change of the clients'
+// counts, with the lock held.
+func (r *rig) upgrade(ctx context.Context, from, to string, each func(step handoff.EventKind)) (upgradeInfo, error) {
 	info := upgradeInfo{From: from, To: to}
 	pid, err := r.pid()
 	if err != nil {
@@ -209,8 +207,8 @@ func (r *rig) upgrade(ctx context.Context, from, to string, told func(step hando
 		r.tell(func() {
 			over = true
 			if err != nil {
-				// The service tells of an upgrade that has begun too, perhaps later:
-				// it must not be taken for the next one's.
+				// The service also reports an upgrade that failed, perhaps after baton
+				// does. That report must not count for the next upgrade.
 				begun = slices.Contains([]int{statusFailed, statusRolledBack}, cmd.ProcessState.ExitCode())
 				failed = fmt.Errorf("baton upgrade: %w: %s", err, out)
 			}
@@ -220,7 +218,7 @@ func (r *rig) upgrade(ctx context.Context, from, to string, told func(step hando
 		var step handoff.EventKind
 		for _, m := range r.messages[seen:] {
 			if m.PID != pid {
-				continue // the successor has the same to say
+				continue // the successor reports the same
 			}
 			switch kind := handoff.EventKind(m.Kind); kind {
 			case handoff.EventUpgradeFailed:
@@ -231,7 +229,7 @@ func (r *rig) upgrade(ctx context.Context, from, to string, told func(step hando
 				step = kind
 			}
 		}
-		told(step)
+		each(step)
 		if failed != nil && !begun {
 			return false, failed
 		}
@@ -257,8 +255,7 @@ func (r *rig) upgrade(ctx context.Context, from, to string, told func(step hando
 	return info, err
 }
 
-// settle waits until a version has every connection, those that stay open
-// included.
+// settle waits until one version has all connections, those that stay open included.
 func (r *rig) settle(ctx context.Context, version string) error {
 	if err := r.predecessorsGone(ctx); err != nil {
 		return err
@@ -293,9 +290,9 @@ func (r *rig) predecessorsGone(ctx context.Context) error {
 	})
 }
 
-// stop ends clients and service in order and returns what the clients counted.
+// stop ends clients and service in order, and returns the clients' counts.
 func (r *rig) stop(ctx context.Context) (load.Stats, error) {
-	_ = r.clientStdin.Close() // what ends them
+	_ = r.clientStdin.Close() // ends the clients
 	err := r.until(ctx, "end of the clients", func() (bool, error) {
 		if !r.final && r.over > 0 {
 			return false, errors.New("they have ended without a result")
@@ -331,12 +328,12 @@ func (r *rig) pid() (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
-// close ends what still runs, by force, and waits for it. It says what was
-// left: processes, or files.
+// close kills the remaining processes and waits for them. It returns what was left:
+// processes or files.
 func (r *rig) close() (left []string, err error) {
 	for _, f := range []*os.File{r.stdin, r.clientStdin} {
 		if f != nil {
-			_ = f.Close() // the second time for an orderly end
+			_ = f.Close() // fails after an orderly end
 		}
 	}
 	pids := marked(r.mark)
@@ -346,12 +343,12 @@ func (r *rig) close() (left []string, err error) {
 	err = errors.Join(err, killAll(pids))
 	for _, cmd := range []*exec.Cmd{r.clients, r.service} {
 		if cmd != nil {
-			_ = cmd.Wait() // they say how they ended
+			_ = cmd.Wait() // their exit status does not matter
 		}
 	}
 	r.readers.Wait()
-	// Now all of them end. In the order of their generations: a process is
-	// ours when its predecessor has ended.
+	// Wait in the order of the generations: a process becomes our child when its
+	// predecessor has ended.
 	for _, m := range r.messages {
 		reap(m.PID)
 	}
@@ -361,8 +358,8 @@ func (r *rig) close() (left []string, err error) {
 	err = errors.Join(err, r.log.Close())
 	for _, dir := range []string{r.dir, filepath.Join(filepath.Dir(r.dir), "tmp")} {
 		err = errors.Join(err, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			// The lock of the control socket stays: who removes a lock file can
-			// leave two processes with a lock each.
+			// The lock file of the control socket stays: removing a lock file can leave
+			// two processes with one lock each.
 			if err == nil && !d.IsDir() && path != filepath.Join(r.dir, controlName+".lock") {
 				left = append(left, path)
 			}
@@ -372,8 +369,7 @@ func (r *rig) close() (left []string, err error) {
 	return left, err
 }
 
-// lastLog returns the last lines of what the processes wrote to their standard
-// error.
+// lastLog returns the last lines of the processes' standard error.
 func (r *rig) lastLog(n int) []string {
 	b, err := os.ReadFile(r.log.Name())
 	if err != nil || len(b) == 0 {

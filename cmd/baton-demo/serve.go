@@ -20,7 +20,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// serveConfig configures the service.
+// serveConfig are the flags of serve.
 type serveConfig struct {
 	mode              handoff.Mode
 	dir               string
@@ -29,8 +29,7 @@ type serveConfig struct {
 	untilEOF, verbose bool
 }
 
-// message is a line on the service's standard output. All processes of its line
-// write to the same.
+// message is a line on the service's standard output, which all generations share.
 type message struct {
 	Kind       string          `json:"kind"` // "serving", "exit", or a handoff.EventKind
 	PID        int             `json:"pid"`
@@ -41,10 +40,10 @@ type message struct {
 	Reason     string          `json:"reason,omitempty"`
 }
 
-// The kinds of message that are not events of handoff's.
+// The kinds of message that are no handoff events.
 const (
-	kindServing = "serving" // listens everywhere and is ready
-	kindExit    = "exit"    // the last word of a process
+	kindServing = "serving" // listens on all sockets and is ready
+	kindExit    = "exit"    // the process is about to end
 )
 
 func serveCommand(args []string, stdout, stderr io.Writer) error {
@@ -57,7 +56,7 @@ func serveCommand(args []string, stdout, stderr io.Writer) error {
 	fs.StringVar(&c.addresses.Unix, "unix", "", "`path` of the same on a unix socket (default DIR/"+unixName+")")
 	fs.StringVar(&c.addresses.UDP, "udp", "127.0.0.1:0", "`address` for datagrams")
 	fs.StringVar(&c.addresses.HTTP, "http", "127.0.0.1:0", "`address` of the HTTP server")
-	fs.DurationVar(&c.probation, "probation", handoff.DefaultProbation, "time in which an upgrade can be taken back")
+	fs.DurationVar(&c.probation, "probation", handoff.DefaultProbation, "time in which an upgrade can be rolled back")
 	fs.DurationVar(&c.linger, "linger", handoff.DefaultLingerTimeout, "time that open connections get after an upgrade")
 	fs.BoolVar(&c.untilEOF, "until-eof", false, "end when standard input ends")
 	fs.BoolVar(&c.verbose, "v", false, "log each step to standard error")
@@ -81,8 +80,8 @@ func serveCommand(args []string, stdout, stderr io.Writer) error {
 	return serve(context.Background(), c, stdout, stderr)
 }
 
-// serve runs one process of the service: from New, which gets the
-// predecessor's sockets, to Shutdown, which waits for open connections.
+// serve runs one process of the service, from New, which gets the predecessor's
+// sockets, to Shutdown, which waits for open connections.
 func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	ignorePipe()
 	out := &announcer{w: stdout}
@@ -92,6 +91,7 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})).With("version", version, "pid", os.Getpid())
 
+	owner := false // set in OnEvent, whose calls have ended when Shutdown returns
 	up, err := handoff.New(&handoff.Config{
 		Mode:          c.mode,
 		ControlSocket: filepath.Join(c.dir, controlName),
@@ -102,6 +102,12 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 		MaxLingering:  8,
 		Logger:        handoff.SlogLogger(log),
 		OnEvent: func(e handoff.Event) {
+			switch e.Kind {
+			case handoff.EventOwner:
+				owner = true
+			case handoff.EventCommitted:
+				owner = false // the successor owns them
+			}
 			out.say(message{Kind: string(e.Kind), Generation: e.Generation, Report: e.Report, Reason: e.Reason})
 		},
 	})
@@ -127,14 +133,14 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 
 	select {
 	case <-up.Done():
-		err = up.Err() // nil: a successor is committed, or a signal came
+		err = up.Err() // nil after a commit or a signal
 	case <-endOf(os.Stdin, c.untilEOF):
 		err = errors.Join(errors.New("standard input has ended"), up.Close())
 	}
 	s.loops.Go(func() { s.web.Linger(ctx) }) // ends with the last HTTP connection; Shutdown waits for it
 	err = errors.Join(err, up.Shutdown(ctx))
 	s.wait()
-	if _, replaced := up.Successor(); !replaced && up.Err() == nil { // the last of its line
+	if owner { // no successor
 		if rmErr := os.Remove(filepath.Join(c.dir, addressesName)); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
 			err = errors.Join(err, rmErr)
 		}
@@ -147,21 +153,21 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	return err
 }
 
-// endOf returns a channel that is closed when f has ended, if that is wanted.
-// The goroutine ends with f, or with the process.
+// endOf returns a channel that is closed at the end of f, if wanted. The goroutine ends
+// with f, or with the process.
 func endOf(f io.Reader, wanted bool) <-chan struct{} {
 	if !wanted {
 		return nil
 	}
 	end := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(io.Discard, f) // any end is the end
+		_, _ = io.Copy(io.Discard, f) // an error is an end too
 		close(end)
 	}()
 	return end
 }
 
-// sockets are the open sockets of the service and what serves them.
+// sockets are the service's open sockets and their servers.
 type sockets struct {
 	up        *handoff.Upgrader
 	tcp, unix *handoff.Listener
@@ -169,7 +175,7 @@ type sockets struct {
 	http      net.Listener
 	service   *load.Service
 	server    *http.Server
-	web       *handoffhttp.Server // looks after the server's connections
+	web       *handoffhttp.Server // manages the HTTP server's connections
 	addresses addresses
 	loops     sync.WaitGroup
 }
@@ -181,8 +187,7 @@ func listen(ctx context.Context, up *handoff.Upgrader, a addresses) (*sockets, e
 	s.tcp, errs[0] = up.Listen(ctx, "tcp", a.TCP)
 	s.unix, errs[1] = up.Listen(ctx, "unix", a.Unix)
 	s.udp, errs[2] = up.ListenPacket(ctx, "udp", a.UDP)
-	// By name: it has the same address as the TCP one when both are given as
-	// port 0.
+	// Listen by name: with port 0, both TCP sockets have the same address.
 	web, err := up.ListenNamed(ctx, "http", "tcp", a.HTTP)
 	errs[3] = err
 	if err := errors.Join(errs[:]...); err != nil {
@@ -194,7 +199,7 @@ func listen(ctx context.Context, up *handoff.Upgrader, a addresses) (*sockets, e
 	}
 	s.service = &load.Service{
 		Version: version, Generation: up.Generation,
-		Ending:   up.Done(), // of connections that the service may end
+		Ending:   up.Done(), // for connections that the service may end
 		Patience: time.Minute,
 	}
 	s.server = &http.Server{Handler: s.service, ReadHeaderTimeout: 10 * time.Second}
@@ -208,16 +213,15 @@ func (s *sockets) start() {
 	for _, ln := range []*handoff.Listener{s.tcp, s.unix} {
 		s.loops.Go(func() { s.acceptAll(ln) })
 	}
-	s.loops.Go(func() { _ = s.service.ServePackets(s.udp) }) // the error is the end
+	s.loops.Go(func() { _ = s.service.ServePackets(s.udp) }) // returns an error when it ends
 	s.loops.Go(func() { _ = s.server.Serve(s.http) })        // likewise
 }
 
-// wait waits for the end of the loops, which Done brings, and of the linger once
-// that has begun.
+// wait waits for the loops, which end after Done, and for the linger once it has begun.
 func (s *sockets) wait() { s.loops.Wait() }
 
-// acceptAll serves the connections of one listener. They end by themselves:
-// Shutdown waits for them.
+// acceptAll serves the connections of one listener. Each ends by itself, and Shutdown
+// waits for it.
 func (s *sockets) acceptAll(ln *handoff.Listener) {
 	for {
 		c, err := ln.Accept()
@@ -226,12 +230,12 @@ func (s *sockets) acceptAll(ln *handoff.Listener) {
 		}
 		go func() {
 			defer c.Close()
-			_ = s.service.ServeConn(c) // the client counts what fails
+			_ = s.service.ServeConn(c) // the client counts failures
 		}()
 	}
 }
 
-// announcer writes messages, a line each.
+// announcer writes messages, one a line.
 type announcer struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -242,11 +246,11 @@ func (a *announcer) say(m message) {
 	b, err := json.Marshal(m)
 	if err != nil {
 		m = message{Kind: m.Kind, PID: m.PID, Version: m.Version, Reason: err.Error()}
-		b, _ = json.Marshal(m) // nothing in it can fail
+		b, _ = json.Marshal(m) // can't fail
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	// One write: lines of several processes do not mix (PIPE_BUF, pipe(7)). A
-	// reader that is gone does not stop the service.
+	// One write a line, so that lines of several processes do not mix (PIPE_BUF,
+	// pipe(7)). The service runs without a reader too.
 	_, _ = a.w.Write(append(b, '\n'))
 }
