@@ -29,7 +29,8 @@ type serveConfig struct {
 	untilEOF, verbose bool
 }
 
-// message is a line on the service's standard output, which all generations share.
+// message is a line on the service's standard output. All processes of its line
+// write to the same.
 type message struct {
 	Kind       string          `json:"kind"` // "serving", "exit", or a handoff.EventKind
 	PID        int             `json:"pid"`
@@ -80,8 +81,8 @@ func serveCommand(args []string, stdout, stderr io.Writer) error {
 	return serve(context.Background(), c, stdout, stderr)
 }
 
-// serve runs one process of the service, from New, which gets the predecessor's
-// sockets, to Shutdown, which waits for open connections.
+// serve runs one process of the service: from New, which gets the
+// predecessor's sockets, to Shutdown, which waits for open connections.
 func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	ignorePipe()
 	out := &announcer{w: stdout}
@@ -91,7 +92,6 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})).With("version", version, "pid", os.Getpid())
 
-	owner := false // set in OnEvent, whose calls have ended when Shutdown returns
 	up, err := handoff.New(&handoff.Config{
 		Mode:          c.mode,
 		ControlSocket: filepath.Join(c.dir, controlName),
@@ -102,12 +102,6 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 		MaxLingering:  8,
 		Logger:        handoff.SlogLogger(log),
 		OnEvent: func(e handoff.Event) {
-			switch e.Kind {
-			case handoff.EventOwner:
-				owner = true
-			case handoff.EventCommitted:
-				owner = false // the successor owns them
-			}
 			out.say(message{Kind: string(e.Kind), Generation: e.Generation, Report: e.Report, Reason: e.Reason})
 		},
 	})
@@ -133,14 +127,14 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 
 	select {
 	case <-up.Done():
-		err = up.Err() // nil after a commit or a signal
+		err = up.Err() // nil: a successor is committed, or a signal came
 	case <-endOf(os.Stdin, c.untilEOF):
 		err = errors.Join(errors.New("standard input has ended"), up.Close())
 	}
 	s.loops.Go(func() { s.web.Linger(ctx) }) // ends with the last HTTP connection; Shutdown waits for it
 	err = errors.Join(err, up.Shutdown(ctx))
 	s.wait()
-	if owner { // no successor
+	if _, replaced := up.Successor(); !replaced && up.Err() == nil { // no successor continues
 		if rmErr := os.Remove(filepath.Join(c.dir, addressesName)); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
 			err = errors.Join(err, rmErr)
 		}
@@ -153,21 +147,21 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	return err
 }
 
-// endOf returns a channel that is closed at the end of f, if wanted. The goroutine ends
-// with f, or with the process.
+// endOf returns a channel that is closed when f has ended, if that is wanted.
+// The goroutine ends with f, or with the process.
 func endOf(f io.Reader, wanted bool) <-chan struct{} {
 	if !wanted {
 		return nil
 	}
 	end := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(io.Discard, f) // an error is an end too
+		_, _ = io.Copy(io.Discard, f) // any end is the end
 		close(end)
 	}()
 	return end
 }
 
-// sockets are the service's open sockets and their servers.
+// sockets are the open sockets of the service and what serves them.
 type sockets struct {
 	up        *handoff.Upgrader
 	tcp, unix *handoff.Listener
@@ -175,7 +169,7 @@ type sockets struct {
 	http      net.Listener
 	service   *load.Service
 	server    *http.Server
-	web       *handoffhttp.Server // manages the HTTP server's connections
+	web       *handoffhttp.Server // looks after the server's connections
 	addresses addresses
 	loops     sync.WaitGroup
 }
@@ -187,7 +181,8 @@ func listen(ctx context.Context, up *handoff.Upgrader, a addresses) (*sockets, e
 	s.tcp, errs[0] = up.Listen(ctx, "tcp", a.TCP)
 	s.unix, errs[1] = up.Listen(ctx, "unix", a.Unix)
 	s.udp, errs[2] = up.ListenPacket(ctx, "udp", a.UDP)
-	// Listen by name: with port 0, both TCP sockets have the same address.
+	// By name: it has the same address as the TCP one when both are given as
+	// port 0.
 	web, err := up.ListenNamed(ctx, "http", "tcp", a.HTTP)
 	errs[3] = err
 	if err := errors.Join(errs[:]...); err != nil {
@@ -199,7 +194,7 @@ func listen(ctx context.Context, up *handoff.Upgrader, a addresses) (*sockets, e
 	}
 	s.service = &load.Service{
 		Version: version, Generation: up.Generation,
-		Ending:   up.Done(), // for connections that the service may end
+		Ending:   up.Done(), // of connections that the service may end
 		Patience: time.Minute,
 	}
 	s.server = &http.Server{Handler: s.service, ReadHeaderTimeout: 10 * time.Second}
@@ -213,15 +208,16 @@ func (s *sockets) start() {
 	for _, ln := range []*handoff.Listener{s.tcp, s.unix} {
 		s.loops.Go(func() { s.acceptAll(ln) })
 	}
-	s.loops.Go(func() { _ = s.service.ServePackets(s.udp) }) // returns an error when it ends
+	s.loops.Go(func() { _ = s.service.ServePackets(s.udp) }) // the error is the end
 	s.loops.Go(func() { _ = s.server.Serve(s.http) })        // likewise
 }
 
-// wait waits for the loops, which end after Done, and for the linger once it has begun.
+// wait waits for the end of the loops, which Done brings, and of the linger once
+// that has begun.
 func (s *sockets) wait() { s.loops.Wait() }
 
-// acceptAll serves the connections of one listener. Each ends by itself, and Shutdown
-// waits for it.
+// acceptAll serves the connections of one listener. They end by themselves:
+// Shutdown waits for them.
 func (s *sockets) acceptAll(ln *handoff.Listener) {
 	for {
 		c, err := ln.Accept()
@@ -230,12 +226,12 @@ func (s *sockets) acceptAll(ln *handoff.Listener) {
 		}
 		go func() {
 			defer c.Close()
-			_ = s.service.ServeConn(c) // the client counts failures
+			_ = s.service.ServeConn(c) // the client counts what fails
 		}()
 	}
 }
 
-// announcer writes messages, one a line.
+// announcer writes messages, a line each.
 type announcer struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -246,11 +242,11 @@ func (a *announcer) say(m message) {
 	b, err := json.Marshal(m)
 	if err != nil {
 		m = message{Kind: m.Kind, PID: m.PID, Version: m.Version, Reason: err.Error()}
-		b, _ = json.Marshal(m) // can't fail
+		b, _ = json.Marshal(m) // nothing in it can fail
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	// One write a line, so that lines of several processes do not mix (PIPE_BUF,
-	// pipe(7)). The service runs without a reader too.
+	// One write: lines of several processes do not mix (PIPE_BUF, pipe(7)). A
+	// reader that is gone does not stop the service.
 	_, _ = a.w.Write(append(b, '\n'))
 }
