@@ -115,12 +115,12 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	err.Outcome = up.account.end(err.Err)
 	up.states.Failed(err)
 	report := up.account.copy()
-	u.history.record(*report)
 	fields := report.fields()
 	if len(err.Stderr) > 0 {
 		fields = append(fields, "stderr", strings.Join(err.Stderr, " | "))
 	}
 	u.log.Error("upgrade failed", fields...)
+	u.history.record(*report) // which Status shows
 	u.systemd.UpgradeFailed(u.Generation(), report.Reason)
 	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: report, Err: err})
 }

@@ -97,7 +97,7 @@ func checkLayers(r *repo, layers []map[string]string) []string {
 				complaints = append(complaints, pkg+": is in two layers")
 			}
 			height[pkg], arrows[pkg] = i, make(map[string]bool)
-			for _, to := range strings.Fields(list) {
+			for to := range strings.FieldsSeq(list) {
 				arrows[pkg][to] = false
 			}
 		}
