@@ -10,7 +10,6 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/seed-11c92bf9/baton/handoff/internal/conns"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -46,20 +45,15 @@ type inboxes struct {
 // wait for the connection.
 func (u *Upgrader) Track(c net.Conn) net.Conn { return u.conns.Track(c) }
 
-// A Hold has Shutdown wait for connections that their server closes itself.
-type Hold struct{ h *conns.Hold }
-
-// Hold is [Upgrader.Track] for a server that looks after its connections
-// itself: Shutdown waits until the hold is released, and the connections that
-// open counts are in the reports. The server accepts from [Listener.Untracked],
-// closes its connections when [Upgrader.LingerExpired] is closed, and then calls
-// Release, for which it has 10 s. open must not block; it is called from any
-// goroutine.
-func (u *Upgrader) Hold(open func() int) *Hold { return &Hold{u.conns.Hold(open)} }
-
-// Release ends the hold. cut has the number of connections that the server closed by
-// force, by reason; nil if it closed none. Only the first call counts.
-func (h *Hold) Release(cut map[string]uint64) { h.h.Release(cut) }
+// Hold is [Upgrader.Track] for a server that closes its connections itself: Shutdown
+// waits until release is called, and the reports count the connections that open
+// returns. The server accepts from [Listener.Untracked], closes its connections when
+// [Upgrader.LingerExpired] is closed, and then calls release, for which it has 10 s:
+// cut has the number of connections that it closed by force, by reason. Only the first
+// call counts. open must not block; it is called from any goroutine.
+func (u *Upgrader) Hold(open func() int) (release func(cut map[string]uint64)) {
+	return u.conns.Hold(open).Release
+}
 
 // SendConn passes conn, with its state, to the successor, whose program gets it
 // from Conns under the same name. It can be called once Done is closed by a

@@ -14,10 +14,6 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
-// ControlPath returns the path of the control socket of the service called
-// name, for a process of this user: where Config.Name puts it.
-func ControlPath(name string) string { return operate.Path(name) }
-
 // controlSocket makes a socket of ln, of which it takes ownership.
 func controlSocket(ln net.Listener) (*sockets.Socket, error) {
 	h, err := sockets.HandleOf(ln, nil)

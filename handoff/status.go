@@ -25,15 +25,15 @@ const (
 
 // Status is what a process says of itself and of its predecessors.
 type Status struct {
-	Name       string    `json:"name,omitempty"` // Config.Name
-	PID        int       `json:"pid"`
-	UID        int       `json:"uid"`
-	Generation uint64    `json:"generation"`
-	Version    string    `json:"version,omitempty"` // Config.Version
-	Build      BuildInfo `json:"build"`
-	Executable string    `json:"executable"` // what an upgrade starts
-	Mode       Mode      `json:"mode"`       // of the next upgrade
-	State      State     `json:"state"`
+	Name       string `json:"name,omitempty"` // Config.Name
+	PID        int    `json:"pid"`
+	UID        int    `json:"uid"`
+	Generation uint64 `json:"generation"`
+	Version    string `json:"version,omitempty"` // Config.Version
+	Build      string `json:"build,omitempty"`   // package, version, revision and Go version of the program, as far as the Go command has noted them
+	Executable string `json:"executable"`        // what an upgrade starts
+	Mode       Mode   `json:"mode"`              // of the next upgrade
+	State      State  `json:"state"`
 
 	Started time.Time     `json:"started"` // when New was called
 	Uptime  time.Duration `json:"uptime"`
@@ -60,28 +60,6 @@ type Status struct {
 	// Totals are those of the line. nil as long as this process does not know
 	// them: a successor hears them right after its commit.
 	Totals *Totals `json:"totals,omitempty"`
-}
-
-// BuildInfo says what the program of a process was built from, as far as the Go
-// command has noted it ([runtime/debug.BuildInfo]).
-type BuildInfo struct {
-	Path     string `json:"path,omitempty"`     // of the main package
-	Version  string `json:"version,omitempty"`  // of the main module
-	Revision string `json:"revision,omitempty"` // of the sources
-	Modified bool   `json:"modified,omitempty"` // there were changes that are not in Revision
-	Go       string `json:"go,omitempty"`       // version of Go
-}
-
-// String returns what is known, for people, in the form
-// "path version revision modified, go".
-func (b BuildInfo) String() string {
-	sources := []string{b.Path, b.Version, b.Revision[:min(12, len(b.Revision))]}
-	if b.Modified {
-		sources = append(sources, "modified")
-	}
-	empty := func(s string) bool { return s == "" }
-	built := strings.Join(slices.DeleteFunc(sources, empty), " ")
-	return strings.Join(slices.DeleteFunc([]string{built, b.Go}, empty), ", ")
 }
 
 // SocketStatus tells of one socket.
@@ -147,22 +125,25 @@ func stateOf(p lifecycle.Phase) State {
 	return StateClosed
 }
 
-// readBuild returns what the Go command has noted in this program.
-func readBuild() BuildInfo {
+// readBuild returns what the Go command has noted in this program
+// ([runtime/debug.BuildInfo]): "path version revision modified, go".
+func readBuild() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return BuildInfo{}
+		return ""
 	}
-	b := BuildInfo{Path: info.Path, Version: info.Main.Version, Go: info.GoVersion}
+	built := []string{info.Path, info.Main.Version}
 	for _, s := range info.Settings {
-		switch s.Key {
-		case "vcs.revision":
-			b.Revision = s.Value
-		case "vcs.modified":
-			b.Modified = s.Value == "true"
+		switch {
+		case s.Key == "vcs.revision":
+			built = append(built, s.Value[:min(12, len(s.Value))])
+		case s.Key == "vcs.modified" && s.Value == "true":
+			built = append(built, "modified")
 		}
 	}
-	return b
+	empty := func(s string) bool { return s == "" }
+	text := strings.Join(slices.DeleteFunc(built, empty), " ")
+	return strings.Join(slices.DeleteFunc([]string{text, info.GoVersion}, empty), ", ")
 }
 
 // socketStatus describes the sockets in use.

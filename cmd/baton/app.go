@@ -36,7 +36,7 @@ const silenceLimit = 30 * time.Second
 
 func newApp(stdout io.Writer) *app {
 	out := &output{w: stdout}
-	return &app{out: out, screen: terminal.New(stdout, out), sockets: handoff.ControlPath("*"), patience: silenceLimit}
+	return &app{out: out, screen: terminal.New(stdout, out), sockets: control.Path("*"), patience: silenceLimit}
 }
 
 // about is the introduction of the help.

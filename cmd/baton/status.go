@@ -95,7 +95,7 @@ func (a *app) statusText(st *handoff.Status) string {
 	}
 	fmt.Fprintf(&b, "%s  %s  generation %d  pid %d  up %s\n", a.screen.Colour(terminal.Bold, name), state, st.Generation, st.PID, short(st.Uptime))
 	fmt.Fprintf(&b, "version      %s\n", or(st.Version, "-"))
-	fmt.Fprintf(&b, "build        %s\n", or(st.Build.String(), "-"))
+	fmt.Fprintf(&b, "build        %s\n", or(st.Build, "-"))
 	fmt.Fprintf(&b, "mode         %v; an upgrade starts %s\n", st.Mode, st.Executable)
 	fmt.Fprintf(&b, "connections  %d accepted, %d open, %d moved, %d cut%s\n", st.Accepted, st.Open, st.Moved, st.Cut, limit(st.Remaining))
 	if t := st.Totals; t != nil {

@@ -25,6 +25,10 @@ type Client struct {
 	socket string
 }
 
+// Path returns the path of the control socket of a server of this user that has a name,
+// where [handoff.Config] has no ControlSocket.
+func Path(name string) string { return operate.Path(name) }
+
 // New returns a client for the server that c names. It does not talk to it yet.
 func New(c *Config) (*Client, error) {
 	if c == nil || c.Name == "" && c.Socket == "" {

@@ -36,7 +36,7 @@ var event = handoff.Event{Time: when, Kind: handoff.EventUpgradeFailed, PID: 10,
 
 var status = handoff.Status{
 	Name: "api", PID: 10, UID: 33, Generation: 2, Version: "1.0",
-	Build:      handoff.BuildInfo{Path: "example.org/api", Version: "v1.0.0", Revision: "abc", Modified: true, Go: "go1.25.0"},
+	Build:      "example.org/api v1.0.0 abc modified, go1.25.0",
 	Executable: "/usr/bin/api", Mode: handoff.Takeover, State: handoff.StateServing,
 	Started: when, Uptime: time.Hour, Open: 3, Moved: 2, Cut: 1, Remaining: -1, Accepted: 99,
 	Sockets: []handoff.SocketStatus{{

@@ -27,7 +27,7 @@ var when = time.Date(2026, time.July, 1, 12, 30, 0, 0, time.UTC)
 func serving() fixed {
 	return fixed{
 		Name: "api", PID: 4711, UID: 33, Generation: 3, Version: "1.4.2",
-		Build:      handoff.BuildInfo{Path: "example.org/api", Version: "v1.4.2", Revision: "0123456789abcdef", Go: "go1.25.0"},
+		Build:      "example.org/api v1.4.2 0123456789ab, go1.25.0",
 		Executable: "/usr/local/bin/api", Mode: handoff.Takeover, State: handoff.StateServing,
 		Started: when, Uptime: 26*time.Hour + 30*time.Minute, Open: 17, Remaining: -1, Accepted: 99,
 		Sockets: []handoff.SocketStatus{
@@ -153,7 +153,7 @@ func TestHostile(t *testing.T) {
 	t.Parallel()
 	const evil = "<script>alert(1)</script>\"'`&{{.}}</style>\xff\x00"
 	s := serving()
-	s.Name, s.Version, s.Executable, s.Build.Path = evil, evil, evil, evil
+	s.Name, s.Version, s.Executable, s.Build = evil, evil, evil, evil
 	s.Sockets[0] = handoff.SocketStatus{Name: evil, Kind: evil, Network: evil, Address: evil}
 	s.Lingering[0].Version = evil
 	s.Upgrades[0].Reason, s.Upgrades[0].Successor.Version, s.Upgrades[0].Outcome = evil, evil, handoff.Outcome(evil)

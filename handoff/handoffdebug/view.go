@@ -76,7 +76,7 @@ type phase struct {
 func newView(s *handoff.Status, now time.Time, refresh int) *view {
 	v := &view{
 		Title: or(s.Name, "server"), Good: s.State == handoff.StateServing, Refresh: refresh, Status: *s,
-		Now: momentOf(now), Began: momentOf(s.Started), Up: short(s.Uptime), Built: s.Build.String(),
+		Now: momentOf(now), Began: momentOf(s.Started), Up: short(s.Uptime), Built: s.Build,
 	}
 	if s.Remaining >= 0 && !v.Good {
 		v.Ends = short(s.Remaining)

@@ -83,7 +83,7 @@ type Server struct {
 func New(up *handoff.Upgrader, srv *http.Server, c *Config) *Server {
 	s := newServer(up, srv, c)
 	s.whole = up
-	s.hold = up.Hold(s.count).Release
+	s.hold = up.Hold(s.count)
 	return s
 }
 
