@@ -147,8 +147,8 @@ func TestControlInUse(t *testing.T) {
 	s.stop()
 }
 
-// nobody is the uid that belongs to nobody, and somebody that of somebody else.
-const nobody, somebody = 65534, 65533
+// nobody and another are the uids of two users that are not root.
+const nobody, another = 65534, 65533
 
 // as has cmd run path as another user, who can reach the service's folder all the
 // same (CAP_DAC_OVERRIDE, capabilities(7)): what keeps him out is not the mode.
@@ -160,7 +160,7 @@ func as(cmd *exec.Cmd, path string, uid uint32) *exec.Cmd {
 	return cmd
 }
 
-// publicBinary returns a path of this binary that anybody can run.
+// publicBinary returns a path of this binary that each user can run.
 func publicBinary(tb testing.TB) string {
 	tb.Helper()
 	dir := testenv.ShortDir(tb)
@@ -185,7 +185,7 @@ func TestUsers(t *testing.T) {
 		return s, s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 	}
 	come := func(s *service, uid uint32, allow ...int) *service {
-		// His own folder: it is no reason to refuse anybody.
+		// A folder of the user: it is no reason to refuse a process.
 		if err := os.Chown(filepath.Dir(controlOf(s)), int(uid), int(uid)); err != nil {
 			s.tb.Fatal(err)
 		}
@@ -198,13 +198,13 @@ func TestUsers(t *testing.T) {
 		s, addr := start(t, 0)
 		o := come(s, nobody)
 		if m := o.wait("new"); !slices.Equal(m.Is, []string{"ErrPeerRefused"}) || !regexp.MustCompile(`: pid \d+ has uid 65534, pid \d+ has uid 0: run both as one user, or set Config.Allow`).MatchString(m.Err) {
-			t.Errorf("a stranger's New: %v %s, want ErrPeerRefused", m.Is, m.Err)
+			t.Errorf("New of a process with another uid: %v %s, want ErrPeerRefused", m.Is, m.Err)
 		}
 		var out strings.Builder
 		cmd := as(testmain.Command(t, "hello", controlOf(s)), path, nobody)
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := cmd.Run(); err != nil || out.String() != fmt.Sprintf("*wire.Refuse %d", failure.PeerRefused) {
-			t.Errorf("a stranger hears %q, %v, want a refusal: %v", &out, err, failure.PeerRefused)
+			t.Errorf("the answer to a process with another uid: %q, %v, want a refusal: %v", &out, err, failure.PeerRefused)
 		}
 		mustAnswer(t, addr, 1)
 		s.upgrade()
@@ -231,13 +231,13 @@ func TestUsers(t *testing.T) {
 	})
 	t.Run("predecessor refused", func(t *testing.T) {
 		t.Parallel()
-		s, addr := start(t, nobody, somebody)
-		o := come(s, somebody)
+		s, addr := start(t, nobody, another)
+		o := come(s, another)
 		if m := o.wait("new"); !slices.Equal(m.Is, []string{"ErrPeerRefused"}) || !regexp.MustCompile(`: pid \d+ has uid 65534, pid \d+ has uid 65533: `).MatchString(m.Err) {
-			t.Errorf("New with a stranger for a predecessor: %v %s, want ErrPeerRefused", m.Is, m.Err)
+			t.Errorf("New with a predecessor that has another uid: %v %s, want ErrPeerRefused", m.Is, m.Err)
 		}
 		mustAnswer(t, addr, 1)
-		o = come(s, somebody, nobody)
+		o = come(s, another, nobody)
 		o.wait("owner")
 		mustAnswer(t, addr, 2)
 		s.wait("exit")

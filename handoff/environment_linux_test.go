@@ -25,7 +25,7 @@ func TestChildren(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		s := newService(t, settings{Mode: mode})
 		s.set.Sockets = []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0", "unix " + filepath.Join(s.set.Dir, "u")}
-		// What a process of ours inherits is nobody's fault but that of who has started us.
+		// What the test itself has inherited comes from its parent, not from Baton.
 		cmd := s.varied(variation{})
 		cmd.Env = append(cmd.Env, envRole+"=inheritor")
 		before, err := cmd.Output()
@@ -160,7 +160,7 @@ func roles(tb testing.TB, pid int, real string) map[string]int {
 			n[target]++
 		}
 	}
-	// Without its writing end in descriptor 2 the pipe is told by being the only one.
+	// Without its writing end in descriptor 2 the pipe is the only one.
 	if n["capture"] == 0 && n["pipe"] == 1 {
 		n["capture"], n["pipe"] = 1, 0
 		delete(n, "pipe")
@@ -275,7 +275,7 @@ func TestNonblocking(t *testing.T) {
 			close(stop)
 			wg.Wait()
 			if looks == 0 {
-				t.Error("nobody has looked")
+				t.Error("no descriptor was looked at")
 			}
 			s.wait("exit")
 		}

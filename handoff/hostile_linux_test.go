@@ -53,7 +53,7 @@ func TestHostilePeer(t *testing.T) {
 		{name: "254 descriptors announced", act: func(t *testing.T, p *rawPeer) {
 			p.write(header(0, wire.TypeHello, 254), nulls(t, 253)...)
 		}},
-		{name: "descriptors that nobody announced", act: func(t *testing.T, p *rawPeer) {
+		{name: "descriptors that were not announced", act: func(t *testing.T, p *rawPeer) {
 			p.write(header(0, wire.TypeHello, 0), nulls(t, 253)...)
 		}},
 		{name: "fewer descriptors than announced", act: func(t *testing.T, p *rawPeer) {
@@ -67,7 +67,7 @@ func TestHostilePeer(t *testing.T) {
 			p.write(append(header(3, wire.TypeHello, 0), 1, 200, 1))
 		}},
 		{name: "no Hello", act: func(_ *testing.T, p *rawPeer) { p.send(&wire.Ready{}) }, reason: failure.Unsupported},
-		{name: "inherited by nobody", act: func(_ *testing.T, p *rawPeer) {
+		{name: "inherited by no child", act: func(_ *testing.T, p *rawPeer) {
 			p.send(hello(func(h *wire.Hello) { h.Via = wire.ViaInherit }))
 		}, reason: failure.NoUpgrade},
 		{name: "too new", act: func(_ *testing.T, p *rawPeer) {
@@ -274,8 +274,8 @@ func join(path string) error {
 	return up.Close()
 }
 
-// TestHostilePredecessor has New meet somebody at the control socket who only
-// looks like a predecessor.
+// TestHostilePredecessor has New join a process that breaks the protocol of a
+// predecessor in each way.
 func TestHostilePredecessor(t *testing.T) {
 	t.Parallel()
 	welcome := func(change func(*wire.Welcome)) *wire.Welcome {

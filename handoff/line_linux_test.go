@@ -75,7 +75,7 @@ func (s *service) commandFor(helper string) *exec.Cmd {
 	return cmd
 }
 
-// commandAs is command for another user, whom it gives the folder.
+// commandAs is command for another user, with the folder open to all users.
 func (s *service) commandAs(uid uint32) *exec.Cmd {
 	s.tb.Helper()
 	if err := os.Chmod(s.set.Dir, 0o777); err != nil {
@@ -233,7 +233,7 @@ func (s *service) gone(pids ...int) {
 	})
 }
 
-// eventually waits for a condition that nobody announces.
+// eventually waits for a condition that no event announces.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 	timeout := time.After(patience)

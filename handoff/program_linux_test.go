@@ -154,7 +154,7 @@ func TestExecutable(t *testing.T) {
 		}
 		i.mustCommit()
 		i.runs(i.app)
-		// Overwritten: the kernel does not let anybody.
+		// Overwritten: the kernel refuses that.
 		if f, err := os.OpenFile(i.app, os.O_WRONLY, 0); !errors.Is(err, syscall.ETXTBSY) {
 			t.Errorf("open the running program to write: %v, want %v", err, syscall.ETXTBSY)
 			_ = f.Close()

@@ -47,7 +47,7 @@ func newRawPeer(tb testing.TB, uc *net.UnixConn) *rawPeer {
 	return p
 }
 
-// listenRaw returns a listener, and its path, for who plays a predecessor.
+// listenRaw returns a listener, and its path, for a test that plays the predecessor.
 func listenRaw(tb testing.TB) (*net.UnixListener, string) {
 	tb.Helper()
 	path := filepath.Join(testenv.ShortDir(tb), "s")

@@ -25,7 +25,7 @@ import (
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
-// settings are what a service process is told, through its environment, which
+// settings are what a service process reads from its environment, which
 // its successors inherit.
 type settings struct {
 	Dir       string // its folder: control socket, PID file, plan of the next generation
@@ -67,7 +67,7 @@ type plan struct {
 	At    string
 	After int
 	// How: "exit0", "exit1", "panic", "hang" (does nothing more), "stop" (stops
-	// itself with SIGSTOP), "kill" (kills itself), "abort", "unhealthy", "wait" (goes on when the file
+	// itself with SIGSTOP), "kill" (kills itself), "abort", "unhealthy", "wait" (runs on when the file
 	// "go" is there), "hold" (the same, and there is no commit meanwhile).
 	How     string
 	Sockets []string // other sockets than settings say

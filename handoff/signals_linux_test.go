@@ -44,14 +44,14 @@ func TestStopSignals(t *testing.T) {
 			check(c, gen)
 			return c
 		}
-		stop := func(pid int, c net.Conn, gen uint64, hears string) {
+		stop := func(pid int, c net.Conn, gen uint64, logs string) {
 			t.Helper()
 			for i := range 2 {
 				if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 					t.Fatal(err)
 				}
 				if i == 0 {
-					eventually(t, "the signal is heard", func() bool { return strings.Contains(s.log(), hears) })
+					eventually(t, "the signal is in the log", func() bool { return strings.Contains(s.log(), logs) })
 					check(c, gen)
 				}
 			}
@@ -166,7 +166,7 @@ func TestSignalWhileJoining(t *testing.T) {
 }
 
 // TestSignalStorm sends upgrade signals without waiting for anything, under
-// load: some begin an upgrade, the others are told that one is in progress, and
+// load: some begin an upgrade, the others find one in progress, and
 // the service is there all the time.
 func TestSignalStorm(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
@@ -189,13 +189,13 @@ func TestSignalStorm(t *testing.T) {
 		l.run(20)
 		l.stop()
 		heard := s.heard() // an upgrade that is under way may be cut short now
-		told := 0
+		sent := 0
 		eventually(t, "the service has ended", func() bool {
 			// One that commits just now leaves the end to its successor.
 			b, _ := os.ReadFile(filepath.Join(s.set.Dir, "pid")) // gone with the last
-			if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && pid != told && s.alive(pid) {
+			if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && pid != sent && s.alive(pid) {
 				_ = syscall.Kill(pid, syscall.SIGTERM) // it may have ended
-				told = pid
+				sent = pid
 			}
 			return !slices.ContainsFunc(s.pidsHeard(), s.alive)
 		})

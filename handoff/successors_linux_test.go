@@ -58,7 +58,7 @@ func TestTwoSuccessors(t *testing.T) {
 }
 
 // TestTwoSuccessorsAtOnce starts several successors at the same moment: one
-// takes over, each of the others is told that it is in progress, or takes over
+// takes over, each of the others gets ErrInProgress, or takes over
 // from the one before.
 func TestTwoSuccessorsAtOnce(t *testing.T) {
 	t.Parallel()
@@ -89,7 +89,7 @@ func busy(sentinel string) bool {
 }
 
 // TestFirstAtOnce starts several first processes of one service at the same
-// moment: one becomes the first, the others join it or are told why not.
+// moment: one becomes the first, the others join it or get an error.
 func TestFirstAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"unix @baton-test-first"}})

@@ -40,7 +40,7 @@ type variation struct {
 	Crowd     int  // listeners, see crowd
 	States    int  // state blobs
 	StateSize int  // bytes of each
-	Unchecked bool // nobody looks at what is in them
+	Unchecked bool // their content is not compared
 }
 
 const envVariation = "BATON_TEST_VARIATION"
