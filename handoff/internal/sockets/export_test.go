@@ -18,7 +18,12 @@ const (
 	GateShut   = gateShut
 )
 
-var NewGate = newGate
+// NewGate returns a gate before calls that interrupt interrupts.
+func NewGate(s GateState, interrupt func(time.Time) error) *Gate {
+	g := newGate("call", &net.UnixAddr{}, interrupt)
+	g.set(s)
+	return g
+}
 
 func (g *gate) WatchEntered() <-chan struct{}     { return g.watchEntered() }
 func (g *gate) Enter() error                      { return g.enter() }

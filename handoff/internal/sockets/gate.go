@@ -32,6 +32,8 @@ type gate struct {
 	// interrupt sets the socket's deadline; one in the past makes the calls inside
 	// return (net.Listener's SetDeadline).
 	interrupt func(time.Time) error
+	op        string // of the errors of enter
+	addr      net.Addr
 
 	mu       sync.Mutex
 	deadline time.Time     // the user's own
@@ -42,14 +44,13 @@ type gate struct {
 	waiting  atomic.Bool   // entered is to be closed
 }
 
-func newGate(s gateState, interrupt func(time.Time) error) *gate {
-	g := &gate{interrupt: interrupt, changed: make(chan struct{})}
-	g.state.Store(int32(s))
-	return g
+// newGate returns a gate that is paused, before calls on the socket at addr.
+func newGate(op string, addr net.Addr, interrupt func(time.Time) error) *gate {
+	return &gate{interrupt: interrupt, op: op, addr: addr, changed: make(chan struct{})}
 }
 
 // enter waits until the gate is open. Each enter that returns nil is followed
-// by one exit. It returns net.ErrClosed at a shut gate, and
+// by one exit. The error is a [net.OpError] with net.ErrClosed at a shut gate, or with
 // os.ErrDeadlineExceeded where the user's deadline passes before it opens.
 func (g *gate) enter() error {
 	for {
@@ -64,7 +65,7 @@ func (g *gate) enter() error {
 		}
 		g.exit()
 		if err := g.wait(); err != nil {
-			return err
+			return &net.OpError{Op: g.op, Net: g.addr.Network(), Addr: g.addr, Err: err}
 		}
 	}
 }
@@ -174,13 +175,9 @@ func (g *gate) setDeadline(t time.Time) error {
 	return g.interrupt(g.limitLocked())
 }
 
-// poke interrupts the calls inside, and lets no call on the socket block until calm:
-// the queue has something for them.
-func (g *gate) poke() { g.setPoked(true) }
-
-func (g *gate) calm() { g.setPoked(false) }
-
-func (g *gate) setPoked(on bool) {
+// poke interrupts the calls inside, and lets no call on the socket block, while it is
+// on: the queue has something for them.
+func (g *gate) poke(on bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.poked = on

@@ -1,9 +1,7 @@
 package sockets
 
 import (
-	"errors"
 	"net"
-	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,38 +26,29 @@ type netListener interface {
 
 // Accept waits for the next connection. track, if not nil, gets it first and
 // returns what Accept returns.
-func (l *Listener) Accept(track func(net.Conn) net.Conn) (net.Conn, error) {
-	for {
-		shut := l.gate.enter()
-		c, ok := l.queue.pop()
-		if shut != nil && !ok {
-			return nil, l.opError(shut)
-		}
-		var err error
-		if !ok {
-			c, err = l.inner.Accept()
-		}
+func (l *Listener) Accept(track func(net.Conn) net.Conn) (c net.Conn, err error) {
+	err = pass(l.gate, &l.queue, func(offered net.Conn) {
+		c = l.prepare(offered, track)
+	}, func() error {
+		accepted, err := l.inner.Accept()
 		if err == nil {
-			// Before exit: after a pause the counts stand.
-			l.accepted.Add(1)
-			if tc, ok := c.(*net.TCPConn); ok && l.keepAlive != nil {
-				_ = tc.SetKeepAliveConfig(*l.keepAlive) // as net does: the peer may be gone
-			}
-			if track != nil {
-				c = track(c)
-			}
+			c = l.prepare(accepted, track)
 		}
-		if shut == nil {
-			l.gate.exit()
-		}
-		if err == nil {
-			return c, nil
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && (l.queue.waiting() || l.gate.again()) {
-			continue
-		}
-		return nil, err
+		return err
+	})
+	return c, err
+}
+
+// prepare counts and tracks c inside of the gate, so that the counts stand after a pause.
+func (l *Listener) prepare(c net.Conn, track func(net.Conn) net.Conn) net.Conn {
+	l.accepted.Add(1)
+	if tc, ok := c.(*net.TCPConn); ok && l.keepAlive != nil {
+		_ = tc.SetKeepAliveConfig(*l.keepAlive) // as net does: the peer may be gone
 	}
+	if track == nil {
+		return c
+	}
+	return track(c)
 }
 
 // Offer has Accept return c, which another socket has accepted. It reports false,
@@ -83,10 +72,6 @@ func (l *Listener) SetDeadline(t time.Time) error { return l.gate.setDeadline(t)
 // Accepted returns the number of connections that Accept has returned in this
 // process.
 func (l *Listener) Accepted() uint64 { return l.accepted.Load() }
-
-func (l *Listener) opError(err error) error {
-	return &net.OpError{Op: "accept", Net: l.Addr().Network(), Addr: l.Addr(), Err: err}
-}
 
 // keepAliveOf returns what net.ListenConfig does to accepted connections, nil for
 // net's default: net.FileListener forgets the ListenConfig.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -89,34 +88,16 @@ type netPacketConn interface {
 }
 
 // read runs one read inside of the gate, or calls offered with a datagram of Offer.
-func (c *PacketConn) read(offered func(*Datagram), f func() error) (err error) {
+func (c *PacketConn) read(offered func(Datagram), f func() error) error {
 	c.enter()
-	defer func() { c.exit(err) }()
-	for {
-		shut := c.gate.enter()
-		d, ok := c.queue.pop()
-		if shut != nil && !ok {
-			return &net.OpError{Op: "read", Net: c.LocalAddr().Network(), Addr: c.LocalAddr(), Err: shut}
-		}
-		var err error
-		if ok {
-			offered(&d)
-		} else {
-			err = f()
-		}
-		if shut == nil {
-			c.gate.exit()
-		}
-		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && (c.queue.waiting() || c.gate.again()) {
-			continue
-		}
-		return err
-	}
+	err := pass(c.gate, &c.queue, offered, f)
+	c.exit(err)
+	return err
 }
 
 // ReadFrom reads one datagram, as [net.PacketConn] describes it.
 func (c *PacketConn) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
-	err = c.read(func(d *Datagram) {
+	err = c.read(func(d Datagram) {
 		n, _, _ = d.copyTo(p, nil)
 		addr, err = d.addr(), nil
 	}, func() error {
@@ -131,7 +112,7 @@ func (c *PacketConn) ReadFromUDPAddrPort(p []byte) (n int, addr netip.AddrPort, 
 	if c.udp == nil {
 		return 0, addr, c.notUDP()
 	}
-	err = c.read(func(d *Datagram) {
+	err = c.read(func(d Datagram) {
 		n, _, _ = d.copyTo(p, nil)
 		addr, err = d.From, nil
 	}, func() error {
@@ -146,7 +127,7 @@ func (c *PacketConn) ReadMsgUDP(p, oob []byte) (n, oobn, flags int, addr *net.UD
 	if c.udp == nil {
 		return 0, 0, 0, nil, c.notUDP()
 	}
-	err = c.read(func(d *Datagram) {
+	err = c.read(func(d Datagram) {
 		n, oobn, flags = d.copyTo(p, oob)
 		addr, err = d.addr(), nil
 	}, func() error {

@@ -1,6 +1,8 @@
 package sockets
 
 import (
+	"errors"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,7 +30,7 @@ func (q *queue[T]) push(v T, stop <-chan struct{}) bool {
 	q.mu.Lock()
 	q.entries = append(q.entries, e)
 	q.n.Add(1)
-	q.gate.poke()
+	q.gate.poke(true)
 	q.mu.Unlock()
 	select {
 	case <-e.taken:
@@ -64,9 +66,33 @@ func (q *queue[T]) pop() (v T, ok bool) {
 func (q *queue[T]) removeLocked(i int) {
 	q.entries = slices.Delete(q.entries, i, i+1)
 	if q.n.Add(-1) == 0 {
-		q.gate.calm()
+		q.gate.poke(false)
 	}
 }
 
 // waiting reports whether a caller can take something.
 func (q *queue[T]) waiting() bool { return q.n.Load() > 0 }
+
+// pass runs f, a blocking call on a socket, inside of its gate, or calls offered with
+// what another socket has received.
+func pass[T any](g *gate, q *queue[T], offered func(T), f func() error) error {
+	for {
+		shut := g.enter()
+		v, ok := q.pop()
+		if shut != nil && !ok {
+			return shut
+		}
+		var err error
+		if ok {
+			offered(v)
+		} else {
+			err = f()
+		}
+		if shut == nil {
+			g.exit()
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !q.waiting() && !g.again() {
+			return err
+		}
+	}
+}

@@ -97,7 +97,7 @@ func (s *Socket) wrap(k Key, lc *net.ListenConfig) (net.Addr, error) {
 		if u, ok := h.(*net.UnixListener); ok {
 			u.SetUnlinkOnClose(false) // see Unlink
 		}
-		s.gate = newGate(gatePaused, h.SetDeadline)
+		s.gate = newGate("accept", h.Addr(), h.SetDeadline)
 		s.Listener = &Listener{inner: h, gate: s.gate, closing: s.Release}
 		s.Listener.queue.gate = s.gate
 		if s.origin != nil && lc != nil {
@@ -105,7 +105,7 @@ func (s *Socket) wrap(k Key, lc *net.ListenConfig) (net.Addr, error) {
 		}
 		return h.Addr(), nil
 	case netPacketConn:
-		s.gate = newGate(gatePaused, h.SetReadDeadline)
+		s.gate = newGate("read", h.LocalAddr(), h.SetReadDeadline)
 		s.PacketConn = &PacketConn{inner: h, gate: s.gate, closing: s.Release}
 		s.PacketConn.queue.gate = s.gate
 		s.PacketConn.udp, _ = h.(*net.UDPConn)
