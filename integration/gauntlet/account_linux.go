@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// account writes down what there is to know about a failure.
+// account writes what is known about a failure into files.
 func (d *run) account(ctx context.Context, why error) error {
 	dir := filepath.Join(d.artifacts, fmt.Sprintf("gauntlet-%v-%d", d.res.Mode, d.seed))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -25,7 +25,7 @@ func (d *run) account(ctx context.Context, why error) error {
 		fmt.Fprintln(&text, f)
 	}
 	fmt.Fprintf(&text, "\ndeaths: %+v\noutages: %+v\n\nmessages:\n", d.judge.deaths, d.judge.outages)
-	ms := d.heard(0)
+	ms := d.received(0)
 	for _, m := range ms[max(0, len(ms)-200):] {
 		fmt.Fprintf(&text, "%.6f %+v\n", seconds(m.At), m)
 	}
@@ -33,18 +33,18 @@ func (d *run) account(ctx context.Context, why error) error {
 		os.WriteFile(filepath.Join(dir, "story"), []byte(text.String()), 0o600),
 		os.WriteFile(filepath.Join(dir, "sockets"), d.sockets(), 0o600),
 	}
-	// Their goroutines go to the log.
+	// Their goroutine dumps go to the log.
 	pids := d.processes()
 	for _, pid := range pids {
 		errs = append(errs, os.WriteFile(filepath.Join(dir, fmt.Sprintf("descriptors-%d", pid)), descriptors(pid), 0o600))
 	}
 	for _, pid := range pids {
-		_ = syscall.Kill(pid, syscall.SIGCONT) // ended is as good
+		_ = syscall.Kill(pid, syscall.SIGCONT) // it may have ended
 		_ = syscall.Kill(pid, syscall.SIGQUIT)
 	}
 	limit, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	_ = eventually(limit, func() bool { return !slices.ContainsFunc(pids, running) }) // what there is by then
+	_ = eventually(limit, func() bool { return !slices.ContainsFunc(pids, running) }) // whatever exists by then
 	errs = append(errs, copyFile(filepath.Join(dir, "log"), d.log.Name()))
 	d.res.Account = dir
 	return errors.Join(errs...)

@@ -21,7 +21,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// clientSettings are what a client process is told.
+// clientSettings configure a client process.
 type clientSettings struct {
 	Process uint32 // numbers it; in the upper half of its workers' numbers
 	Far     bool
@@ -36,17 +36,17 @@ const (
 	clientTimeout = 30 * time.Second
 	// defaultPause is the longest pause of a client between two requests.
 	defaultPause = 8 * time.Millisecond
-	// goneTimeout bounds the wait for an answer to a datagram once a service has
-	// ended and another has been started: what the one had not read nobody has.
+	// goneTimeout bounds the wait for an answer to a datagram after a service has
+	// ended and another was started: datagrams that the old one had not read are lost.
 	goneTimeout = 5 * time.Second
 	// bigAnswer is the size of the answer to a slow reader.
 	bigAnswer = 1 << 20
 )
 
-// clientMain is a client process. It does what its standard input says: "hold"
-// has all workers end what they do and close their connections, "go" lets them go
-// on, "count" has it tell the number of requests so far, "gone" has it wait no
-// longer for answers to datagrams that nobody has, and it ends with it.
+// clientMain is a client process. It reads commands from standard input: at "hold" all
+// workers finish and close their connections, at "go" they continue, at "count" it
+// writes the number of requests so far, at "gone" it stops waiting for answers to lost
+// datagrams. It ends at the end of standard input.
 func clientMain(args []string) error {
 	var set clientSettings
 	if err := json.Unmarshal([]byte(args[0]), &set); err != nil {
@@ -95,13 +95,12 @@ type clients struct {
 	clientSettings
 	*ledger
 	requests, failed atomic.Uint64
-	samples          atomic.Int64 // refused connections that were told
+	samples          atomic.Int64 // refused connections that were logged
 	seqs             [1 << 10]uint32
 	asked            asked
 }
 
-// start starts all workers. The function that it returns has them come to their
-// end and waits for it.
+// start starts all workers. The returned function ends them and waits for them.
 func (c *clients) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -132,7 +131,7 @@ func (c *clients) start() (stop func()) {
 	}
 }
 
-// A worker is one client. It has one connection at a time.
+// A worker is one client, with one connection at a time.
 type worker struct {
 	*clients
 	kind uint8
@@ -151,8 +150,8 @@ type worker struct {
 	dialled connID
 }
 
-// behaviour does one exchange on a connection that is open or a new one; it
-// returns a request's error, after which the connection is given up.
+// behaviour does one exchange on the open connection or on a new one. After an error of
+// a request the worker closes the connection.
 type behaviour func(w *worker, ctx context.Context) error
 
 func behaviours() map[kindName]behaviour {
@@ -179,14 +178,14 @@ func behaviours() map[kindName]behaviour {
 	}
 }
 
-// run does one exchange after the other until ctx ends.
+// run does one exchange after another until ctx ends.
 func (w *worker) run(ctx context.Context, b behaviour) {
 	defer w.hangUp()
 	for ctx.Err() == nil {
 		pause := time.Duration(w.rng.Int64N(int64(w.Pause) + 1))
 		if err := b(w, ctx); err != nil {
 			w.hangUp()
-			pause += 20 * time.Millisecond // a service that is gone is not hammered
+			pause += 20 * time.Millisecond // don't flood a service that has ended
 		}
 		sleep(ctx, pause)
 	}
@@ -209,8 +208,8 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// request sends one request, once: f gets its number, connects where it has to,
-// and returns the process that has answered.
+// request sends one request once: f gets its number, connects if necessary, and returns
+// the process that answered.
 func (w *worker) request(f func(token string) (pid uint32, err error)) error {
 	o := outcome{kind: w.kind, number: number{w.id, *w.seq}, start: now()}
 	if w.library { // it may have connected anew since the last request
@@ -241,7 +240,7 @@ func (w *worker) request(f func(token string) (pid uint32, err error)) error {
 	w.requests.Add(1)
 	if err != nil {
 		w.failed.Add(1)
-		if class != load.Refused || w.samples.Add(1) <= 100 { // nobody there: the others are like these
+		if class != load.Refused || w.samples.Add(1) <= 100 { // no listener: log a sample only
 			fmt.Fprintf(os.Stderr, "%.6f request %v (%s) from %s: %v\n", seconds(o.end), o.number, kinds()[w.kind].name, w.local(), err)
 		}
 	}
@@ -269,10 +268,10 @@ func answered(text, token string) (uint32, error) {
 	return uint32(pid), nil
 }
 
-// lastWord is a unixpacket connection whose end comes after what was sent. Linux
-// looks for a message first and for the end afterwards, without a lock between the
-// two (net/unix/af_unix.c, __unix_dgram_recvmsg): what comes together with the end
-// in that moment is found by the next read.
+// lastWord reads a unixpacket connection whose peer sends a message and closes. Linux
+// looks for a message first and for the end afterwards, without a lock between the two
+// (net/unix/af_unix.c, __unix_dgram_recvmsg). A message that arrives in between,
+// together with the end, is found by the next read.
 type lastWord struct{ io.Reader }
 
 func (l lastWord) Read(p []byte) (int, error) {

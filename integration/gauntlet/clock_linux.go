@@ -11,8 +11,8 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 )
 
-// now returns the time that all processes of the machine agree on, whatever
-// befalls the clock on the wall.
+// now returns a time that all processes of the machine share, and that steps of the
+// wall clock don't change.
 func now() int64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
@@ -21,10 +21,10 @@ func now() int64 {
 	return ts.Nano()
 }
 
-// wall is the clock on the wall, which the gauntlet steps where it is told that
-// it may: in a machine that is nobody else's.
+// wall is the wall clock, which the gauntlet steps where the user allows it: in a
+// machine of its own.
 type wall struct {
-	began time.Duration // what it showed when now was 0
+	began time.Duration // its time when now was 0
 }
 
 func newWall() wall { return wall{time.Duration(realtime() - now())} }

@@ -1,6 +1,5 @@
-// Gauntlet upgrades a service again and again, in each mode, under clients that
-// never retry, while faults befall both processes, and proves that no request
-// was lost:
+// Gauntlet upgrades a service again and again, in each mode, under clients that never
+// retry. It injects faults into both processes, and proves that no request was lost:
 //
 //	gauntlet -restarts 200 -duration 10m -seed 1
 //
@@ -12,34 +11,32 @@
 //
 // # The proof
 //
-// Each process of the service notes each connection that it gets and each number
-// that it answers in a ledger, before it answers; each client notes for each
-// number what came of it and which process answered. Both ledgers are written
-// by one write(2) a record, so that they outlive the processes. The driver
-// compares them: a number has to be answered once, by the process that the
-// client has heard of. What was not is lost, unless
+// Each process of the service writes a ledger: each connection that it gets, and each
+// number that it answers, before it answers. Each client writes another: for each
+// number, the result and the process that answered. A record is one write(2), so the
+// ledgers outlive the processes. The driver compares them: a number must be answered
+// once, by the process that the client names. Otherwise the request is lost, unless
 //
-//   - the ledger says that the process which had the connection is one that was
-//     killed ("died with its process");
-//   - a process was killed between taking a connection from the kernel and noting
-//     it: one for each of its listeners at most, and as many of those that move as
-//     its predecessor says that it has passed on ("in its hand");
-//   - all processes were dead, by the table of deaths of package handoff's
-//     design, until the driver, as their supervisor, had started another, or one
-//     that it had started by hand had become the first of its line
-//     ("nobody to serve").
+//   - the ledger says that the process with the connection was killed ("died with
+//     its process");
+//   - a process was killed between accepting a connection and recording it: at most
+//     one for each of its listeners, and as many moving connections as its
+//     predecessor says it has passed on ("in its hand");
+//   - all processes were dead, by the table of deaths in package handoff's design,
+//     until the driver, as their supervisor, had started another, or one that it had
+//     started by hand had become the first of its line ("no process to serve").
 //
-// After each round nothing may be left but the process that serves: no other
-// process, no file, no descriptor beyond those that there were at first. A
-// fault counts as survived only if it is known to have happened.
+// After each round only the serving process may be left: no other process, no file, no
+// descriptor that was not there at first. A fault counts as survived only if it is
+// known to have happened.
 //
-// The last line is "result: upgrades=… requests=… faults=… lost=…"; the exit
-// status is not 0 if something was lost or left. A seed gives the same faults in
-// the same order; the machine's timing is its own.
+// The last line is "result: upgrades=… requests=… faults=… lost=…". The exit status is
+// not 0 if a request was lost or anything was left. A seed repeats the faults and their
+// order, but not the machine's timing.
 //
-// What -out has written of several runs is summed up in a report, as report.md is. The
-// files need not be kept: a seed, at the revision that the report names, gives the run
-// again.
+// -sum writes a report about the results of several runs (-out), such as report.md. The
+// results need not be kept: a seed repeats its run at the revision that the report
+// names.
 //
 //	gauntlet -sum *.json >report.md
 package main

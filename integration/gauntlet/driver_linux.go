@@ -15,7 +15,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/netlab"
 )
 
-// options are what a run is told.
+// options configure a run.
 type options struct {
 	restarts  int           // committed upgrades, over the modes together; 0 means as many as fit
 	duration  time.Duration // over the modes together; 0 means no limit
@@ -44,7 +44,7 @@ func (o options) limit(d time.Duration) time.Duration { return d * time.Duration
 const (
 	readyTimeout  = 6 * time.Second
 	lingerTimeout = 15 * time.Second
-	// slack is what a busy machine may take longer.
+	// slack is the extra time that a busy machine may need.
 	slack = 20 * time.Second
 	// every is the number of rounds from one comparison of the ledgers to the
 	// next, if nothing fails.
@@ -54,7 +54,8 @@ const (
 // defaultHand is the part of the successors that are started by hand.
 const defaultHand = 1.0 / 6
 
-// errFound says that something was lost or left: the result tells.
+// errFound says that a request was lost or something was left; the result has the
+// details.
 var errFound = errors.New("lost or left")
 
 // errReplaced says that a process has upgraded once more.

@@ -8,7 +8,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 )
 
-// A fault is something that befalls an upgrade.
+// A fault is injected into an upgrade.
 type fault struct {
 	name  string
 	needs need
@@ -19,7 +19,7 @@ type fault struct {
 	do func(ctx context.Context, rd *round) (happened bool, err error)
 	// triggers says that do triggers the upgrade itself.
 	triggers bool
-	// fate is what must come of the upgrade.
+	// fate is the required result of the upgrade.
 	fate fate
 }
 
@@ -29,23 +29,23 @@ type need int
 const (
 	needLink     need = 1 << iota // root, and a namespace
 	needDisk                      // a file system for the state that may be full
-	needClock                     // a clock that is nobody else's
+	needClock                     // a clock that no other program uses
 	needPatience                  // it takes seconds
 )
 
-// fate is what may come of an upgrade.
+// fate is the allowed result of an upgrade.
 type fate int
 
 const (
-	mayEither   fate = iota // committed or not: nothing is lost in any case
+	mayEither   fate = iota // committed or not: nothing is lost
 	mustCommit              // the successor serves
 	mustFail                // the predecessor serves, and nothing is left of the successor
-	byTheTable              // somebody is killed: as the table of deaths says
-	successorIs             // the predecessor is as good as dead: the successor serves
-	mayStop                 // somebody is told to stop: committed or not, and the service may have come to its end
+	byTheTable              // a process is killed: see the table of deaths
+	successorIs             // the predecessor hangs for good: the successor serves
+	mayStop                 // a process gets a stop signal: committed or not, and the service may have ended
 )
 
-// steps are the steps of an upgrade, as the predecessor tells of them.
+// steps are the steps of an upgrade, as the predecessor reports them.
 func steps() []handoff.EventKind {
 	return []handoff.EventKind{
 		handoff.EventUpgradeStarted, handoff.EventTransfer, handoff.EventWarming,

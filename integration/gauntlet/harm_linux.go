@@ -17,7 +17,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 )
 
-// pid waits for the process that has a role, and returns 0 if it does not come.
+// pid waits for the process with a role. It returns 0 if there is none in time.
 func (rd *round) pid(ctx context.Context, who role) int {
 	if who == predecessor {
 		return rd.pred
@@ -73,7 +73,7 @@ func kill(who role, step handoff.EventKind) func(context.Context, *round) (bool,
 		}
 		rd.die(pid, now())
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			return false, nil // it was quicker; whoever had a connection of it finds it gone, not killed
+			return false, nil // it has ended first, so its connections have ended but were not cut
 		}
 		rd.killed, rd.killedAt = who, rd.count()
 		return true, eventually(ctx, func() bool { return !running(pid) })
@@ -87,7 +87,7 @@ func stop(who role, step handoff.EventKind, limit time.Duration) func(context.Co
 	}
 }
 
-// stopUntil stops a process at a step until the other one has had enough of it.
+// stopUntil stops a process at a step until the other process has given it up.
 func stopUntil(who role, step handoff.EventKind) func(context.Context, *round) (bool, error) {
 	return func(ctx context.Context, rd *round) (bool, error) {
 		enough := false
@@ -126,8 +126,7 @@ func (rd *round) stopped(ctx context.Context, who role, step handoff.EventKind, 
 	return happened, err
 }
 
-// hostile bothers the control socket with garbage, and with connections that say
-// nothing.
+// hostile sends garbage to the control socket, and opens connections that send nothing.
 func hostile(step handoff.EventKind) func(context.Context, *round) (bool, error) {
 	return func(ctx context.Context, rd *round) (bool, error) {
 		came, err := rd.step(ctx, step)
@@ -154,8 +153,8 @@ func hostile(step handoff.EventKind) func(context.Context, *round) (bool, error)
 	}
 }
 
-// stranger has another user knock at the control socket: the folder must not let
-// him in.
+// stranger connects to the control socket as another user. The folder's mode must
+// prevent it.
 func stranger(step handoff.EventKind) func(context.Context, *round) (bool, error) {
 	return func(ctx context.Context, rd *round) (bool, error) {
 		came, err := rd.step(ctx, step)
@@ -197,7 +196,7 @@ func again(who role, step handoff.EventKind) func(context.Context, *round) (bool
 		}
 		// Before New has asked for it, the signal ends a process (signal(7)).
 		deaf := func() bool {
-			return !slices.ContainsFunc(rd.heard(rd.first), func(m message) bool { return m.PID == pid && m.Kind == string(handoff.EventJoined) })
+			return !slices.ContainsFunc(rd.received(rd.first), func(m message) bool { return m.PID == pid && m.Kind == string(handoff.EventJoined) })
 		}
 		if who == successor && deaf() {
 			return false, nil
@@ -212,8 +211,8 @@ func again(who role, step handoff.EventKind) func(context.Context, *round) (bool
 	}
 }
 
-// terminate tells a process to stop, which ends the service where it is the one
-// that has it. The process must end, whoever serves then.
+// terminate sends a process the stop signal, which ends the service if that process
+// owns it. The process must end, whichever process serves then.
 func terminate(who role, step handoff.EventKind) func(context.Context, *round) (bool, error) {
 	return func(ctx context.Context, rd *round) (bool, error) {
 		came, err := rd.step(ctx, step)
@@ -285,7 +284,7 @@ func fullDisk(ctx context.Context, rd *round) (happened bool, err error) {
 	return true, rd.until(ctx, rd.first, rd.over)
 }
 
-// eventually waits for something that nobody announces.
+// eventually polls for a condition without an event.
 func eventually(ctx context.Context, ok func() bool) error {
 	for wait := time.Millisecond; !ok(); wait = min(2*wait, 20*time.Millisecond) {
 		sleep(ctx, wait)

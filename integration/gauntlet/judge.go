@@ -8,15 +8,15 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// verdict is what the two ledgers together say of a request.
+// verdict is the result of a request by both ledgers.
 type verdict string
 
 const (
-	served verdict = "served" // once, by the process that the client has heard of
-	// What a process that was killed took with it.
+	served verdict = "served" // once, by the process that the client names
+	// Lost with a process that was killed.
 	diedWith verdict = "died with its process"
 	inHand   verdict = "in its hand" // taken from the kernel and not noted yet
-	nobody   verdict = "nobody to serve"
+	unserved verdict = "no process to serve"
 	// All below are losses.
 	lost    verdict = "lost"
 	twice   verdict = "answered twice"
@@ -37,7 +37,7 @@ type death struct {
 // span is a time in which no process was there to serve.
 type span struct{ from, to int64 }
 
-// A judge knows what befell the service.
+// A judge knows the deaths and outages of the service.
 type judge struct {
 	deaths  []death
 	outages []span
@@ -167,20 +167,21 @@ func (j *judge) judge(o outcome, answers []entry, holders map[connID][]entry) (v
 			break
 		}
 	}
-	// A successor that was killed has got as many as its predecessor says, those
-	// that it had not come to note included. A library's connections don't move.
+	// A successor that was killed had got as many connections as its predecessor
+	// reports, including those that it has not recorded. A library's connections don't
+	// move.
 	for _, d := range j.deaths {
 		if m := (move{had, d.pid}); j.moves[m] > 0 && d.at <= o.end && !kinds()[o.kind].library {
 			j.moves[m]--
 			return inHand, d.pid
 		}
 	}
-	// Who has a connection and is not killed serves it, whatever comes. Of a
-	// library we don't know which connection it is.
+	// A process that has a connection and is not killed must serve it. For a library it
+	// is unknown which connection was used.
 	if had == 0 || kinds()[o.kind].library {
 		for _, s := range j.outages {
 			if o.start <= s.to && s.from <= o.end {
-				return nobody, had
+				return unserved, had
 			}
 		}
 	}

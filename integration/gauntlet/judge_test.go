@@ -34,14 +34,14 @@ func TestJudge(t *testing.T) {
 		want    verdict
 	}{
 		{"answered", judge{}, []entry{held(a, 11), answer(a)}, good(a), served},
-		{"answered by nobody", judge{}, []entry{held(a, 11)}, good(a), wrong},
+		{"answered by no process", judge{}, []entry{held(a, 11)}, good(a), wrong},
 		{"answered by another", judge{}, []entry{answer(b)}, good(a), wrong},
 		{"answered twice", judge{}, []entry{answer(a), answer(b)}, good(a), twice},
-		{"answered twice, and not heard", deadA, []entry{answer(a), answer(b)}, bad, twice},
+		{"answered twice, not received", deadA, []entry{answer(a), answer(b)}, bad, twice},
 		{"reset", judge{}, []entry{held(a, 11)}, bad, lost},
 		{"never accepted", judge{}, nil, bad, lost},
-		{"answered and not heard", judge{}, []entry{answer(a)}, bad, lost},
-		{"answered and not heard, killed", deadA, []entry{answer(a)}, bad, diedWith},
+		{"answered, not received", judge{}, []entry{answer(a)}, bad, lost},
+		{"answered, not received, killed", deadA, []entry{answer(a)}, bad, diedWith},
 		{"held by the dead", deadA, []entry{held(a, 11)}, bad, diedWith},
 		{"had moved from the dead", deadA, []entry{held(a, 11), held(b, 13)}, bad, lost},
 		{"had moved to the dead", deadA, []entry{held(b, 9), held(a, 11)}, bad, diedWith},
@@ -51,8 +51,8 @@ func TestJudge(t *testing.T) {
 		{"in its hand", deadA, nil, bad, inHand},
 		{"died long before", judge{deaths: []death{{a, 1 - handTime}}}, nil, bad, lost},
 		{"not true", deadA, []entry{held(a, 11)}, outcome{class: failed(load.Wrong), number: n, conn: conn, start: 10, end: 20}, wrong},
-		{"nobody there", judge{outages: []span{{15, 30}}}, nil, bad, nobody},
-		{"somebody there again", judge{outages: []span{{1, 9}}}, nil, bad, lost},
+		{"no process there", judge{outages: []span{{15, 30}}}, nil, bad, unserved},
+		{"a process there again", judge{outages: []span{{1, 9}}}, nil, bad, lost},
 	} {
 		tally, findings := c.judge.settle(c.entries, []outcome{c.outcome})
 		if got := tally[c.outcome.kind][c.want]; got != 1 {
@@ -117,7 +117,7 @@ func TestJudgeUnasked(t *testing.T) {
 	var j judge
 	m := newModeResult(0)
 	if lost := m.count(j.settle([]entry{{kind: entryServed, pid: 1, number: number{1, 1}}}, nil)); lost != 1 || m.Lost != 1 || len(m.Findings) != 1 {
-		t.Errorf("an answer that nobody asked for: %d lost, %q, want one", lost, m.Findings)
+		t.Errorf("an answer without a request: %d lost, %q, want one", lost, m.Findings)
 	}
 }
 

@@ -45,11 +45,11 @@ func (w *worker) current() connID {
 	return w.dialled
 }
 
-// h2 posts on an HTTP/2 connection until ctx ends. net/http can't send a request
-// again of which it has sent something: there is no GetBody. One of which it has
-// sent nothing, because GOAWAY came after it had chosen the connection, it can't
-// either, for it has closed the body by then; nobody has seen that, and it is
-// sent then.
+// h2 posts on an HTTP/2 connection until ctx ends. net/http can't repeat a request of
+// which it has sent a part: there is no GetBody. A request of which it has sent
+// nothing, because GOAWAY arrived after it had chosen the connection, fails as well,
+// since net/http has closed the body by then. No server has seen such a request, so h2
+// sends it again.
 func (w *worker) h2(ctx context.Context) error {
 	w.giveUp()
 	tr := &http.Transport{Protocols: new(http.Protocols), TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DialContext: w.dialer}

@@ -69,7 +69,7 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 		return nil
 	})
 	fs.IntVar(&o.slow, "slow", 1, "multiply the time that the service has to be ready, and to linger: for a slow machine")
-	fs.BoolVar(&o.clock, "clock", false, "step the machine's clock, too: only where it is nobody else's; needs root")
+	fs.BoolVar(&o.clock, "clock", false, "step the machine's clock, too: only on a machine of its own; needs root")
 	fs.StringVar(&o.artifacts, "artifacts", os.TempDir(), "`folder` for the account of a failure")
 	fs.BoolVar(&o.shutdown, "control", false, "end HTTP servers by http.Server.Shutdown, which loses requests")
 	fs.BoolVar(&asJSON, "json", false, "print the result as JSON; progress goes to standard error")
@@ -198,8 +198,8 @@ func report(res *result, err error, asJSON bool, stdout, told io.Writer) int {
 // envMounts says that this process has a mount namespace of its own.
 const envMounts = "BATON_GAUNTLET_MOUNTS"
 
-// inMounts runs the driver once more, in a mount namespace of its own, so that
-// its small file system is nobody else's, and goes with it.
+// inMounts runs the driver again, in a mount namespace of its own: its small file
+// system is invisible to other processes and ends with it.
 func inMounts(args []string, seed uint64, stderr io.Writer) int {
 	self, err := os.Executable()
 	if err != nil {

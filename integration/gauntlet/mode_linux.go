@@ -17,5 +17,5 @@ func modeNames() string {
 	return strings.Join(names, ",")
 }
 
-// byHand reports whether a successor of a mode may be started by anybody.
+// byHand reports whether a successor in a mode need not be the predecessor's child.
 func byHand(m handoff.Mode) bool { return m != handoff.Inherit }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A plan says what the next process of a service does wrong. It reads it once.
+// A plan says how the next process of a service fails. The process reads it once.
 type plan struct {
 	At, How   string
 	Probation time.Duration // of its own successors; negative means none
@@ -65,7 +65,7 @@ func readPlan(dir string) plan {
 	if err != nil {
 		return p
 	}
-	_ = os.Remove(path) // the driver writes another
+	_ = os.Remove(path) // the driver writes the next one
 	if err := json.Unmarshal(b, &p); err != nil {
 		panic(err)
 	}
@@ -81,7 +81,7 @@ func (p plan) probation() time.Duration {
 
 const defaultProbation = 100 * time.Millisecond
 
-// act does what the plan says, if this is the place.
+// act carries out the plan, if it is for this place.
 func (p *process) act(at string) {
 	if p.plan.At != at || p.plan.How == howUnhealthy {
 		return
@@ -93,18 +93,18 @@ func (p *process) act(at string) {
 	case howExit1:
 		os.Exit(1)
 	case howPanic:
-		panic("told to panic")
+		panic("a planned panic")
 	case howHang:
 		select {}
 	case howAbort:
-		_ = p.up.Abort(errors.New("told to abort")) // the driver sees what comes of it
+		_ = p.up.Abort(errors.New("a planned abort")) // the driver sees the result
 	case howEat:
 		limit := syscall.Rlimit{Cur: 3 << 30, Max: 3 << 30}
 		if err := syscall.Setrlimit(syscall.RLIMIT_AS, &limit); err != nil {
 			panic(err)
 		}
 		var all [][]byte
-		for { // untouched, so that nobody else suffers
+		for { // not touched, so that the memory of other processes is not swapped
 			all = append(all, make([]byte, 256<<20))
 			all[len(all)-1][0] = 1
 		}

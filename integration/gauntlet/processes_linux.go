@@ -18,14 +18,14 @@ import (
 func (r *rig) processes() []int {
 	pids := r.look()
 	if len(pids) == 0 {
-		// To look takes a while: one that was there can have ended before its turn
-		// came, and the one that it has started was not there yet.
+		// A look takes a while: a process can end before its turn, after starting one
+		// that was not in the list.
 		pids = r.look()
 	}
 	return pids
 }
 
-// look is processes in one pass, which is no picture of one moment.
+// look lists the processes in one pass, which is no atomic snapshot.
 func (r *rig) look() []int {
 	r.reap()
 	mark := r.mark + "\x00"
@@ -43,16 +43,15 @@ func (r *rig) look() []int {
 	return marked
 }
 
-// ending reports whether a process is about to end: it gives up its memory, and
-// its environment with it, before its files. Any other that has our mark no more
-// is somebody else by now.
+// ending reports whether a process is about to end: it gives up its memory, and its
+// environment with it, before its files. A live process without our mark has taken over
+// the process ID.
 func ending(pid int) bool {
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 	return err != nil || len(env) == 0 // ESRCH on newer kernels
 }
 
-// known returns the number of processes of which we have heard and that have not
-// ended.
+// known returns the number of processes that have sent a message and have not ended.
 func (r *rig) known() (n int) {
 	r.reap()
 	r.mu.Lock()
@@ -65,9 +64,9 @@ func (r *rig) known() (n int) {
 	return n
 }
 
-// reap waits for processes that have ended and whose parent we are, by birth or
-// because their own has ended. They have the process group of the one of their
-// line that we started, also those that ended before they said a word.
+// reap waits for children that have ended, adopted ones included. All are in the
+// process group of the process of their line that the driver started, also those that
+// ended before they sent a message.
 func (r *rig) reap() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -121,8 +120,7 @@ func running(pid int) bool {
 	return true
 }
 
-// adopt makes this process the parent of those whose own has ended, and keeps
-// from them what somebody has left open for us.
+// adopt makes this process a subreaper, and marks inherited descriptors close-on-exec.
 func adopt() error {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 )
 
-// result is what a run has found.
+// result is the result of a run.
 type result struct {
 	origin
 	Seed       uint64        `json:"seed"`
@@ -56,11 +56,11 @@ func newModeResult(mode handoff.Mode) *modeResult {
 	}
 }
 
-// maxFindings bounds what is told of losses.
+// maxFindings bounds the losses that are listed.
 const maxFindings = 100
 
-// count adds what a comparison of the ledgers has found, and returns how many
-// requests are lost by that.
+// count adds the result of comparing the ledgers, and returns how many requests were
+// lost.
 func (m *modeResult) count(tally map[uint8]map[verdict]uint64, findings []finding) (lost uint64) {
 	for i, verdicts := range tally {
 		name := kindName("?")
@@ -120,10 +120,10 @@ func (r *result) writeJSON(w io.Writer) error {
 // fault.
 func (r *result) writeTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "MODE\tUPGRADES\tREQUESTS\tFAULTS\tSERVED\tDIED WITH ITS PROCESS\tIN ITS HAND\tNOBODY TO SERVE\tLOST\tSECONDS\t")
+	fmt.Fprintln(t, "MODE\tUPGRADES\tREQUESTS\tFAULTS\tSERVED\tDIED WITH ITS PROCESS\tIN ITS HAND\tUNSERVED\tLOST\tSECONDS\t")
 	for _, m := range r.Modes {
 		fmt.Fprintf(t, "%v\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.0f\t\n", m.Mode, m.Upgrades, m.Requests, m.faults(),
-			m.Verdicts[served], m.Verdicts[diedWith], m.Verdicts[inHand], m.Verdicts[nobody], m.Lost, m.Seconds)
+			m.Verdicts[served], m.Verdicts[diedWith], m.Verdicts[inHand], m.Verdicts[unserved], m.Lost, m.Seconds)
 	}
 	if err := t.Flush(); err != nil {
 		return err

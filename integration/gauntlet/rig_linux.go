@@ -40,7 +40,7 @@ type rig struct {
 	mu       sync.Mutex
 	news     chan struct{} // closed and replaced with each message
 	messages []message
-	pids     map[int]bool      // of the service, of which we have heard
+	pids     map[int]bool      // processes of the service that have sent a message
 	groups   []int             // process groups of the service
 	actual   map[string]string // where it listens
 }
@@ -158,8 +158,8 @@ func (r *rig) read(out io.Reader) {
 	}
 }
 
-// heard returns the messages from the n-th on.
-func (r *rig) heard(n int) []message {
+// received returns the messages from the n-th on.
+func (r *rig) received(n int) []message {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.messages[n:])
@@ -178,16 +178,16 @@ func (r *rig) addrs() map[string]string {
 	return r.actual
 }
 
-// until waits until ok says so about the messages from the n-th on. It asks
-// again when there is another one, and from time to time.
+// until waits until ok returns true for the messages from the n-th on. It calls ok
+// again on each new message, and from time to time.
 func (r *rig) until(ctx context.Context, n int, ok func([]message) bool) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		r.mu.Lock()
-		heard, news := slices.Clone(r.messages[n:]), r.news
+		got, news := slices.Clone(r.messages[n:]), r.news
 		r.mu.Unlock()
-		if ok(heard) {
+		if ok(got) {
 			return nil
 		}
 		select {
@@ -233,7 +233,7 @@ func (r *rig) close() {
 	}
 	r.readers.Wait()
 	r.mu.Lock()
-	r.wait(0) // one that is about to end has no environment to know it by
+	r.wait(0) // an ending process has lost its environment, which identifies it
 	r.mu.Unlock()
 	_ = r.log.Close()
 }
@@ -271,7 +271,7 @@ func (r *rig) startClients(far bool) error {
 	return nil
 }
 
-// tell has all client processes do something and returns their answers together.
+// tell sends a command to all client processes and returns the sum of their answers.
 func (r *rig) tell(word string, answers bool) (sum clientMessage, err error) {
 	for _, c := range r.clients {
 		if _, err := io.WriteString(c.in, word+"\n"); err != nil {

@@ -15,14 +15,14 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
 )
 
-// A round is one upgrade, with what befalls it.
+// A round is one upgrade with its fault.
 type round struct {
 	*run
 	fault     *fault
-	pred      int           // who served when it began
+	pred      int           // the serving process when it began
 	probation time.Duration // of pred
 	first     int           // the index of the round's first message
-	killed    role          // who was
+	killed    role          // the role that was killed
 	killedAt  int           // the index of the next message then
 	extra     int           // a process that was started beside
 	hand      bool          // the successor is started by hand
@@ -63,7 +63,7 @@ func (d *run) round(ctx context.Context, pred int, f *fault) (int, error) {
 	if err := p.write(d.set.Notes); err != nil {
 		return 0, err
 	}
-	limit, cancel := context.WithTimeoutCause(ctx, d.limit(readyTimeout+lingerTimeout+2*slack), fmt.Errorf("round %d, fault %q: it did not come to its end", d.rounds, name))
+	limit, cancel := context.WithTimeoutCause(ctx, d.limit(readyTimeout+lingerTimeout+2*slack), fmt.Errorf("round %d, fault %q: it did not end", d.rounds, name))
 	defer cancel()
 	began := now()
 	if f == nil || !f.triggers {
@@ -107,27 +107,27 @@ func (d *run) round(ctx context.Context, pred int, f *fault) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	_ = os.Remove(filepath.Join(d.set.Notes, planName)) // nobody has read it
+	_ = os.Remove(filepath.Join(d.set.Notes, planName)) // if no process has read it
 	for {
 		err := rd.nothingLeft(limit, serves)
 		if !errors.Is(err, errReplaced) {
 			return serves, err
 		}
-		// A signal that was still on its way when all was settled.
+		// A signal that arrived after settle.
 		if serves, err = rd.settle(limit); err != nil {
 			return 0, err
 		}
 		if serves == 0 {
-			return 0, fmt.Errorf("round %d, fault %q: nobody serves any more", d.rounds, name)
+			return 0, fmt.Errorf("round %d, fault %q: no process serves any more", d.rounds, name)
 		}
 		rd.learn()
 	}
 }
 
-// learn takes in what the processes have told since it was called last.
+// learn handles the messages since its last call.
 func (rd *round) learn() {
 	from := max(rd.learnt, rd.first)
-	ms := rd.heard(from)
+	ms := rd.received(from)
 	rd.learnt = from + len(ms)
 	for _, m := range ms {
 		if m.Kind == "plan" {
@@ -146,17 +146,17 @@ func (rd *round) learn() {
 	}
 }
 
-// anew reports whether a process has become the first of its line: what was in
-// its predecessor's queues is gone with it. The death table has it so if the
-// successor was started by hand and had no socket yet.
+// anew reports whether a process has become the first of its line: the connections in
+// its predecessor's queues are lost. The death table allows that if the successor was
+// started by hand and had no socket yet.
 func (rd *round) anew(pid int) bool {
-	return rd.hand && pid != rd.pred && slices.ContainsFunc(rd.heard(rd.first), func(m message) bool {
+	return rd.hand && pid != rd.pred && slices.ContainsFunc(rd.received(rd.first), func(m message) bool {
 		return m.PID == pid && m.Kind == string(handoff.EventOwner) && m.Gen == 1
 	})
 }
 
-// outage notes that there was nobody to serve, from the death of the one who did,
-// in a round that has begun so, until now.
+// outage records that no process served, from the death of the serving process in a
+// round that ended so, until now.
 func (rd *round) outage(began int64) error {
 	from := began
 	for _, dead := range rd.judge.deaths {
@@ -169,12 +169,12 @@ func (rd *round) outage(began int64) error {
 	return err
 }
 
-// settle waits until one process serves and no other is left, or until all have
-// ended, and returns the one that serves or 0.
+// settle waits until one process serves and no other is left, or until all have ended.
+// It returns the serving process or 0.
 func (rd *round) settle(ctx context.Context) (int, error) {
 	serves := -1
 	err := rd.until(ctx, rd.first, func(ms []message) bool {
-		if rd.hangs(ms) { // nobody but us has started it
+		if rd.hangs(ms) { // only the driver has started it
 			rd.die(rd.started, now())
 			_ = syscall.Kill(rd.started, syscall.SIGKILL) // it may have ended
 		}
@@ -238,9 +238,9 @@ func (rd *round) refused(ms []message) bool {
 	return rd.hand && !running(rd.started) || rd.hand && slices.ContainsFunc(ms, func(m message) bool { return m.PID != rd.pred && m.Kind == "failed" })
 }
 
-// check compares what came of the upgrade with what must come.
+// check compares the upgrade's result with the required one.
 func (rd *round) check(serves int, happened bool) error {
-	all := rd.heard(rd.first)
+	all := rd.received(rd.first)
 	said := func(ms []message, pred bool, kind handoff.EventKind) bool {
 		return slices.ContainsFunc(ms, func(m message) bool { return (m.PID == rd.pred) == pred && m.Kind == string(kind) })
 	}
@@ -265,7 +265,7 @@ func (rd *round) check(serves int, happened bool) error {
 		}
 	case mayEither:
 		if serves == 0 {
-			return fmt.Errorf("nobody serves after process %d", rd.pred)
+			return fmt.Errorf("no process serves after process %d", rd.pred)
 		}
 	case byTheTable:
 		switch {
@@ -274,12 +274,12 @@ func (rd *round) check(serves int, happened bool) error {
 			joined := said(before, false, handoff.EventJoined) || rd.set.Mode == handoff.Inherit && !rd.hand && said(before, false, "started")
 			switch {
 			case serves == 0 && joined:
-				return errors.New("nobody serves, and the successor had the sockets when its predecessor was killed")
+				return errors.New("no process serves, and the successor had the sockets when its predecessor was killed")
 			case rd.anew(serves) && joined:
 				return fmt.Errorf("process %d has begun anew, and it had the sockets when its predecessor was killed", serves)
 			}
 		case serves == 0 && !said(all, true, handoff.EventCommitted):
-			return errors.New("nobody serves, and the successor died before the commit")
+			return errors.New("no process serves, and the successor died before the commit")
 		case serves != 0 && serves != rd.pred:
 			return fmt.Errorf("process %d serves, the predecessor %d must", serves, rd.pred)
 		}
@@ -287,8 +287,8 @@ func (rd *round) check(serves int, happened bool) error {
 	return nil
 }
 
-// nothingLeft compares what there is with what there was at first. It returns
-// errReplaced if the process that serves has ended meanwhile.
+// nothingLeft compares the processes, files and descriptors with those at first. It
+// returns errReplaced if the serving process has ended meanwhile.
 func (rd *round) nothingLeft(ctx context.Context, serves int) error {
 	if rd.rounds == 0 {
 		var err error

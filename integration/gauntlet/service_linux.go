@@ -18,8 +18,8 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// serviceSettings are what the processes of a service are told, in their
-// environment, which successors inherit.
+// serviceSettings configure the processes of a service. They are in the environment,
+// which successors inherit.
 type serviceSettings struct {
 	Mode  handoff.Mode
 	Dir   string            // for the service's files
@@ -104,7 +104,7 @@ func (p *process) run() error {
 		Healthy: func(context.Context) error {
 			if p.plan.How == howUnhealthy {
 				p.say(message{Kind: "plan"})
-				return errors.New("told to be unhealthy")
+				return errors.New("a planned failure")
 			}
 			return nil
 		},

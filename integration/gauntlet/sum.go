@@ -90,7 +90,7 @@ func addTo[M ~map[K]V, K comparable, V int | uint64](to, more M) {
 	}
 }
 
-// writeReport writes what all runs have come to, as Markdown.
+// writeReport writes a report of all runs as Markdown.
 func writeReport(w io.Writer, all []*result) error {
 	whole := sum(all)
 	first, last := all[0].origin, all[len(all)-1].origin

@@ -55,7 +55,7 @@ func (m machine) boot(ctx context.Context, told func(event) error) (err error) {
 	}
 	ended, terr := follow(out, told)
 	if terr != nil {
-		cancel() // nobody listens any more
+		cancel() // no event is read any more
 	}
 	werr := cmd.Wait()
 	switch {
@@ -147,7 +147,7 @@ func newConverter(ctx context.Context, told func(testEvent)) (*converter, error)
 	return c, nil
 }
 
-// close returns when all events are told.
+// close returns when all events were handled.
 func (c *converter) close() error {
 	return errors.Join(c.in.Close(), <-c.out, c.cmd.Wait())
 }

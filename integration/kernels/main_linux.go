@@ -183,7 +183,7 @@ func runKernel(ctx context.Context, o options, res *kernelResult, work, self str
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	l := listener{ctx: ctx, res: res, log: log, screen: o.screen}
-	err = m.boot(ctx, l.hear)
+	err = m.boot(ctx, l.handle)
 	l.abandon()
 	return errors.Join(err, log.Close(), res.judge())
 }
@@ -199,7 +199,7 @@ type listener struct {
 	tests  int
 }
 
-func (l *listener) hear(e event) (err error) {
+func (l *listener) handle(e event) (err error) {
 	switch e.Kind {
 	case eventBoot:
 		l.res.Release = e.Text
@@ -223,8 +223,8 @@ func (l *listener) hear(e event) (err error) {
 	return err
 }
 
-// test takes an event of test2json. It is called by the converter's goroutine,
-// which has ended before anybody else looks at the run.
+// test handles an event of test2json. The converter's goroutine calls it, and has ended
+// before another goroutine reads the run.
 func (l *listener) test(e testEvent) {
 	l.run.note(e)
 	if e.Action == "run" {
@@ -238,7 +238,7 @@ func (l *listener) abandon() {
 	if l.conv == nil {
 		return
 	}
-	_ = l.conv.close() // what was heard counts
+	_ = l.conv.close() // use the events so far
 	l.conv = nil
 	l.run.end(-1, "the machine has stopped", 0)
 	l.run.over = false

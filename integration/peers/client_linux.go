@@ -27,7 +27,7 @@ const requestTimeout = 30 * time.Second
 // maxDebt bounds how much a client that had to wait sends without pause afterwards.
 const maxDebt = 2 * time.Second
 
-// clientSettings are what the client process is told.
+// clientSettings configure the client process.
 type clientSettings struct {
 	Addr    string
 	Workers map[kind]int
@@ -71,7 +71,7 @@ func clientMain(args []string) error {
 	if err := json.Unmarshal([]byte(args[0]), &c.clientSettings); err != nil {
 		return err
 	}
-	// A terminal's signals come to all: the driver's end is this one's.
+	// A terminal signals all its processes: the driver ends this one.
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -80,7 +80,7 @@ func clientMain(args []string) error {
 		defer cancel()
 	}
 	go func() { // ends with standard input, or with the process
-		_, _ = bufio.NewReader(os.Stdin).ReadByte() // nobody writes
+		_, _ = bufio.NewReader(os.Stdin).ReadByte() // until end of file
 		cancel()
 	}()
 	var wg sync.WaitGroup
@@ -253,7 +253,7 @@ func (w *worker) do() (version uint32, ended bool, err error) {
 	return version, ended, err
 }
 
-// hasEnded reports whether a FIN or RST has come that nobody has read yet.
+// hasEnded reports whether the peer has sent a FIN or RST that was not read yet.
 func hasEnded(nc net.Conn) bool {
 	rc, err := nc.(syscall.Conn).SyscallConn()
 	if err != nil {

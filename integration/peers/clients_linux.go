@@ -76,7 +76,7 @@ func (c *clientProcess) tell(m clientMessage, end bool) {
 	c.news = make(chan struct{})
 }
 
-func (c *clientProcess) heard() clientMessage {
+func (c *clientProcess) latest() clientMessage {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.last

@@ -142,9 +142,9 @@ func (s *goServer) endless() error {
 	return err
 }
 
-// overseer is its README's, and kinder: what that shows, http.Serve, leaves
-// clients with open connections to the old process until TerminateTimeout, 30 s,
-// in which nobody accepts.
+// overseer follows its README but for one point: with http.Serve, as shown there,
+// clients keep open connections to the old process until TerminateTimeout, 30 s, in
+// which no process accepts.
 func (s *goServer) overseer() {
 	overseer.Run(overseer.Config{
 		Address: s.Addr,

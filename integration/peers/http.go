@@ -24,9 +24,9 @@ func (k kind) request() []byte {
 
 var errResponse = errors.New("not the answer")
 
-// exchange sends a request and reads the response: who has answered, and whether
-// the server closes the connection. net/http's would do, but takes as much of the
-// machine as the servers do.
+// exchange sends a request and reads the response. It returns the version that
+// answered, and whether the server closes the connection. A net/http client would use
+// as much of the machine as the servers do.
 func exchange(nc net.Conn, in *bufio.Reader, request []byte) (version uint32, closes bool, err error) {
 	if _, err := nc.Write(request); err != nil {
 		return 0, false, err

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keeperSettings are what a keeper is told.
+// keeperSettings configure a keeper.
 type keeperSettings struct {
 	Peer string
 	Addr string
@@ -50,7 +50,7 @@ func keeperMain(args []string) error {
 			return err
 		}
 	}
-	// A terminal's signals come to all: the driver's end is this one's.
+	// A terminal signals all its processes: the driver ends this one.
 	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	n := newNest(set)
 	defer n.clear()

@@ -22,7 +22,7 @@ type nest struct {
 	log  *os.File
 
 	mu   sync.Mutex
-	own  map[int]bool // who are waited for by their exec.Cmd
+	own  map[int]bool // processes for which their exec.Cmd waits
 	stop chan struct{}
 	wg   sync.WaitGroup
 }

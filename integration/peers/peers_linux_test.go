@@ -96,8 +96,8 @@ func TestLink(t *testing.T) {
 	}
 }
 
-// TestNoUpgrade has a server that takes the trigger and goes on as before: that
-// must not pass for an upgrade without a failure.
+// TestNoUpgrade measures a server that ignores the trigger. That must not count as an
+// upgrade without a failure.
 func TestNoUpgrade(t *testing.T) {
 	p, err := peerByName("tableflip")
 	if err != nil {

@@ -30,7 +30,7 @@ func sample() ([]record, []event) {
 		case at == 3300*ms:
 			r.Took = 50 * ms
 		case at > 3300*ms && at < 3700*ms && r.Kind == short:
-			r.Kind = get // nobody takes a new connection
+			r.Kind = get // no process accepts
 		}
 		records = append(records, r)
 	}

@@ -119,7 +119,7 @@ func startKeeper(set keeperSettings, command command, at place) (*keeper, error)
 	if err := at(k.cmd); err != nil {
 		return nil, err
 	}
-	if _, err := k.hear("started"); err != nil {
+	if _, err := k.receive("started"); err != nil {
 		return nil, errors.Join(err, k.stop())
 	}
 	return k, nil
@@ -127,7 +127,7 @@ func startKeeper(set keeperSettings, command command, at place) (*keeper, error)
 
 var errKeeper = errors.New("the peer does not serve")
 
-func (k *keeper) hear(kind string) (m keeperMessage, err error) {
+func (k *keeper) receive(kind string) (m keeperMessage, err error) {
 	line, err := k.out.ReadBytes('\n')
 	if err != nil {
 		return m, errKeeper
@@ -149,7 +149,7 @@ func (k *keeper) upgrade(version uint32) (keeperMessage, error) {
 	if _, err := fmt.Fprintln(k.in, version); err != nil {
 		return keeperMessage{}, err
 	}
-	return k.hear("upgraded")
+	return k.receive("upgraded")
 }
 
 // stop ends the peer. All its waits have bounds.
@@ -226,7 +226,7 @@ func (o *options) measure(ctx context.Context, p *peer, on network, root string,
 	if err := errors.Join(err, c.stop()); err != nil {
 		return err
 	}
-	r.Sample = c.heard().Sample
+	r.Sample = c.latest().Sample
 	records, err := readRecords(set.File)
 	if err != nil {
 		return err
@@ -239,7 +239,7 @@ func (o *options) replace(ctx context.Context, p *peer, on network, k *keeper, c
 	if err := within(ctx, upgradeTimeout, errNoAnswer, func(ctx context.Context) error {
 		return c.wait(ctx, func(m clientMessage) bool { return m.Newest > 0 })
 	}); err != nil {
-		return fmt.Errorf("%w (%s)", err, c.heard().Sample)
+		return fmt.Errorf("%w (%s)", err, c.latest().Sample)
 	}
 	if err := sleep(ctx, o.steady); err != nil {
 		return err
@@ -247,7 +247,7 @@ func (o *options) replace(ctx context.Context, p *peer, on network, k *keeper, c
 	m.steadyState()
 	began := time.Now()
 	for version := uint32(2); int(version) < o.upgrades+2 && (version == 2 || time.Since(began) < o.seconds); version++ {
-		h := c.heard()
+		h := c.latest()
 		o.progress(fmt.Sprintf("%s, %v: upgrade %d of %d, %d requests, %d failed", p.name, on, version-1, o.upgrades, h.Requests, h.Failed))
 		done, err := k.upgrade(version)
 		if err != nil {
@@ -256,7 +256,7 @@ func (o *options) replace(ctx context.Context, p *peer, on network, k *keeper, c
 		if err := within(ctx, upgradeTimeout, errNoUpgrade, func(ctx context.Context) error {
 			return c.wait(ctx, func(m clientMessage) bool { return m.Newest >= version })
 		}); err != nil {
-			return fmt.Errorf("upgrade %d: %w (%s)", version-1, err, c.heard().Sample)
+			return fmt.Errorf("upgrade %d: %w (%s)", version-1, err, c.latest().Sample)
 		}
 		*events = append(*events, event{Version: version, Trigger: done.Trigger})
 		if err := sleep(ctx, rest); err != nil {
@@ -285,7 +285,7 @@ func (o *options) fullSpeed(ctx context.Context, addr string, on network) (float
 	if err := errors.Join(err, c.stop()); err != nil {
 		return 0, err
 	}
-	return float64(c.heard().Requests) / o.full.Seconds(), nil
+	return float64(c.latest().Requests) / o.full.Seconds(), nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -57,7 +57,7 @@ func parse(in io.Reader, out io.Writer) (figures, error) {
 	case sc.Err() != nil:
 		return nil, sc.Err()
 	case failed:
-		return nil, errors.New("a benchmark has not come to its end: see above")
+		return nil, errors.New("a benchmark has not ended: see above")
 	case len(all) == 0:
 		return nil, errors.New("no figures: run go test with -bench")
 	}

@@ -45,8 +45,8 @@ func serveShutdown(ctx context.Context, set settings, up *handoff.Upgrader, ln *
 	return up.Shutdown(ctx)
 }
 
-// TestClients upgrades a service under the load of clients that nobody here
-// wrote, and reads in their output how many requests failed.
+// TestClients upgrades a service under clients of other projects, and reads in their
+// output how many requests failed.
 func TestClients(t *testing.T) {
 	const rounds = 20 // one is enough unless the machine is very busy
 	seconds := 4

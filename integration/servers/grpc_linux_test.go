@@ -67,7 +67,7 @@ func TestGRPCLimit(t *testing.T) {
 			t.Errorf("%d connections cut, %v, want the one with the stream", r.Cut, r.CutBy)
 		}
 		if err := echo(); err == nil {
-			t.Error("the stream goes on after the linger limit")
+			t.Error("the stream outlives the linger limit")
 		}
 	})
 }

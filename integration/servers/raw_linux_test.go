@@ -70,7 +70,7 @@ func rawConn(ctx context.Context, up *handoff.Upgrader, nc net.Conn, begun []byt
 			if err := up.SendConn(ctx, "lines", nc, []byte(line)); err == nil {
 				return
 			}
-			return // nobody takes it: this protocol ends
+			return // not taken: this protocol ends the connection
 		}
 		if err != nil {
 			return

@@ -76,7 +76,7 @@ func (w *witness) serve(client, service *net.TCPConn) {
 		mu    sync.Mutex
 		open  = make(map[uint32]bool)
 		last  = uint32(1<<31 - 1) // the last stream that the service will answer
-		first = true              // nobody has ended
+		first = true              // neither side has ended
 	)
 	// ended notes the end of a side: what the client leaves is its own affair.
 	ended := func(who *net.TCPConn) {
@@ -130,10 +130,10 @@ func (w *witness) count(n *int) {
 	*n++
 }
 
-// pass copies from one side to the other. It shows each frame before it goes on,
-// so that nobody can have answered it by then, and tells who has ended before
-// the other side can hear of it: if a client goes away in the middle of its
-// answers, the first to see it may be the Write of one.
+// pass copies from one side to the other. It records each frame before it passes the
+// frame on, so before any answer. It also records which side has ended before the other
+// side can notice: if a client closes in the middle of its answers, the first sign may
+// be a failed Write to it.
 func (w *witness) pass(from, to *net.TCPConn, preface string, seen func(http2.Frame), ended func(who *net.TCPConn)) {
 	in := bufio.NewReader(from)
 	var raw bytes.Buffer // read and not passed on yet
@@ -152,7 +152,7 @@ func (w *witness) pass(from, to *net.TCPConn, preface string, seen func(http2.Fr
 		}
 	}
 	ended(from)
-	_, _ = raw.WriteTo(to) // a part of a frame, of no use to anybody
+	_, _ = raw.WriteTo(to) // part of a frame
 	var ne net.Error
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

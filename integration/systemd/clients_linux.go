@@ -42,7 +42,7 @@ func clientsMain(args []string) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if err := out.Encode(m); err != nil {
-			cancel() // whoever reads has gone
+			cancel() // the reader has gone
 		}
 	}
 	c.Every = 50 * time.Millisecond
@@ -98,7 +98,7 @@ func (r *rig) startClients(ctx context.Context, targets ...load.Target) (*client
 		for sc.Scan() {
 			var m clientMessage
 			if json.Unmarshal(sc.Bytes(), &m) == nil {
-				c.hear(m)
+				c.receive(m)
 			}
 		}
 		_, _ = io.Copy(io.Discard, stdout) // after a line that was too long
@@ -120,7 +120,7 @@ func (r *rig) startClients(ctx context.Context, targets ...load.Target) (*client
 	})
 }
 
-func (c *clients) hear(m clientMessage) {
+func (c *clients) receive(m clientMessage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if m.Stats != nil {

@@ -104,7 +104,7 @@ func testCrash(t *testing.T, hold string) {
 	if _, err := r.upgrade(r.ctx, "app.service", c, "v2"); err != nil {
 		t.Fatal(err)
 	}
-	// Nobody who helps the one that is killed.
+	// No other process serves for the killed one.
 	r.alone("app.service")
 	kill()
 

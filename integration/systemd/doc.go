@@ -1,15 +1,16 @@
 // Systemd shows a service on package handoff under a real systemd: it boots one
 // (package internal/machine), installs the unit files of cmd/baton/systemd in it,
 // upgrades the service through systemctl reload and crashes it by SIGKILL, while
-// clients in another process send requests that nobody sends twice:
+// clients in another process send requests without retries:
 //
 //	systemd -baton bin/baton -upgrades 20 -crashes 5
 //
-// A request may fail only if a process that was killed had it. That is proved, not
-// assumed: each process of the service notes each connection that it gets, and
-// that it lets go, before it does anything else with it, in a file that outlives
-// it. A client that fails looks for its connection there. What is not found was
-// lost, but for one connection for each listener and crash at most: a process can
+// A request may fail only if a killed process had it. The ledgers prove that: each
+// process of the service records each connection when it gets it and when it lets it
+// go, before it does anything else with it, in a file that outlives it. The driver
+// looks up the connection of each failed request there. A connection that is not found
+// was lost, but for one for each listener and crash: a process can be killed between
+// accepting a connection and recording it.
 // be killed between taking a connection from the kernel and noting it.
 //
 // The last line is "result: upgrades=… crashes=… requests=… failed=… refused=…",

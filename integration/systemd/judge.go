@@ -8,7 +8,7 @@ type verdict string
 // The verdicts.
 const (
 	failed   verdict = "failed"    // it must not have
-	refused  verdict = "refused"   // nobody took the connection
+	refused  verdict = "refused"   // no process accepted the connection
 	inFlight verdict = "in flight" // a process had it that was killed
 	inHand   verdict = "in hand"   // likewise, as far as can be known: it was not noted yet
 )
@@ -59,7 +59,7 @@ func (j *judge) judge(f load.Failure) verdict {
 			return inFlight
 		}
 	}
-	// Before anything was heard from the service.
+	// Before the first message of the service.
 	if j.hands > 0 && (f.Step == "read greeting" || f.Step == "request") {
 		j.hands--
 		return inHand

@@ -42,7 +42,7 @@ func connName(client, server string) string { return client + " " + server }
 func readLedger(dir string, pid int) (map[string]bool, error) {
 	b, err := os.ReadFile(filepath.Join(dir, strconv.Itoa(pid)))
 	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // killed before it has served anybody
+		err = nil // killed before it has served a connection
 	}
 	return openAtEnd(string(b)), err
 }

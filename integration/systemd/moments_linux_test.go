@@ -48,7 +48,7 @@ func testBadMoments(t *testing.T, hold string) {
 			}))
 			r.must(r.systemctl(r.ctx, act.args...))
 			if act.goes {
-				r.must(c.further(r.ctx, 2)) // somebody serves meanwhile
+				r.must(c.further(r.ctx, 2)) // a process serves meanwhile
 			}
 			r.must(r.plan(""))
 			// With systemd's own process goes the connection over which systemctl waits.

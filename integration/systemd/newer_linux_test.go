@@ -104,7 +104,7 @@ func TestNewer(t *testing.T) {
 				var queued []net.Conn
 				if enabled {
 					stored["SubState"], stored["NFileDescriptorStore"] = "dead-resources-pinned", fmt.Sprint(len(set.listen))
-					queued = r.dial(5) // nobody is there
+					queued = r.dial(5) // no process accepts
 				}
 				r.want("app.service", stored)
 				r.must(r.start(r.ctx, "app.service"))

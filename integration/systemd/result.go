@@ -143,7 +143,7 @@ func (r *result) writeTable(w io.Writer) error {
 	}
 	if r.Crashes > 0 {
 		fmt.Fprintf(w, "\nA request that died with a killed process is none that failed: that process had its connection (%d noted it,\n"+
-			"%d were in its hand). Whoever waited in the queue, or came before the next process was there, was served.\n", r.InFlight, r.InHand)
+			"%d were in its hand). Connections in the queue, and those that arrived before the next process started, were served.\n", r.InFlight, r.InHand)
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ func (r *rig) version(v string) error { return r.m.WriteFile(versionPath, v+"\n"
 // plan says what the program does that starts next.
 func (r *rig) plan(p string) error { return r.m.WriteFile(planPath, p+"\n") }
 
-// settings are what the service is told.
+// settings configure the service.
 type settings struct {
 	mode      handoff.Mode
 	listen    []address

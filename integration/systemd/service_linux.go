@@ -18,8 +18,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// What the service is told, in its environment and in files that change while it
-// runs.
+// The service's settings, in its environment and in files that change while it runs.
 const (
 	envName      = "NAME"          // Config.Name; set by the template unit itself
 	envMode      = "APP_MODE"      // Config.Mode
@@ -73,8 +72,8 @@ type app struct {
 	loops   sync.WaitGroup
 }
 
-// serviceMain is a process of the service, as its main function would be: it
-// listens, is ready, and ends when it is told to.
+// serviceMain is a process of the service, like the main function of a real one: it
+// listens, is ready, and ends on the stop signal.
 func serviceMain() error {
 	for waits := true; waits; {
 		switch plan, _ := os.ReadFile(planPath); strings.TrimSpace(string(plan)) { // none is fine

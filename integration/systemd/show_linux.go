@@ -11,7 +11,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// options are what the program is told.
+// options configure the program.
 type options struct {
 	rigConfig
 	upgrades, crashes int
@@ -209,8 +209,8 @@ func (r *rig) upgrade(ctx context.Context, unit string, c *clients, version stri
 	return s, c.answeredBy(ctx, version)
 }
 
-// crash kills the main process of a unit, which nobody helps to serve, and waits
-// until its next one has answered.
+// crash kills the main process of a unit that has no other process, and waits until the
+// next one has answered.
 func (r *rig) crash(ctx context.Context, unit string, c *clients, version string) (s step, err error) {
 	s.Kind = stepCrash
 	err = until(ctx, "end of the predecessors", func() (bool, error) {

@@ -35,8 +35,8 @@ func plain(s settings) (settings, []load.Target) {
 	}
 }
 
-// TestReload upgrades a service through systemctl reload under load, has one fail,
-// and goes on. Then the service is stopped, with a connection open.
+// TestReload upgrades a service through systemctl reload under load, and once to a
+// version that fails. Then it stops the service, with a connection open.
 func TestReload(t *testing.T) {
 	r := newTestRig(t, "")
 	set, targets := plain(settings{})
@@ -103,8 +103,8 @@ func (r *testRig) stops(t *testing.T) {
 	_, _, err := c.stop(r.ctx)
 	r.must(err)
 	r.must(<-done)
-	// The clients ask until they are told to stop, and then nobody is there: but
-	// the one that was open was served.
+	// The clients send requests until they are stopped. By then no process serves, but
+	// the open connection was served to its end.
 	for _, f := range c.failures {
 		if f.Class != load.Refused {
 			t.Errorf("%s: %s: %s", f.Step, f.Class, f.Error)
@@ -178,7 +178,7 @@ func TestInstances(t *testing.T) {
 	}
 	stats := r.lossless(c)
 	if n := stats.Targets["once"].Versions["v2"]; n == 0 {
-		t.Errorf("v2 has answered nobody: %v", stats.Targets["once"].Versions)
+		t.Errorf("v2 has answered no request: %v", stats.Targets["once"].Versions)
 	}
 	for _, unit := range units {
 		r.want(unit, map[string]string{"ActiveState": "active", "NRestarts": "0", "StatusText": "generation 2, version v2"})

@@ -141,7 +141,7 @@ func (l *lines) until(t *testing.T, what string, ok func([][]byte, bool) bool) {
 		select {
 		case <-news:
 		case <-limit:
-			t.Fatalf("%s: not within %v; heard:\n%s", what, patience, bytes.Join(l.all, []byte("\n")))
+			t.Fatalf("%s: not within %v; received:\n%s", what, patience, bytes.Join(l.all, []byte("\n")))
 		}
 	}
 }

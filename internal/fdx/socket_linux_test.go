@@ -214,7 +214,7 @@ func TestSenderCred(t *testing.T) {
 		t.Error(err)
 	}
 
-	// It waits no longer than it may, or than there is somebody to wait for.
+	// It waits no longer than its limit, and not without a process to wait for.
 	if err := ours.SetReadDeadline(time.Unix(1, 0)); err != nil {
 		t.Fatal(err)
 	}

@@ -41,11 +41,11 @@ func TestFailures(t *testing.T) {
 		name   string
 		kind   load.Kind
 		want   load.Class
-		serve  func(int, net.Conn) // nil: nobody listens
+		serve  func(int, net.Conn) // nil: no listener
 		target func(*load.Target)
 	}{
-		{name: "nobody listens", kind: load.Once, want: load.Refused},
-		{name: "nobody listens, http", kind: load.HTTP, want: load.Refused},
+		{name: "no listener", kind: load.Once, want: load.Refused},
+		{name: "no listener, http", kind: load.HTTP, want: load.Refused},
 		{name: "closed at once", kind: load.Once, want: load.EOF, serve: func(int, net.Conn) {}},
 		{name: "closed at once, http", kind: load.HTTP, want: load.EOF, serve: func(_ int, c net.Conn) { _, _ = c.Read(make([]byte, 512)) }},
 		{name: "closed before the answer", kind: load.Once, want: load.EOF, serve: closes},
@@ -67,7 +67,7 @@ func TestFailures(t *testing.T) {
 		{name: "talks on", kind: load.Once, want: load.Wrong, serve: say(greet + "v1 q1 last\nv1 q2 last\n")},
 		{name: "status", kind: load.HTTP, want: load.Wrong, serve: respond("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")},
 		{name: "wrong body", kind: load.HTTP, want: load.Wrong, serve: respond("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno")},
-		{name: "nobody listens, post", kind: load.Post, want: load.Refused},
+		{name: "no listener, post", kind: load.Post, want: load.Refused},
 		{name: "closed at once, post", kind: load.Post, want: load.EOF, serve: func(_ int, c net.Conn) { _, _ = c.Read(make([]byte, 512)) }},
 		{name: "silent, post", kind: load.Post, want: load.Timeout, serve: say("")},
 		{name: "half a body", kind: load.HTTP, want: load.EOF, serve: func(_ int, c net.Conn) {

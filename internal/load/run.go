@@ -15,10 +15,9 @@ import (
 	"time"
 )
 
-// Run asks questions at all targets until ctx ends, lets the connections that
-// are open come to their end, and returns what it has counted. It returns an
-// error only where c makes no sense: failures of the service are counted. Its
-// goroutines are gone when it returns.
+// Run asks questions at all targets until ctx ends, lets the open connections end, and
+// returns the counts. It returns an error only if c is invalid: failures of the service
+// are counted. Its goroutines have ended when it returns.
 func Run(ctx context.Context, c Config) (Stats, error) {
 	c, err := c.withDefaults()
 	if err != nil {

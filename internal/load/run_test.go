@@ -21,7 +21,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 )
 
-// patience bounds a run that does not come to what a test waits for.
+// patience bounds a run in which the expected event does not happen.
 const patience = 20 * time.Second
 
 // runUntil runs the clients until ok says so.
@@ -149,7 +149,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("keep: %d questions on %d connections, want 5 on each", keep.Questions, keep.Connections)
 	}
 	if s.StallMS <= 0 {
-		t.Errorf("StallMS = %v: nobody has watched", s.StallMS)
+		t.Errorf("StallMS = %v: not measured", s.StallMS)
 	}
 }
 

@@ -184,8 +184,7 @@ func (r *recorder) stop() {
 	r.stopped = time.Now()
 }
 
-// snapshot returns what was counted. A gap that goes on counts as far as it
-// has come.
+// snapshot returns the counts. An open gap counts with its length so far.
 func (r *recorder) snapshot() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -31,10 +31,10 @@ func TestLongestGap(t *testing.T) {
 		if s.LongestGapMS != 24 {
 			t.Errorf("longest gap: %v ms, want 24", s.LongestGapMS)
 		}
-		// A gap that goes on counts; one after the stop does not.
+		// An open gap counts; one after the stop does not.
 		time.Sleep(50 * time.Millisecond)
 		if got := r.Snapshot().LongestGapMS; got != 52 {
-			t.Errorf("longest gap while it goes on: %v ms, want 52", got)
+			t.Errorf("longest gap while it is open: %v ms, want 52", got)
 		}
 		r.Stop()
 		time.Sleep(time.Second)

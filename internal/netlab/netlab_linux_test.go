@@ -98,7 +98,7 @@ func TestMainThread(t *testing.T) {
 	}
 	n := netlab.NewNamespace(t)
 	var wg sync.WaitGroup
-	for range 300 { // without the care it takes, most runs come to the main thread
+	for range 300 { // without LockOSThread, most runs would reach the main thread
 		wg.Go(func() { n.Do(func() {}) })
 	}
 	wg.Wait()

@@ -12,7 +12,7 @@
 //	mptcp          sockets of IPPROTO_MPTCP
 //	netns          unshare(2) of the network namespace
 //	nginx          the web server, in PATH
-//	own_clock      BATON_OWN_CLOCK=1: the clock is nobody else's, tests may step it
+//	own_clock      BATON_OWN_CLOCK=1: no other program uses the clock, tests may step it
 //	pidfd          pidfd_open(2) and pidfd_getfd(2)
 //	python3        Python 3, in PATH
 //	reuseport_bpf  SO_ATTACH_REUSEPORT_CBPF, see socket(7)

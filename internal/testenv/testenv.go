@@ -93,7 +93,7 @@ func program(name string) func() error {
 	}
 }
 
-// ownClock can't be found out: somebody has to say so.
+// ownClock can't be probed: an environment variable has to say so.
 func ownClock() error {
 	if os.Getenv("BATON_OWN_CLOCK") != "1" {
 		return errors.New("the machine's clock is others' too, or BATON_OWN_CLOCK=1 is missing in the environment")

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// initSpec is what Init is told.
+// initSpec configures Init.
 type initSpec struct {
 	Root    string // the system; empty: this one
 	New     string // where it is put together
@@ -152,7 +152,7 @@ func (s *initSpec) fileSystems() error {
 	if err != nil {
 		return err
 	}
-	// PID 1 sets sysctls, and anybody may press SysRq.
+	// PID 1 sets sysctls, and SysRq is open to every user.
 	for _, path := range []string{"/proc/sys", "/proc/sysrq-trigger"} {
 		if _, err := os.Stat(s.New + path); err != nil {
 			continue

@@ -166,7 +166,7 @@ func (m *Machine) Signal(s syscall.Signal) error {
 // Command returns a command that runs a program in the machine, under no unit.
 // It ends with the machine, or with ctx.
 func (m *Machine) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	// A namespace takes nobody's capabilities away: the clock, say, is everybody's.
+	// Namespaces do not protect the clock, for example: capabilities have to be dropped.
 	enter := []string{
 		"--bounding-set=-" + strings.Join(forbidden(), ",-"), "--", "nsenter", "--target", strconv.Itoa(m.pid),
 		"--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--", name,
