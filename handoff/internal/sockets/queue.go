@@ -91,7 +91,7 @@ func pass[T any](g *gate, q *queue[T], offered func(T), f func() error) error {
 		if shut == nil {
 			g.exit()
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !q.waiting() && !g.again() {
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !q.waiting() && !g.again() {
 			return err
 		}
 	}
