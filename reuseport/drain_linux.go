@@ -140,31 +140,38 @@ func (t *turn) steered(ctx context.Context, left []*socket) error {
 		}
 		left = remaining(left, out)
 		if inodes != nil {
-			now, _, err := t.group()
-			if err != nil {
-				t.lossy("the group after the close is not known: " + err.Error())
-			}
-			inodes = slices.DeleteFunc(inodes, func(inode uint32) bool { return hasInode(out, inode) })
-			if err == nil && !slices.Equal(now, inodes) {
-				if slices.ContainsFunc(inodes, func(inode uint32) bool { return !slices.Contains(now, inode) }) {
-					t.lossy("another member left the group in the same moment without taking turns")
-				}
-				err = errChanged
-			}
-			if err != nil && len(left) > 0 {
+			if inodes, err = t.groupAfter(inodes, out); err != nil && len(left) > 0 {
 				return err
 			}
 		}
 		if len(left) == 0 {
 			return nil
 		}
-		if inodes == nil {
+		if steerer != nil {
 			continue
 		}
 		if err := t.steerAway(order, left); err != nil {
 			return err
 		}
 	}
+}
+
+// groupAfter returns the inodes of the group after out have left. It gives an error
+// if the group is another one.
+func (t *turn) groupAfter(inodes []uint32, out []*socket) ([]uint32, error) {
+	now, _, err := t.group()
+	if err != nil {
+		t.lossy("the group after the close is not known: " + err.Error())
+		return nil, err
+	}
+	want := slices.DeleteFunc(inodes, func(inode uint32) bool { return hasInode(out, inode) })
+	if slices.Equal(now, want) {
+		return want, nil
+	}
+	if slices.ContainsFunc(want, func(inode uint32) bool { return !slices.Contains(now, inode) }) {
+		t.lossy("another member left the group in the same moment without taking turns")
+	}
+	return nil, errChanged
 }
 
 // steerAway gives the traffic to all members of order but left.
