@@ -21,7 +21,8 @@ var (
 
 	// ErrForeign means that the socket can't join: the running sockets on the
 	// address belong to another user, or are not SO_REUSEPORT sockets. It
-	// comes with the EADDRINUSE of bind(2) or listen(2).
+	// comes with the EADDRINUSE of bind(2) or listen(2). From [Move] it means
+	// that the sockets are not in one group.
 	ErrForeign = errors.New("reuseport: the address has sockets that this one can't join: they belong to another user or were made without SO_REUSEPORT")
 
 	// ErrNotMember means that a member given to a Group is not one of it.

@@ -18,7 +18,7 @@ func move(ctx context.Context, own []syscall.Conn, old []Leaving, limit time.Dur
 	start := time.Now()
 	defer func() { report.Duration = time.Since(start) }()
 	if len(own) == 0 {
-		return report, fmt.Errorf("move to no socket: %w", ErrNotMember)
+		return report, errors.New("reuseport: Move needs an own socket, which gets the traffic")
 	}
 	g, left, err := movingGroup(own, old)
 	if err != nil {
