@@ -144,7 +144,7 @@ func TestUnderWay(t *testing.T) {
 		}
 	}
 	if strings.Contains(body, "Rolled back") {
-		t.Error("the page has totals that nobody knows")
+		t.Error("the page has totals that are unknown")
 	}
 }
 

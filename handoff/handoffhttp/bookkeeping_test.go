@@ -16,10 +16,10 @@ func (silentConn) Read(p []byte) (int, error)            { return copy(p, "POST"
 func (silentConn) SetReadDeadline(time.Time) error       { return nil }
 func (silentConn) SyscallConn() (syscall.RawConn, error) { return nil, nil }
 
-// BenchmarkBookkeeping makes the calls that net/http makes for a request: what a
-// Server adds to one, without what the kernel and net/http take. Unlike the ratio
-// of BenchmarkRequests, it can be told on a busy machine, by the least of a few
-// rounds.
+// BenchmarkBookkeeping makes the calls that net/http makes for a request: it measures
+// what a Server adds to a request, without the kernel and net/http. A busy machine does
+// not distort it, unlike the ratio of BenchmarkRequests: the least of a few rounds
+// counts.
 func BenchmarkBookkeeping(b *testing.B) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
 	s := newServer(nil, srv, nil)

@@ -14,15 +14,14 @@ const DefaultSpread = time.Second
 // Config says how a Server lingers. The zero value of each field gives its
 // default. New copies what it needs.
 type Config struct {
-	// Goodbye is called, once for each connection that a handler has hijacked,
-	// when the linger begins, or later, when a connection is hijacked while it
-	// lasts: the place to say goodbye in the protocol's words, or to pass the
-	// connection on by [handoff.Upgrader.SendConn], which wants nobody to use it:
-	// a handler that waits in a Read is called back by a read deadline in the
-	// past, and what it has read belongs into the state. conn is what Hijack
-	// returned. It is called from a goroutine of its own, and must return when
-	// ctx ends, at the linger limit. nil means nothing to do; a handler can also
-	// look at [Lingering].
+	// Goodbye is called once for each connection that a handler has hijacked: when the
+	// linger begins, or when the connection is hijacked during the linger. It can end
+	// the connection by the rules of its protocol, or pass it on by
+	// [handoff.Upgrader.SendConn]. For that no goroutine may use the connection: end a
+	// handler's Read by a read deadline in the past, and add the bytes that it has read
+	// to the state. conn is what Hijack returned. Goodbye is called in a goroutine of
+	// its own, and must return when ctx ends, at the linger limit. If it is nil,
+	// nothing is called; a handler can also watch [Lingering].
 	Goodbye func(ctx context.Context, conn net.Conn)
 
 	// Spread is the time over which the connections that are still idle at the

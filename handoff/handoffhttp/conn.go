@@ -37,16 +37,16 @@ type rawConn interface {
 
 // A conn is what a Server knows about a connection.
 //
-// The wrappers tcpConn and unixConn hold one and tell it of what net/http does:
-// that is how a Read in which a move can come is told from all others. After
+// The wrappers tcpConn and unixConn hold one and record net/http's calls in it. That
+// distinguishes a Read during which a move is possible from all others. After
 // StateIdle, conn.serve sets the read deadline once, waits in Peek(4) of its
-// bufio.Reader, and sets the deadline again before it reads a header. So a Read
-// between the first and the second deadline is one of Peek's. bufio.Reader.fill
-// passes the free rest of its buffer to Read, whose length therefore tells how
-// many bytes are in the buffer: the last ones that Read has returned, and all
-// that net/http has read and not used. What a background reader had read
-// (connReader.backgroundRead) is among them, because connReader gives that byte
-// to bufio before it reads again. [probe] makes sure of all this before anything
+// bufio.Reader, and sets the deadline again before it reads a header. So a Read between
+// the first and the second deadline is one of Peek's. bufio.Reader.fill passes the free
+// rest of its buffer to Read. The length of that rest shows how many bytes are in the
+// buffer: the last ones that Read has returned, and all that net/http has read and not
+// used. That includes a byte that a background reader has read
+// (connReader.backgroundRead), because connReader gives it to bufio before it reads
+// again. [probe] verifies all of this before anything moves.
 // moves.
 type conn struct {
 	srv  *Server
@@ -62,10 +62,10 @@ type conn struct {
 	h2        *http2Conn
 	phase     phase
 	bound     bool      // can't move: TLS, HTTP/2, or tried and not taken
-	heard     bool      // something was read from it
-	reading   bool      // a Read is under way
-	waiting   bool      // in which a move can come
-	called    bool      // and which was called back for that
+	gotBytes  bool      // bytes were read from it
+	reading   bool      // a Read is in progress
+	waiting   bool      // during which a move is possible
+	called    bool      // and which was ended by a deadline for the move
 	claimed   bool      // Close moves it
 	said      bool      // Goodbye was called
 	idle      bool      // has had a request
@@ -185,7 +185,7 @@ func (c *conn) waitingLocked(n int) bool {
 	case phaseParked:
 		return c.stay.IsZero() || !time.Now().Before(c.stay)
 	case phaseNew:
-		return !c.heard
+		return !c.gotBytes
 	case phaseIdle:
 		begun := c.srv.facts.buffer - n
 		return c.deadlines == 1 && begun >= 0 && begun <= min(maxBegun, int(c.nlast))
@@ -197,7 +197,7 @@ func (c *conn) waitingLocked(n int) bool {
 // with room for n bytes, so that Close moves it.
 func (c *conn) claimLocked(n int) bool {
 	if !c.waiting || !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
-		return false // its time is over anyway: net/http is told so
+		return false // it has timed out anyway, and net/http gets that error
 	}
 	if !c.srv.join() { // until depart
 		return false
@@ -230,7 +230,7 @@ func (c *conn) returnedLocked(n int, err error) bool {
 // notedLocked notes that n bytes of p were read, and returns how many of them
 // are for net/http.
 func (c *conn) notedLocked(p []byte, n int) int {
-	c.heard = true
+	c.gotBytes = true
 	if c.phase == phaseActive && c.left > 0 {
 		c.left -= min(int64(n), c.left)
 	}

@@ -78,8 +78,8 @@ func ExampleServer() {
 	}
 }
 
-// A response without end comes to one when the server begins to linger: the
-// client connects again and reaches the successor.
+// A response without end ends when the server begins to linger. The client connects
+// again and reaches the successor.
 func ExampleLingering() {
 	http.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")

@@ -47,12 +47,12 @@ func State(idle bool, silent time.Duration, strip uint8, begun string) []byte {
 	return movedState{idle: idle, silent: silent, strip: strip, begun: []byte(begun)}.encode()
 }
 
-// Heard returns the number of open connections from which bytes were read.
-func (s *Server) Heard() int {
+// Begun returns the number of open connections from which bytes were read.
+func (s *Server) Begun() int {
 	n := 0
 	for _, c := range s.all() {
 		c.mu.Lock()
-		if c.heard {
+		if c.gotBytes {
 			n++
 		}
 		c.mu.Unlock()

@@ -163,8 +163,7 @@ func (h *http2Conn) Close() error {
 	return h.Conn.Close()
 }
 
-// received is told of each frame of the client's: the header, and the payload
-// of a PING.
+// received handles each frame of the client: the header, and the payload of a PING.
 func (h *http2Conn) received(f frameHeader, ping [8]byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -396,7 +396,7 @@ func (c *client) wantEOF() {
 	}
 }
 
-// eventually waits for a condition that nobody announces.
+// eventually polls for a condition without an event.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 	timeout := time.After(patience)

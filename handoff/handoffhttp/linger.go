@@ -30,17 +30,16 @@ type Report struct {
 	Took   time.Duration     `json:"took"`
 }
 
-// Linger ends the service once the Upgrader is done, without losing a request,
-// and returns when no connection is left: those that can move to the successor
-// do so as soon as they are idle; on the others the next response carries
-// "Connection: close", HTTP/2 connections are told GOAWAY, and none is closed
-// until the linger limit of the Upgrader. Then the idle ones are closed, oldest
-// idle first, spread over [Config.Spread]; the rest is cut. If ctx ends, all is
-// cut at once.
+// Linger ends the service once the Upgrader is done, without losing a request, and
+// returns when no connection is left. Connections that can move to the successor move
+// as soon as they are idle. On the others the next response carries "Connection:
+// close", and HTTP/2 connections get GOAWAY; none is closed before the Upgrader's
+// linger limit. At the limit Linger closes the idle ones, longest idle first, spread
+// over [Config.Spread], and cuts the rest. If ctx ends, it cuts all at once.
 //
 // Afterwards srv is closed as by [http.Server.Close], and functions given to its
-// RegisterOnShutdown have been started. Linger waits for Done itself; a second
-// call waits for the first and returns the same report.
+// RegisterOnShutdown have been started. Linger waits for Done itself; a second call
+// waits for the first and returns the same report.
 func (s *Server) Linger(ctx context.Context) *Report {
 	s.linger.Do(func() { s.report = s.doLinger(ctx) })
 	return s.report
@@ -206,7 +205,7 @@ func (c *conn) isIdleLocked() bool {
 	case phaseParked, phaseIdle:
 		return true
 	case phaseNew:
-		return !c.heard
+		return !c.gotBytes
 	}
 	return false
 }

@@ -165,8 +165,8 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// TestHooks shows that the user's hooks go on working: who is called, with which
-// connection, and with which context.
+// TestHooks shows that the user's hooks still run: with the right connection and
+// context.
 func TestHooks(t *testing.T) {
 	t.Parallel()
 	type baseKey struct{}
@@ -212,7 +212,7 @@ func TestHooks(t *testing.T) {
 		c.want(gen, "POST", "/b")
 		l.upgrade()
 	}
-	eventually(t, "states are told", func() bool {
+	eventually(t, "the hook gets the states", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(states) == 8
@@ -351,8 +351,8 @@ func TestGoodbyeMoves(t *testing.T) {
 	}
 }
 
-// TestEvents has a response without end (Server-Sent Events) that comes to one
-// when the linger begins; its connection moves.
+// TestEvents has a response without end (Server-Sent Events) that ends when the linger
+// begins. Its connection moves.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	l := newLine(t, nil, func(g *generation) {

@@ -16,7 +16,7 @@ type listener struct {
 	name   string      // under which its connections move; "" if they don't
 	taken  atomic.Bool // by the successor
 
-	looping atomic.Bool // somebody accepts, or serves what was accepted
+	looping atomic.Bool // a goroutine accepts, or serves what was accepted
 
 	feedOnce sync.Once
 	feed     chan net.Conn // to net/http, by way of feedListener
@@ -54,9 +54,9 @@ func isUpgraders(ln net.Listener) bool {
 // looks like is part of it.
 const connsPrefix = "http/1 "
 
-// Accept waits for the next connection, which the caller owns. From its first
-// call until one fails Linger goes on: a connection that Accept has returned is
-// known to the Server only when net/http has announced it, before the next call.
+// Accept waits for the next connection, which the caller owns. Linger waits from the
+// first call of Accept until a call fails: net/http announces an accepted connection to
+// the Server before the next call, not earlier.
 func (l *listener) Accept() (net.Conn, error) {
 	l.srv.hookHTTP2()
 	if !l.looping.Swap(true) {

@@ -67,9 +67,9 @@ func ask(c *client) (response, error) {
 	return c.receive("POST")
 }
 
-// TestManyIdle moves more connections than go into a few batches, twice; each
-// goes on where it was. None moves that no client has made: in mode Drain the
-// successor finds out how the kernel steers when nobody here accepts any more.
+// TestManyIdle moves more connections than fit into a few batches, twice. Each
+// continues where it was. Connections that no client has made don't move: in mode Drain
+// the successor probes the kernel's steering when this process no longer accepts.
 func TestManyIdle(t *testing.T) {
 	t.Parallel()
 	const n = 1200
@@ -165,8 +165,8 @@ func TestShortOfFiles(t *testing.T) {
 }
 
 // BenchmarkMoveIdle moves 10,000 idle connections, or as many as the limit of
-// descriptors allows for: how long the predecessor goes on after commit, and how
-// much memory it takes.
+// descriptors allows. It measures how long the predecessor runs after the commit, and
+// how much memory it takes.
 func BenchmarkMoveIdle(b *testing.B) {
 	n := 10000
 	var limit syscall.Rlimit

@@ -166,7 +166,7 @@ func TestPartStays(t *testing.T) {
 						c.want(1, m, p)
 					} else {
 						c.send(k.text[:cut])
-						eventually(t, "bytes are read", func() bool { return l.now.s.Heard() == 1 })
+						eventually(t, "bytes are read", func() bool { return l.now.s.Begun() == 1 })
 					}
 					g := l.replace()
 					c.send(k.text[cut:])

@@ -37,7 +37,7 @@ func (c *conn) park() {
 
 // end closes a connection that net/http doesn't know.
 func (c *conn) end() {
-	_ = c.close() // the peer is told or gone
+	_ = c.close() // the peer has got the error or is gone
 	c.srv.forget(c)
 }
 
@@ -81,7 +81,7 @@ func (c *conn) wait() waitResult {
 		if int(c.nbegun) < len(c.begun) && n > 0 { // net/http answers a first request that ends here
 			continue
 		}
-		c.heard, c.phase, c.stay = true, phaseNone, time.Time{}
+		c.gotBytes, c.phase, c.stay = true, phaseNone, time.Time{}
 		_ = c.raw.SetReadDeadline(time.Time{}) // net/http sets its own
 		c.deadline = time.Time{}
 		return waitHeard

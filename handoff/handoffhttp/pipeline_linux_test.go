@@ -39,8 +39,8 @@ func TestPipelineMoves(t *testing.T) {
 				c.want(1, k.method, k.path)
 				gen := 2
 				if cut >= header-1 {
-					// Its background reader may have the last byte of the header; where the
-					// body begins in the buffer nobody knows how much is left of it.
+					// Its background reader may have the last byte of the header. If
+					// the body begins in the buffer, its remaining length is unknown.
 					gen = 0
 				}
 				for _, k := range kinds {

@@ -82,7 +82,7 @@ type prober struct{ conns chan net.Conn }
 
 // serve serves a connection that sends chunks, each for one Read, and then ends.
 func (p *prober) serve(chunks ...string) *probeConn {
-	c := &probeConn{chunks: chunks, done: make(chan struct{}), heard: make(chan struct{})}
+	c := &probeConn{chunks: chunks, done: make(chan struct{}), read: make(chan struct{})}
 	p.conns <- c
 	<-c.done
 	return c
@@ -102,7 +102,7 @@ func (p *prober) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	c := r.Context().Value(http.LocalAddrContextKey).(probeAddr).c
 	if c.more() {
-		<-c.heard // by the background reader
+		<-c.read // by the background reader
 	}
 	_, _ = io.WriteString(w, "ok")
 }
@@ -116,8 +116,8 @@ func (probeAddr) String() string  { return "probe" }
 
 // probeConn notes how net/http uses it.
 type probeConn struct {
-	done  chan struct{} // closed with http.StateClosed
-	heard chan struct{} // closed when all chunks were read
+	done chan struct{} // closed with http.StateClosed
+	read chan struct{} // closed when all chunks were read
 
 	mu         sync.Mutex
 	chunks     []string
@@ -169,7 +169,7 @@ func (c *probeConn) Read(p []byte) (int, error) {
 			c.chunks = c.chunks[1:]
 			if len(c.chunks) == 0 && len(p) == 1 {
 				c.background = true
-				close(c.heard)
+				close(c.read)
 			}
 		}
 		return n, nil

@@ -65,7 +65,7 @@ func startServiceIn(tb testing.TB, in func(func()), set rig.Settings) *rig.Servi
 		s.Kill()
 		if tb.Failed() {
 			tb.Logf("service:\n%s", s.Log())
-			for _, m := range s.Heard() {
+			for _, m := range s.Messages() {
 				tb.Logf("%+v linger %+v", m, m.Linger)
 			}
 		}
@@ -234,8 +234,8 @@ func stayIn(tb testing.TB, n *netlab.Namespace) func(func()) {
 	}
 }
 
-// TestDelayedLink is TestNoRequestLost with a round trip of 50 ms, during which
-// a request is on its way and nobody knows.
+// TestDelayedLink is TestNoRequestLost with a round trip of 50 ms, in which neither
+// side knows about a request on its way.
 func TestDelayedLink(t *testing.T) {
 	// Not beside others: netlab ends threads, and the kernel kills helpers with the
 	// thread that happened to start them.

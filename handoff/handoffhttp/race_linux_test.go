@@ -34,7 +34,7 @@ func TestCalledBackWithData(t *testing.T) {
 		c.send(get[:1])
 		eventually(t, "the byte is read", func() bool { return queued(t, raw) == 0 })
 	})
-	eventually(t, "the byte is heard", func() bool { return l.now.s.Heard() == 1 })
+	eventually(t, "the byte is read", func() bool { return l.now.s.Begun() == 1 })
 	c.send(get[1:])
 	c.want(1, "GET", "/a")
 }

@@ -184,11 +184,10 @@ func (s *Server) onContext(ctx context.Context, nc net.Conn) context.Context {
 // connKey is the key of a *conn in the context of a request.
 type connKey struct{}
 
-// Lingering returns a channel that is closed when the server that serves a
-// request begins to linger: a handler with a long response, or with a
-// connection that it has hijacked, should come to an end then. ctx is the
-// request's. For a request of another server it is nil, from which nothing is
-// ever received.
+// Lingering returns a channel that is closed when the server of a request begins to
+// linger: a handler with a long response, or with a connection that it has hijacked,
+// should then end. ctx is the request's. For a request of another server the channel is
+// nil, which never receives.
 func Lingering(ctx context.Context) <-chan struct{} {
 	if c, ok := ctx.Value(connKey{}).(*conn); ok {
 		return c.srv.lingering

@@ -218,7 +218,7 @@ func TestLimit(t *testing.T) {
 		for _, c := range cs {
 			_ = c.SetDeadline(time.Now().Add(patience))
 			if _, err := io.Copy(io.Discard, c.r); isTimeout(err) {
-				t.Error("a connection goes on after the limit")
+				t.Error("a connection outlives the limit")
 			}
 		}
 		end, err := s.Exit(ctx, m.PID)

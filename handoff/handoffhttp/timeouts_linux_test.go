@@ -145,8 +145,8 @@ func TestNoTimeoutMoves(t *testing.T) {
 	c.want(2, "POST", "/b")
 }
 
-// TestMalformedState has a connection with a state that nobody wrote: it is
-// closed, and the server goes on.
+// TestMalformedState passes on a connection with a malformed state. The connection is
+// closed, and the server serves on.
 func TestMalformedState(t *testing.T) {
 	t.Parallel()
 	l := newLine(t, nil, nil)
@@ -233,7 +233,7 @@ func TestExpectContinue(t *testing.T) {
 	// A handler that doesn't want the body: net/http closes, as without us.
 	c.send("POST /unread HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
 	if res := c.want(4, "POST", "/unread"); !res.close {
-		t.Error("the connection goes on without the body")
+		t.Error("the connection is reused without the body")
 	}
 	if err := c.CloseWrite(); err != nil { // net/http waits for the body, or for this
 		t.Fatal(err)
@@ -253,7 +253,7 @@ func TestLargeBodyNotRead(t *testing.T) {
 	g := l.replace()
 	l.release("/unread")
 	if res := c.want(1, "POST", "/unread"); !res.close {
-		t.Error("the connection goes on in the middle of a body")
+		t.Error("the connection is reused in the middle of a body")
 	}
 	if r := g.gone(t); r.Moved != 0 || len(r.Cut) != 0 {
 		t.Errorf("linger: %+v, want none moved", r)

@@ -218,7 +218,7 @@ func (r *runner) client(ctx context.Context, l Load, begun func(), hist *histogr
 	}
 }
 
-// lost counts requests in the pipeline that nobody will answer.
+// lost counts requests in the pipeline that will get no response.
 func (r *runner) lost(ahead *int) {
 	for ; *ahead > 0; *ahead-- {
 		r.fail("request", errUnanswered)

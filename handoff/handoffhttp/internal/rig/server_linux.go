@@ -31,7 +31,7 @@ const (
 	Tableflip = "tableflip" // http.Server.Shutdown on tableflip, as its documentation shows it
 )
 
-// Settings are what a service process is told, in its environment, which its
+// Settings configure a service process. They are in its environment, which its
 // successors inherit.
 type Settings struct {
 	How       string

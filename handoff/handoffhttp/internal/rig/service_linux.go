@@ -70,12 +70,12 @@ func (s *Service) WaitFor(ctx context.Context, ok func(Message) bool) (Message, 
 	return m, nil
 }
 
-// Heard returns all messages.
-func (s *Service) Heard() []Message { return s.line.Messages() }
+// Messages returns all messages.
+func (s *Service) Messages() []Message { return s.line.Messages() }
 
 // current returns the process that serves.
 func (s *Service) current() int {
-	for _, m := range slices.Backward(s.Heard()) {
+	for _, m := range slices.Backward(s.Messages()) {
 		if m.Kind == "owner" {
 			return m.PID
 		}

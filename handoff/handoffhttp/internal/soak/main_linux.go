@@ -173,8 +173,8 @@ func (o *options) upgrade(ctx context.Context, r *run, s *rig.Service, c *rig.Cl
 	return nil
 }
 
-// replace upgrades the service once. tableflip refuses while the process before
-// is at its end, but not gone, and may not hear of a signal that comes then.
+// replace upgrades the service once. tableflip refuses an upgrade while its predecessor
+// is ending, and may miss a signal that arrives then.
 func replace(ctx context.Context, how string, s *rig.Service) (rig.Message, error) {
 	if how != rig.Tableflip {
 		return s.Upgrade(ctx)
@@ -225,7 +225,7 @@ func report(w io.Writer, runs []*run) int {
 	status := 0
 	switch {
 	case broken:
-		fmt.Fprintln(w, "a run did not come to its end, or connections were cut: see above")
+		fmt.Fprintln(w, "a run did not finish, or connections were cut: see above")
 		status = 1
 	case failed > 0:
 		status = 1
