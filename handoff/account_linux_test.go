@@ -48,9 +48,9 @@ func (b *jsonLog) lines(t *testing.T, member string) []map[string]any {
 	return found
 }
 
-// TestAccount follows upgrades that fail and one that is committed through all
-// the places that tell of them: the log of either kind, and the status of the
-// successor, to which the totals go on.
+// TestAccount looks for failed upgrades and a committed one in all places that report
+// them: the log of either kind, and the status of the successor, which inherits the
+// totals.
 func TestAccount(t *testing.T) {
 	t.Parallel()
 	for name, logger := range map[string]func(*jsonLog) hclog.Logger{

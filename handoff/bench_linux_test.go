@@ -135,10 +135,9 @@ func TestAcceptAllocs(t *testing.T) {
 	}
 }
 
-// The empty programs: each has one listener, and its successor says when it has
-// accepted the connection that waits there. "asking" is plain tableflip that asks:
-// its successor dials its predecessor and waits for an answer, and both hear of the
-// same signals as ours.
+// The minimal programs: each has one listener, and its successor reports when it has
+// accepted the connection that waits there. "asking" is plain tableflip whose successor
+// dials its predecessor and waits for an answer; both handle the same signals as ours.
 var emptyPrograms = []string{"exec", "tableflip", "asking", "inherit", "takeover"}
 
 // clock is the time that all processes share, in nanoseconds.
@@ -195,7 +194,7 @@ func emptyMain(args []string) {
 		}
 		<-sig
 		for err = upg.Upgrade(); err != nil && strings.Contains(err.Error(), "not ready yet"); err = upg.Upgrade() {
-			runtime.Gosched() // its goroutine has not heard of Ready
+			runtime.Gosched() // its goroutine has not run since Ready
 		}
 		must(err)
 	default:
@@ -216,7 +215,7 @@ func emptyMain(args []string) {
 	select {}
 }
 
-// askBare asks who answers at a unix socket.
+// askBare sends a question to a unix socket.
 func askBare(path string) error {
 	c, err := net.Dial("unix", path)
 	if err != nil {
@@ -230,7 +229,7 @@ func askBare(path string) error {
 	return err
 }
 
-// answerBare answers everybody who asks.
+// answerBare answers each connection.
 func answerBare(ln net.Listener) {
 	for {
 		c, err := ln.Accept()
@@ -362,9 +361,8 @@ func BenchmarkFirstAccept(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkState passes on a state blob of 1 GiB, against a plain write of as
-// much into memory ("ratio", of medians): it is written once, and copied by
-// nobody.
+// BenchmarkState passes on a state blob of 1 GiB, against a plain write of the same
+// size into memory ("ratio", of medians). It is written once and never copied.
 func BenchmarkState(b *testing.B) {
 	const size = 1 << 30
 	for _, mode := range modes {

@@ -42,7 +42,7 @@ func TestMovedConnections(t *testing.T) {
 			}
 			s.upgrade()
 			exit := s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == gen-1 })
-			for _, m := range s.heard() {
+			for _, m := range s.received() {
 				if m.Kind == "not-moved" {
 					t.Errorf("not moved: %s", m.Err)
 				}
@@ -74,9 +74,8 @@ func TestMovedConnections(t *testing.T) {
 	})
 }
 
-// TestNoGap connects without pause while upgrades run: the successor's gate
-// opens before the predecessor's closes, so nobody waits for the length of a
-// probation or of a start.
+// TestNoGap connects without pause while upgrades run. The successor's gate opens
+// before the predecessor's closes, so no client waits for a probation or a start.
 func TestNoGap(t *testing.T) {
 	const probation = 3 * time.Second
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
@@ -116,8 +115,8 @@ func TestNoGap(t *testing.T) {
 			t.Fatalf("%d questions, %v", r.n, r.err)
 		}
 		t.Logf("%d questions, the slowest took %v, answered by generations %s in turn", r.n, r.worst, r.order)
-		// Nobody would accept for all of the probation if the gates were in the
-		// wrong order, or the successor's were not open.
+		// If the gates closed and opened in the wrong order, or the successor's gates
+		// did not open, no process would accept during the probation.
 		if r.worst >= probation {
 			t.Errorf("a connection waited %v", r.worst)
 		}
@@ -136,7 +135,7 @@ func TestStateFails(t *testing.T) {
 		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 		s.signal(syscall.SIGUSR2)
 		m := s.wait("upgrade-failed")
-		if !strings.Contains(m.Err, "told not to write") || len(m.Is) != 1 || m.Is[0] != "ErrTransfer" {
+		if !strings.Contains(m.Err, "a planned failure to write") || len(m.Is) != 1 || m.Is[0] != "ErrTransfer" {
 			t.Errorf("upgrade: %v %s, want ErrTransfer with the writer's words", m.Is, m.Err)
 		}
 		s.wait("state-failed")

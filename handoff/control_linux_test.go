@@ -24,9 +24,8 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
-// TestControlMode watches a control socket come into being, without a umask: it
-// and its folder have their modes from the first moment, so that nobody ever
-// changes one.
+// TestControlMode watches a control socket being created, without a umask. The socket
+// and its folder have their modes from the first moment; no later chmod is needed.
 func TestControlMode(t *testing.T) {
 	t.Parallel()
 	s := newService(t, settings{Mode: handoff.Takeover})
@@ -147,11 +146,11 @@ func TestControlInUse(t *testing.T) {
 	s.stop()
 }
 
-// nobody and another are the uids of two users that are not root.
-const nobody, another = 65534, 65533
+// otherUID and thirdUID are the uids of two users other than root.
+const otherUID, thirdUID = 65534, 65533
 
-// as has cmd run path as another user, who can reach the service's folder all the
-// same (CAP_DAC_OVERRIDE, capabilities(7)): what keeps him out is not the mode.
+// as runs path as another user. CAP_DAC_OVERRIDE (capabilities(7)) lets it reach the
+// service's folder, so file modes are not what refuses it.
 func as(cmd *exec.Cmd, path string, uid uint32) *exec.Cmd {
 	const capDACOverride = 1
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
@@ -172,7 +171,7 @@ func publicBinary(tb testing.TB) string {
 	return path
 }
 
-// TestUsers has successors of other users come to a service.
+// TestUsers starts successors as other users.
 func TestUsers(t *testing.T) {
 	testenv.Need(t, "root")
 	t.Parallel()
@@ -196,12 +195,12 @@ func TestUsers(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		t.Parallel()
 		s, addr := start(t, 0)
-		o := come(s, nobody)
+		o := come(s, otherUID)
 		if m := o.wait("new"); !slices.Equal(m.Is, []string{"ErrPeerRefused"}) || !regexp.MustCompile(`: pid \d+ has uid 65534, pid \d+ has uid 0: run both as one user, or set Config.Allow`).MatchString(m.Err) {
 			t.Errorf("New of a process with another uid: %v %s, want ErrPeerRefused", m.Is, m.Err)
 		}
 		var out strings.Builder
-		cmd := as(testmain.Command(t, "hello", controlOf(s)), path, nobody)
+		cmd := as(testmain.Command(t, "hello", controlOf(s)), path, otherUID)
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := cmd.Run(); err != nil || out.String() != fmt.Sprintf("*wire.Refuse %d", failure.PeerRefused) {
 			t.Errorf("the answer to a process with another uid: %q, %v, want a refusal: %v", &out, err, failure.PeerRefused)
@@ -213,8 +212,8 @@ func TestUsers(t *testing.T) {
 	})
 	t.Run("allowed", func(t *testing.T) {
 		t.Parallel()
-		s, addr := start(t, 0, nobody)
-		o := come(s, nobody)
+		s, addr := start(t, 0, otherUID)
+		o := come(s, otherUID)
 		o.wait("owner")
 		mustAnswer(t, addr, 2)
 		s.wait("exit")
@@ -222,8 +221,8 @@ func TestUsers(t *testing.T) {
 	})
 	t.Run("root", func(t *testing.T) {
 		t.Parallel()
-		s, addr := start(t, nobody)
-		o := come(s, 0, nobody)
+		s, addr := start(t, otherUID)
+		o := come(s, 0, otherUID)
 		o.wait("owner")
 		mustAnswer(t, addr, 2)
 		s.wait("exit")
@@ -231,13 +230,13 @@ func TestUsers(t *testing.T) {
 	})
 	t.Run("predecessor refused", func(t *testing.T) {
 		t.Parallel()
-		s, addr := start(t, nobody, another)
-		o := come(s, another)
+		s, addr := start(t, otherUID, thirdUID)
+		o := come(s, thirdUID)
 		if m := o.wait("new"); !slices.Equal(m.Is, []string{"ErrPeerRefused"}) || !regexp.MustCompile(`: pid \d+ has uid 65534, pid \d+ has uid 65533: `).MatchString(m.Err) {
 			t.Errorf("New with a predecessor that has another uid: %v %s, want ErrPeerRefused", m.Is, m.Err)
 		}
 		mustAnswer(t, addr, 1)
-		o = come(s, another, nobody)
+		o = come(s, thirdUID, otherUID)
 		o.wait("owner")
 		mustAnswer(t, addr, 2)
 		s.wait("exit")
@@ -251,10 +250,10 @@ func TestDropped(t *testing.T) {
 	testenv.Need(t, "root")
 	t.Parallel()
 	s := newService(t, settings{Mode: handoff.Inherit, Sockets: []string{"tcp 127.0.0.1:0"}})
-	if err := os.Chown(s.set.Dir, nobody, nobody); err != nil { // for the PID file
+	if err := os.Chown(s.set.Dir, otherUID, otherUID); err != nil { // for the PID file
 		t.Fatal(err)
 	}
-	cmd := as(s.varied(variation{Drops: nobody}), publicBinary(t), 0)
+	cmd := as(s.varied(variation{Drops: otherUID}), publicBinary(t), 0)
 	cmd.Args[0] = cmd.Path // which tableflip starts
 	s.startCommand(cmd)
 	s.wait("owner")

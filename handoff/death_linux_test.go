@@ -30,7 +30,7 @@ func TestPredecessorKilled(t *testing.T) {
 		is   string
 		v    variation
 	}{
-		{"before the transfer", "start", "new", "ErrPredecessorDied", variation{}}, // takeover; an heir has its sockets
+		{"before the transfer", "start", "new", "ErrPredecessorDied", variation{}}, // takeover; a successor in mode Inherit has its sockets
 		{"before the transfer, and it would dial", "start", "new", "ErrPredecessorDied", variation{Taken: true}},
 		{"before ready", "joined", "owner", "", variation{}},
 		{"before ready, and it has dialled", "joined", "owner", "", variation{Taken: true}},
@@ -53,9 +53,10 @@ func TestPredecessorKilled(t *testing.T) {
 				s.signal(syscall.SIGUSR2)
 				waits := s.wait("waits")
 				if mode == handoff.Inherit && c.at == "start" {
-					// tableflip tells the names over a pipe, descriptor 4 of its child. One
-					// that has not heard all of them has inherited nothing.
-					eventually(t, "tableflip has told the names", func() bool { return told(t, waits.PID, 4) })
+					// tableflip passes the names through a pipe, descriptor 4 of its
+					// child. A child that has not read all of them has inherited
+					// nothing.
+					eventually(t, "tableflip has passed the names on", func() bool { return namesRead(t, waits.PID, 4) })
 				}
 				// A connection that waits in the queue when the process dies: paused
 				// in probation, and stopped before that.
@@ -107,8 +108,8 @@ func TestPredecessorKilled(t *testing.T) {
 	})
 }
 
-// told reports whether all of a gob waits in a pipe of which a process has an end.
-func told(tb testing.TB, pid, fd int) bool {
+// namesRead reports whether the pipe of a process holds a whole gob.
+func namesRead(tb testing.TB, pid, fd int) bool {
 	tb.Helper()
 	pipe, err := unix.Open(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -171,10 +172,10 @@ func (s *service) held(addr string, gen uint64) net.Conn {
 	return c
 }
 
-// TestStopInUpgrade has the service told to stop when its successor has accepted a
-// connection: in probation, and when the predecessor has yet to hear that it is
-// ready. Who has accepted serves, and the predecessor ends after it, unless it is
-// told to stop once more.
+// TestStopInUpgrade sends the service a stop signal when its successor has accepted a
+// connection: in probation, and when the successor is ready but the predecessor has not
+// received that. The successor serves what it has accepted, and the predecessor ends
+// after it, unless it gets a second stop signal.
 func TestStopInUpgrade(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		for _, at := range []string{"probation", "warming", "probation, twice"} {
@@ -212,7 +213,7 @@ func TestStopInUpgrade(t *testing.T) {
 				}
 				n := m.Await(0, "\nSTOPPING=1\n")
 				s.wait("upgrade-failed")
-				for range 3 { // systemd hears each second that it takes longer
+				for range 3 { // systemd gets an extension each second
 					n = m.Await(n, "\nEXTEND_TIMEOUT_USEC=")
 					check()
 				}

@@ -31,8 +31,8 @@ func drainLine(tb testing.TB) func() *handoff.Upgrader {
 	}
 }
 
-// keepAccepting accepts whatever comes out of ln, and closes it. A probe stays known,
-// with its descriptor, until somebody accepts it (package reuseport).
+// keepAccepting accepts all connections of ln and closes them. A probe stays known,
+// with its descriptor, until a member accepts it (package reuseport).
 func keepAccepting(ln net.Listener) {
 	go func() { // ends with ln
 		for {
@@ -96,7 +96,7 @@ func TestDrainListenWhileReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := generation()
-	var own *handoff.Listener // on an address that nobody else has
+	var own *handoff.Listener // on an address of its own
 	var pc *handoff.PacketConn
 	handoff.AfterJoin(second, func() {
 		if own, err = second.Listen(t.Context(), "tcp4", "127.66.8.9:0"); err != nil {

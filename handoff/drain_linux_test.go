@@ -117,8 +117,8 @@ func halfOpen(t *testing.T, f func(*testing.T, bool)) {
 
 const drainSocket = "0 tcp 127.0.0.1:0"
 
-// TestDrainPredecessorKilled kills a predecessor whose queue is full: the
-// successor serves what waited there.
+// TestDrainPredecessorKilled kills a predecessor whose queue is full. The successor
+// serves the queued connections.
 func TestDrainPredecessorKilled(t *testing.T) {
 	halfOpen(t, func(t *testing.T, deferred bool) {
 		for _, at := range []string{"joined", "listening", "probation"} {
@@ -135,7 +135,7 @@ func TestDrainPredecessorKilled(t *testing.T) {
 				s.signal(syscall.SIGUSR2)
 				s.wait("waits")
 				stopProcess(t, pid)
-				// In probation new ones come to the successor.
+				// In probation new connections reach the successor.
 				conns = append(conns, dialMany(t, addr, 20)...)
 				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 					t.Fatal(err)
@@ -205,15 +205,15 @@ func TestDrainProbes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for addr := range accepted {
-		t.Errorf("Accept has returned a connection from %s, and nobody has made one", addr)
+		t.Errorf("Accept has returned a connection from %s, and no client has made one", addr)
 	}
 	if n := ln.Accepted(); n != 0 {
 		t.Errorf("%d connections accepted, want none", n)
 	}
 }
 
-// TestDrainPredecessorHangs stops a predecessor before its successor is ready:
-// that one takes over, and the other yields when it goes on.
+// TestDrainPredecessorHangs stops a predecessor before its successor is ready. The
+// successor takes over, and the predecessor yields when it resumes.
 func TestDrainPredecessorHangs(t *testing.T) {
 	t.Parallel()
 	s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute}).start()
@@ -236,7 +236,7 @@ func TestDrainPredecessorHangs(t *testing.T) {
 	s.upgradeNext(addr)
 }
 
-// upgradeNext shows that who is left is as good a predecessor as any.
+// upgradeNext shows that the remaining process can be upgraded.
 func (s *service) upgradeNext(addr string) {
 	s.tb.Helper()
 	_ = os.Remove(filepath.Join(s.set.Dir, "go"))
@@ -607,7 +607,7 @@ func socketsOf(tb testing.TB, uid int) (tcp, udp string) {
 // addr returns the address of the service's only socket.
 func (s *service) addr(network string) string {
 	s.tb.Helper()
-	for _, m := range s.heard() {
+	for _, m := range s.received() {
 		if a, ok := m.Addrs["0 "+network+" 127.0.0.1:0"]; ok {
 			return a
 		}
@@ -634,7 +634,7 @@ func TestDrainModes(t *testing.T) {
 	s.stop()
 }
 
-// TestDrainOutsiders replaces a service by processes that somebody else starts.
+// TestDrainOutsiders replaces a service by processes that the test starts.
 func TestDrainOutsiders(t *testing.T) {
 	t.Parallel()
 	s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0"}}).start()

@@ -72,7 +72,7 @@ func openPair(t *testing.T, cfg *handoff.Config, tcp, udp string) (*handoff.Upgr
 // shutdown begins the Shutdown of first; the result waits for its end.
 func (p *parting) shutdown(t *testing.T) (wait func()) {
 	var wg sync.WaitGroup
-	wg.Go(func() { // ends once nobody holds a socket
+	wg.Go(func() { // ends when no process has a socket
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := p.first.Shutdown(ctx); err != nil {
@@ -91,9 +91,9 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// TestDrainPartsListeners has the predecessor's program call Shutdown as soon as
-// Done is closed, when its listeners are still open: the successor, which drains
-// them when it hears that they are closed, does not hear it before.
+// TestDrainPartsListeners has the predecessor's program call Shutdown as soon as Done
+// is closed, while its listeners are open. The successor, which drains them when it
+// receives that they are closed, must not receive that earlier.
 func TestDrainPartsListeners(t *testing.T) {
 	t.Parallel()
 	p := newParting(t)
@@ -111,7 +111,7 @@ func TestDrainPartsListeners(t *testing.T) {
 	handoff.Overtake(p.first, p.second)
 	listeners, packets := handoff.ToldClosed(p.second)
 	if isClosed(listeners) || isClosed(packets) {
-		t.Errorf("the successor was told: listeners closed %t, datagram sockets closed %t; want neither", isClosed(listeners), isClosed(packets))
+		t.Errorf("the successor has received: listeners closed %t, datagram sockets closed %t; want neither", isClosed(listeners), isClosed(packets))
 	}
 	release()
 	<-listeners
@@ -122,9 +122,8 @@ func TestDrainPartsListeners(t *testing.T) {
 	}
 }
 
-// TestDrainPartsPackets holds the predecessor up when it is about to close its
-// datagram sockets: until they are closed the successor does not hear that they
-// are, whatever else it is told.
+// TestDrainPartsPackets delays the predecessor's close of its datagram sockets. Until
+// they are closed, the successor receives other messages but not that one.
 func TestDrainPartsPackets(t *testing.T) {
 	t.Parallel()
 	p := newParting(t)
@@ -137,17 +136,17 @@ func TestDrainPartsPackets(t *testing.T) {
 	wait := p.shutdown(t)
 	listeners, packets := handoff.ToldClosed(p.second)
 	<-listeners
-	var heard []time.Duration // each account of the linger has another time in it
-	eventually(t, "the successor has heard twice how the linger goes", func() bool {
+	var remaining []time.Duration // each account of the linger has another time in it
+	eventually(t, "the successor has two accounts of the linger", func() bool {
 		for _, l := range p.second.Status().Lingering {
-			if n := len(heard); n == 0 || heard[n-1] != l.Remaining {
-				heard = append(heard, l.Remaining)
+			if n := len(remaining); n == 0 || remaining[n-1] != l.Remaining {
+				remaining = append(remaining, l.Remaining)
 			}
 		}
-		return len(heard) > 2
+		return len(remaining) > 2
 	})
 	if isClosed(packets) {
-		t.Error("the successor was told that the datagram sockets are closed, and they are not")
+		t.Error("the successor has received that the datagram sockets are closed, and they are open")
 	}
 	release()
 	<-packets
@@ -157,9 +156,9 @@ func TestDrainPartsPackets(t *testing.T) {
 	}
 }
 
-// TestDrainHidesListeners has a duplicate of the predecessor's listener, of which
-// nobody knows, tell how the successor has drained it: as one that is its own
-// alone, which no SYN can find while it closes.
+// TestDrainHidesListeners keeps a duplicate of the predecessor's listener, unknown to
+// both processes, to observe how the successor drains it: as a socket of its own, which
+// no SYN can reach while it closes.
 func TestDrainHidesListeners(t *testing.T) {
 	t.Parallel()
 	p := newParting(t)

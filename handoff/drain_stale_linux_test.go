@@ -86,8 +86,8 @@ func share(t *testing.T, addrs map[string]string) {
 	}
 }
 
-// TestDrainStaleProgram starts a service in groups whose steering program knows
-// nothing of it, such as a process that is killed while it drains leaves behind.
+// TestDrainStaleProgram starts a service in groups whose steering program does not know
+// it: a process that was killed during a drain leaves such a program behind.
 func TestDrainStaleProgram(t *testing.T) {
 	t.Parallel()
 	n := newNeighbour(t, "127.66.8.7", 1)

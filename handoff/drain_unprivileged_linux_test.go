@@ -12,9 +12,9 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
-// unprivileged is a service in mode Drain whose processes have no privilege, in
-// a network namespace where the kernel does not move what a closed listener
-// holds, and clients that never try again.
+// unprivileged is a service in mode Drain whose processes have no privilege, in a
+// network namespace where the kernel does not move the queue of a closed listener, and
+// clients that never retry.
 type unprivileged struct {
 	*service
 	*greeted
@@ -42,7 +42,7 @@ func newUnprivileged(t *testing.T, probation time.Duration) *unprivileged {
 // askUDP asks over UDP as well.
 func (u *unprivileged) askUDP(t *testing.T) {
 	addr := ""
-	for _, m := range u.heard() {
+	for _, m := range u.received() {
 		if a, ok := m.Addrs["1 udp 127.0.0.1:0"]; ok {
 			addr = a
 		}

@@ -73,12 +73,12 @@ func (s *service) aloneUDP(addr string, gen uint64) {
 const (
 	atListening  = "listening"  // it has not joined the groups
 	atListened   = "listened"   // it has, and has not said so
-	atUnanswered = "unanswered" // it has said so, and the predecessor has not heard it
+	atUnanswered = "unanswered" // it has sent that, and the predecessor has not read it
 	atProbation  = "probation"
 )
 
-// TestDrainKilledUnread kills either process while connections and datagrams
-// wait in the sockets of both: who is left serves them all.
+// TestDrainKilledUnread kills either process while connections and datagrams wait in
+// the sockets of both. The other process serves them all.
 func TestDrainKilledUnread(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ at, victim string }{

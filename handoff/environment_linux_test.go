@@ -40,18 +40,18 @@ func TestChildren(t *testing.T) {
 			s.wait("exit")
 		}
 		s.stop()
-		heard := map[string]int{}
-		for _, m := range s.heard() {
+		started := map[string]int{}
+		for _, m := range s.received() {
 			if m.Kind != "inheritor" && m.Kind != "nested" {
 				continue
 			}
-			heard[m.Kind]++
+			started[m.Kind]++
 			if got := strings.Replace(m.Err, string(before), "", 1); got != "" {
 				t.Errorf("%s of process %d: %s", m.Kind, m.PID, got)
 			}
 		}
-		if heard["inheritor"] < 2*(upgrades+1) || heard["nested"] != 2*(upgrades+1) {
-			t.Errorf("processes that were started: %v, want two of each in each generation at least", heard)
+		if started["inheritor"] < 2*(upgrades+1) || started["nested"] != 2*(upgrades+1) {
+			t.Errorf("processes that were started: %v, want two of each in each generation at least", started)
 		}
 	})
 }

@@ -33,7 +33,7 @@ func run(ctx context.Context) error {
 	if err := up.Ready(); err != nil { // from here on the predecessor does not accept
 		return err
 	}
-	<-up.Done()             // a successor is committed, or somebody says stop
+	<-up.Done()             // a successor is committed, or a stop signal arrived
 	return up.Shutdown(ctx) // when the open connections are done
 }
 

@@ -41,8 +41,8 @@ func TakeConversation() error {
 	}
 }
 
-// HoldListener has nobody shut l's gate until release is called; what would
-// close l waits for that. HoldPacketConn is the same for a datagram socket.
+// HoldListener keeps l's gate from closing until release is called.
+// HoldPacketConn is the same for a datagram socket.
 func HoldListener(l *Listener) (release func()) { return holdGate(l.inner) }
 
 func HoldPacketConn(c *PacketConn) (release func()) { return holdGate(c.inner) }

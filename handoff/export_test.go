@@ -35,8 +35,8 @@ func NewTestListener(tb testing.TB, network, address string) *Listener {
 	return &Listener{inner: s.Listener}
 }
 
-// AfterJoin calls f when the sockets of u have joined their groups, before its
-// predecessor hears that it is ready. It comes before Ready.
+// AfterJoin calls f when the sockets of u have joined their groups, before the
+// predecessor receives that u is ready. Call it before Ready.
 func AfterJoin(u *Upgrader, f func()) {
 	if u.successor == nil {
 		return

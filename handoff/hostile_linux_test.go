@@ -136,7 +136,7 @@ func TestHostilePeer(t *testing.T) {
 	})
 }
 
-// TestEndlessInput has peers that never come to an end.
+// TestEndlessInput connects peers that send without end.
 func TestEndlessInput(t *testing.T) {
 	t.Parallel()
 	// as much as the peer takes before it closes.

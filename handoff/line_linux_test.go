@@ -103,8 +103,8 @@ func (s *service) start() *service {
 	return s
 }
 
-// startCommand starts a process whose lines, and those of its successors, are
-// the service's.
+// startCommand starts a process. Its lines and those of its successors are the
+// service's.
 func (s *service) startCommand(cmd *exec.Cmd) {
 	s.tb.Helper()
 	s.cmd = cmd
@@ -146,7 +146,7 @@ func (s *service) waitFor(what string, ok func(message) bool) message {
 	return m
 }
 
-func (s *service) heard() []message { return s.line.Messages() }
+func (s *service) received() []message { return s.line.Messages() }
 
 // plan tells the next process what to do.
 func (s *service) plan(p plan) {
@@ -160,7 +160,7 @@ func (s *service) plan(p plan) {
 	}
 }
 
-// let lets a process go on that waits.
+// let resumes a process that waits.
 func (s *service) let() {
 	s.tb.Helper()
 	if err := os.WriteFile(filepath.Join(s.set.Dir, "go"), nil, 0o600); err != nil {
@@ -217,7 +217,7 @@ func (s *service) stop() {
 
 func (s *service) pidsHeard() []int {
 	var pids []int
-	for _, m := range s.heard() {
+	for _, m := range s.received() {
 		if !slices.Contains(pids, m.PID) {
 			pids = append(pids, m.PID)
 		}

@@ -16,10 +16,10 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 )
 
-// TestSuccessorKilledWhileMoving kills the successor when its program has got
-// some of the connections that move, and the predecessor has not heard of it.
-// Each connection has one server or is closed; what the predecessor keeps it
-// serves for as long as the client wants.
+// TestSuccessorKilledWhileMoving kills the successor when its program has got some of
+// the moving connections, and the predecessor has not received that. Each connection
+// has one server or is closed. The predecessor serves those that it keeps for as long
+// as the client wants.
 func TestSuccessorKilledWhileMoving(t *testing.T) {
 	const n, announced = 200, 16 // the successor says for so many at once that it takes them
 	cases := []struct {
@@ -55,20 +55,20 @@ func TestSuccessorKilledWhileMoving(t *testing.T) {
 				// Nothing is under way any more: each is the predecessor's, or at its end.
 				all.ask("half\n", func(int) {}).Wait()
 				var kept movers
-				nobody := 0 // has answered
+				unanswered := 0
 				for i, m := range all {
 					switch {
-					case m.err == nil && slices.Equal(m.heard, []int{1, 1}):
+					case m.err == nil && slices.Equal(m.answers, []int{1, 1}):
 						kept = append(kept, m)
-					case !errors.Is(m.err, errOver) || len(m.heard) > 1:
-						t.Errorf("connection %d was answered by generations %v, then: %v; want an end, or all by 1", i, m.heard, m.err)
-					case !slices.Equal(m.heard, []int{2}): // perhaps by 1, before it was to move
-						nobody++
+					case !errors.Is(m.err, errOver) || len(m.answers) > 1:
+						t.Errorf("connection %d was answered by generations %v, then: %v; want an end, or all by 1", i, m.answers, m.err)
+					case !slices.Equal(m.answers, []int{2}): // perhaps by 1, before it was to move
+						unanswered++
 					}
 				}
-				t.Logf("%d kept, %d answered by the successor, %d by nobody", len(kept), answered[2].Load(), nobody)
-				if len(kept) < n-c.after-announced || nobody > announced && c.how == "wait" {
-					t.Errorf("%d connections kept, %d answered by the successor, %d by nobody", len(kept), answered[2].Load(), nobody)
+				t.Logf("%d kept, %d answered by the successor, %d unanswered", len(kept), answered[2].Load(), unanswered)
+				if len(kept) < n-c.after-announced || unanswered > announced && c.how == "wait" {
+					t.Errorf("%d connections kept, %d answered by the successor, %d unanswered", len(kept), answered[2].Load(), unanswered)
 				}
 				if len(kept) == 0 {
 					return
@@ -78,8 +78,8 @@ func TestSuccessorKilledWhileMoving(t *testing.T) {
 					_ = m.Close()
 				}
 				last := kept[:1]
-				if last.ask("half\n", func(int) {}).Wait(); last[0].err != nil || last[0].heard[2] != 1 {
-					t.Errorf("the last connection was answered by %v, then: %v", last[0].heard, last[0].err)
+				if last.ask("half\n", func(int) {}).Wait(); last[0].err != nil || last[0].answers[2] != 1 {
+					t.Errorf("the last connection was answered by %v, then: %v", last[0].answers, last[0].err)
 				}
 				_ = last[0].Close()
 				m := s.waitFor("stopped", func(m message) bool { return m.Kind == "stopped" && m.Generation == 1 })
@@ -95,9 +95,9 @@ func TestSuccessorKilledWhileMoving(t *testing.T) {
 // A mover is the client of a connection that moves.
 type mover struct {
 	net.Conn
-	r     *bufio.Reader
-	heard []int // generations that have answered
-	err   error // nil while it is open
+	r       *bufio.Reader
+	answers []int // generations that have answered
+	err     error // nil while it is open
 }
 
 // errOver says that the server has ended the connection.
@@ -121,9 +121,9 @@ func dialMovers(t *testing.T, addr string, n int) (all movers) {
 	return all
 }
 
-// ask sends the rest of a line over each connection that is open, and calls heard
-// with the generation that answers, from several goroutines.
-func (all movers) ask(rest string, heard func(gen int)) *sync.WaitGroup {
+// ask sends the rest of a line on each open connection, and calls answered with the
+// generation that answers, from several goroutines.
+func (all movers) ask(rest string, answered func(gen int)) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	for _, m := range all {
 		if m.err != nil {
@@ -132,8 +132,8 @@ func (all movers) ask(rest string, heard func(gen int)) *sync.WaitGroup {
 		wg.Go(func() { // ends with the answer, or at the deadline
 			gen, err := m.exchange(rest)
 			if m.err = err; err == nil {
-				m.heard = append(m.heard, gen)
-				heard(gen)
+				m.answers = append(m.answers, gen)
+				answered(gen)
 			}
 		})
 	}

@@ -49,7 +49,7 @@ func plainMain(args []string) {
 			}
 			err := upg.Upgrade()
 			for try := 0; err != nil && err.Error() == "parent hasn't exited" && try < 500; try++ {
-				<-time.After(10 * time.Millisecond) // it has: tableflip is yet to hear of it
+				<-time.After(10 * time.Millisecond) // it is ready; tableflip has yet to notice
 				err = upg.Upgrade()
 			}
 			if err != nil {

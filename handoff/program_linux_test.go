@@ -33,8 +33,8 @@ func copyBinary(tb testing.TB, path string) {
 	}
 }
 
-// writeScript returns the path of a shell script. As in copyBinary, nobody has
-// it open to write once it can be run.
+// writeScript returns the path of a shell script. As in copyBinary, no process has it
+// open for writing when it is executed.
 func writeScript(tb testing.TB, text string) string {
 	tb.Helper()
 	path := filepath.Join(testenv.ShortDir(tb), "script")
@@ -47,8 +47,8 @@ func writeScript(tb testing.TB, text string) string {
 	return path
 }
 
-// installed is a service whose program is a file of its own, which operators do
-// things to.
+// installed is a service whose program is a file of its own, which the tests replace
+// and remove.
 type installed struct {
 	*service
 	bin string // folder of the program
@@ -73,13 +73,13 @@ func (i *installed) run(v variation, dir, arg0 string) {
 	i.wait("owner")
 }
 
-// try triggers an upgrade and returns how it ended. Unlike service.upgrade it
-// may follow at the heels of one that has failed, which is still in progress
-// for a moment after it has told so.
+// try triggers an upgrade and returns its result. Unlike service.upgrade, it may follow
+// directly after a failed upgrade, which stays in progress for a moment after reporting
+// its failure.
 func (s *service) try() message {
 	s.tb.Helper()
 	started := func() (n int) {
-		for _, m := range s.heard() {
+		for _, m := range s.received() {
 			if m.Kind == "upgrade-started" {
 				n++
 			}
@@ -276,7 +276,7 @@ func TestWrapper(t *testing.T) {
 	}
 	// One that fails is gone, although the process that was started is the shell.
 	s.plan(plan{At: "listening", How: "exit1"})
-	s.mustFail("told to exit")
+	s.mustFail("a planned exit")
 	l.run(10)
 	l.stop()
 	s.stop()

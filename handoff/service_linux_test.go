@@ -166,7 +166,7 @@ func serviceMain([]string) {
 		},
 		Healthy: func(ctx context.Context) error {
 			if p.How == "unhealthy" {
-				return errors.New("told to be unhealthy")
+				return errors.New("a planned failure")
 			}
 			if p.At == "probation" && p.How != "wait" {
 				// No commit before the plan is carried out, however busy the machine is.
@@ -244,7 +244,7 @@ func serviceMain([]string) {
 	if p.At == "lent" {
 		handoff.BeforeJoin(up, func() error {
 			if p.How == "abort" { // by a call it would wait for Ready
-				return errors.New("told to abort")
+				return errors.New("a planned abort")
 			}
 			p.fail(set.Dir, p.At, up)
 			return nil
@@ -309,10 +309,10 @@ func (p plan) fail(dir, at string, up *handoff.Upgrader) {
 	case "exit0":
 		os.Exit(0)
 	case "exit1":
-		fmt.Fprintln(os.Stderr, "told to exit")
+		fmt.Fprintln(os.Stderr, "a planned exit")
 		os.Exit(1)
 	case "panic":
-		panic("told to panic")
+		panic("a planned panic")
 	case "kill":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // until the kernel gets to it
@@ -329,7 +329,7 @@ func (p plan) fail(dir, at string, up *handoff.Upgrader) {
 		<-awake
 		signal.Stop(awake)
 	case "abort":
-		if err := up.Abort(errors.New("told to abort")); err != nil {
+		if err := up.Abort(errors.New("a planned abort")); err != nil {
 			fail("abort", err)
 		}
 	case "wait", "hold":

@@ -93,7 +93,7 @@ func passState(up *handoff.Upgrader, bad bool) error {
 	up.ProvideState("log", handoff.StateProvider{
 		Write: func(_ context.Context, w io.Writer) error {
 			if bad {
-				return errors.New("told not to write")
+				return errors.New("a planned failure to write")
 			}
 			_, err := w.Write(log)
 			return err
@@ -111,7 +111,7 @@ func onRollback(up *handoff.Upgrader) {
 	for {
 		select {
 		case <-ch:
-			if err := up.Rollback("told to"); err != nil {
+			if err := up.Rollback("a planned rollback"); err != nil {
 				say(message{Kind: "no-rollback", Err: err.Error(), Is: sentinelsOf(err)})
 			}
 		case <-up.Done():

@@ -140,7 +140,7 @@ func TestSignalWhileJoining(t *testing.T) {
 			file := wire.Socket{Kind: wire.KindFile, Name: "null"}
 			p.send(&wire.Sockets{Seq: 1, Entries: []wire.Socket{file}}, nulls(t, 1)...)
 			receive(wire.TypeAck)
-			eventually(t, "the signals come to New", func() bool { return !ignores(t, cmd.Process.Pid, syscall.SIGINT) })
+			eventually(t, "New receives the signals", func() bool { return !ignores(t, cmd.Process.Pid, syscall.SIGINT) })
 			if c.refusal {
 				stopProcess(t, cmd.Process.Pid) // both are there when it wakes up
 				p.send(&wire.Refuse{Reason: failure.PeerRefused})
@@ -174,7 +174,8 @@ func TestSignalStorm(t *testing.T) {
 		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 		l := newLoad(t, s.set.Dir, map[string]string{"0 tcp": addr})
 		for range 20 {
-			// Whoever is named may have left: no process but the service's own is it.
+			// A named process may have ended: then no process but the service's own has
+			// its ID.
 			if pid := s.pid(); s.alive(pid) {
 				_ = syscall.Kill(pid, syscall.SIGUSR2)
 			}
@@ -188,7 +189,7 @@ func TestSignalStorm(t *testing.T) {
 		})
 		l.run(20)
 		l.stop()
-		heard := s.heard() // an upgrade that is under way may be cut short now
+		messages := s.received() // an upgrade in progress may be aborted from now on
 		sent := 0
 		eventually(t, "the service has ended", func() bool {
 			// One that commits just now leaves the end to its successor.
@@ -200,7 +201,7 @@ func TestSignalStorm(t *testing.T) {
 			return !slices.ContainsFunc(s.pidsHeard(), s.alive)
 		})
 		committed := 0
-		for _, m := range heard {
+		for _, m := range messages {
 			switch m.Kind {
 			case "committed":
 				committed++
@@ -235,7 +236,7 @@ func TestOwnSignals(t *testing.T) {
 		}
 		mustAnswer(t, s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"], 1)
 		s.stop()
-		for _, m := range s.heard() {
+		for _, m := range s.received() {
 			if m.Kind == "upgrade-started" {
 				t.Error("an upgrade was started")
 			}

@@ -49,14 +49,14 @@ func TestChangedSockets(t *testing.T) {
 		if gen, err := ask("unix", added); err != nil || gen != 2 {
 			t.Errorf("added socket: generation %d, %v, want 2", gen, err)
 		}
-		// Asked for by the address that it had come to.
+		// Requested by the address that it got.
 		if gen, err := ask("tcp", addrs["1 tcp localhost:0"]); err != nil || gen != 2 {
 			t.Errorf("socket by its bound address: generation %d, %v, want 2", gen, err)
 		}
 		l.run(20)
 		l.stop()
 		if pc, err := net.ListenPacket("udp", addrs["4 udp 127.0.0.1:0"]); err != nil {
-			t.Errorf("UDP socket that nobody asked for is not closed: %v", err)
+			t.Errorf("UDP socket that was not requested is not closed: %v", err)
 		} else {
 			_ = pc.Close()
 		}
@@ -183,8 +183,8 @@ func readListeners(tb testing.TB, addr string) []string {
 	return inodes
 }
 
-// TestClosedForGood closes a listener in a running service: nobody can connect
-// any more, and the next version can have the address again.
+// TestClosedForGood closes a listener in a running service. No client can connect any
+// more, and the next version can bind the address again.
 func TestClosedForGood(t *testing.T) {
 	t.Parallel()
 	up, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, ControlSocket: testenv.ShortDir(t) + "/c/s", UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{}})
@@ -265,7 +265,7 @@ func TestStaleUnixSocket(t *testing.T) {
 		}
 		_ = dead.Close()
 		// A process that another test forks has a copy until it has called exec.
-		eventually(t, "nobody listens", func() bool {
+		eventually(t, "the listener is closed", func() bool {
 			c, err := net.Dial(network, path)
 			if err == nil {
 				_ = c.Close()

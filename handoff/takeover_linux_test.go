@@ -21,8 +21,8 @@ func (s *service) outsider(mode handoff.Mode) *service {
 	return o
 }
 
-// TestOutsiders replaces a service by processes that somebody else has started,
-// again and again, under load.
+// TestOutsiders replaces a service by processes that the test has started, again and
+// again, under load.
 func TestOutsiders(t *testing.T) {
 	t.Parallel()
 	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}, State: true}).start()
@@ -115,7 +115,7 @@ func TestSeveralLinger(t *testing.T) {
 	if first.Generation != 1 || second.Generation != 2 {
 		t.Errorf("generations %d and %d ended, want 1 and 2", first.Generation, second.Generation)
 	}
-	for _, m := range s.heard() {
+	for _, m := range s.received() {
 		if m.Kind == "stopped" && m.Report != nil && m.Report.Cut != 1 {
 			t.Errorf("generation %d was ended and reports %d connections cut, want 1", m.Generation, m.Report.Cut)
 		}

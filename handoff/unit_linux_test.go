@@ -191,8 +191,8 @@ func TestLifecycle(t *testing.T) {
 	}
 }
 
-// TestControlAnswers asks at the control socket without pause while the
-// service is upgraded: somebody answers each time.
+// TestControlAnswers asks the control socket without pause while the service is
+// upgraded. One of the processes answers each time.
 func TestControlAnswers(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}}).start()

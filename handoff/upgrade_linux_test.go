@@ -72,7 +72,7 @@ func TestUpgradeAllNetworks(t *testing.T) {
 			t.Errorf("generation that answered last: %d, want %d", got, upgrades+1)
 		}
 		t.Logf("%d questions answered, %d failed", l.asked.Load(), l.failed.Load())
-		for _, m := range s.heard() {
+		for _, m := range s.received() {
 			if m.Kind == "file" && m.Err != "content of blob" {
 				t.Errorf("file in generation %d holds %q", m.Generation, m.Err)
 			}
@@ -176,7 +176,7 @@ func TestUpgradeOpenConnections(t *testing.T) {
 		_ = c.Close()
 		exit := s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 1 })
 		stopped := func() (r *handoff.Report) {
-			for _, m := range s.heard() {
+			for _, m := range s.received() {
 				if m.Kind == string(handoff.EventStopped) && m.PID == exit.PID {
 					r = m.Report
 				}
@@ -199,16 +199,16 @@ func TestFailedUpgrade(t *testing.T) {
 		stderr  string // in its last words
 	}{
 		{"start", "exit0", "ErrSuccessorDied", ""},
-		{"start", "exit1", "ErrSuccessorDied", "told to exit"},
-		{"start", "panic", "ErrSuccessorDied", "told to panic"},
+		{"start", "exit1", "ErrSuccessorDied", "a planned exit"},
+		{"start", "panic", "ErrSuccessorDied", "a planned panic"},
 		{"start", "hang", "ErrTimeout", ""},
 		{"joined", "exit0", "ErrSuccessorDied", ""},
-		{"joined", "panic", "ErrSuccessorDied", "told to panic"},
+		{"joined", "panic", "ErrSuccessorDied", "a planned panic"},
 		{"joined", "hang", "ErrTimeout", ""},
 		{"joined", "abort", "ErrAborted", ""},
-		{"listening", "exit1", "ErrSuccessorDied", "told to exit"},
+		{"listening", "exit1", "ErrSuccessorDied", "a planned exit"},
 		{"probation", "exit0", "ErrSuccessorDied", ""},
-		{"probation", "panic", "ErrSuccessorDied", "told to panic"},
+		{"probation", "panic", "ErrSuccessorDied", "a planned panic"},
 		{"probation", "abort", "ErrAborted", ""},
 		{"probation", "stop", "ErrTimeout", ""},
 		{"", "unhealthy", "ErrAborted", ""},
@@ -243,7 +243,7 @@ func TestFailedUpgrade(t *testing.T) {
 					t.Errorf("error does not say how the process ended:\n%s", m.Err)
 				}
 				if d := m.Report.Durations; c.want == "ErrSuccessorDied" && max(d.Warming, d.Probation) >= handoff.HangTimeout {
-					t.Errorf("warming %v, probation %v: the end of a process is heard, not awaited for %v", d.Warming, d.Probation, handoff.HangTimeout)
+					t.Errorf("warming %v, probation %v: the end of a process is noticed at once, not after %v", d.Warming, d.Probation, handoff.HangTimeout)
 				}
 				// Inherit begins to read along when the successor calls New.
 				unread := mode == handoff.Inherit && c.at == "start"
@@ -293,8 +293,8 @@ func TestFailedUpgrade(t *testing.T) {
 	})
 }
 
-// TestNoControlSocket upgrades a service whose control socket somebody has removed:
-// a successor that inherits the conversation has no need of it.
+// TestNoControlSocket upgrades a service whose control socket was removed: a successor
+// that inherits the conversation does not need it.
 func TestNoControlSocket(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}}).start()

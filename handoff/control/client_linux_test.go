@@ -265,19 +265,19 @@ func TestCallEnds(t *testing.T) {
 	}
 }
 
-// TestOtherUsers asks as a user who may not, and as one whom Allow lets in.
+// TestOtherUsers asks as a user that Allow refuses, and as one that it admits.
 func TestOtherUsers(t *testing.T) {
 	t.Parallel()
 	testenv.Need(t, "root")
-	const nobody = 65534
-	up, c := serve(t, handoff.Config{Allow: func(p handoff.Peer) bool { return p.UID == nobody }})
+	const other = 65534
+	up, c := serve(t, handoff.Config{Allow: func(p handoff.Peer) bool { return p.UID == other }})
 	if err := up.Ready(); err != nil {
 		t.Fatal(err)
 	}
-	if got := askAs(t, nobody, c.Socket(), "status"); !strings.Contains(got, "refused: true") || !strings.Contains(got, "not open to uid 65534") {
+	if got := askAs(t, other, c.Socket(), "status"); !strings.Contains(got, "refused: true") || !strings.Contains(got, "not open to uid 65534") {
 		t.Errorf("a user who can't reach the socket: %s", got)
 	}
-	// Somebody opens the door.
+	// Let every user reach the socket.
 	for path, mode := range map[string]os.FileMode{
 		filepath.Dir(filepath.Dir(c.Socket())): 0o755, filepath.Dir(c.Socket()): 0o755, c.Socket(): 0o666,
 	} {
@@ -285,13 +285,13 @@ func TestOtherUsers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := askAs(t, nobody, c.Socket(), "status"); !strings.Contains(got, "refused: false <nil>") {
+	if got := askAs(t, other, c.Socket(), "status"); !strings.Contains(got, "refused: false <nil>") {
 		t.Errorf("a user whom Allow lets in: %s", got)
 	}
-	if got := askAs(t, nobody, c.Socket(), "exec"); !strings.Contains(got, "refused: true") || !strings.Contains(got, "may not choose the program") {
+	if got := askAs(t, other, c.Socket(), "exec"); !strings.Contains(got, "refused: true") || !strings.Contains(got, "may not choose the program") {
 		t.Errorf("a user whom Allow lets in chooses the program: %s", got)
 	}
-	if got := askAs(t, nobody+1, c.Socket(), "status"); !strings.Contains(got, "refused: true") || !strings.Contains(got, "uid 65535") {
+	if got := askAs(t, other+1, c.Socket(), "status"); !strings.Contains(got, "refused: true") || !strings.Contains(got, "uid 65535") {
 		t.Errorf("a user whom Allow does not let in: %s", got)
 	}
 }
@@ -307,21 +307,21 @@ func TestManyRequests(t *testing.T) {
 	const requests = 64 // the server's limit
 	ctx, cancel := context.WithCancel(within(t))
 	defer cancel()
-	heard, ends := make(chan struct{}, requests), make(chan error, requests)
+	started, ends := make(chan struct{}, requests), make(chan error, requests)
 	for range requests {
 		go func() {
 			first := true
 			ends <- c.Follow(ctx, func(handoff.Event) error {
 				if first {
 					first = false
-					heard <- struct{}{}
+					started <- struct{}{}
 				}
 				return nil
 			})
 		}()
 	}
 	for range requests {
-		<-heard
+		<-started
 	}
 	if _, err := c.Status(within(t)); err == nil || !strings.Contains(err.Error(), "too many requests") {
 		t.Errorf("Status() = %v, want a refusal", err)
@@ -339,9 +339,8 @@ func TestManyRequests(t *testing.T) {
 	}
 }
 
-// TestFollowEnded follows a line whose successor is done before anybody can hear
-// it: that is the end of the line, and no error. A server that was never there
-// is one.
+// TestFollowEnded follows a line whose successor ends before a client can ask it: the
+// line has ended, and that is no error. A server that never existed is one.
 func TestFollowEnded(t *testing.T) {
 	t.Parallel()
 	var c *control.Client
@@ -355,13 +354,13 @@ func TestFollowEnded(t *testing.T) {
 		send(conn, &wire.Response{Version: 1, Final: true, Body: []byte(`{}`)})
 	})
 	close(made)
-	var heard []handoff.EventKind
+	var got []handoff.EventKind
 	each := func(e handoff.Event) error {
-		heard = append(heard, e.Kind)
+		got = append(got, e.Kind)
 		return nil
 	}
-	if err := c.Follow(within(t), each); err != nil || !slices.Equal(heard, []handoff.EventKind{handoff.EventCommitted}) {
-		t.Errorf("Follow() = %v after %v, want nil after committed", err, heard)
+	if err := c.Follow(within(t), each); err != nil || !slices.Equal(got, []handoff.EventKind{handoff.EventCommitted}) {
+		t.Errorf("Follow() = %v after %v, want nil after committed", err, got)
 	}
 	if err := c.Follow(within(t), each); !errors.Is(err, control.ErrNoServer) {
 		t.Errorf("Follow() without a server = %v, want ErrNoServer", err)

@@ -357,7 +357,7 @@ func TestFollow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	<-last // or it would have nothing to hear of it
+	<-last // without a predecessor the drain has no linger to report
 	if _, err := s.Drain(within(t), nil); err != nil {
 		t.Fatal(err)
 	}
