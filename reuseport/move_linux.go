@@ -26,18 +26,18 @@ func move(ctx context.Context, own []syscall.Conn, old []Leaving, limit time.Dur
 	}
 	for failed := 0; len(left) > 0; {
 		err := g.moveTurn(ctx, left, limit, &report)
-		if left = g.present(left); len(left) == 0 {
-			break
-		}
-		var over error
-		if over = ctx.Err(); over == nil && err != nil {
+		left = g.present(left)
+		switch {
+		case len(left) == 0:
+			return report, err
+		case err == nil:
+			failed = 0 // only the turn was over
+		case ctx.Err() == nil:
 			if failed++; errors.Is(err, errors.ErrUnsupported) || failed == maxTries {
 				return report, err
 			}
-		} else if err == nil {
-			failed = 0 // it is only the turn that was over
 		}
-		if over != nil || sleep(ctx, yieldTime) != nil {
+		if sleep(ctx, yieldTime) != nil {
 			return report, fmt.Errorf("%w: %w", ErrIncomplete, context.Cause(ctx))
 		}
 	}
