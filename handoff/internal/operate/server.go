@@ -57,7 +57,7 @@ type Service interface {
 	Join(a session.Arrival, peer fdx.Cred) error
 }
 
-// A Server answers at a control socket. All fields are required, but Allow.
+// A Server answers at a control socket. All fields but Allow are required.
 type Server struct {
 	Service Service
 	// Allow reports whether a peer of another user, root apart, may talk to the
@@ -67,8 +67,8 @@ type Server struct {
 	Log         hclog.Logger
 	// Timeout is the silence after which a peer counts as hung.
 	Timeout time.Duration
-	// Stop is closed when the process lets go of everything: a connection without a
-	// first message has hurriedTimeout then.
+	// Stop is closed when the process is about to end: a connection without a first
+	// message has hurriedTimeout then.
 	Stop <-chan struct{}
 
 	running  sync.WaitGroup // connections
