@@ -124,9 +124,6 @@ func (s controlService) Join(a session.Arrival, peer fdx.Cred) error {
 		up.arrive(a)
 		return nil
 	}
-	if err := u.awaitVisits(context.Background(), u.cfg.hang/2); err != nil {
-		return err
-	}
 	mode := u.cfg.Mode
 	if mode != Drain {
 		mode = Takeover

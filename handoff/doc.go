@@ -28,10 +28,9 @@
 // same host, a new unit, a shell. A process can be replaced in one mode and
 // replace its own successor in another.
 //
-// [Drain] gives the successor sockets of its own beside the predecessor's, for
-// services of which several share a port. Each side has duplicates of the
-// other's members, so that what waits in the queue of a process that is killed,
-// rolled back or replaced is served by the other.
+// [Drain] is Takeover, after which the successor moves to sockets of its own beside
+// the predecessor's and leaves those without loss, for services whose sockets have to
+// be made by the process that serves.
 //
 // # What is not its business
 //

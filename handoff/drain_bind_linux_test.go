@@ -50,3 +50,22 @@ func TestDrainFreebind(t *testing.T) {
 		before = up
 	}
 }
+
+// openPair starts one process's side of a service with a TCP and a UDP socket.
+func openPair(t *testing.T, cfg *handoff.Config, tcp, udp string) (*handoff.Upgrader, *handoff.Listener, *handoff.PacketConn) {
+	t.Helper()
+	up, err := handoff.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = up.Close() })
+	ln, err := up.Listen(t.Context(), "tcp4", tcp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pc, err := up.ListenPacket(t.Context(), "udp4", udp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return up, ln, pc
+}

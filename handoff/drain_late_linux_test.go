@@ -77,67 +77,6 @@ func TestDrainLatePacket(t *testing.T) {
 	}
 }
 
-// TestDrainListenWhileReady asks for sockets while Ready is at work: they join
-// their groups like those of before and of after.
-func TestDrainListenWhileReady(t *testing.T) {
-	t.Parallel()
-	generation := drainLine(t)
-	first := generation()
-	oldLn, err := first.Listen(t.Context(), "tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	keepAccepting(oldLn)
-	oldPC, err := first.ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := first.Ready(); err != nil {
-		t.Fatal(err)
-	}
-	second := generation()
-	var own *handoff.Listener // on an address of its own
-	var pc *handoff.PacketConn
-	handoff.AfterJoin(second, func() {
-		if own, err = second.Listen(t.Context(), "tcp4", "127.66.8.9:0"); err != nil {
-			t.Error(err)
-		}
-		if ln, err := second.Listen(t.Context(), "tcp4", oldLn.Addr().String()); err != nil {
-			t.Error(err)
-		} else {
-			keepAccepting(ln)
-		}
-		if pc, err = second.ListenPacket(t.Context(), "udp4", oldPC.LocalAddr().String()); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := second.Ready(); err != nil {
-		t.Fatal(err)
-	}
-	if t.Failed() {
-		t.FailNow()
-	}
-	if got := listeners(t, oldLn.Addr().String()); len(got) != 2 {
-		t.Errorf("%d sockets listen on the old address, want 2", len(got))
-	}
-	if _, err := pc.WriteTo([]byte("x"), oldPC.LocalAddr()); err != nil {
-		t.Errorf("WriteTo() = %v", err)
-	}
-	c, err := net.Dial("tcp4", own.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if a, err := own.Accept(); err != nil {
-		t.Error(err)
-	} else {
-		_ = a.Close() // it has said nothing
-	}
-	if err := second.Abort(errors.New("enough")); err != nil {
-		t.Error(err)
-	}
-}
-
 // TestDrainNamed upgrades to a version that has another address for names: in
 // mode Drain its sockets are there. Where the address is the same, in other words
 // perhaps, they are on the old port.
@@ -189,18 +128,17 @@ func TestDrainNamed(t *testing.T) {
 	}
 }
 
-// TestDrainNeverJoined has a successor fail when it has lent its sockets and they
-// have not joined their groups: the predecessor lets go of them, and can be
-// upgraded.
-func TestDrainNeverJoined(t *testing.T) {
+// TestDrainNeverReady has a successor fail when its own sockets are bound: the
+// predecessor has what it had, and can be upgraded.
+func TestDrainNeverReady(t *testing.T) {
 	t.Parallel()
 	for how, want := range map[string]string{"kill": "ErrSuccessorDied", "abort": "ErrAborted"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0"}}).start()
-			addrs := s.wait("addrs").Addrs
-			before := openFiles(t, s.pid())
-			s.plan(plan{At: "lent", How: how})
+			addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+			before, old := openFiles(t, s.pid()), listeners(t, addr)
+			s.plan(plan{At: "listening", How: how})
 			s.signal(syscall.SIGUSR2)
 			if m := s.wait("upgrade-failed"); !slices.Contains(m.Is, want) {
 				t.Errorf("upgrade: %v %s, want %s", m.Is, m.Err, want)
@@ -208,9 +146,11 @@ func TestDrainNeverJoined(t *testing.T) {
 			eventually(t, "the predecessor's descriptors are as before", func() bool {
 				return len(openFiles(t, s.pid())) <= len(before)
 			})
+			if now := listeners(t, addr); !slices.Equal(now, old) {
+				t.Errorf("listening sockets: %v, want %v", now, old)
+			}
 			s.upgrade()
-			s.alone(addrs["0 tcp 127.0.0.1:0"], 2)
-			s.aloneUDP(addrs["1 udp 127.0.0.1:0"], 2)
+			s.moved(2, 2)
 			s.stop()
 		})
 	}

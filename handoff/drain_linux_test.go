@@ -90,12 +90,16 @@ func (s *service) drained(addr string, n int, old []string) {
 	})
 }
 
-// settled waits until the processes of the service have drained n addresses.
-func (s *service) settled(n int) {
+// moved waits until generation gen has moved to sockets of its own on n addresses. It
+// fails the test unless that went without a loss.
+func (s *service) moved(gen uint64, n int) {
 	s.tb.Helper()
-	eventually(s.tb, fmt.Sprintf("%d addresses are drained", n), func() bool {
-		return strings.Count(s.log(), "drained: address=") >= n
-	})
+	for range n {
+		m := s.waitFor("moved", func(m message) bool { return m.Kind == "moved" && m.Generation == gen })
+		if g := m.Group; m.Err != "" || g.Report.Strategy != reuseport.StrategySteer || g.Report.LossPossible {
+			s.tb.Errorf("moved: %+v, error %q, want one steered without loss\nlog:\n%s", g, m.Err, s.log())
+		}
+	}
 }
 
 // halfOpen makes the variants of a test: with connections that wait in the
@@ -152,8 +156,8 @@ func TestDrainPredecessorKilled(t *testing.T) {
 	})
 }
 
-// TestDrainProbes has the traffic turned away from a listener as an upgrade does
-// it, which takes connections of our own: Accept returns none of them.
+// TestDrainProbes has sockets leave in favour of a listener, which takes connections
+// of this process to itself: Accept returns none of them.
 func TestDrainProbes(t *testing.T) {
 	t.Parallel()
 	lc := &net.ListenConfig{Control: reuseport.Control(nil)}
@@ -178,30 +182,18 @@ func TestDrainProbes(t *testing.T) {
 			_ = c.Close() // nothing was said
 		}
 	}()
-	other, err := reuseport.Listen(t.Context(), "tcp4", ln.Addr().String(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	first, err := reuseport.Bind(t.Context(), "tcp4", ln.Addr().String(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer first.Close()
-	g := first.Group()
-	m, err := g.Adopt(ln)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for range 20 {
-		if r, err := g.Quiesce(t.Context(), m); err != nil || r.Strategy != reuseport.StrategySteer {
-			t.Fatalf("Quiesce: %+v, %v", r, err)
-		}
-		if err := g.Steer(t.Context(), reuseport.Hash()); err != nil {
+		old, err := reuseport.Listen(t.Context(), "tcp4", ln.Addr().String(), nil)
+		if err != nil {
 			t.Fatal(err)
 		}
+		keepAccepting(old)
+		r, err := reuseport.Move(t.Context(), []syscall.Conn{ln}, []reuseport.Leaving{{Conn: old, Close: old.Close}})
+		if err != nil || r.Strategy != reuseport.StrategySteer {
+			t.Fatalf("Move() = %+v, %v", r, err)
+		}
 	}
-	if err := errors.Join(m.Close(), ln.Close()); err != nil {
+	if err := ln.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for addr := range accepted {
@@ -254,8 +246,8 @@ func (s *service) upgradeNext(addr string) {
 		}
 		return gen == before+1
 	})
-	if now := listeners(s.tb, addr); len(now) != 2*len(old) {
-		s.tb.Errorf("in probation %d sockets listen, want %d", len(now), 2*len(old))
+	if now := listeners(s.tb, addr); !slices.Equal(now, old) {
+		s.tb.Errorf("in probation %v listen, want the same as before: %v", now, old)
 	}
 }
 
@@ -412,12 +404,10 @@ func TestDrainHalfOpen(t *testing.T) {
 			addr := s.wait("addrs").Addrs[drainSocket]
 			old := listeners(t, addr)
 			conns := dialMany(t, addr, 30)
-			m := s.upgrade()
+			s.upgrade()
 			s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 1 })
-			if len(m.Report.Groups) != 1 || m.Report.Groups[0].Address != addr || m.Report.Groups[0].Error == "" {
-				t.Errorf("report: %+v, want one group on %s that was not quiet at commit", m.Report.Groups, addr)
-			}
-			if got := listeners(t, addr); len(got) != 2 || !slices.Contains(got, old[0]) {
+			eventually(t, "both sockets listen", func() bool { return len(listeners(t, addr)) == 2 })
+			if got := listeners(t, addr); !slices.Contains(got, old[0]) {
 				t.Errorf("listening sockets: %v, want %v and another one", got, old)
 			}
 			if got := answered(t, "half-open", conns); got[2] != len(conns) {
@@ -428,18 +418,18 @@ func TestDrainHalfOpen(t *testing.T) {
 	}
 }
 
-// TestDrainReport checks the account of a plain upgrade.
+// TestDrainReport checks the account of a plain move.
 func TestDrainReport(t *testing.T) {
 	t.Parallel()
-	s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0"}, Probation: time.Second}).start()
+	s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0"}}).start()
 	addrs := s.wait("addrs").Addrs
-	m := s.upgrade()
-	if m.Report.Mode != handoff.Drain || len(m.Report.Groups) != 2 {
-		t.Fatalf("report: %+v, want mode drain and two groups", m.Report)
+	if m := s.upgrade(); m.Report.Mode != handoff.Drain {
+		t.Errorf("report: %+v, want mode drain", m.Report)
 	}
-	for _, g := range m.Report.Groups {
-		if (g.Address != addrs[drainSocket] && g.Address != addrs["1 udp 127.0.0.1:0"]) || g.Error != "" || g.Report.Strategy != reuseport.StrategySteer || g.Report.LossPossible {
-			t.Errorf("group: %+v, want one of %v, steered without loss", g, addrs)
+	s.moved(2, 2)
+	for _, m := range s.received() {
+		if m.Kind == "moved" && m.Group.Address != addrs[drainSocket] && m.Group.Address != addrs["1 udp 127.0.0.1:0"] {
+			t.Errorf("group: %+v, want one of %v", m.Group, addrs)
 		}
 	}
 }
@@ -527,10 +517,8 @@ func TestDrainForeign(t *testing.T) {
 		t.Parallel()
 		for _, network := range []string{"tcp", "udp"} {
 			s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{network + " 127.0.0.1:0"}}).start()
-			// It becomes a service in mode Drain with the sockets that it has.
 			drain := handoff.Drain
 			s.plan(plan{Mode: &drain})
-			s.upgrade()
 			s.signal(syscall.SIGUSR2)
 			m := s.wait("upgrade-failed")
 			if !strings.Contains(m.Err, "SO_REUSEPORT") && !strings.Contains(m.Err, "MPTCP") {
@@ -539,8 +527,8 @@ func TestDrainForeign(t *testing.T) {
 			if m := s.waitFor("listen", func(m message) bool { return m.Kind == "listen" }); !slices.Contains(m.Is, "ErrUnsupported") {
 				t.Errorf("Listen of the successor: %v %s, want ErrUnsupported", m.Is, m.Err)
 			}
-			if gen, err := ask(network, s.addr(network)); err != nil || gen != 2 {
-				t.Errorf("after that: generation %d, %v, want 2", gen, err)
+			if gen, err := ask(network, s.addr(network)); err != nil || gen != 1 {
+				t.Errorf("after that: generation %d, %v, want 1", gen, err)
 			}
 			s.stop()
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -138,23 +137,6 @@ func TestDrainNeighbourSteers(t *testing.T) {
 	s.stop()
 }
 
-// committed waits until an upgrade that was asked for is committed. Where the
-// sockets of the process before take long to drain, as others take their turns,
-// it is refused, and asked for again.
-func (s *service) committed() {
-	s.tb.Helper()
-	for {
-		m := s.waitFor("committed", func(m message) bool { return m.Kind == "committed" || m.Kind == "upgrade-failed" })
-		if m.Kind == "committed" {
-			return
-		}
-		if !slices.Contains(m.Is, "ErrInProgress") {
-			s.tb.Fatalf("upgrade failed: %s\nlog:\n%s", m.Err, s.log())
-		}
-		s.signal(syscall.SIGUSR2)
-	}
-}
-
 // TestDrainStartsBesideUpgrades starts services on the addresses of another that
 // is upgraded meanwhile: neither takes anything from the other's clients.
 func TestDrainStartsBesideUpgrades(t *testing.T) {
@@ -173,7 +155,7 @@ func TestDrainStartsBesideUpgrades(t *testing.T) {
 		}
 		all[0].signal(syscall.SIGUSR2)
 		all = append(all, newService(t, set).start())
-		all[0].committed()
+		all[0].wait("committed")
 		all[0].waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == uint64(i+1) })
 	}
 	for _, l := range loads {

@@ -80,6 +80,9 @@ func TestDescriptors(t *testing.T) {
 			"stderr":  one, // where standard error goes to in the end
 			"capture": one, // the reading end of the pipe that it goes through until then
 		})
+		if mode != handoff.Inherit {
+			joined["predecessor"] = one
+		}
 		owner := stdio(want{"tcp": one, "udp": one, "unix u": one, "blob": one, "control": one, "capture": one})
 		if mode == handoff.Inherit {
 			// tableflip's: a copy of each for the next successor; two pipes to its parent;
@@ -146,6 +149,8 @@ func roles(tb testing.TB, pid int, real string) map[string]int {
 		case ownFile(target), ours[fd] == target: // it may be inherited from our own parent
 		case strings.HasPrefix(target, "socket:"):
 			n[socketRole(tb, pid, fd)]++
+		case target == "anon_inode:[pidfd]":
+			n["predecessor"]++
 		case strings.HasPrefix(target, "/memfd:"):
 			n["state"]++
 		case strings.HasSuffix(target, " (deleted)"):
@@ -229,8 +234,8 @@ func TestNonblocking(t *testing.T) {
 		s.set.Sockets = []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0", "unix " + filepath.Join(s.set.Dir, "u")}
 		s.start()
 		for round := range 3 {
-			if mode == handoff.Drain { // what it asks the kernel with until then may block
-				s.settled(2 * round)
+			if mode == handoff.Drain && round > 0 { // what it asks the kernel with until then may block
+				s.moved(uint64(round+1), 2)
 			}
 			pid := s.pid()
 			var sockets map[string]string

@@ -1,17 +1,10 @@
 package handoff
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"reflect"
-	"sync"
-	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
 // EnvConversation and EnvTableflip are what New takes out of the environment.
@@ -39,34 +32,4 @@ func TakeConversation() error {
 		}
 		return nil
 	}
-}
-
-// HoldListener keeps l's gate from closing until release is called.
-// HoldPacketConn is the same for a datagram socket.
-func HoldListener(l *Listener) (release func()) { return holdGate(l.inner) }
-
-func HoldPacketConn(c *PacketConn) (release func()) { return holdGate(c.inner) }
-
-func holdGate(inner any) (release func()) {
-	gate := reflect.ValueOf(inner).Elem().FieldByName("gate").Elem()
-	mu := (*sync.Mutex)(unsafe.Pointer(gate.FieldByName("mu").UnsafeAddr()))
-	mu.Lock()
-	return mu.Unlock
-}
-
-// ToldClosed returns channels that are closed when u's predecessor in mode Drain
-// has said that its listeners and its datagram sockets are.
-func ToldClosed(u *Upgrader) (listeners, packets <-chan struct{}) {
-	return u.lending.told[wire.KindListener], u.lending.told[wire.KindPacket]
-}
-
-// Overtake returns when u's successor has read all that u has said to it.
-func Overtake(u, successor *Upgrader) {
-	u.sendHistory(u.successorLink())
-	<-successor.history.settled // nothing else of it has come
-}
-
-// Settled waits until u serves no sockets of another process any more.
-func Settled(u *Upgrader, patience time.Duration) error {
-	return u.awaitVisits(context.Background(), patience)
 }

@@ -35,37 +35,6 @@ func NewTestListener(tb testing.TB, network, address string) *Listener {
 	return &Listener{inner: s.Listener}
 }
 
-// AfterJoin calls f when the sockets of u have joined their groups, before the
-// predecessor receives that u is ready. Call it before Ready.
-func AfterJoin(u *Upgrader, f func()) {
-	if u.successor == nil {
-		return
-	}
-	join := u.successor.Join
-	u.successor.Join = func() error {
-		if err := join(); err != nil {
-			return err
-		}
-		f()
-		return nil
-	}
-}
-
-// BeforeJoin calls f when the predecessor has duplicates of u's sockets, which have
-// not joined their groups yet; an error fails Ready. It comes before Ready.
-func BeforeJoin(u *Upgrader, f func() error) {
-	if u.successor == nil {
-		return
-	}
-	join := u.successor.Join
-	u.successor.Join = func() error {
-		if err := f(); err != nil {
-			return err
-		}
-		return join()
-	}
-}
-
 // Await waits for something that goes on and does not end, or for nothing.
 func Await(ctx context.Context, patience time.Duration, goesOn bool) bool {
 	p := newPending()

@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,6 +53,9 @@ type history struct {
 	mu   sync.Mutex
 	line line // without the connections of this process
 
+	groups     []GroupReport // of the move of this process
+	generation uint64        // its own
+
 	settled chan struct{} // closed when no predecessor sends more
 	once    sync.Once     // closes settled
 }
@@ -83,11 +87,25 @@ func (h *history) complete(r Report) {
 	h.line.Reports[len(h.line.Reports)-1] = r
 }
 
+// moved keeps the account of an address to which this process has moved, for the
+// report of the upgrade to its generation, which the predecessor sends.
+func (h *history) moved(generation uint64, g GroupReport) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.generation, h.groups = generation, append(h.groups, g)
+}
+
 // copy returns what is known of the line.
 func (h *history) copy() line {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return line{h.line.Totals, append([]Report{}, h.line.Reports...)}
+	l := line{h.line.Totals, append([]Report{}, h.line.Reports...)}
+	for i := range l.Reports {
+		if r := &l.Reports[i]; len(h.groups) > 0 && r.Generation == h.generation && r.Outcome == OutcomeCommitted {
+			r.Groups = slices.Clone(h.groups)
+		}
+	}
+	return l
 }
 
 // status adds the line to the status. The totals are missing until the history is

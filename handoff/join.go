@@ -17,7 +17,6 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
-	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // join finds the predecessor, if there is one, by what our environment says
@@ -155,12 +154,6 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		return err
 	}
 	u.successor, u.welcome = s, got.Welcome
-	if Mode(got.Welcome.Mode) == Drain && via != wire.ViaInherit {
-		if err := u.borrow(conn, got, via); err != nil {
-			got.Close()
-			return err
-		}
-	}
 	generation := got.Welcome.Generation + 1
 	u.owner.ask(func(s *state) { s.generation = generation })
 	if len(got.Stderr) == 3 {
@@ -179,19 +172,27 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		u.systemd.Received(&got.Sockets[i].Socket)
 	}
 	u.table.Arrive(u.arrived(got.Sockets))
+	predecessor := u.mover.Hold(got.Process, wire.KindListener, wire.KindPacket)
+	u.release = func(kind wire.SocketKind, holders []int) {
+		for _, pidfd := range holders {
+			u.mover.Hold([]int{pidfd}, kind)
+		}
+		predecessor.Release(kind)
+	}
 	s.Open = func() {
+		if err := u.table.ServeLeft(); err != nil {
+			u.log.Error("serve the predecessor's other sockets", "error", err)
+		}
 		u.open(lifecycle.Start)
 		// The predecessor stops when calls are inside of Accept here: no gap.
 		u.table.Entered(enterTimeout)
 	}
 	s.Shut = func() {
 		_, _ = u.post(event{kind: lifecycle.Leave}) // nothing refuses it
-		if u.lending != nil {
-			// The predecessor serves what they hold, and waits for us. Datagrams that
-			// were read can be answered until Shutdown.
-			if err := u.table.Leave(wire.KindListener); err != nil {
-				u.log.Warn("release sockets", "error", err)
-			}
+		// What this process answers to the predecessor says that it has no duplicates.
+		// Datagrams that were read can be answered until Shutdown.
+		if err := u.table.DropKind(wire.KindListener); err != nil {
+			u.log.Warn("release sockets", "error", err)
 		}
 	}
 	s.Own = func() {
@@ -200,13 +201,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		if err := errors.Join(u.pid.Write(), u.own()); err != nil {
 			u.log.Error("commit", "error", err)
 		}
-		if u.lending != nil {
-			u.takeInLoans()
-		}
-	}
-	s.Join = u.joinGroups
-	if u.lending != nil {
-		s.Lend = u.lend
+		u.mover.Resume()
 	}
 	s.Gone = u.redirect.Restore
 	s.Healthy = u.cfg.Healthy
@@ -228,25 +223,6 @@ func (u *Upgrader) arrived(items []session.Item) []sockets.Arrived {
 		}
 	}
 	return all
-}
-
-// borrow notes that the predecessor's TCP and UDP sockets are loans.
-func (u *Upgrader) borrow(conn *fdpass.Conn, got *session.Received, via wire.Via) error {
-	cred, err := conn.Peer()
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrPeerRefused, err)
-	}
-	if cred.UID != os.Geteuid() {
-		return explainForeign(fmt.Errorf("%w: the running process has uid %d, we have %d", reuseport.ErrForeign, cred.UID, os.Geteuid()))
-	}
-	// Who dialled is told who made the control socket, which may be one of an
-	// older generation.
-	pid := cred.PID
-	if via == wire.ViaDial {
-		pid = int(got.Welcome.PID)
-	}
-	u.lending = newLending(pid)
-	return nil
 }
 
 // enterTimeout bounds how long a ready successor waits for its goroutines to call
@@ -294,9 +270,8 @@ func (u *Upgrader) succeed() {
 	}
 	defer u.history.settle() // only the predecessor sends an account
 	if t.Following != nil {
-		u.follow(t.Following, u.lending)
-	} else {
-		u.lending.ended()
+		t.Following.Released = u.release
+		u.follow(t.Following)
 	}
 	u.systemd.Introduce(u.Generation()) // unless the predecessor has, before it died
 }

@@ -55,13 +55,10 @@ func (u *Upgrader) watchLinger(l *session.Lingering) {
 	}
 }
 
-// tellLinger says how the linger goes. In mode Drain it also says that our
-// listeners are closed, and our datagram sockets unless we hold them: the successor
-// drains what it has of them then, and would leave a socket that is open to lose
-// what the kernel gives it until it is closed.
+// tellLinger says how the linger goes.
 func (u *Upgrader) tellLinger(l *session.Lingering) {
 	c := u.conns.Counts()
-	l.Tell(wire.Linger{Open: c.Open, Moved: c.Moved, Cut: c.Cut, Remaining: u.remaining(), Holds: u.holds.Load()})
+	l.Tell(wire.Linger{Open: c.Open, Moved: c.Moved, Cut: c.Cut, Remaining: u.remaining()})
 }
 
 // lingerEnd returns when the linger is over; zero if it has no limit, or has not begun.

@@ -25,10 +25,10 @@ import (
 // address is taken; failing that, one of systemd's (see Config.NoSystemd). Port 0
 // keeps the port that it came to mean.
 //
-// In mode Drain a TCP or UDP socket is always a new one, on the address of the
-// predecessor's. It joins the running ones at Ready; an error that matches
-// [ErrUnsupported] and reuseport's ErrForeign says that it can't: they belong to
-// another user, or were made without SO_REUSEPORT.
+// In mode Drain a TCP or UDP socket of the predecessor is replaced by a new one after
+// the commit. An error that matches [ErrUnsupported] and reuseport's ErrForeign says
+// that it can't be: the two would not be in one group. Where the program asks for more
+// sockets on an address than the predecessor has, two share one until then.
 //
 // The errors of binding are those of package net; a unix socket whose owner
 // was killed is replaced. After Done it returns [ErrClosed].
@@ -39,8 +39,8 @@ func (u *Upgrader) Listen(ctx context.Context, network, address string) (*Listen
 // ListenNamed is Listen for a socket that the predecessor knows by name, so
 // that its address can change between versions: the old socket is kept while
 // the name and network are, whatever address says. Without a predecessor that
-// has it, a new one is bound to address. In mode Drain, where each process has
-// sockets of its own, a TCP or UDP socket is always bound to address.
+// has it, a new one is bound to address. In mode Drain a TCP or UDP socket is kept
+// only if it has that address.
 func (u *Upgrader) ListenNamed(ctx context.Context, name, network, address string) (*Listener, error) {
 	if name == "" {
 		return nil, errors.New("handoff: listen: empty name")
@@ -84,7 +84,9 @@ func (u *Upgrader) listen(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 	}
 	s, err := u.socket(ctx, k)
 	if err == nil {
-		err = u.add(s)
+		if err = u.add(s); err != nil {
+			_ = u.mover.Drop(s) // closed as well
+		}
 	}
 	var op *net.OpError
 	switch {
@@ -101,9 +103,8 @@ func (u *Upgrader) socket(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 	if err != nil {
 		return nil, err
 	}
-	if h == nil && u.drains(k) {
-		s, _, err := u.bindLate(ctx, k)
-		return s, explainForeign(err)
+	if u.rebinds(k) && (h == nil || u.engine == nil) { // what tableflip has passed on does not move
+		return u.rebound(ctx, k, h, origin)
 	}
 	if h == nil {
 		h, err = sockets.Bind(ctx, k, &u.cfg.listenConfig, func(err error) bool { return u.systemd.MakeRoom(ctx, k, err) })
@@ -129,10 +130,7 @@ func (u *Upgrader) mayListen() error {
 // match returns the socket that answers k among those that the predecessor or
 // systemd has passed on, or nil.
 func (u *Upgrader) match(k sockets.Key) (sockets.Handle, *sockets.Origin, error) {
-	if u.lending != nil && u.drains(k) {
-		return nil, nil, nil
-	}
-	a, ok := u.table.Match(k, false)
+	a, ok := u.table.Match(k, u.cfg.Mode == Drain)
 	if !ok {
 		a, ok = u.systemd.Match(k)
 	}
@@ -175,12 +173,12 @@ func (i inherited) Open(e *wire.Socket) (sockets.Handle, error) {
 // Close does nothing: tableflip's Ready closes what was not opened.
 func (inherited) Close() error { return nil }
 
-// add puts a socket into the table and has a child of tableflip's inherit it. One
-// that was made late, when the others have joined their groups, joins at once.
+// add puts a socket into the table and has a child of tableflip's inherit it.
 func (u *Upgrader) add(s *sockets.Socket) error {
 	passesOn := u.engine != nil && u.cfg.Mode == Inherit
-	joined, err := u.table.Add(s, func() error {
+	err := u.table.Add(s, func() error {
 		u.systemd.Changed() // its store would keep the socket open
+		_ = u.mover.Drop(s) // the own one has nothing
 		if passesOn {
 			return u.engine.Forget(&s.Entry)
 		}
@@ -195,12 +193,6 @@ func (u *Upgrader) add(s *sockets.Socket) error {
 			return errors.Join(err, u.table.Drop(s))
 		}
 	}
-	if !joined {
-		return nil
-	}
-	if err := s.Join(); err != nil {
-		return errors.Join(explainForeign(err), u.table.Drop(s))
-	}
 	return nil
 }
 
@@ -209,10 +201,6 @@ func (u *Upgrader) add(s *sockets.Socket) error {
 func (u *Upgrader) closeLeft(left []sockets.Arrived) error {
 	var errs []error
 	for _, a := range left {
-		if u.lending != nil && sockets.Inet(&a.Entry) && len(u.table.Bound(&a.Entry)) > 0 {
-			u.lending.keep(a) // what waits in it is served, as its address still is
-			continue
-		}
 		errs = append(errs, a.Source.Close(), sockets.Unlink(&a.Entry))
 	}
 	return errors.Join(errs...)

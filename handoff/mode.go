@@ -17,19 +17,31 @@ const (
 	// successor that the predecessor starts, or to any other process that is
 	// started with the same control socket.
 	Takeover
-	// Drain has the successor bind TCP and UDP sockets of its own in the same
-	// SO_REUSEPORT groups, while the predecessor leaves them without loss. All
-	// else goes as in Takeover, whose two ways to start a successor it shares.
-	// Several independent services, of one user, can be on one address: an
-	// upgrade of one leaves the others alone.
+	// Drain is Takeover, and then a move: after the commit the successor gives its
+	// TCP and UDP sockets up for sockets of its own, in the same SO_REUSEPORT groups,
+	// and leaves those of the predecessor without loss. It is for sockets that have to
+	// be made by the process that serves: with the options of its own
+	// Config.ListenConfig, on the account of its own container. Several services on
+	// one address need no more than Takeover, and reuseport.Control in ListenConfig.
 	//
-	// A TCP socket listens from Ready on, in the first process too, so a start
-	// that is slow, or fails, never holds a connection. A UDP socket of a
-	// successor is bound at Ready. MPTCP is off: the kernel can't steer it.
+	// Up to the commit nothing differs from Takeover, and a rollback has nothing to
+	// undo. The move begins when no other process has duplicates of the sockets: at
+	// once for listeners, at the predecessor's Shutdown for datagram sockets, to which
+	// it writes answers until then. Connections that wait in an old socket, and
+	// handshakes that are under way, come out of Accept like those of the new one. A
+	// client that never ends its handshake delays the end of the move, and nothing
+	// else: the next upgrade passes old and new sockets on. [EventMoved] says how each
+	// address went. Options that are set on a socket by other means than
+	// ListenConfig.Control and the methods of [PacketConn] are lost with it.
+	//
+	// A Listen fails with [ErrUnsupported] where the own socket would not be in the
+	// group of the predecessor's: another user, network namespace or device, or no
+	// SO_REUSEPORT. MPTCP is off: the kernel can't steer it. In the first process a
+	// TCP socket listens from Ready on, so a slow start holds no connection.
 	//
 	// The groups are left to the kernel's own choice (reuseport's Hash) but while
-	// somebody leaves them. A process that is killed while it leaves can't put
-	// that back; the first process of a line does it at Ready, and each upgrade.
+	// a process leaves them. One that is killed while it leaves can't put that back;
+	// the first process of a line does it at Ready, and each move.
 	Drain
 )
 

@@ -11,6 +11,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/systemd"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
 // entered notes that the conversation has come to a phase.
@@ -38,6 +39,10 @@ func (u *Upgrader) entered(up *upgrade, ph session.Phase) {
 
 // committed leaves everything to the successor.
 func (u *Upgrader) committed(up *upgrade, res session.Result) {
+	if up.holder != nil {
+		// Before Shutdown can say Released: what the successor has are the sockets.
+		up.holder.Release(wire.KindListener, wire.KindPacket)
+	}
 	if up.inherit {
 		// The successor has written to tableflip before it wrote to us. tableflip
 		// must have read that, or its Stop would kill the successor.
@@ -45,10 +50,6 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		case <-up.ready:
 		case <-up.child.Done():
 		}
-	}
-	if up.drain != nil {
-		up.account.report.Groups = up.drain.end()
-		u.holds.Store(u.table.HasPackets())
 	}
 	up.account.report.Open = u.conns.Open()
 	up.account.end(nil)
@@ -62,10 +63,9 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	if err := u.table.Release(); err != nil {
 		u.log.Warn("release sockets", "error", err)
 	}
-	if up.drain != nil {
-		up.drain.leave() // only now can the successor steer, whose probes nobody here accepts
+	if err := u.mover.Stop(); err != nil {
+		u.log.Warn("release sockets", "error", err)
 	}
-	u.parted.Store(true)
 	u.control.Shut()
 	_, _ = u.control.Drop() // the successor has it
 	u.emit(Event{Kind: EventCommitted, Report: report})
@@ -82,6 +82,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		})
 	}
 	if l := res.Lingering; l != nil {
+		u.released(l, wire.KindListener)
 		u.wg.Go(l.Run)   // ends with Bye or the conversation
 		u.wg.Go(func() { // ends with the last older predecessor
 			defer close(u.passed)
@@ -94,10 +95,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 
 // failed ends an upgrade without a commit: this process serves as before.
 func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
-	if up.drain != nil {
-		up.account.report.Groups = up.drain.end()
-		up.drain.failed(res.Parted)
-	}
+	u.resumeMove(up, res)
 	if up.child != nil {
 		u.finishChild(up)
 	}

@@ -101,7 +101,7 @@ func (u *Upgrader) step(s *state, e event) (acts actions, err error) {
 		case lifecycle.OpenGate:
 			u.table.Open()
 		case lifecycle.PauseGate:
-			u.table.Pause(s.upgrade.serves)
+			u.table.Pause()
 		case lifecycle.ShutGate:
 			u.table.Ending.Store(s.life.Phase == lifecycle.Stopping) // before the program closes sockets because of it
 			u.table.Shut()

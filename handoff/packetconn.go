@@ -1,7 +1,6 @@
 package handoff
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
@@ -20,8 +19,7 @@ import (
 // commit. Writing goes on until [Upgrader.Shutdown], so that a datagram that
 // was read can be answered; Shutdown waits up to a second for a goroutine that has
 // read one to read again. A program that answers from other goroutines than those that
-// read waits for them before Shutdown. In mode Drain a successor can write from
-// Ready on; before that writing returns [ErrNotReady].
+// read waits for them before Shutdown.
 type PacketConn struct{ inner *sockets.PacketConn }
 
 // ReadFrom reads one datagram, as [net.PacketConn] describes it.
@@ -39,25 +37,16 @@ func (c *PacketConn) ReadMsgUDP(p, oob []byte) (n, oobn, flags int, addr *net.UD
 
 // WriteTo writes one datagram, as [net.PacketConn] describes it.
 func (c *PacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
-	if err := c.mayWrite(); err != nil {
-		return 0, err
-	}
 	return c.inner.WriteTo(p, addr)
 }
 
 // WriteToUDPAddrPort writes one datagram, as [net.UDPConn] describes it.
 func (c *PacketConn) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (int, error) {
-	if err := c.mayWrite(); err != nil {
-		return 0, err
-	}
 	return c.inner.WriteToUDPAddrPort(p, addr)
 }
 
 // WriteMsgUDP writes one datagram with control messages, as [net.UDPConn] describes it.
 func (c *PacketConn) WriteMsgUDP(p, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	if err := c.mayWrite(); err != nil {
-		return 0, 0, err
-	}
 	return c.inner.WriteMsgUDP(p, oob, addr)
 }
 
@@ -86,11 +75,3 @@ func (c *PacketConn) SetReadBuffer(bytes int) error { return c.inner.SetReadBuff
 
 // SetWriteBuffer sets SO_SNDBUF.
 func (c *PacketConn) SetWriteBuffer(bytes int) error { return c.inner.SetWriteBuffer(bytes) }
-
-// mayWrite keeps the kernel from binding a socket to a port of its choice.
-func (c *PacketConn) mayWrite() error {
-	if c.inner.Unbound.Load() {
-		return fmt.Errorf("%w: in mode drain a datagram socket gets its address then", ErrNotReady)
-	}
-	return nil
-}

@@ -2,7 +2,6 @@ package handoff
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 )
@@ -62,12 +61,4 @@ func (p *pending) await(ctx context.Context, patience time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// awaitVisits waits until no other process's members are served here, for a moment.
-func (u *Upgrader) awaitVisits(ctx context.Context, patience time.Duration) error {
-	if !u.visits.await(ctx, patience) {
-		return fmt.Errorf("%w: the sockets of the process before are not drained yet", ErrInProgress)
-	}
-	return nil
 }

@@ -112,22 +112,16 @@ func (ps *predecessors) describe() []Predecessor {
 }
 
 // follow serves the conversation with a predecessor until that is gone.
-// lending is nil, unless f is the predecessor that has lent us its members.
-func (u *Upgrader) follow(f *session.Following, lending *lending) {
-	u.attend(u.enroll(f, lending), lending)
-}
+func (u *Upgrader) follow(f *session.Following) { u.attend(u.enroll(f)) }
 
 // enroll adds a predecessor. The caller calls attend next.
-func (u *Upgrader) enroll(f *session.Following, lending *lending) *predecessor {
+func (u *Upgrader) enroll(f *session.Following) *predecessor {
 	p := &predecessor{f: f, stopped: make(chan struct{})}
 	f.Deliver = func(name string, state []byte, fd int) bool {
 		return u.deliver(p.generation(), name, state, fd)
 	}
 	f.Account = u.receiveHistory
-	f.Told = func(m wire.Linger) {
-		u.predecessors.received(p, m)
-		lending.linger(m)
-	}
+	f.Told = func(m wire.Linger) { u.predecessors.received(p, m) }
 	f.Adopt = u.adopt
 	u.predecessors.add(p)
 	if life := u.life(); life.Done() && u.successorLink() == nil {
@@ -144,8 +138,8 @@ func (u *Upgrader) adopt(m wire.Adopt, fd int) bool {
 		return false
 	}
 	// It is enrolled before our predecessor gets the answer, after which that can end.
-	p := u.enroll(session.Follow(session.NewWireLink(fdpass.New(c), u.cfg.hang), m), nil)
-	u.wg.Go(func() { u.attend(p, nil) }) // ends with that conversation
+	p := u.enroll(session.Follow(session.NewWireLink(fdpass.New(c), u.cfg.hang), m))
+	u.wg.Go(func() { u.attend(p) }) // ends with that conversation
 	if l := u.successorLink(); l != nil {
 		u.passOver(l, p) // passOn may have missed it
 	}
@@ -153,10 +147,9 @@ func (u *Upgrader) adopt(m wire.Adopt, fd int) bool {
 }
 
 // attend serves the conversation with an enrolled predecessor to its end.
-func (u *Upgrader) attend(p *predecessor, lending *lending) {
+func (u *Upgrader) attend(p *predecessor) {
 	u.limitLingering()
 	bye, clean := p.f.Run()
-	lending.ended()
 	close(p.stopped)
 	if !u.predecessors.remove(p) {
 		return

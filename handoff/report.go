@@ -61,8 +61,8 @@ type Report struct {
 	AcceptedBefore uint64 `json:"accepted_before"`
 	AcceptedAfter  uint64 `json:"accepted_after"`
 
-	// Groups tell, in mode Drain, how the predecessor's members of each
-	// SO_REUSEPORT group were left with nothing to serve.
+	// Groups tell, in mode Drain, how the successor has moved to sockets of its own
+	// after the commit, address by address. It adds them to its copy of the report.
 	Groups []GroupReport `json:"groups,omitempty"`
 
 	// Open, Moved and Cut tell of the connections that were tracked or held: open
@@ -78,10 +78,8 @@ type Report struct {
 	Reason  string  `json:"reason,omitempty"` // why it is not committed
 }
 
-// A GroupReport is the account of the predecessor's members of one group. They
-// turn new traffic away when the successor is ready, and serve what they hold;
-// what is left at commit the successor serves, so nothing is lost where Error
-// says that not all was done by then.
+// A GroupReport is the account of the move to own sockets on one address. Where
+// Error says why there was none, the process serves the predecessor's socket on.
 type GroupReport struct {
 	Network string           `json:"network"`
 	Address string           `json:"address"`

@@ -61,8 +61,7 @@ const envSettings = "BATON_TEST_SETTINGS"
 // the file "plan" in its folder.
 type plan struct {
 	// At says where it fails: "start" (before New), "joined" (after New),
-	// "listening" (before Ready), "lent" (in Ready, when the predecessor has its
-	// sockets), "listened" (in Ready, when they have joined their groups), "probation" (after Ready), "moving" (when its program
+	// "listening" (before Ready), "probation" (after Ready), "moving" (when its program
 	// has got After connections that move), or nowhere.
 	At    string
 	After int
@@ -83,6 +82,7 @@ type message struct {
 	Err        string
 	Is         []string // names of the sentinels that Err matches
 	Report     *handoff.Report
+	Group      *handoff.GroupReport
 	Engine     bool // a goroutine of tableflip's is left
 }
 
@@ -162,7 +162,7 @@ func serviceMain([]string) {
 		Probation:     set.Probation, ReadyTimeout: set.Ready, LingerTimeout: set.Linger, MaxLingering: set.Max,
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Name: strconv.Itoa(os.Getpid())}),
 		OnEvent: func(e handoff.Event) {
-			say(message{Kind: string(e.Kind), Generation: e.Generation, Report: e.Report, Err: e.Reason, Is: sentinelsOf(e.Err)})
+			say(message{Kind: string(e.Kind), Generation: e.Generation, Report: e.Report, Group: e.Group, Err: e.Reason, Is: sentinelsOf(e.Err)})
 		},
 		Healthy: func(ctx context.Context) error {
 			if p.How == "unhealthy" {
@@ -241,18 +241,6 @@ func serviceMain([]string) {
 	}
 	go onRollback(up)
 	p.fail(set.Dir, "listening", up)
-	if p.At == "lent" {
-		handoff.BeforeJoin(up, func() error {
-			if p.How == "abort" { // by a call it would wait for Ready
-				return errors.New("a planned abort")
-			}
-			p.fail(set.Dir, p.At, up)
-			return nil
-		})
-	}
-	if p.At == "listened" {
-		handoff.AfterJoin(up, func() { p.fail(set.Dir, p.At, up) })
-	}
 	if err := up.Ready(); err != nil {
 		fail("ready", err)
 	}

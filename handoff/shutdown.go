@@ -172,28 +172,24 @@ func (u *Upgrader) awaitHolds(ctx context.Context) {
 	}
 }
 
-// releasePackets closes the datagram sockets that a successor has joined by its
-// own: it drains them when nobody here has them any more. What it is told has to
-// be so by then, see tellLinger.
+// releasePackets closes the datagram sockets that a successor has, which is told: it
+// can move to its own ones when no other process has duplicates.
 func (u *Upgrader) releasePackets() {
-	if !u.holds.Load() {
+	l := u.successorLink()
+	if l == nil {
 		return
 	}
-	if err := u.table.Leave(wire.KindPacket); err != nil {
+	if err := u.table.DropKind(wire.KindPacket); err != nil {
 		u.log.Warn("release sockets", "error", err)
 	}
-	u.holds.Store(false)
-	if l := u.successorLink(); l != nil && u.parted.Load() {
-		u.tellLinger(l)
-	} // else watchLinger does, once it begins
+	u.released(l, wire.KindPacket)
 }
 
 // letGo closes what is left.
 func (u *Upgrader) letGo() error {
 	ours := u.life().Owner
 	u.control.Shut()
-	errs := []error{u.table.Close()}
-	u.lending.close()
+	errs := []error{u.mover.Close(), u.table.Close()}
 	dropped, err := u.control.Drop()
 	errs = append(errs, err)
 	if dropped && ours {

@@ -15,6 +15,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
+	"github.com/seed-11c92bf9/baton/handoff/internal/rebind"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
@@ -33,7 +34,7 @@ type upgrade struct {
 	end      context.CancelFunc  // of over
 	err      error               // valid once it is over
 	inherit  bool                // waits for a child of tableflip's
-	drain    *drain              // in mode Drain, else nil
+	holder   *rebind.Holder      // the successor, once it has said Hello; nil in mode Inherit
 	states   *stateblob.Transfer // nil until the successor is there
 
 	executable string // to be started; empty means that of the configuration
@@ -160,14 +161,11 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 	})
 	defer stop()
 	u.systemd.UpgradeStarted(up.wanted, u.Generation(), u.cfg.upgradeTimeout())
-	err := u.awaitVisits(up.wanted, 2*u.cfg.hang)
-	switch {
-	case err != nil:
-	case u.cfg.Mode == Inherit:
-		err = u.startInherit(up, p)
-	default:
-		err = u.startSpawn(up, p)
+	start := u.startSpawn
+	if u.cfg.Mode == Inherit {
+		start = u.startInherit
 	}
+	err := start(up, p)
 	if errors.Is(err, ErrInProgress) { // a wait has ended
 		err = cmp.Or(up.givenUp(err), err)
 	}
@@ -334,18 +332,17 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 		Mode: uint32(u.cfg.Mode), States: uint32(up.states.Len()),
 	}
 	up.account.report.States = up.states.Len()
-	p.Manifest = func() ([]session.Item, func()) { return u.manifest(up) }
-	p.States = up.states.Write
-	if u.cfg.Mode == Drain {
-		up.drain = newDrain(u)
-		up.drain.peer = up.account.report.Successor.PID // as the kernel names it
-		p.Lent = up.drain.lent
+	if !up.inherit { // else no socket moves
+		p.Process = ownProcess()
+		defer fdx.Close(p.Process...) // the successor has a copy
 	}
+	p.Manifest = func() ([]session.Item, func()) {
+		u.suspendMove(up)
+		return u.manifest(up)
+	}
+	p.States = up.states.Write
 	p.Pause = func() wire.Paused { return u.pause(up) }
 	p.Resume = func() {
-		if up.drain != nil {
-			up.drain.back()
-		}
 		_, _ = u.post(event{kind: lifecycle.Resume}) // a process that stops does not accept
 		u.control.Open()
 		if err := u.pid.Write(); err != nil {
@@ -366,7 +363,11 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 func (u *Upgrader) manifest(up *upgrade) ([]session.Item, func()) {
 	var items []session.Item
 	var held []*sockets.Socket
-	for _, s := range append(u.table.All(), u.control) {
+	all := u.table.All()
+	for _, l := range u.table.Leaving() {
+		all = append(all, &l.Socket)
+	}
+	for _, s := range append(all, u.control) {
 		fd, ok := s.Hold()
 		if !ok {
 			continue
@@ -392,9 +393,6 @@ func (u *Upgrader) manifest(up *upgrade) ([]session.Item, func()) {
 
 // pause stops accepting and counts what is left to the successor.
 func (u *Upgrader) pause(up *upgrade) wire.Paused {
-	if up.drain != nil {
-		up.drain.begin()
-	}
 	_, _ = u.post(event{kind: lifecycle.Pause}) // a process that stops has paused
 	u.table.Drain()
 	queue, halfOpen := u.table.Backlog()

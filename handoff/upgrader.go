@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -15,6 +14,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/pidfile"
+	"github.com/seed-11c92bf9/baton/handoff/internal/rebind"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/signals"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
@@ -38,14 +38,14 @@ type Upgrader struct {
 	conns     *conns.Set
 	inboxes   inboxes
 
-	engine    *inherit.Engine    // tableflip, in mode Inherit or started by it
-	control   *sockets.Socket    // the control socket; never nil after New
-	successor *session.Successor // our side as a successor; nil if we are the first
-	welcome   wire.Welcome       // the predecessor's, with successor
-	lending   *lending           // with a successor in mode Drain, else nil
-	visits    *pending           // addresses at which another process's members are served here
-	failures  *pending           // processes of successors that have failed
-	redirect  *spawn.Redirect    // of our standard error, until commit; nil if we were not started by an upgrade
+	engine    *inherit.Engine                           // tableflip, in mode Inherit or started by it
+	control   *sockets.Socket                           // the control socket; never nil after New
+	successor *session.Successor                        // our side as a successor; nil if we are the first
+	welcome   wire.Welcome                              // the predecessor's, with successor
+	mover     *rebind.Mover                             // to sockets of this process's own
+	release   func(kind wire.SocketKind, holders []int) // for message Released, with successor
+	failures  *pending                                  // processes of successors that have failed
+	redirect  *spawn.Redirect                           // of our standard error, until commit; nil if we were not started by an upgrade
 	signals   *signals.Relay
 	pid       *pidfile.File
 	history   *history
@@ -63,9 +63,6 @@ type Upgrader struct {
 	hurried chan struct{}  // closed by a second stop signal
 	hurry   sync.Once      // closes hurried
 	passed  chan struct{}  // closed when the successor has the conversations with older predecessors
-
-	parted atomic.Bool // a successor is committed, and our listeners are closed
-	holds  atomic.Bool // datagram sockets that a successor waits for
 
 	shutDone chan struct{} // closed when Shutdown is over
 	shutErr  error         // valid then
@@ -102,7 +99,6 @@ func New(c *Config) (*Upgrader, error) {
 		table:    sockets.NewTable(),
 		conns:    conns.NewSet(),
 		inboxes:  inboxes{all: make(map[string]chan MovedConn)},
-		visits:   newPending(),
 		failures: newPending(),
 		pid:      pidfile.At(cfg.pidFile),
 		signals:  signals.New(cfg.StopSignals, cfg.UpgradeSignals),
@@ -118,6 +114,7 @@ func New(c *Config) (*Upgrader, error) {
 	if cfg.OnEvent != nil {
 		u.hook = newHook(cfg.OnEvent, u.subscribers.Subscribe())
 	}
+	u.mover = rebind.New(u.table, u.log, u.moved)
 	u.systemd, err = systemd.New(systemd.Config{
 		Disabled: cfg.NoSystemd, NoStore: cfg.NoStore, Spawned: spawned(), Drain: cfg.Mode == Drain, Inherit: cfg.Mode == Inherit,
 		Version: cfg.Version, Table: u.table, Logger: cfg.Logger,
@@ -142,7 +139,7 @@ func (u *Upgrader) discard(err error) {
 	}
 	_ = u.table.Close() // nothing of it was served
 	u.systemd.Close()
-	u.lending.close()
+	_ = u.mover.Close() // likewise
 	u.received.Close()
 	if u.control != nil {
 		_ = u.control.Release()
@@ -187,6 +184,12 @@ func (u *Upgrader) Ready() error {
 	case life.Phase != lifecycle.Starting:
 		return nil
 	}
+	if err := u.mover.Join(); err != nil {
+		if u.successor != nil {
+			_ = u.Abort(err) // or the predecessor has ended it already
+		}
+		return fmt.Errorf("handoff: %w", err)
+	}
 	if u.successor != nil {
 		if err := u.pid.Stage(); err != nil {
 			_ = u.Abort(err) // or the predecessor has ended it already
@@ -198,17 +201,12 @@ func (u *Upgrader) Ready() error {
 		}
 		return nil
 	}
-	if err := u.joinGroups(); err != nil {
-		return err
-	}
 	if err := u.pid.Write(); err != nil {
 		return err
 	}
 	u.open(lifecycle.Ready)
 	err := u.own()
-	if u.cfg.Mode == Drain {
-		u.unsteer()
-	}
+	u.resetSteering()
 	return err
 }
 

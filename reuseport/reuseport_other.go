@@ -16,6 +16,8 @@ func unsupported(what string) error {
 	return fmt.Errorf("reuseport: %s on %s: %w", what, runtime.GOOS, errors.ErrUnsupported)
 }
 
+func resetSteering(syscall.Conn) error { return unsupported("steering") }
+
 type groupLock struct{}
 
 func (*groupLock) free() {}

@@ -57,6 +57,7 @@ var layers = []map[string]string{
 		"handoff/internal/operate": `handoff/internal/failure handoff/internal/fdpass handoff/internal/session
 			handoff/internal/wire internal/fdx internal/procs`,
 		"handoff/internal/stateblob": "handoff/internal/session internal/fdx",
+		"handoff/internal/rebind":    "handoff/internal/failure handoff/internal/sockets handoff/internal/wire internal/fdx reuseport",
 		"handoff/internal/systemd": `handoff/internal/failure handoff/internal/sockets handoff/internal/wire
 			internal/fdx internal/sdnotify`,
 	},
@@ -64,7 +65,7 @@ var layers = []map[string]string{
 		"handoff": `
 			handoff/internal/conns handoff/internal/failure handoff/internal/fdpass handoff/internal/inherit handoff/internal/lifecycle
 			handoff/internal/operate handoff/internal/pidfile handoff/internal/session handoff/internal/signals
-			handoff/internal/slogger handoff/internal/sockets handoff/internal/spawn handoff/internal/stateblob
+			handoff/internal/rebind handoff/internal/slogger handoff/internal/sockets handoff/internal/spawn handoff/internal/stateblob
 			handoff/internal/systemd handoff/internal/wire internal/fdx internal/procs reuseport`,
 	},
 	{

@@ -62,11 +62,12 @@ func (c *conversation) read() {
 	}
 }
 
-// optional reports whether the sender keeps what comes with m until it is acknowledged:
-// the conversation can continue if descriptors are missing.
+// optional reports whether the conversation can continue without the descriptors of m.
+// The sender of a connection keeps it until it is acknowledged, and a successor that
+// lacks a pidfd of Released moves nothing.
 func optional(m wire.Message) bool {
 	switch m.(type) {
-	case *wire.Conns, *wire.Adopt:
+	case *wire.Conns, *wire.Adopt, *wire.Released:
 		return true
 	}
 	return false

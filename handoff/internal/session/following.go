@@ -20,6 +20,10 @@ type Following struct {
 	Adopt func(m wire.Adopt, fd int) bool
 	// Told is called with each progress report of the linger.
 	Told func(wire.Linger)
+	// Released is called when the predecessor has closed its sockets of a kind. It
+	// owns holders, the pidfds of other processes that may still have duplicates. It
+	// may be nil: the sockets stay shared.
+	Released func(kind wire.SocketKind, holders []int)
 	// Account is called with the account of the last upgrades. It may be nil.
 	Account func(wire.Account)
 
@@ -65,6 +69,12 @@ func (f *Following) Run() (wire.Bye, bool) {
 		case *wire.Linger:
 			_ = fdx.Close(in.fds...) // none belong here
 			f.Told(*m)
+		case *wire.Released:
+			if f.Released == nil || len(in.fds) != int(m.Holders) {
+				_ = fdx.Close(in.fds...) // without a pidfd of each the sockets stay shared
+			} else {
+				f.Released(m.Kind, in.fds)
+			}
 		case *wire.Account:
 			_ = fdx.Close(in.fds...) // none belong here
 			if f.Account != nil {

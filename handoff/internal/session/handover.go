@@ -27,7 +27,7 @@ func (p *Predecessor) greet(a Arrival) {
 	items, release := p.Manifest()
 	defer release()
 	w.Sockets = uint32(len(items))
-	p.send(&w)
+	_ = p.conv.link.Send(&w, p.Process) // an error shows as in send
 	p.event(offerHello)
 	if p.state.phase != offerSending {
 		return
@@ -117,23 +117,4 @@ func (p *Predecessor) passStates(t *transfer) error {
 		return err
 	}
 	return t.states(w.blobs)
-}
-
-// lent takes what the successor lends. It has not said Ready: nothing waits in
-// these sockets yet, so one that comes too late is no loss.
-func (p *Predecessor) lent(m *wire.Lend, fds []int) {
-	switch {
-	case p.state.phase == offerWithdrawing:
-		_ = fdx.Close(fds...) // it has not read Rollback yet, and gets no Ack
-		return
-	case p.Lent == nil || p.state.phase != offerWarming || len(fds) != len(m.Entries):
-		_ = fdx.Close(fds...) // nobody else knows them
-		p.because(offerProtocolError, &Error{Text: fmt.Sprintf("%d sockets lent out of turn", len(m.Entries))})
-		return
-	}
-	if err := p.Lent(m.Entries, fds); err != nil {
-		p.because(offerTransferError, &Error{Text: "sockets that the successor lends", Err: err})
-		return
-	}
-	p.send(&wire.Ack{Seq: m.Seq, Taken: uint32(len(m.Entries))})
 }

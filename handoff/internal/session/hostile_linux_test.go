@@ -69,8 +69,6 @@ func TestNoiseToPredecessor(t *testing.T) {
 				}
 				want, calls := failure.Protocol, ""
 				switch {
-				case step == beforeReady && tt.reason == failure.Transfer:
-					want = tt.reason // as if we were short of descriptors for what is lent
 				case step == afterReady:
 					calls = "pause resume"
 				case step == afterCommit:

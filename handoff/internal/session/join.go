@@ -21,6 +21,8 @@ type Received struct {
 	States  []Blob
 	// Stderr are the three descriptors of message Stderr, or nil.
 	Stderr []int
+	// Process is the predecessor's pidfd, or nil.
+	Process []int
 }
 
 // Close closes all descriptors.
@@ -33,8 +35,8 @@ func (r *Received) Close() {
 	for _, b := range r.States {
 		_ = b.File.Close()
 	}
-	_ = fdx.Close(r.Stderr...)
-	r.Sockets, r.States, r.Stderr = nil, nil, nil
+	_ = fdx.Close(append(r.Stderr, r.Process...)...)
+	r.Sockets, r.States, r.Stderr, r.Process = nil, nil, nil, nil
 }
 
 // maxAtOnce bounds the memory that a count alone can claim.
@@ -117,7 +119,11 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 		_ = fdx.Close(fds...)
 		return unexpected(m)
 	}
-	_ = fdx.Close(fds...) // none belong here
+	if len(fds) == 1 {
+		r.Process = fds
+	} else {
+		_ = fdx.Close(fds...) // none belong here
+	}
 	r.Welcome = *w
 	if w.Version < j.Hello.MinVersion || w.Version > j.Hello.MaxVersion {
 		return &Error{Reason: failure.Version, Text: fmt.Sprintf("the predecessor chose version %d, we speak %d to %d", w.Version, j.Hello.MinVersion, j.Hello.MaxVersion)}

@@ -120,6 +120,13 @@ func (l *Lingering) Adopt(m wire.Adopt, fd int) error {
 // Tell sends the progress of the linger. Errors show as the end of the conversation.
 func (l *Lingering) Tell(m wire.Linger) { _ = l.conv.link.Send(&m, nil) }
 
+// Released says that the sockets of a kind are closed here. holders are pidfds,
+// borrowed, of other processes that may still have duplicates. Errors show as the
+// end of the conversation.
+func (l *Lingering) Released(kind wire.SocketKind, holders []int) {
+	_ = l.conv.link.Send(&wire.Released{Kind: kind, Holders: uint32(len(holders))}, holders)
+}
+
 // Account tells the successor how the last upgrades went. Errors show as the end
 // of the conversation.
 func (l *Lingering) Account(m wire.Account) { _ = l.conv.link.Send(&m, nil) }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -398,4 +399,48 @@ func TestFollowHostile(t *testing.T) {
 	}
 	b.Close()
 	w.gone()
+}
+
+// TestReleased passes on the pidfds of the processes that still have duplicates. A
+// successor that does not get all of them must not take the sockets for its own.
+func TestReleased(t *testing.T) {
+	t.Parallel()
+	l, f := commit(t, 10*time.Second)
+	w := newWitness(t)
+	f.Told = func(wire.Linger) {}
+	type released struct {
+		kind    wire.SocketKind
+		holders int
+	}
+	var got []released
+	f.Released = func(kind wire.SocketKind, holders []int) {
+		got = append(got, released{kind, len(holders)})
+		closeAll(t, holders)
+	}
+	lingering, following := run(l.Run), run(func() { f.Run() })
+	l.Released(wire.KindListener, nil)
+	l.Released(wire.KindPacket, []int{w.dup(), w.dup()})
+	l.Tell(wire.Linger{})
+	l.Bye(wire.Bye{})
+	within(t, lingering, "Lingering.Run")
+	within(t, following, "Following.Run")
+	if want := []released{{wire.KindListener, 0}, {wire.KindPacket, 2}}; !slices.Equal(got, want) {
+		t.Errorf("released: %v, want %v", got, want)
+	}
+	w.gone()
+}
+
+// TestReleasedShort announces a holder of which no pidfd comes.
+func TestReleasedShort(t *testing.T) {
+	t.Parallel()
+	a, b := wirePair(t, 10*time.Second)
+	f := session.Follow(b, wire.Adopt{Version: wire.MaxVersion, Generation: 1})
+	f.Released = func(wire.SocketKind, []int) { t.Error("the sockets were released without a word of who else has them") }
+	following := run(func() { f.Run() })
+	s := script{t, a}
+	s.say(&wire.Released{Kind: wire.KindListener, Holders: 1}, &wire.Bye{})
+	within(t, following, "Following.Run")
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
 }

@@ -36,8 +36,10 @@ func (w world) check() string {
 		return "S owns the sockets and does not accept"
 	case sThere && sQuit && w.sOpen:
 		return "S has quit and accepts"
-	case w.pFate == alive && w.bound && !w.loan && !w.forsook && !w.s.alone:
-		return "the kernel gives S's sockets connections of which P has no duplicate"
+	case pThere && !w.closed && w.moved:
+		return "S hides sockets of which P has duplicates"
+	case w.moved && !sOwns:
+		return "S moves, and does not own the sockets"
 	}
 	return ""
 }
@@ -52,6 +54,8 @@ func (w world) checkSettled() string {
 		return "S is alone and does not own the sockets"
 	case pLives && w.sFate == dead && !w.p.phase.terminal():
 		return "P waits for a successor that is dead"
+	case w.drain && sLives && w.s.phase == claimOwner && !w.moved && (w.pFate == dead || w.left || w.closed && !w.s.alone):
+		return "S could move, and does not"
 	case w.serves():
 		return ""
 	case pLives && sLives:

@@ -8,7 +8,7 @@ import (
 // The model runs both machines against each other, with a queue of messages in
 // each direction, and visits every state that any order of steps, timeouts,
 // requests, deaths and hangs can lead to. The machines are the code's own; what
-// their drivers do around them (Join, Lend, the order of what is sent) is here
+// their drivers do around them (Join, Released, the order of what is sent) is here
 // once more, in short. model_check_test.go says what must hold.
 //
 // What it takes for granted is what the drivers and the kernel see to: messages
@@ -30,24 +30,22 @@ type world struct {
 	joined  bool // S has all sockets: its machine runs
 	sHeard  bool // S has seen the end of the stream
 	pHeard  bool
-	asked   bool    // the operator has asked for a rollback
-	left    bool    // P's process is about to end
-	told    bool    // tableflip has told P that S owns the sockets
-	final   bool    // the last Ping that S got was the final one
-	lending lending // in mode Drain
-	loan    bool    // P has duplicates of S's sockets
-	bound   bool    // the kernel can give S's own sockets something
-	forsook bool    // S found P silent, and went on without a loan
-	wasOpen bool    // S has accepted at some time
-	stuck   bool    // P's process can't end
-	slain   bool    // P has killed S, which was not silent and had accepted
+	asked   bool // the operator has asked for a rollback
+	left    bool // P's process is about to end
+	told    bool // tableflip has told P that S owns the sockets
+	final   bool // the last Ping that S got was the final one
+	closed  bool // P has closed its duplicates of the sockets
+	moved   bool // S listens on sockets of its own, and hides those that it was given
+	wasOpen bool // S has accepted at some time
+	stuck   bool // P's process can't end
+	slain   bool // P has killed S, which was not silent and had accepted
 }
 
 // setting is what does not change.
 type setting struct {
 	child  bool // P has started S, and can kill it
 	engine bool // tableflip tells P when S owns the sockets
-	drain  bool // S has sockets of its own, and lends them
+	drain  bool // S moves to sockets of its own
 }
 
 type fate uint8
@@ -58,19 +56,10 @@ const (
 	dead
 )
 
-type lending uint8
-
-const (
-	lendNothing lending = iota // yet
-	lendWaiting                // for the Ack
-	lendDone
-)
-
 // One letter for each message.
 const (
 	msgHello      = 'H'
 	msgVerified   = 'v'
-	msgLend       = 'l'
 	msgReady      = 'r'
 	msgAlive      = 'a' // the answer to the final Ping
 	msgAliveYet   = 'n' // to another
@@ -81,12 +70,12 @@ const (
 
 	msgTransfer  = 'T' // Welcome, and all that follows
 	msgRefuse    = 'F'
-	msgLent      = 'k' // the Ack of Lend
 	msgPaused    = 'p'
 	msgPing      = 'h'
 	msgFinalPing = 'g'
 	msgCommit    = 'C'
 	msgRollback  = 'B'
+	msgReleased  = 'R'
 )
 
 var offerOf = map[rune]offerEvent{
@@ -111,8 +100,14 @@ func (w world) stepP(e offerEvent, seen *coverage) world {
 		case offerPause:
 			w.pOpen = false
 			w.toS += string(msgPaused)
-		case offerPauseQuietly, offerRelease:
+		case offerPauseQuietly:
 			w.pOpen = false
+		case offerRelease:
+			w.pOpen = false
+			if w.drain { // nothing else comes of it
+				w.closed = true
+				w.toS += string(msgReleased)
+			}
 		case offerPing:
 			w.toS += string(msgFinalPing)
 		case offerCommit:
@@ -180,8 +175,11 @@ func (w world) steps(seen *coverage) []transition {
 	if w.pFate == alive && !w.left && !w.p.phase.terminal() {
 		w.stepsOfP(add, seen)
 	}
-	if w.sFate == alive && (w.s.phase == claimWarming || w.s.phase == claimProbation) {
+	if w.sFate == alive {
 		switch {
+		case w.s.phase == claimOwner:
+			w.stepsOfMove(add)
+		case w.s.phase == claimQuit:
 		case !w.joined:
 			w.stepsOfJoin(add)
 		default:
@@ -259,26 +257,13 @@ func (w world) mailOfP(add adder, seen *coverage) {
 			n = n.stepP(offerAlive, seen)
 		}
 		add(true, name, n)
-	case msgLend: // as Predecessor.lent
-		switch n.p.phase {
-		case offerWithdrawing:
-			add(true, name, n)
-		case offerWarming:
-			t := n
-			t.loan = true
-			t.toS += string(msgLent)
-			add(true, name, t)
-			add(false, name+", which it can't use", n.stepP(offerTransferError, seen))
-		default:
-			add(true, name, n.stepP(offerProtocolError, seen))
-		}
 	default:
 		add(true, name, n.stepP(offerOf[m], seen))
 	}
 }
 
-// closed reports whether S's end of the conversation will see its end.
-func (w world) closed() bool { return w.pFate == dead || w.left || w.p.phase == offerEnded }
+// hungUp reports whether S's end of the conversation will see its end.
+func (w world) hungUp() bool { return w.pFate == dead || w.left || w.p.phase == offerEnded }
 
 // stepsOfJoin is Joiner.Join in short. A successor that fails here and was
 // started by hand may begin a line of its own, which is not in the model.
@@ -309,7 +294,7 @@ func (w world) stepsOfJoin(add adder) {
 		n.joined = true
 		n.toP += string(msgVerified)
 		add(true, name, n)
-	case w.closed() && !w.sHeard:
+	case w.hungUp() && !w.sHeard:
 		n := w
 		n.sHeard = true
 		add(true, "S sees the end", fail(n))
@@ -332,58 +317,40 @@ func (w world) stepsOfS(add adder, seen *coverage) {
 		switch e, ok := claimOf[m]; {
 		case ok:
 			add(true, name, n.stepS(e, seen))
-		case m == msgLent && w.lending == lendWaiting:
-			n.bind(add, name, seen)
 		default:
 			add(true, name, n)
 		}
-	case w.closed() && !w.sHeard:
+	case w.hungUp() && !w.sHeard:
 		n := w
 		n.sHeard = true
-		n = n.stepS(claimGone, seen)
-		if w.lending == lendWaiting {
-			n.bind(add, "S sees the end", seen)
-		} else {
-			add(true, "S sees the end", n)
-		}
+		add(true, "S sees the end", n.stepS(claimGone, seen))
 	}
-	if w.toS == "" && !w.s.alone {
-		switch {
-		case w.s.phase == claimProbation:
-			add(true, "S: silence", w.stepS(claimSilent, seen))
-		case w.lending == lendWaiting:
-			n := w
-			n.forsook = true
-			n.bind(add, "S: silence", seen)
-		}
-	}
-	if w.lending == lendWaiting && w.s.phase == claimWarming {
-		return // it hears no request
+	if w.toS == "" && !w.s.alone && w.s.phase == claimProbation {
+		add(true, "S: silence", w.stepS(claimSilent, seen))
 	}
 	if w.s.phase == claimWarming {
-		if n := w; w.drain && !w.s.alone {
-			n.lending = lendWaiting
-			n.toP += string(msgLend)
-			add(false, "S: ready, lends", n)
-		} else {
-			n.bind(add, "S: ready", seen)
-		}
+		add(false, "S: ready", w.stepS(claimReady, seen))
 	}
 	add(false, "S: abort", w.stepS(claimAbort, seen))
 }
 
-// bind goes on with Ready: S joins the group, if it is to.
-func (w world) bind(add adder, name string, seen *coverage) {
-	w.lending = lendDone
-	if w.drain {
-		add(false, name+", and can't join", w.stepS(claimAbort, seen))
-		w.bound = true
+// stepsOfMove is what follows the commit in mode Drain: S moves when P has said
+// Released, or has ended.
+func (w world) stepsOfMove(add adder) {
+	if !w.drain || w.moved {
+		return
 	}
-	w = w.stepS(claimReady, seen)
-	if w.forsook {
-		w = w.stepS(claimSilent, seen)
+	n := w
+	n.moved = true
+	if w.pFate == dead || w.left {
+		add(true, "S moves: P has ended", n)
 	}
-	add(true, name, w)
+	if w.toS == "" || w.s.alone {
+		return // alone, it reads nothing any more
+	}
+	n.toS = w.toS[1:]
+	n.moved = w.toS[0] == msgReleased
+	add(true, fmt.Sprintf("S gets %c", w.toS[0]), n)
 }
 
 // faults returns the ways in which a process can be killed or hang now.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
-	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -43,14 +42,13 @@ type Predecessor struct {
 	Manifest func() (items []Item, release func())
 	// States writes the state blobs. It may take until ctx ends.
 	States func(ctx context.Context) ([]Blob, error)
+	// Process is the pidfd of this process, borrowed, by which the successor sees its
+	// end. nil means that there is none.
+	Process []int
 	// Stderr borrows the descriptors of message Stderr, or is nil.
 	Stderr func() []int
 	// Kill kills the successor's process. It is nil where another process started it.
 	Kill func()
-	// Lent is given what a successor in mode Drain lends before it serves on it,
-	// and owns the descriptors, on an error too. nil means that a Lend message
-	// breaks the protocol.
-	Lent func(entries []wire.Socket, fds []int) error
 	// Entered is called with each phase as it begins.
 	Entered func(Phase)
 
@@ -176,13 +174,6 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 			p.lastWords = time.After(p.Timeouts.Hang / quietTicks)
 		case in, ok := <-inbox:
 			if !ok {
-				if err := p.conv.gone(); p.state.phase == offerWarming && errors.Is(err, fdpass.ErrTruncated) {
-					// Short of descriptors for what is lent. The next frame can be
-					// read, and may say that the successor has taken over.
-					p.conv = converse(p.conv.link)
-					p.because(offerTransferError, &Error{Err: err})
-					continue
-				}
 				if p.conv.garbled() && !p.garbled {
 					// It may be alive, and would take silence for this process's death.
 					p.garbled = true
@@ -190,10 +181,6 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 					continue
 				}
 				p.gone(p.conv.gone(), "the conversation ended")
-				continue
-			}
-			if m, is := in.msg.(*wire.Lend); is {
-				p.lent(m, in.fds)
 				continue
 			}
 			_ = fdx.Close(in.fds...) // a successor sends none

@@ -19,13 +19,6 @@ type Successor struct {
 	// Own makes this process the owner: the upgrade is committed, or the
 	// predecessor has ended. Required.
 	Own func()
-	// Lend borrows sockets that the predecessor must have before Join, and gives
-	// them back. nil means none. A predecessor that does not take them is hung:
-	// then the sockets are ours with Ready.
-	Lend func() (items []Item, release func())
-	// Join makes the sockets such that the kernel can give them something. An
-	// error is an Abort. nil means that they are.
-	Join func() error
 	// Gone is called when the predecessor has ended before commit.
 	Gone func()
 	// Healthy is called before each Alive; an error is an Abort. Its context ends
@@ -43,8 +36,6 @@ type Successor struct {
 
 	requests chan request
 	done     chan struct{}
-
-	forsaken bool // the predecessor did not take what was lent
 
 	probing bool // a health check is running
 	pingSeq uint64
@@ -141,13 +132,7 @@ func (s *Successor) Run() Tenure {
 			if r.cause != nil && s.cause == nil {
 				s.cause = r.cause
 			}
-			if r.event == claimReady && s.state.phase == claimWarming {
-				s.prepare(ctx)
-			}
 			s.event(r.event)
-			if s.forsaken {
-				s.event(claimSilent)
-			}
 			r.reply <- s.state.phase
 		case err := <-s.health:
 			s.probing = false
@@ -173,75 +158,6 @@ func (s *Successor) Run() Tenure {
 		<-s.health // the hook ends with its context
 	}
 	return s.finish()
-}
-
-// prepare makes the sockets ready to serve: from its return on the kernel may
-// give them something, and the predecessor has duplicates by then, if it lives.
-// When that fails the machine is no longer warming.
-func (s *Successor) prepare(ctx context.Context) {
-	if s.Lend != nil && !s.state.alone {
-		items, release := s.Lend()
-		s.lend(ctx, items)
-		release()
-	}
-	if s.state.phase != claimWarming || s.Join == nil {
-		return
-	}
-	if err := s.Join(); err != nil {
-		s.cause = &Error{Reason: failure.Aborted, Err: err}
-		s.event(claimAbort)
-	}
-}
-
-// lend passes duplicates of items to the predecessor and waits until it has
-// them, or until it is gone, or hung. One that is hung serves nobody, so to give
-// up would leave nobody. If it wakes up it finds Took behind Lend and Ready.
-func (s *Successor) lend(ctx context.Context, items []Item) {
-	for first := 0; first < len(items); first += batch {
-		part := items[first:min(first+batch, len(items))]
-		m := &wire.Lend{Seq: uint32(first/batch + 1), Entries: make([]wire.Socket, len(part))}
-		fds := make([]int, len(part))
-		for i, it := range part {
-			m.Entries[i], fds[i] = it.Socket, it.FD
-		}
-		// An error shows as the end of the conversation, or as silence.
-		_ = s.conv.link.Send(m, fds)
-		if !s.acknowledged(ctx, m.Seq) {
-			return
-		}
-	}
-}
-
-// acknowledged waits for the Ack of a Lend message. It reports false if there
-// is nobody to give it, or no sense in it any more.
-func (s *Successor) acknowledged(ctx context.Context, seq uint32) bool {
-	quiet := newSilence(s.welcome.HangTimeout)
-	defer quiet.stop()
-	for s.state.phase == claimWarming {
-		select {
-		case in, ok := <-s.conv.inbox:
-			if !ok {
-				if s.conv.garbled() {
-					s.cause = &Error{Reason: failure.Protocol, Err: s.conv.gone()}
-					s.event(claimAbort)
-					return false
-				}
-				s.lost()
-				return false
-			}
-			if m, is := in.msg.(*wire.Ack); is && m.Seq == seq {
-				_ = fdx.Close(in.fds...) // none belong here
-				return true
-			}
-			s.message(ctx, in)
-		case <-quiet.ticker.C:
-			if quiet.tick() {
-				s.forsaken = true
-				return false
-			}
-		}
-	}
-	return false
 }
 
 // lost notes that the predecessor has ended.

@@ -2,6 +2,7 @@ package sockets
 
 import (
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -48,3 +49,15 @@ func NewTestSocket(tb testing.TB, network, address string) *Socket {
 	tb.Cleanup(func() { _ = s.Release() })
 	return s
 }
+
+// Datagram is one that Offer gives to a read.
+type Datagram = datagram
+
+func NewDatagram(data, oob string, flags int, from netip.AddrPort) Datagram {
+	return Datagram{[]byte(data), []byte(oob), flags, from}
+}
+
+// Offer does what is done with what comes out of a socket that leaves.
+func (l *Listener) Offer(c net.Conn, stop <-chan struct{}) bool { return l.queue.push(c, stop) }
+
+func (c *PacketConn) Offer(d Datagram, stop <-chan struct{}) bool { return c.queue.push(d, stop) }

@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"errors"
 	"net"
 	"os"
 	"sync"
@@ -50,7 +51,8 @@ func newGate(op string, addr net.Addr, interrupt func(time.Time) error) *gate {
 }
 
 // enter waits until the gate is open. Each enter that returns nil is followed
-// by one exit. The error is a [net.OpError] with net.ErrClosed at a shut gate, or with
+// by one exit. It returns errPoked where the gate is paused and poked. Any other error
+// is a [net.OpError] with net.ErrClosed at a shut gate, or with
 // os.ErrDeadlineExceeded where the user's deadline passes before it opens.
 func (g *gate) enter() error {
 	for {
@@ -64,7 +66,11 @@ func (g *gate) enter() error {
 			return nil
 		}
 		g.exit()
-		if err := g.wait(); err != nil {
+		switch err := g.wait(); err {
+		case nil:
+		case errPoked:
+			return err
+		default:
 			return &net.OpError{Op: g.op, Net: g.addr.Network(), Addr: g.addr, Err: err}
 		}
 	}
@@ -86,13 +92,15 @@ func (g *gate) exit() {
 func (g *gate) wait() error {
 	for {
 		g.mu.Lock()
-		state, deadline, changed := gateState(g.state.Load()), g.deadline, g.changed
+		state, deadline, changed, poked := gateState(g.state.Load()), g.deadline, g.changed, g.poked
 		g.mu.Unlock()
-		switch state {
-		case gateOpen:
+		switch {
+		case state == gateOpen:
 			return nil
-		case gateShut:
+		case state == gateShut:
 			return net.ErrClosed
+		case poked:
+			return errPoked
 		}
 		if deadline.IsZero() {
 			<-changed
@@ -163,6 +171,13 @@ func (g *gate) set(s gateState) {
 	g.notifyLocked()
 }
 
+// interruptBy sets what ends the calls inside, of which there must be none.
+func (g *gate) interruptBy(f func(time.Time) error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.interrupt = f
+}
+
 // setDeadline sets the user's deadline.
 func (g *gate) setDeadline(t time.Time) error {
 	g.mu.Lock()
@@ -175,12 +190,16 @@ func (g *gate) setDeadline(t time.Time) error {
 	return g.interrupt(g.limitLocked())
 }
 
-// poke interrupts the calls inside, and lets no call on the socket block, while it is
-// on: the queue has something for them.
+// errPoked says that there is something in the queue, although the gate is paused.
+var errPoked = errors.New("the gate is poked")
+
+// poke interrupts the calls inside, and lets no call wait at the gate or in the kernel,
+// while it is on: the queue has something for them.
 func (g *gate) poke(on bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.poked = on
+	g.notifyLocked()
 	if gateState(g.state.Load()) == gateOpen {
 		_ = g.interrupt(g.limitLocked()) // as in set
 	}

@@ -9,7 +9,8 @@ import (
 
 // A Listener is a listening socket that outlives its process.
 type Listener struct {
-	inner     netListener
+	inner     atomic.Pointer[netListener]
+	addr      net.Addr
 	gate      *gate
 	accepted  atomic.Uint64
 	keepAlive *net.KeepAliveConfig // nil if net does it
@@ -30,7 +31,7 @@ func (l *Listener) Accept(track func(net.Conn) net.Conn) (c net.Conn, err error)
 	err = pass(l.gate, &l.queue, func(offered net.Conn) {
 		c = l.prepare(offered, track)
 	}, func() error {
-		accepted, err := l.inner.Accept()
+		accepted, err := (*l.inner.Load()).Accept()
 		if err == nil {
 			c = l.prepare(accepted, track)
 		}
@@ -51,19 +52,15 @@ func (l *Listener) prepare(c net.Conn, track func(net.Conn) net.Conn) net.Conn {
 	return track(c)
 }
 
-// Offer has Accept return c, which another socket has accepted. It reports false,
-// and the caller still owns c, if stop is closed before a call of Accept takes it.
-func (l *Listener) Offer(c net.Conn, stop <-chan struct{}) bool { return l.queue.push(c, stop) }
-
 // Close closes the listener for good.
 func (l *Listener) Close() error { return l.closing() }
 
 // Addr returns the listener's address.
-func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
+func (l *Listener) Addr() net.Addr { return l.addr }
 
 // SyscallConn gives access to the descriptor, which stays the Listener's. A
 // call of shutdown(2) on it would end the socket for the successor as well.
-func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.inner.SyscallConn() }
+func (l *Listener) SyscallConn() (syscall.RawConn, error) { return (*l.inner.Load()).SyscallConn() }
 
 // SetDeadline sets the time after which Accept returns an error that matches
 // [os.ErrDeadlineExceeded]. The zero time means no deadline.

@@ -51,7 +51,9 @@ func (l *arrivals) add(all []Arrived) {
 		a := &arrival{Arrived: all[i]}
 		k := KeyOf(&a.Entry)
 		l.all = append(l.all, a)
-		l.byKey[k] = append(l.byKey[k], a)
+		if !a.Entry.Leaving { // which another one of them replaces
+			l.byKey[k] = append(l.byKey[k], a)
+		}
 	}
 }
 
@@ -73,7 +75,7 @@ func (l *arrivals) same(k Key) (Arrived, bool) {
 func (l *arrivals) similar(k Key, bound string, sameAddress bool) (Arrived, bool) {
 	for _, a := range l.all {
 		e := &a.Entry
-		if a.matched || e.Kind != k.Kind || e.Network != k.Network || e.Name != k.Name {
+		if a.matched || e.Leaving || e.Kind != k.Kind || e.Network != k.Network || e.Name != k.Name {
 			continue
 		}
 		if k.Name != "" && !(sameAddress && Inet(e)) || bound != "" && e.Bound == bound {

@@ -24,37 +24,28 @@ func dup(t *testing.T, fd int) int {
 	return d
 }
 
-// TestOfferConn has a blocked Accept, and one at a shut gate, return a connection of
-// another socket.
+// TestOfferConn has a blocked Accept, and one at a paused and at a shut gate, return a
+// connection of another socket.
 func TestOfferConn(t *testing.T) {
 	t.Parallel()
 	s := sockets.NewTestSocket(t, "tcp", "127.0.0.1:0")
 	var wg sync.WaitGroup
 	accepted := make(chan net.Conn, 1)
-	wg.Go(func() {
-		c, err := s.Listener.Accept(nil)
-		if err != nil {
-			t.Error(err)
-		}
-		accepted <- c
-	})
-	for _, shut := range []bool{false, true} {
+	for _, set := range []func(){s.Open, s.Pause, s.Shut} {
+		set()
+		wg.Go(func() {
+			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); { // a shut gate turns it away
+				if c, err := s.Listener.Accept(nil); err == nil {
+					accepted <- c
+					return
+				}
+			}
+			t.Error("no Accept returned the connection")
+			close(accepted)
+		})
 		a, b := net.Pipe()
 		defer a.Close()
 		defer b.Close()
-		if shut {
-			s.Shut()
-			wg.Go(func() {
-				for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
-					if c, err := s.Listener.Accept(nil); err == nil {
-						accepted <- c
-						return
-					}
-				}
-				t.Error("no Accept at a shut gate returned the connection")
-				close(accepted)
-			})
-		}
 		if !s.Listener.Offer(a, nil) {
 			t.Error("Offer() = false")
 		}
@@ -74,8 +65,8 @@ func TestOfferConn(t *testing.T) {
 	if _, err := s.Listener.Accept(nil); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept() after the offer was taken back = %v, want net.ErrClosed", err)
 	}
-	if n := s.Listener.Accepted(); n != 2 {
-		t.Errorf("Accepted() = %d, want 2", n)
+	if n := s.Listener.Accepted(); n != 3 {
+		t.Errorf("Accepted() = %d, want 3", n)
 	}
 }
 
@@ -88,7 +79,7 @@ func TestOfferDatagram(t *testing.T) {
 	s := bind(t, table, sockets.Key{Kind: wire.KindPacket, Network: "udp", Address: "127.0.0.1:0"}, nil)
 	table.Open()
 	from := netip.MustParseAddrPort("192.0.2.1:7")
-	d := sockets.Datagram{Data: []byte("datagram"), OOB: []byte("control"), Flags: unix.MSG_ERRQUEUE, From: from}
+	d := sockets.NewDatagram("datagram", "control", unix.MSG_ERRQUEUE, from)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	p, oob := make([]byte, 4), make([]byte, 16)

@@ -3,8 +3,10 @@ package sockets
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -15,22 +17,19 @@ import (
 // A PacketConn is a datagram socket that outlives its process. Its methods are
 // those of [net.UDPConn], and fail on a unixgram socket where that has none.
 type PacketConn struct {
-	inner   netPacketConn
-	udp     *net.UDPConn // nil for unixgram
+	inner   atomic.Pointer[netPacketConn]
 	gate    *gate
 	closing func() error
-	queue   queue[Datagram]
-
-	// Local is nil, or the address that inner gets when it is bound; Unbound says
-	// that it is not bound yet.
-	Local   net.Addr
-	Unbound atomic.Bool
+	queue   queue[datagram]
 
 	// A goroutine that has read a datagram may be about to answer it: see answering.
 	reading atomic.Int32 // reads under way
 	readers atomic.Int32 // the most that there were at once
 	turned  atomic.Int32 // reads that a shut gate has turned away
 	got     atomic.Bool  // a read has returned a datagram
+
+	mu       sync.Mutex
+	settings map[string]func(netPacketConn) error // what the user has set
 }
 
 // answering reports whether a reader has not come back to a gate that is shut. One
@@ -57,51 +56,50 @@ func (c *PacketConn) exit(err error) {
 	c.reading.Add(-1)
 }
 
-// A Datagram is one that another socket has received.
-type Datagram struct {
-	Data, OOB []byte
-	Flags     int // of recvmsg(2)
-	From      netip.AddrPort
+// A datagram is one that another socket has received.
+type datagram struct {
+	data, oob []byte
+	flags     int // of recvmsg(2)
+	from      netip.AddrPort
 }
 
 // copyTo is a read of d.
-func (d *Datagram) copyTo(p, oob []byte) (n, oobn, flags int) {
-	n, oobn, flags = copy(p, d.Data), copy(oob, d.OOB), d.Flags
-	if n < len(d.Data) {
+func (d *datagram) copyTo(p, oob []byte) (n, oobn, flags int) {
+	n, oobn, flags = copy(p, d.data), copy(oob, d.oob), d.flags
+	if n < len(d.data) {
 		flags |= msgTrunc
 	}
 	return n, oobn, flags
 }
 
 // addr is the sender as net gives it.
-func (d *Datagram) addr() *net.UDPAddr {
-	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(d.From.Addr().Unmap(), d.From.Port()))
+func (d *datagram) addr() *net.UDPAddr {
+	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(d.from.Addr().Unmap(), d.from.Port()))
 }
-
-// Offer has a read return d. It reports false if stop is closed before one takes it.
-func (c *PacketConn) Offer(d Datagram, stop <-chan struct{}) bool { return c.queue.push(d, stop) }
 
 // netPacketConn is what *net.UDPConn and *net.UnixConn have in common.
 type netPacketConn interface {
 	net.PacketConn
 	syscall.Conn
+	SetReadBuffer(bytes int) error
+	SetWriteBuffer(bytes int) error
 }
 
-// read runs one read inside of the gate, or calls offered with a datagram of Offer.
-func (c *PacketConn) read(offered func(Datagram), f func() error) error {
+// read runs one read inside of the gate, or calls queued with a datagram of the queue.
+func (c *PacketConn) read(queued func(datagram), f func() error) error {
 	c.enter()
-	err := pass(c.gate, &c.queue, offered, f)
+	err := pass(c.gate, &c.queue, queued, f)
 	c.exit(err)
 	return err
 }
 
 // ReadFrom reads one datagram, as [net.PacketConn] describes it.
 func (c *PacketConn) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
-	err = c.read(func(d Datagram) {
+	err = c.read(func(d datagram) {
 		n, _, _ = d.copyTo(p, nil)
 		addr, err = d.addr(), nil
 	}, func() error {
-		n, addr, err = c.inner.ReadFrom(p)
+		n, addr, err = (*c.inner.Load()).ReadFrom(p)
 		return err
 	})
 	return n, addr, err
@@ -109,14 +107,14 @@ func (c *PacketConn) ReadFrom(p []byte) (n int, addr net.Addr, err error) {
 
 // ReadFromUDPAddrPort reads one datagram, as [net.UDPConn] describes it.
 func (c *PacketConn) ReadFromUDPAddrPort(p []byte) (n int, addr netip.AddrPort, err error) {
-	if c.udp == nil {
+	if !c.isUDP() {
 		return 0, addr, c.notUDP()
 	}
-	err = c.read(func(d Datagram) {
+	err = c.read(func(d datagram) {
 		n, _, _ = d.copyTo(p, nil)
-		addr, err = d.From, nil
+		addr, err = d.from, nil
 	}, func() error {
-		n, addr, err = c.udp.ReadFromUDPAddrPort(p)
+		n, addr, err = c.udp().ReadFromUDPAddrPort(p)
 		return err
 	})
 	return n, addr, err
@@ -124,14 +122,14 @@ func (c *PacketConn) ReadFromUDPAddrPort(p []byte) (n int, addr netip.AddrPort, 
 
 // ReadMsgUDP reads one datagram with its control messages, as [net.UDPConn] describes it.
 func (c *PacketConn) ReadMsgUDP(p, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
-	if c.udp == nil {
+	if !c.isUDP() {
 		return 0, 0, 0, nil, c.notUDP()
 	}
-	err = c.read(func(d Datagram) {
+	err = c.read(func(d datagram) {
 		n, oobn, flags = d.copyTo(p, oob)
 		addr, err = d.addr(), nil
 	}, func() error {
-		n, oobn, flags, addr, err = c.udp.ReadMsgUDP(p, oob)
+		n, oobn, flags, addr, err = c.udp().ReadMsgUDP(p, oob)
 		return err
 	})
 	return n, oobn, flags, addr, err
@@ -139,39 +137,38 @@ func (c *PacketConn) ReadMsgUDP(p, oob []byte) (n, oobn, flags int, addr *net.UD
 
 // WriteTo writes one datagram, as [net.PacketConn] describes it.
 func (c *PacketConn) WriteTo(p []byte, addr net.Addr) (int, error) {
-	return c.inner.WriteTo(p, addr)
+	return c.write(func() (int, error) { return (*c.inner.Load()).WriteTo(p, addr) })
 }
 
 // WriteToUDPAddrPort writes one datagram, as [net.UDPConn] describes it.
 func (c *PacketConn) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (int, error) {
-	if c.udp == nil {
+	if !c.isUDP() {
 		return 0, c.notUDP()
 	}
-	return c.udp.WriteToUDPAddrPort(p, addr)
+	return c.write(func() (int, error) { return c.udp().WriteToUDPAddrPort(p, addr) })
 }
 
 // WriteMsgUDP writes one datagram with control messages, as [net.UDPConn] describes it.
 func (c *PacketConn) WriteMsgUDP(p, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	if c.udp == nil {
+	if !c.isUDP() {
 		return 0, 0, c.notUDP()
 	}
-	return c.udp.WriteMsgUDP(p, oob, addr)
+	n, err = c.write(func() (n int, err error) {
+		n, oobn, err = c.udp().WriteMsgUDP(p, oob, addr)
+		return n, err
+	})
+	return n, oobn, err
 }
 
 // Close closes the socket for good: it will not be handed to a successor.
 func (c *PacketConn) Close() error { return c.closing() }
 
 // LocalAddr returns the socket's address.
-func (c *PacketConn) LocalAddr() net.Addr {
-	if c.Local != nil {
-		return c.Local
-	}
-	return c.inner.LocalAddr()
-}
+func (c *PacketConn) LocalAddr() net.Addr { return (*c.inner.Load()).LocalAddr() }
 
 // SyscallConn gives access to the descriptor, which stays the PacketConn's.
 // Reading through it goes round the pause.
-func (c *PacketConn) SyscallConn() (syscall.RawConn, error) { return c.inner.SyscallConn() }
+func (c *PacketConn) SyscallConn() (syscall.RawConn, error) { return (*c.inner.Load()).SyscallConn() }
 
 // SetDeadline sets the deadlines of reading and writing.
 func (c *PacketConn) SetDeadline(t time.Time) error {
@@ -183,17 +180,60 @@ func (c *PacketConn) SetDeadline(t time.Time) error {
 func (c *PacketConn) SetReadDeadline(t time.Time) error { return c.gate.setDeadline(t) }
 
 // SetWriteDeadline sets the deadline of writing.
-func (c *PacketConn) SetWriteDeadline(t time.Time) error { return c.inner.SetWriteDeadline(t) }
+func (c *PacketConn) SetWriteDeadline(t time.Time) error {
+	return c.set("write deadline", func(pc netPacketConn) error { return pc.SetWriteDeadline(t) })
+}
 
 // SetReadBuffer sets SO_RCVBUF.
 func (c *PacketConn) SetReadBuffer(bytes int) error {
-	return c.inner.(interface{ SetReadBuffer(int) error }).SetReadBuffer(bytes)
+	return c.set("SO_RCVBUF", func(pc netPacketConn) error { return pc.SetReadBuffer(bytes) })
 }
 
 // SetWriteBuffer sets SO_SNDBUF.
 func (c *PacketConn) SetWriteBuffer(bytes int) error {
-	return c.inner.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(bytes)
+	return c.set("SO_SNDBUF", func(pc netPacketConn) error { return pc.SetWriteBuffer(bytes) })
 }
+
+// set sets something of the socket, and of one that takes its place.
+func (c *PacketConn) set(what string, f func(netPacketConn) error) error {
+	c.mu.Lock()
+	if c.settings == nil {
+		c.settings = make(map[string]func(netPacketConn) error)
+	}
+	c.settings[what] = f
+	c.mu.Unlock()
+	return f(*c.inner.Load())
+}
+
+// replace has calls go to h from now on. What set has set until then is set.
+func (c *PacketConn) replace(h netPacketConn) {
+	c.inner.Store(&h)
+	c.mu.Lock()
+	settings := maps.Clone(c.settings)
+	c.mu.Unlock()
+	for _, f := range settings {
+		_ = f(h) // the caller of set had the error, if there is one
+	}
+}
+
+// write writes to the socket, and again if it was replaced and closed meanwhile.
+func (c *PacketConn) write(f func() (int, error)) (int, error) {
+	for {
+		inner := c.inner.Load()
+		n, err := f()
+		if !errors.Is(err, net.ErrClosed) || c.inner.Load() == inner {
+			return n, err
+		}
+	}
+}
+
+func (c *PacketConn) isUDP() bool {
+	_, ok := (*c.inner.Load()).(*net.UDPConn)
+	return ok
+}
+
+// udp returns the socket, of which isUDP has said that it is one.
+func (c *PacketConn) udp() *net.UDPConn { return (*c.inner.Load()).(*net.UDPConn) }
 
 func (c *PacketConn) notUDP() error {
 	return fmt.Errorf("%w: %s is no UDP socket", failure.Unsupported, c.LocalAddr().Network())

@@ -79,6 +79,9 @@ func pass[T any](g *gate, q *queue[T], offered func(T), f func() error) error {
 	for {
 		shut := g.enter()
 		v, ok := q.pop()
+		if shut == errPoked && !ok {
+			continue // another call has it
+		}
 		if shut != nil && !ok {
 			return shut
 		}

@@ -49,21 +49,17 @@ type Socket struct {
 	Listener   *Listener
 	PacketConn *PacketConn
 
-	handle Handle
-	fd     int // valid while refs > 0
 	gate   *gate
-	origin *Origin // nil: this process has bound the socket
+	origin *Origin       // nil: this process has bound the socket
+	gone   chan struct{} // closed when its user has closed it
+	once   sync.Once     // closes gone
 
 	forget func() error           // what else is to be done when its user closes it
 	stored atomic.Pointer[string] // the name under which systemd's store has the socket
 
-	// Late makes the kernel give the socket something: listen(2), or bind(2) of a
-	// datagram socket. nil if it has been so from the start. It is called
-	// once. Unused closes what it needs where it is not called.
-	Late   func() error
-	Unused func()
-
 	mu      sync.Mutex
+	handle  Handle
+	fd      int  // valid while refs > 0
 	refs    int  // one for being open, one for each transfer under way
 	dropped bool // closed by its user
 }
@@ -72,7 +68,7 @@ type Socket struct {
 // process has bound it; otherwise net has forgotten lc's keep-alive, which the
 // Listener applies to accepted connections.
 func New(k Key, h Handle, lc *net.ListenConfig, origin *Origin) (*Socket, error) {
-	s := &Socket{handle: h, refs: 1, origin: origin}
+	s := &Socket{handle: h, refs: 1, origin: origin, gone: make(chan struct{})}
 	s.SetStored("")
 	if origin != nil {
 		s.SetStored(origin.Stored)
@@ -97,18 +93,19 @@ func (s *Socket) wrap(k Key, lc *net.ListenConfig) (net.Addr, error) {
 		if u, ok := h.(*net.UnixListener); ok {
 			u.SetUnlinkOnClose(false) // see Unlink
 		}
-		s.gate = newGate("accept", h.Addr(), h.SetDeadline)
-		s.Listener = &Listener{inner: h, gate: s.gate, closing: s.Release}
+		s.gate = gateOf(h)
+		s.Listener = &Listener{addr: h.Addr(), gate: s.gate, closing: s.Release}
+		s.Listener.inner.Store(&h)
 		s.Listener.queue.gate = s.gate
 		if s.origin != nil && lc != nil {
 			s.Listener.keepAlive = keepAliveOf(lc)
 		}
 		return h.Addr(), nil
 	case netPacketConn:
-		s.gate = newGate("read", h.LocalAddr(), h.SetReadDeadline)
-		s.PacketConn = &PacketConn{inner: h, gate: s.gate, closing: s.Release}
+		s.gate = gateOf(h)
+		s.PacketConn = &PacketConn{gate: s.gate, closing: s.Release}
+		s.PacketConn.inner.Store(&h)
 		s.PacketConn.queue.gate = s.gate
-		s.PacketConn.udp, _ = h.(*net.UDPConn)
 		return h.LocalAddr(), nil
 	}
 	return nil, fmt.Errorf("%w: a socket of type %T", failure.Unsupported, s.handle)
@@ -128,7 +125,7 @@ func (s *Socket) describe(k Key, addr net.Addr) error {
 		s.Entry.Domain = int32(info.Domain)
 		s.Entry.SockType = int32(info.Type)
 		s.Entry.Protocol = int32(info.Protocol)
-		s.Entry.Listening = info.Listening
+		s.Entry.Listening = info.Listening || k.Kind == wire.KindListener // before it is passed on
 		s.Entry.Sockname = info.Sockname
 	case k.Kind != wire.KindFile:
 		return err
@@ -147,7 +144,11 @@ func (s *Socket) describe(k Key, addr net.Addr) error {
 }
 
 // Handle returns the object that owns the descriptor. It stays the socket's.
-func (s *Socket) Handle() Handle { return s.handle }
+func (s *Socket) Handle() Handle {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.handle
+}
 
 // Stored returns the name under which systemd's store has the socket, so that it
 // outlives this process; empty if the store has not.
@@ -172,43 +173,12 @@ func (s *Socket) Hold() (fd int, ok bool) {
 func (s *Socket) Release() error {
 	s.mu.Lock()
 	s.refs--
-	last := s.refs == 0
+	last, h := s.refs == 0, s.handle
 	s.mu.Unlock()
 	if !last {
 		return nil
 	}
-	if unused := s.takeLate(); unused != nil {
-		unused()
-	}
-	return s.handle.Close()
-}
-
-// Join calls Late, if it wasn't.
-func (s *Socket) Join() error {
-	s.mu.Lock()
-	late := s.Late
-	s.Late, s.Unused = nil, nil
-	s.mu.Unlock()
-	if late == nil {
-		return nil
-	}
-	return late()
-}
-
-// takeLate returns what to do instead of Late, if that was not called.
-func (s *Socket) takeLate() func() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	unused := s.Unused
-	s.Late, s.Unused = nil, nil
-	return unused
-}
-
-// Joins reports whether the socket still has to join its group.
-func (s *Socket) Joins() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.Late != nil
+	return h.Close()
 }
 
 // Open lets Accept and reads through.
@@ -239,4 +209,16 @@ func (s *Socket) drop() bool {
 	was := s.dropped
 	s.dropped = true
 	return !was
+}
+
+func (s *Socket) leave() { s.once.Do(func() { close(s.gone) }) }
+
+// closed reports whether its user has closed it.
+func (s *Socket) closed() bool {
+	select {
+	case <-s.gone:
+		return true
+	default:
+		return false
+	}
 }

@@ -20,12 +20,14 @@ type Table struct {
 	sockets []*Socket      // in the order in which they were opened
 	shards  map[Key]uint32 // the next shard number of each key
 	arrived arrivals
-	joined  bool      // sockets have joined their groups: new ones do so at once
+	leaving []*Leaving
 	gates   gateState // of new sockets
 	paths   paths
 	closed  bool
 
 	keepsPath bool
+
+	pumps sync.WaitGroup // of what leaves
 
 	// Ending says that the process ends without a successor.
 	Ending atomic.Bool
@@ -46,13 +48,12 @@ func NewTable() *Table {
 }
 
 // Add puts a socket into the table and sets its gate as the others' are. forget
-// is called when its user closes it. It takes ownership of s, and reports whether
-// the sockets have joined their groups already.
-func (t *Table) Add(s *Socket, forget func() error) (joined bool, err error) {
+// is called when its user closes it. It takes ownership of s.
+func (t *Table) Add(s *Socket, forget func() error) error {
 	t.mu.Lock()
 	if t.closed {
 		t.mu.Unlock()
-		return false, errors.Join(failure.Closed, s.Release())
+		return errors.Join(failure.Closed, s.Release())
 	}
 	defer t.mu.Unlock()
 	k := KeyOf(&s.Entry)
@@ -73,7 +74,7 @@ func (t *Table) Add(s *Socket, forget func() error) (joined bool, err error) {
 	if s.gate != nil && t.gates != gatePaused {
 		s.gate.set(t.gates)
 	}
-	return t.joined, nil
+	return nil
 }
 
 // NextShard returns the number that the next socket with k gets.
@@ -89,6 +90,7 @@ func (t *Table) Drop(s *Socket) error {
 	if !dropped {
 		return &net.OpError{Op: "close", Net: s.Entry.Network, Err: net.ErrClosed}
 	}
+	err = errors.Join(err, t.abandon(s))
 	if s.forget != nil {
 		err = errors.Join(err, s.forget())
 	}
@@ -149,40 +151,49 @@ func (t *Table) All() []*Socket {
 	return slices.Clone(t.sockets)
 }
 
-// setGates sets the gates of all sockets, those to come included, except of those
-// for which except says so.
-func (t *Table) setGates(g gateState, except func(*wire.Socket) bool) []*Socket {
+// setGates sets the gates of all sockets, those to come included.
+func (t *Table) setGates(state gateState) {
 	t.mu.Lock()
-	t.gates = g
-	all := slices.DeleteFunc(slices.Clone(t.sockets), func(s *Socket) bool { return s.gate == nil || except(&s.Entry) })
+	t.gates = state
+	all := t.allGatesLocked()
 	t.mu.Unlock()
-	for _, s := range all {
-		s.gate.set(g)
+	for _, g := range all {
+		g.set(state)
+	}
+}
+
+func (t *Table) allGatesLocked() []*gate {
+	var all []*gate
+	for _, s := range t.sockets {
+		if s.gate != nil {
+			all = append(all, s.gate)
+		}
+	}
+	for _, l := range t.leaving {
+		all = append(all, l.gate)
 	}
 	return all
 }
 
-func none(*wire.Socket) bool { return false }
-
 // Open lets Accept and reads through.
-func (t *Table) Open() { t.setGates(gateOpen, none) }
+func (t *Table) Open() { t.setGates(gateOpen) }
 
 // Pause makes Accept and reads wait, without waiting for those that are under way: Drain
-// does. Sockets for which serves says so are not paused.
-func (t *Table) Pause(serves func(*wire.Socket) bool) { t.setGates(gatePaused, serves) }
+// does.
+func (t *Table) Pause() { t.setGates(gatePaused) }
 
-// Drain returns when no call is inside of Accept or a read any more, but for sockets that
-// are not paused.
+// Drain returns when no call is inside of Accept or a read any more.
 func (t *Table) Drain() {
-	for _, s := range t.All() {
-		if s.gate != nil {
-			s.gate.drain()
-		}
+	t.mu.Lock()
+	all := t.allGatesLocked()
+	t.mu.Unlock()
+	for _, g := range all {
+		g.drain()
 	}
 }
 
 // Shut turns Accept and reads away for good and closes nothing.
-func (t *Table) Shut() { t.setGates(gateShut, none) }
+func (t *Table) Shut() { t.setGates(gateShut) }
 
 // Entered waits until a call is in Accept or a read on each socket, or until the
 // time is over: a program may have a socket that it does not serve yet.
@@ -240,6 +251,9 @@ func (t *Table) Release() error {
 	t.mu.Unlock()
 	t.Shut()
 	var errs []error
+	for _, l := range t.Leaving() {
+		errs = append(errs, t.Leave(l))
+	}
 	for _, s := range t.All() {
 		if s.PacketConn == nil {
 			_, err := s.Drop()
@@ -267,18 +281,55 @@ func (t *Table) KeepsPath() bool {
 // Close closes everything. No socket can be added any more.
 func (t *Table) Close() error {
 	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return nil
+	}
 	t.closed = true
-	left := t.arrived.takeRest()
+	left, leaving := t.arrived.takeRest(), t.leaving
+	t.leaving = nil
 	t.mu.Unlock()
 	var errs []error
+	for _, l := range leaving {
+		_, err := l.Drop()
+		errs = append(errs, err)
+	}
 	for _, a := range left {
 		errs = append(errs, a.Source.Close())
 	}
 	for _, s := range t.All() {
 		_, err := t.discard(s, true)
 		errs = append(errs, err)
+		s.leave()
+	}
+	t.pumps.Wait()
+	return errors.Join(errs...)
+}
+
+// DropKind closes the TCP and UDP sockets of one kind for good: another process has
+// duplicates of them.
+func (t *Table) DropKind(kind wire.SocketKind) error {
+	var errs []error
+	for _, s := range t.All() {
+		if Inet(&s.Entry) && s.Entry.Kind == kind {
+			_, err := s.Drop()
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// Bound returns the sockets in use that are bound as e is.
+func (t *Table) Bound(e *wire.Socket) []*Socket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.boundLocked(e)
+}
+
+func (t *Table) boundLocked(e *wire.Socket) []*Socket {
+	return slices.DeleteFunc(slices.Clone(t.sockets), func(s *Socket) bool {
+		return s.Entry.Kind != e.Kind || !Inet(&s.Entry) || s.Entry.Bound != e.Bound || s.Entry.Domain != e.Domain
+	})
 }
 
 // File returns the file of that name, or nil.

@@ -25,7 +25,7 @@ func bind(t *testing.T, table *sockets.Table, k sockets.Key, origin *sockets.Ori
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := table.Add(s, nil); err != nil {
+	if err := table.Add(s, nil); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -84,7 +84,7 @@ func TestPaths(t *testing.T) {
 				if s, err = sockets.New(k, h, nil, &sockets.Origin{Entry: &entry}); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := table.Add(s, nil); err != nil {
+				if err := table.Add(s, nil); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -175,7 +175,7 @@ func TestAddClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := table.Add(s, nil); !errors.Is(err, failure.Closed) || !errors.Is(err, net.ErrClosed) {
+	if err := table.Add(s, nil); !errors.Is(err, failure.Closed) || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Add() = %v, want failure.Closed", err)
 	}
 	if _, ok := s.Hold(); ok {

@@ -61,7 +61,7 @@ func (p *process) listen(k sockets.Key) *sockets.Socket {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if _, err := p.table.Add(s, func() error { p.Changed(); return nil }); err != nil {
+	if err := p.table.Add(s, func() error { p.Changed(); return nil }); err != nil {
 		p.t.Fatal(err)
 	}
 	p.Changed()

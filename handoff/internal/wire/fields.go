@@ -47,6 +47,7 @@ func (m *Socket) fields(c *codec) {
 	c.uint64(13, &m.PathDev)
 	c.uint64(14, &m.PathIno)
 	c.uint32(15, (*uint32)(&m.Keeper))
+	c.bool(16, &m.Leaving)
 }
 
 func (m *Sockets) fields(c *codec) {
@@ -133,7 +134,6 @@ func (m *Linger) fields(c *codec) {
 	c.uint64(2, &m.Moved)
 	c.uint64(3, &m.Cut)
 	c.int64(4, (*int64)(&m.Remaining))
-	c.bool(5, &m.Holds)
 }
 
 func (m *EndLinger) fields(c *codec) {
@@ -156,9 +156,9 @@ func (m *Adopt) fields(c *codec) {
 
 func (m *Stderr) fields(*codec) {}
 
-func (m *Lend) fields(c *codec) {
-	c.uint32(1, &m.Seq)
-	structs(c, 2, &m.Entries)
+func (m *Released) fields(c *codec) {
+	c.uint32(1, (*uint32)(&m.Kind))
+	c.uint32(2, &m.Holders)
 }
 
 func (m *Account) fields(c *codec) {

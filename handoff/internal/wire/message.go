@@ -35,7 +35,7 @@ const (
 	TypeBye
 	TypeAdopt
 	TypeStderr
-	TypeLend
+	TypeReleased
 	TypeAccount
 	TypeTaking
 
@@ -71,7 +71,7 @@ type Hello struct {
 	Mode       uint32 // handoff.Mode of the successor
 }
 
-// Welcome answers Hello.
+// Welcome answers Hello. Its descriptor, if there is one, is the predecessor's pidfd.
 type Welcome struct {
 	Version      uint32 // protocol version chosen
 	Generation   uint64 // of the predecessor
@@ -119,6 +119,7 @@ type Socket struct {
 	PathDev   uint64 // device and inode of the path that a unix socket is bound to
 	PathIno   uint64
 	Keeper    Keeper // that has it as well
+	Leaving   bool   // it is closed when nothing waits in it: another one on its address takes its place
 }
 
 // Keeper names what has a socket besides the processes that pass it on.
@@ -151,7 +152,7 @@ type States struct {
 	Entries []State
 }
 
-// Ack acknowledges a Sockets, States, Lend, Conns or Adopt message.
+// Ack acknowledges a Sockets, States, Conns or Adopt message.
 type Ack struct {
 	Seq   uint32
 	Taken uint32 // how many entries, from the first on, the receiver keeps
@@ -232,14 +233,12 @@ type Taking struct {
 	Index uint32 // of the entry
 }
 
-// Linger reports the predecessor's progress after Commit. The predecessor closes its
-// stream sockets before the first one.
+// Linger reports the predecessor's progress after Commit.
 type Linger struct {
 	Open      uint64        // connections still open
 	Moved     uint64        // connections passed to the successor
 	Cut       uint64        // connections closed by force
 	Remaining time.Duration // until the linger limit; negative if there is none
-	Holds     bool          // the predecessor still has datagram sockets open, for answers
 }
 
 // EndLinger asks a lingering predecessor to end now.
@@ -269,12 +268,14 @@ type Adopt struct {
 // reads it until then.
 type Stderr struct{}
 
-// Lend carries duplicates of the sockets that a successor in mode Drain is about
-// to serve on, before the kernel can give them anything: a descriptor for each
-// entry. Whichever process is left serves what they hold.
-type Lend struct {
-	Seq     uint32 // answered by Ack
-	Entries []Socket
+// Released says, after Commit, that the predecessor has closed its duplicates of
+// all TCP and UDP sockets of a kind: listeners at once, datagram sockets at its
+// Shutdown, for answers are written to them until then. Other processes may still
+// have duplicates, successors that were rolled back for one: the frame has a pidfd
+// of each.
+type Released struct {
+	Kind    SocketKind
+	Holders uint32 // the number of those processes
 }
 
 // Account tells the successor, after Commit, how the last upgrades of its line
@@ -323,7 +324,7 @@ func (*EndLinger) Type() Type  { return TypeEndLinger }
 func (*Bye) Type() Type        { return TypeBye }
 func (*Adopt) Type() Type      { return TypeAdopt }
 func (*Stderr) Type() Type     { return TypeStderr }
-func (*Lend) Type() Type       { return TypeLend }
+func (*Released) Type() Type   { return TypeReleased }
 func (*Account) Type() Type    { return TypeAccount }
 func (*Taking) Type() Type     { return TypeTaking }
 func (*Request) Type() Type    { return TypeRequest }

@@ -51,8 +51,8 @@ func newMessage(t Type) Message {
 		return new(Adopt)
 	case TypeStderr:
 		return new(Stderr)
-	case TypeLend:
-		return new(Lend)
+	case TypeReleased:
+		return new(Released)
 	case TypeAccount:
 		return new(Account)
 	case TypeTaking:
@@ -114,8 +114,8 @@ func (t Type) String() string {
 		return "Adopt"
 	case TypeStderr:
 		return "Stderr"
-	case TypeLend:
-		return "Lend"
+	case TypeReleased:
+		return "Released"
 	case TypeAccount:
 		return "Account"
 	case TypeTaking:

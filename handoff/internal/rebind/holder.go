@@ -1,0 +1,100 @@
+package rebind
+
+import (
+	"errors"
+	"os"
+	"slices"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// A Holder is another process that may have duplicates of this process's sockets.
+type Holder struct {
+	m       *Mover
+	process *process
+	pid     int               // 0 if it is not known
+	kinds   []wire.SocketKind // Mover.mu guards it
+}
+
+// Hold notes that another process may have duplicates of the sockets of some
+// kinds, until Release says otherwise or the process has ended. It owns pidfd,
+// which has none or one descriptor; without one, only Release counts.
+func (m *Mover) Hold(pidfd []int, kinds ...wire.SocketKind) *Holder {
+	h := &Holder{m: m, kinds: slices.Clone(kinds)}
+	if len(pidfd) > 0 {
+		h.process = newProcess(pidfd[0])
+	}
+	m.mu.Lock()
+	m.holders = append(m.holders, h)
+	m.mu.Unlock()
+	if h.process != nil {
+		m.watchers.Go(func() { // ends with the process, with the last Release, or with Close
+			if h.process.await() {
+				h.Release(wire.KindListener, wire.KindPacket)
+			}
+			h.process.close()
+		})
+	}
+	return h
+}
+
+// HoldProcess is Hold for the process pid, which may be held already: it has one
+// Holder, however often it fails as a successor.
+func (m *Mover) HoldProcess(pid int, kinds ...wire.SocketKind) *Holder {
+	m.mu.Lock()
+	i := slices.IndexFunc(m.holders, func(h *Holder) bool { return pid > 0 && h.pid == pid })
+	if i >= 0 {
+		defer m.mu.Unlock()
+		m.holders[i].kinds = slices.Clone(kinds)
+		return m.holders[i]
+	}
+	m.mu.Unlock()
+	h := m.Hold(OpenProcess(pid), kinds...)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h.pid = pid
+	return h
+}
+
+// Release says that the process has no duplicate of the sockets of these kinds.
+func (h *Holder) Release(kinds ...wire.SocketKind) {
+	h.m.mu.Lock()
+	h.kinds = slices.DeleteFunc(h.kinds, func(k wire.SocketKind) bool { return slices.Contains(kinds, k) })
+	last := len(h.kinds) == 0
+	if last {
+		h.m.holders = slices.DeleteFunc(h.m.holders, func(o *Holder) bool { return o == h })
+	}
+	h.m.changedLocked()
+	h.m.mu.Unlock()
+	if last && h.process != nil {
+		h.process.stop()
+	}
+}
+
+// Released has say tell the successor that this process has closed its duplicates
+// of the sockets of a kind. say borrows the pidfds of the processes that still have
+// some. Where one of them can't be watched, Released returns an error in its place:
+// the successor has to serve the shared sockets on.
+func (m *Mover) Released(kind wire.SocketKind, say func(holders []int)) error {
+	m.mu.Lock()
+	holders := slices.DeleteFunc(slices.Clone(m.holders), func(h *Holder) bool { return !slices.Contains(h.kinds, kind) })
+	m.mu.Unlock()
+	var pidfds []int
+	defer func() { _ = fdx.Close(pidfds...) }() // duplicates
+	for _, h := range holders {
+		if h.process == nil {
+			return errors.New("a process that may have duplicates of the sockets can't be watched")
+		}
+		fd, err := h.process.dup()
+		switch {
+		case errors.Is(err, os.ErrClosed): // it has ended since
+		case err != nil:
+			return err
+		default:
+			pidfds = append(pidfds, fd)
+		}
+	}
+	say(pidfds)
+	return nil
+}

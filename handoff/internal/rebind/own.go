@@ -1,0 +1,26 @@
+package rebind
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
+	"github.com/seed-11c92bf9/baton/reuseport"
+)
+
+// An Own is a socket of this process to which the kernel gives nothing before Join.
+type Own struct {
+	Handle sockets.Handle
+
+	// join is listen(2), or bind(2) of a datagram socket.
+	join func(fd int) error
+}
+
+// explain says what to do about a socket that can't be in the group of another.
+func explain(err error) error {
+	if !errors.Is(err, reuseport.ErrForeign) {
+		return err
+	}
+	return fmt.Errorf("%w: run both versions as one user, in one network namespace and on the same device, and have the running one in mode Drain from its start, or have made its sockets with reuseport.Control: %w", failure.Unsupported, err)
+}
