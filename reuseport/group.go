@@ -69,9 +69,9 @@ func (g *Group) Addr() net.Addr { return g.local.bound() }
 
 // Steer sets which member gets new connections, those of other processes
 // included, from the return on: connections whose SYN has come before may still
-// go elsewhere. Steer checks the kernel's choice with connections of this
-// process to itself, which never come out of Accept; members of other processes
-// see them as connections that are reset at once.
+// go elsewhere. Steer finds out which place of the group is whose by packets of
+// this process to itself, which its members drop; members of other processes see
+// connections that are reset at once.
 //
 // The program names members by their place, so CPU, Weights and Away hold as
 // long as no member leaves by a Close; then call Steer again. A member that joins
@@ -162,9 +162,9 @@ func (g *PacketGroup) Members() []*PacketConn { return owners[*PacketConn](g.loc
 // with it: a datagram goes where the new steering says, whatever member has had
 // its flow before, and the next ones follow it there.
 //
-// Steer finds the kernel's order of the members with datagrams to itself, which
-// never come out of a read; members of other processes, or of other groups of
-// this one, get a few datagrams of 16 random bytes each.
+// Steer finds out which place is whose by datagrams to itself, which its members
+// drop; members of other processes, or of other groups of this one, get a datagram
+// of 16 random bytes each.
 func (g *PacketGroup) Steer(ctx context.Context, s Steering) error { return g.local.steer(ctx, s) }
 
 // Steering returns what Steer has set, unless another process has changed it

@@ -43,9 +43,9 @@ const turnTime = 10 * time.Second
 // Where the group can't be steered, nothing is closed and the error matches
 // [errors.ErrUnsupported].
 //
-// Move makes connections to the address to find out which place of the group is
-// whose. They never come out of [Listener.Accept]; other listeners of this process
-// see them as connections that are reset at once.
+// Move sends packets to the address to find out which place of the group is whose.
+// The sockets that it was given drop these, as the members of a [Group] do: see the
+// package documentation.
 func Move(ctx context.Context, own []syscall.Conn, old []Leaving) (Report, error) {
 	return move(ctx, own, old, turnTime)
 }
