@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,8 +19,17 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
-// TestEngine is one test because tableflip allows one Upgrader in a process.
+// TestEngine runs in a process of its own: tableflip allows one Upgrader in each.
 func TestEngine(t *testing.T) {
+	const own = "BATON_TEST_ENGINE"
+	if os.Getenv(own) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestEngine$", "-test.count=1")
+		cmd.Env = append(os.Environ(), own+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
 	e, err := inherit.New(time.Minute, func(err error) error { return fmt.Errorf("explained: %w", err) })
 	if err != nil {
 		t.Fatal(err)
