@@ -5,12 +5,29 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 )
 
-// serves reports whether somebody accepts.
+// pAccepts reports whether Accept returns connections in P, if P lives.
+func (w world) pAccepts() bool { return w.lp.Gate == lifecycle.Open }
+
+func (w world) sAccepts() bool { return w.ls.Gate == lifecycle.Open }
+
+// serves reports whether one of the two accepts, or the one that owns the sockets has
+// been stopped.
 func (w world) serves() bool {
-	return w.pFate == alive && !w.left && w.pOpen || w.sFate == alive && w.sOpen
+	if w.pStops() && w.pFate == alive || w.sStops() && w.sFate == alive {
+		return true
+	}
+	return w.pFate == alive && !w.left && w.pAccepts() || w.sFate == alive && w.sAccepts()
 }
+
+// pStops reports whether P has been stopped while it owned the sockets.
+func (w world) pStops() bool { return w.lp.Phase == lifecycle.Stopping }
+
+// sStops is pStops for S. A successor that was rolled back ends in the same phase.
+func (w world) sStops() bool { return w.ls.Phase == lifecycle.Stopping && w.ls.Owner }
 
 // check returns what is wrong with a state.
 func (w world) check() string {
@@ -18,7 +35,7 @@ func (w world) check() string {
 	sOwns, sQuit := w.s.phase == claimOwner, w.s.phase == claimQuit
 	pThere, sThere := w.pFate != dead && !w.left, w.sFate != dead
 	switch {
-	case w.stuck:
+	case w.left && !w.p.phase.terminal():
 		return "P is to end, and can't"
 	case w.slain:
 		return "P killed a successor that had accepted, and was not silent"
@@ -26,16 +43,24 @@ func (w world) check() string {
 		return "both own the sockets"
 	case !w.left && pGave && !sOwns: // dead or not: it has owned them
 		return "P gave the sockets to a successor that does not own them"
-	case pThere && pKeeps && !w.pOpen:
+	case pThere && pKeeps && !w.pAccepts() && !w.pStops():
 		return "P kept the sockets and does not accept"
-	case pThere && pGave && w.pOpen:
+	case pThere && pGave && w.pAccepts():
 		return "P gave the sockets away and accepts"
-	case pThere && !w.pOpen && !w.wasOpen:
+	case pThere && !w.pAccepts() && !w.wasOpen && !w.pStops():
 		return "P stopped accepting before S began"
-	case sThere && sOwns && !w.sOpen:
+	case sThere && sOwns && !w.sAccepts() && !w.sStops():
 		return "S owns the sockets and does not accept"
-	case sThere && sQuit && w.sOpen:
+	case sThere && sQuit && w.sAccepts():
 		return "S has quit and accepts"
+	case pGave != (w.lp.Phase == lifecycle.Lingering):
+		return "P's process lingers without a commit, or does not linger after one"
+	case w.p.phase.terminal() == w.lp.Upgrading:
+		return "P's process does not know whether an upgrade is under way"
+	case sOwns != w.ls.Owner:
+		return "S's process does not know whether it owns the sockets"
+	case w.joined && sQuit && !w.ls.Done():
+		return "S has quit and its process does not end"
 	case pThere && !w.closed && w.moved:
 		return "S hides sockets of which P has duplicates"
 	case w.moved && !sOwns:
@@ -119,7 +144,10 @@ func TestModel(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%+v,probation=%t", s, probation), func(t *testing.T) {
 				t.Parallel()
-				seen := explore(t, world{setting: s, p: offer{probation: probation, child: s.child}, pOpen: true}, 2)
+				seen := explore(t, world{
+					setting: s, p: offer{probation: probation, child: s.child},
+					lp: lifecycle.State{Phase: lifecycle.Serving, Gate: lifecycle.Open, Owner: true, Upgrading: true},
+				}, 2)
 				t.Logf("%d states", seen.states)
 				mu.Lock()
 				defer mu.Unlock()

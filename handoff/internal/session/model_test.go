@@ -2,14 +2,17 @@ package session
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 )
 
-// The model runs both machines against each other, with a queue of messages in
-// each direction, and visits every state that any order of steps, timeouts,
-// requests, deaths and hangs can lead to. The machines are the code's own; what
-// their drivers do around them (Join, Released, the order of what is sent) is here
-// once more, in short. model_check_test.go says what must hold.
+// The model runs both machines and the lifecycles of both processes against each
+// other, with a queue of messages in each direction, and visits every state that any
+// order of steps, timeouts, requests, stops, deaths and hangs can lead to. The machines
+// are the code's own; what their drivers do around them (Join, Released, the order of
+// what is sent) is here once more, in short. model_check_test.go says what must hold.
 //
 // What it takes for granted is what the drivers and the kernel see to: messages
 // arrive in order and behind them the end of the stream; a silence is only
@@ -20,24 +23,23 @@ type world struct {
 	setting
 	p       offer
 	s       claim
+	lp      lifecycle.State // of P's process
+	ls      lifecycle.State
 	toS     string // messages on their way, oldest first
 	toP     string
 	pFate   fate
 	sFate   fate
-	pOpen   bool // P accepts
-	sOpen   bool
 	hello   bool // S has said Hello
 	joined  bool // S has all sockets: its machine runs
 	sHeard  bool // S has seen the end of the stream
 	pHeard  bool
 	asked   bool // the operator has asked for a rollback
-	left    bool // P's process is about to end
+	left    bool // P's process ends while it is in doubt
 	told    bool // tableflip has told P that S owns the sockets
 	final   bool // the last Ping that S got was the final one
 	closed  bool // P has closed its duplicates of the sockets
 	moved   bool // S listens on sockets of its own, and hides those that it was given
 	wasOpen bool // S has accepted at some time
-	stuck   bool // P's process can't end
 	slain   bool // P has killed S, which was not silent and had accepted
 }
 
@@ -98,12 +100,12 @@ func (w world) stepP(e offerEvent, seen *coverage) world {
 		case offerTransfer:
 			w.toS += string(msgTransfer)
 		case offerPause:
-			w.pOpen = false
+			w = w.lifeP(lifecycle.Pause, seen)
 			w.toS += string(msgPaused)
 		case offerPauseQuietly:
-			w.pOpen = false
+			w = w.lifeP(lifecycle.Pause, seen)
 		case offerRelease:
-			w.pOpen = false
+			w = w.lifeP(lifecycle.Commit, seen)
 			if w.drain { // nothing else comes of it
 				w.closed = true
 				w.toS += string(msgReleased)
@@ -115,11 +117,39 @@ func (w world) stepP(e offerEvent, seen *coverage) world {
 		case offerSendBack:
 			w.toS += string(msgRollback)
 		case offerResume:
-			w.pOpen = true
+			w = w.lifeP(lifecycle.Resume, seen)
 		case offerKill:
 			w.slain = w.slain || e != offerSilent && w.sFate == alive && w.wasOpen
-			w.sFate, w.sOpen = dead, false
+			w.sFate = dead
 		}
+	}
+	switch {
+	case w.p.phase == offerEnded:
+		w = w.lifeP(lifecycle.Fail, seen)
+	case w.p.phase == offerDoubting && w.lp.Phase == lifecycle.Stopping: // as Predecessor.event
+		w = w.stepP(offerLeave, seen)
+		w.left = true
+	}
+	return w
+}
+
+// lifeP feeds an event to the lifecycle of P's process, and carries out what concerns
+// the conversation.
+func (w world) lifeP(e lifecycle.Event, seen *coverage) world {
+	var acts []lifecycle.Action
+	w.lp, acts, _ = w.lp.Next(e)
+	if slices.Contains(acts, lifecycle.GiveUp) {
+		w.asked = true
+		w = w.stepP(offerCancel, seen)
+	}
+	return w
+}
+
+func (w world) lifeS(e lifecycle.Event, seen *coverage) world {
+	var acts []lifecycle.Action
+	w.ls, acts, _ = w.ls.Next(e)
+	if slices.Contains(acts, lifecycle.Abort) {
+		w = w.stepS(claimAbort, seen)
 	}
 	return w
 }
@@ -132,9 +162,12 @@ func (w world) stepS(e claimEvent, seen *coverage) world {
 		seen.claimActs[a]++
 		switch a {
 		case claimOpen:
-			w.sOpen, w.wasOpen = true, true
+			w = w.lifeS(lifecycle.Start, seen)
+			w.wasOpen = true
 		case claimShut:
-			w.sOpen = false
+			w = w.lifeS(lifecycle.Leave, seen)
+		case claimOwn:
+			w = w.lifeS(lifecycle.Own, seen)
 		case claimSendReady:
 			w.toP += string(msgReady)
 		case claimSendAlive:
@@ -152,6 +185,9 @@ func (w world) stepS(e claimEvent, seen *coverage) world {
 		case claimSendTook:
 			w.toP += string(msgTook)
 		}
+	}
+	if w.s.phase == claimQuit {
+		w = w.lifeS(lifecycle.Quit, seen)
 	}
 	return w
 }
@@ -172,10 +208,16 @@ func (w world) steps(seen *coverage) []transition {
 			ts = append(ts, transition{name, to, due})
 		}
 	}
-	if w.pFate == alive && !w.left && !w.p.phase.terminal() {
-		w.stepsOfP(add, seen)
+	if w.pFate == alive && !w.left {
+		add(false, "P: stop", w.lifeP(lifecycle.Stop, seen))
+		if !w.p.phase.terminal() {
+			w.stepsOfP(add, seen)
+		}
 	}
 	if w.sFate == alive {
+		if w.joined {
+			add(false, "S: stop", w.lifeS(lifecycle.Stop, seen))
+		}
 		switch {
 		case w.s.phase == claimOwner:
 			w.stepsOfMove(add)
@@ -233,11 +275,6 @@ func (w world) stepsOfP(add adder, seen *coverage) {
 		n.told = true
 		add(true, "P: engine ready", n.stepP(offerEngineReady, seen))
 	}
-	if w.p.phase == offerDoubting {
-		n := w.stepP(offerLeave, seen)
-		n.left, n.stuck = n.p.phase.terminal(), !n.p.phase.terminal()
-		add(false, "P: leave", n)
-	}
 }
 
 // mailOfP has P read a message.
@@ -292,6 +329,7 @@ func (w world) stepsOfJoin(add adder) {
 		}
 		add(false, name+", and can't use it", fail(n))
 		n.joined = true
+		n = n.lifeS(lifecycle.Join, nil)
 		n.toP += string(msgVerified)
 		add(true, name, n)
 	case w.hungUp() && !w.sHeard:
