@@ -1,129 +1,55 @@
 package wire
 
-import "strconv"
+import (
+	"reflect"
+	"strconv"
+)
+
+// messages has the struct of each type of message.
+var messages = map[Type]reflect.Type{
+	TypeHello:      reflect.TypeFor[Hello](),
+	TypeWelcome:    reflect.TypeFor[Welcome](),
+	TypeRefuse:     reflect.TypeFor[Refuse](),
+	TypeSockets:    reflect.TypeFor[Sockets](),
+	TypeStates:     reflect.TypeFor[States](),
+	TypeAck:        reflect.TypeFor[Ack](),
+	TypeVerified:   reflect.TypeFor[Verified](),
+	TypeReady:      reflect.TypeFor[Ready](),
+	TypePaused:     reflect.TypeFor[Paused](),
+	TypePing:       reflect.TypeFor[Ping](),
+	TypeAlive:      reflect.TypeFor[Alive](),
+	TypeCommit:     reflect.TypeFor[Commit](),
+	TypeCommitted:  reflect.TypeFor[Committed](),
+	TypeAbort:      reflect.TypeFor[Abort](),
+	TypeRollback:   reflect.TypeFor[Rollback](),
+	TypeRolledBack: reflect.TypeFor[RolledBack](),
+	TypeTook:       reflect.TypeFor[Took](),
+	TypeConns:      reflect.TypeFor[Conns](),
+	TypeLinger:     reflect.TypeFor[Linger](),
+	TypeEndLinger:  reflect.TypeFor[EndLinger](),
+	TypeBye:        reflect.TypeFor[Bye](),
+	TypeAdopt:      reflect.TypeFor[Adopt](),
+	TypeStderr:     reflect.TypeFor[Stderr](),
+	TypeReleased:   reflect.TypeFor[Released](),
+	TypeAccount:    reflect.TypeFor[Account](),
+	TypeTaking:     reflect.TypeFor[Taking](),
+	TypeRequest:    reflect.TypeFor[Request](),
+	TypeResponse:   reflect.TypeFor[Response](),
+}
 
 // newMessage returns an empty message of type t, or nil.
 func newMessage(t Type) Message {
-	switch t {
-	case TypeHello:
-		return new(Hello)
-	case TypeWelcome:
-		return new(Welcome)
-	case TypeRefuse:
-		return new(Refuse)
-	case TypeSockets:
-		return new(Sockets)
-	case TypeStates:
-		return new(States)
-	case TypeAck:
-		return new(Ack)
-	case TypeVerified:
-		return new(Verified)
-	case TypeReady:
-		return new(Ready)
-	case TypePaused:
-		return new(Paused)
-	case TypePing:
-		return new(Ping)
-	case TypeAlive:
-		return new(Alive)
-	case TypeCommit:
-		return new(Commit)
-	case TypeCommitted:
-		return new(Committed)
-	case TypeAbort:
-		return new(Abort)
-	case TypeRollback:
-		return new(Rollback)
-	case TypeRolledBack:
-		return new(RolledBack)
-	case TypeTook:
-		return new(Took)
-	case TypeConns:
-		return new(Conns)
-	case TypeLinger:
-		return new(Linger)
-	case TypeEndLinger:
-		return new(EndLinger)
-	case TypeBye:
-		return new(Bye)
-	case TypeAdopt:
-		return new(Adopt)
-	case TypeStderr:
-		return new(Stderr)
-	case TypeReleased:
-		return new(Released)
-	case TypeAccount:
-		return new(Account)
-	case TypeTaking:
-		return new(Taking)
-	case TypeRequest:
-		return new(Request)
-	case TypeResponse:
-		return new(Response)
+	m, ok := messages[t]
+	if !ok {
+		return nil
 	}
-	return nil
+	return reflect.New(m).Interface().(Message)
 }
 
 // String returns the name of the message, or its number.
 func (t Type) String() string {
-	switch t {
-	case TypeHello:
-		return "Hello"
-	case TypeWelcome:
-		return "Welcome"
-	case TypeRefuse:
-		return "Refuse"
-	case TypeSockets:
-		return "Sockets"
-	case TypeStates:
-		return "States"
-	case TypeAck:
-		return "Ack"
-	case TypeVerified:
-		return "Verified"
-	case TypeReady:
-		return "Ready"
-	case TypePaused:
-		return "Paused"
-	case TypePing:
-		return "Ping"
-	case TypeAlive:
-		return "Alive"
-	case TypeCommit:
-		return "Commit"
-	case TypeCommitted:
-		return "Committed"
-	case TypeAbort:
-		return "Abort"
-	case TypeRollback:
-		return "Rollback"
-	case TypeRolledBack:
-		return "RolledBack"
-	case TypeTook:
-		return "Took"
-	case TypeConns:
-		return "Conns"
-	case TypeLinger:
-		return "Linger"
-	case TypeEndLinger:
-		return "EndLinger"
-	case TypeBye:
-		return "Bye"
-	case TypeAdopt:
-		return "Adopt"
-	case TypeStderr:
-		return "Stderr"
-	case TypeReleased:
-		return "Released"
-	case TypeAccount:
-		return "Account"
-	case TypeTaking:
-		return "Taking"
-	case TypeRequest:
-		return "Request"
-	case TypeResponse:
-		return "Response"
+	if m, ok := messages[t]; ok {
+		return m.Name()
 	}
 	return "type " + strconv.Itoa(int(t))
 }
