@@ -1,7 +1,7 @@
 // Package session is the conversation between a predecessor and its successor:
 // one protocol, whatever the mode, over one [Link].
 //
-// Each side is a pure state machine ([offer] for the predecessor, [claim] for
+// Each side is a pure state machine ([predState] for the predecessor, [succState] for
 // the successor) and a driver that feeds it with messages, deaths, deadlines
 // and requests, and carries out its actions through hooks. The machines decide
 // which side serves when either dies, hangs or gives up. A test explores every

@@ -2,14 +2,14 @@ package session
 
 // Names for tests in the external package.
 type (
-	Offer       = offer
-	OfferPhase  = offerPhase
-	OfferEvent  = offerEvent
-	OfferAction = offerAction
-	Claim       = claim
-	ClaimPhase  = claimPhase
-	ClaimEvent  = claimEvent
-	ClaimAction = claimAction
+	PredState  = predState
+	PredPhase  = predPhase
+	PredEvent  = predEvent
+	PredAction = predAction
+	SuccState  = succState
+	SuccPhase  = succPhase
+	SuccEvent  = succEvent
+	SuccAction = succAction
 )
 
 // QuietTicks is how many ticks without a word make a silence.

@@ -18,7 +18,7 @@ func (p *Predecessor) greet(a Arrival) {
 	if w.Version, ok = wire.Choose(a.Hello.MinVersion, a.Hello.MaxVersion); !ok {
 		text := fmt.Sprintf("successor speaks protocol versions %d to %d, predecessor %d to %d", a.Hello.MinVersion, a.Hello.MaxVersion, wire.MinVersion, wire.MaxVersion)
 		p.send(&wire.Refuse{Reason: failure.Version, Text: text})
-		p.because(offerNoVersion, &Error{Text: text})
+		p.because(predNoVersion, &Error{Text: text})
 		return
 	}
 	w.Probation = max(p.Timeouts.Probation, 0)
@@ -28,8 +28,8 @@ func (p *Predecessor) greet(a Arrival) {
 	defer release()
 	w.Sockets = uint32(len(items))
 	_ = p.conv.link.Send(&w, p.Process) // an error shows as in send
-	p.event(offerHello)
-	if p.state.phase != offerSending {
+	p.event(predHello)
+	if p.state.phase != predSending {
 		return
 	}
 	p.enter(PhaseTransfer)
@@ -55,17 +55,17 @@ func (p *Predecessor) transferFailed(err error) {
 	switch e.Reason {
 	case failure.SuccessorDied: // the loop finds the inbox closed
 	case failure.Timeout:
-		p.because(offerDeadline, p.notReady())
+		p.because(predDeadline, p.notReady())
 	case failure.RolledBack, failure.Canceled:
-		p.because(offerCancel, e)
+		p.because(predCancel, e)
 	case failure.Aborted:
-		p.because(offerAborted, e)
+		p.because(predAborted, e)
 	case failure.Hung:
-		p.because(offerSilent, e)
+		p.because(predSilent, e)
 	case failure.Protocol:
-		p.because(offerProtocolError, e)
+		p.because(predProtocolError, e)
 	default:
-		p.because(offerTransferError, e)
+		p.because(predTransferError, e)
 	}
 }
 

@@ -31,8 +31,8 @@ func (w world) sStops() bool { return w.ls.Phase == lifecycle.Stopping && w.ls.O
 
 // check returns what is wrong with a state.
 func (w world) check() string {
-	pKeeps, pGave := w.p.phase == offerEnded, w.p.phase == offerCommitted
-	sOwns, sQuit := w.s.phase == claimOwner, w.s.phase == claimQuit
+	pKeeps, pGave := w.p.phase == predEnded, w.p.phase == predCommitted
+	sOwns, sQuit := w.s.phase == succOwner, w.s.phase == succQuit
 	pThere, sThere := w.pFate != dead && !w.left, w.sFate != dead
 	switch {
 	case w.left && !w.p.phase.terminal():
@@ -72,14 +72,14 @@ func (w world) check() string {
 // checkSettled returns what is wrong with a state in which nothing is due.
 // Choices may be open, but nobody may make them.
 func (w world) checkSettled() string {
-	pGave, sQuit := w.p.phase == offerCommitted, w.s.phase == claimQuit
+	pGave, sQuit := w.p.phase == predCommitted, w.s.phase == succQuit
 	pLives, sLives := w.pFate == alive && !w.left, w.sFate == alive
 	switch {
-	case !pLives && sLives && w.s.phase == claimProbation:
+	case !pLives && sLives && w.s.phase == succProbation:
 		return "S is alone and does not own the sockets"
 	case pLives && w.sFate == dead && !w.p.phase.terminal():
 		return "P waits for a successor that is dead"
-	case w.drain && sLives && w.s.phase == claimOwner && !w.moved && (w.pFate == dead || w.left || w.closed && !w.s.alone):
+	case w.drain && sLives && w.s.phase == succOwner && !w.moved && (w.pFate == dead || w.left || w.closed && !w.s.alone):
 		return "S could move, and does not"
 	case w.serves():
 		return ""
@@ -87,7 +87,7 @@ func (w world) checkSettled() string {
 		return "both live and nobody accepts"
 	case pLives && !pGave:
 		return "P is alone and does not accept"
-	case sLives && !w.joined, sLives && w.s.phase == claimWarming:
+	case sLives && !w.joined, sLives && w.s.phase == succWarming:
 		return "" // it has no sockets, or is not ready: its program's turn
 	case sLives && !sQuit:
 		return "S is alone and does not accept"
@@ -97,36 +97,36 @@ func (w world) checkSettled() string {
 
 // coverage is what of the machines a search has run through.
 type coverage struct {
-	states    int
-	offers    map[[2]uint8]int // phase and event
-	claims    map[[2]uint8]int
-	offerActs map[offerAction]int
-	claimActs map[claimAction]int
+	states   int
+	preds    map[[2]uint8]int // phase and event
+	succs    map[[2]uint8]int
+	predActs map[predAction]int
+	succActs map[succAction]int
 }
 
 func newCoverage() *coverage {
 	return &coverage{
-		offers: make(map[[2]uint8]int), claims: make(map[[2]uint8]int),
-		offerActs: make(map[offerAction]int), claimActs: make(map[claimAction]int),
+		preds: make(map[[2]uint8]int), succs: make(map[[2]uint8]int),
+		predActs: make(map[predAction]int), succActs: make(map[succAction]int),
 	}
 }
 
-func (c *coverage) offer(p offerPhase, e offerEvent) { c.offers[[2]uint8{uint8(p), uint8(e)}]++ }
-func (c *coverage) claim(p claimPhase, e claimEvent) { c.claims[[2]uint8{uint8(p), uint8(e)}]++ }
+func (c *coverage) pred(p predPhase, e predEvent) { c.preds[[2]uint8{uint8(p), uint8(e)}]++ }
+func (c *coverage) succ(p succPhase, e succEvent) { c.succs[[2]uint8{uint8(p), uint8(e)}]++ }
 
 func (c *coverage) add(o *coverage) {
 	c.states += o.states
-	for k, n := range o.offers {
-		c.offers[k] += n
+	for k, n := range o.preds {
+		c.preds[k] += n
 	}
-	for k, n := range o.claims {
-		c.claims[k] += n
+	for k, n := range o.succs {
+		c.succs[k] += n
 	}
-	for k, n := range o.offerActs {
-		c.offerActs[k] += n
+	for k, n := range o.predActs {
+		c.predActs[k] += n
 	}
-	for k, n := range o.claimActs {
-		c.claimActs[k] += n
+	for k, n := range o.succActs {
+		c.succActs[k] += n
 	}
 }
 
@@ -145,7 +145,7 @@ func TestModel(t *testing.T) {
 			t.Run(fmt.Sprintf("%+v,probation=%t", s, probation), func(t *testing.T) {
 				t.Parallel()
 				seen := explore(t, world{
-					setting: s, p: offer{probation: probation, child: s.child},
+					setting: s, p: predState{probation: probation, child: s.child},
 					lp: lifecycle.State{Phase: lifecycle.Serving, Gate: lifecycle.Open, Owner: true, Upgrading: true},
 				}, 2)
 				t.Logf("%d states", seen.states)
@@ -158,28 +158,28 @@ func TestModel(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	t.Logf("%d states, %d pairs of phase and event of the predecessor, %d of the successor", all.states, len(all.offers), len(all.claims))
+	t.Logf("%d states, %d pairs of phase and event of the predecessor, %d of the successor", all.states, len(all.preds), len(all.succs))
 	// The model must go everywhere: a figure that falls says that it no longer does.
 	if all.states < 30_000 {
 		t.Errorf("%d states: the model does not move", all.states)
 	}
-	for a := offerTransfer; a <= offerPauseQuietly; a++ {
-		if all.offerActs[a] == 0 {
+	for a := predTransfer; a <= predPauseQuietly; a++ {
+		if all.predActs[a] == 0 {
 			t.Errorf("the predecessor's action %d is never done", a)
 		}
 	}
-	for a := claimOpen; a <= claimOwn; a++ {
-		if all.claimActs[a] == 0 {
+	for a := succOpen; a <= succOwn; a++ {
+		if all.succActs[a] == 0 {
 			t.Errorf("the successor's action %d is never done", a)
 		}
 	}
-	for e := offerHello; e <= offerLeave; e++ {
-		if want := e != offerProtocolError; happened(all.offers, uint8(e)) != want { // none of the two breaks it
+	for e := predHello; e <= predLeave; e++ {
+		if want := e != predProtocolError; happened(all.preds, uint8(e)) != want { // none of the two breaks it
 			t.Errorf("the predecessor's event %d happens: %t, want %t", e, !want, want)
 		}
 	}
-	for e := claimReady; e <= claimSilent; e++ {
-		if !happened(all.claims, uint8(e)) {
+	for e := succReady; e <= succSilent; e++ {
+		if !happened(all.succs, uint8(e)) {
 			t.Errorf("the successor's event %d never happens", e)
 		}
 	}

@@ -21,8 +21,8 @@ import (
 // anything again, and its end of the conversation stays open.
 type world struct {
 	setting
-	p       offer
-	s       claim
+	p       predState
+	s       succState
 	lp      lifecycle.State // of P's process
 	ls      lifecycle.State
 	toS     string // messages on their way, oldest first
@@ -80,54 +80,54 @@ const (
 	msgReleased  = 'R'
 )
 
-var offerOf = map[rune]offerEvent{
-	msgVerified: offerVerified, msgReady: offerReady, msgAlive: offerAlive, msgCommitted: offerConfirmed,
-	msgAbort: offerAborted, msgRolledBack: offerRolledBack, msgTook: offerTook,
+var predOf = map[rune]predEvent{
+	msgVerified: predVerified, msgReady: predReady, msgAlive: predAlive, msgCommitted: predConfirmed,
+	msgAbort: predAborted, msgRolledBack: predRolledBack, msgTook: predTook,
 }
 
-var claimOf = map[rune]claimEvent{
-	msgPing: claimPing, msgFinalPing: claimPing, msgCommit: claimCommit, msgRollback: claimRollback, msgRefuse: claimRollback,
+var succOf = map[rune]succEvent{
+	msgPing: succPing, msgFinalPing: succPing, msgCommit: succCommit, msgRollback: succRollback, msgRefuse: succRollback,
 }
 
 // stepP feeds an event to P and carries out its actions.
-func (w world) stepP(e offerEvent, seen *coverage) world {
-	var acts []offerAction
-	seen.offer(w.p.phase, e)
+func (w world) stepP(e predEvent, seen *coverage) world {
+	var acts []predAction
+	seen.pred(w.p.phase, e)
 	w.p, acts = w.p.next(e)
 	for _, a := range acts {
-		seen.offerActs[a]++
+		seen.predActs[a]++
 		switch a {
-		case offerTransfer:
+		case predTransfer:
 			w.toS += string(msgTransfer)
-		case offerPause:
+		case predPause:
 			w = w.lifeP(lifecycle.Pause, seen)
 			w.toS += string(msgPaused)
-		case offerPauseQuietly:
+		case predPauseQuietly:
 			w = w.lifeP(lifecycle.Pause, seen)
-		case offerRelease:
+		case predRelease:
 			w = w.lifeP(lifecycle.Commit, seen)
 			if w.drain { // nothing else comes of it
 				w.closed = true
 				w.toS += string(msgReleased)
 			}
-		case offerPing:
+		case predPing:
 			w.toS += string(msgFinalPing)
-		case offerCommit:
+		case predCommit:
 			w.toS += string(msgCommit)
-		case offerSendBack:
+		case predSendBack:
 			w.toS += string(msgRollback)
-		case offerResume:
+		case predResume:
 			w = w.lifeP(lifecycle.Resume, seen)
-		case offerKill:
-			w.slain = w.slain || e != offerSilent && w.sFate == alive && w.wasOpen
+		case predKill:
+			w.slain = w.slain || e != predSilent && w.sFate == alive && w.wasOpen
 			w.sFate = dead
 		}
 	}
 	switch {
-	case w.p.phase == offerEnded:
+	case w.p.phase == predEnded:
 		w = w.lifeP(lifecycle.Fail, seen)
-	case w.p.phase == offerDoubting && w.lp.Phase == lifecycle.Stopping: // as Predecessor.event
-		w = w.stepP(offerLeave, seen)
+	case w.p.phase == predDoubting && w.lp.Phase == lifecycle.Stopping: // as Predecessor.event
+		w = w.stepP(predLeave, seen)
 		w.left = true
 	}
 	return w
@@ -140,7 +140,7 @@ func (w world) lifeP(e lifecycle.Event, seen *coverage) world {
 	w.lp, acts, _ = w.lp.Next(e)
 	if slices.Contains(acts, lifecycle.GiveUp) {
 		w.asked = true
-		w = w.stepP(offerCancel, seen)
+		w = w.stepP(predCancel, seen)
 	}
 	return w
 }
@@ -149,44 +149,44 @@ func (w world) lifeS(e lifecycle.Event, seen *coverage) world {
 	var acts []lifecycle.Action
 	w.ls, acts, _ = w.ls.Next(e)
 	if slices.Contains(acts, lifecycle.Abort) {
-		w = w.stepS(claimAbort, seen)
+		w = w.stepS(succAbort, seen)
 	}
 	return w
 }
 
-func (w world) stepS(e claimEvent, seen *coverage) world {
-	var acts []claimAction
-	seen.claim(w.s.phase, e)
+func (w world) stepS(e succEvent, seen *coverage) world {
+	var acts []succAction
+	seen.succ(w.s.phase, e)
 	w.s, acts = w.s.next(e)
 	for _, a := range acts {
-		seen.claimActs[a]++
+		seen.succActs[a]++
 		switch a {
-		case claimOpen:
+		case succOpen:
 			w = w.lifeS(lifecycle.Start, seen)
 			w.wasOpen = true
-		case claimShut:
+		case succShut:
 			w = w.lifeS(lifecycle.Leave, seen)
-		case claimOwn:
+		case succOwn:
 			w = w.lifeS(lifecycle.Own, seen)
-		case claimSendReady:
+		case succSendReady:
 			w.toP += string(msgReady)
-		case claimSendAlive:
+		case succSendAlive:
 			if w.final {
 				w.toP += string(msgAlive)
 			} else {
 				w.toP += string(msgAliveYet)
 			}
-		case claimSendCommitted:
+		case succSendCommitted:
 			w.toP += string(msgCommitted)
-		case claimSendAbort:
+		case succSendAbort:
 			w.toP += string(msgAbort)
-		case claimSendRolledBack:
+		case succSendRolledBack:
 			w.toP += string(msgRolledBack)
-		case claimSendTook:
+		case succSendTook:
 			w.toP += string(msgTook)
 		}
 	}
-	if w.s.phase == claimQuit {
+	if w.s.phase == succQuit {
 		w = w.lifeS(lifecycle.Quit, seen)
 	}
 	return w
@@ -219,9 +219,9 @@ func (w world) steps(seen *coverage) []transition {
 			add(false, "S: stop", w.lifeS(lifecycle.Stop, seen))
 		}
 		switch {
-		case w.s.phase == claimOwner:
+		case w.s.phase == succOwner:
 			w.stepsOfMove(add)
-		case w.s.phase == claimQuit:
+		case w.s.phase == succQuit:
 		case !w.joined:
 			w.stepsOfJoin(add)
 		default:
@@ -240,40 +240,40 @@ func (w world) stepsOfP(add adder, seen *coverage) {
 	case w.sFate == dead && !w.pHeard:
 		n := w
 		n.pHeard = true
-		add(true, "P sees the end", n.stepP(offerGone, seen))
+		add(true, "P sees the end", n.stepP(predGone, seen))
 	}
-	if w.p.phase == offerProbation {
+	if w.p.phase == predProbation {
 		// Mail or not: it takes no account of what is on its way.
-		add(true, "P: probation over", w.stepP(offerProbationOver, seen))
+		add(true, "P: probation over", w.stepP(predProbationOver, seen))
 	}
 	if w.toP == "" { // other timers give way to the mail
 		switch w.p.phase {
-		case offerWaiting, offerWarming:
-			add(false, "P: deadline", w.stepP(offerDeadline, seen)) // there may be none
-		case offerSending:
-			add(true, "P: no acknowledgement", w.stepP(offerSilent, seen))
-			add(false, "P: deadline", w.stepP(offerDeadline, seen))
-		case offerProbation, offerConfirming, offerCommitting, offerDoubting, offerWithdrawing:
-			add(true, "P: silence", w.stepP(offerSilent, seen))
+		case predWaiting, predWarming:
+			add(false, "P: deadline", w.stepP(predDeadline, seen)) // there may be none
+		case predSending:
+			add(true, "P: no acknowledgement", w.stepP(predSilent, seen))
+			add(false, "P: deadline", w.stepP(predDeadline, seen))
+		case predProbation, predConfirming, predCommitting, predDoubting, predWithdrawing:
+			add(true, "P: silence", w.stepP(predSilent, seen))
 		}
 	}
-	if w.p.phase == offerProbation && !strings.ContainsRune(w.toS, msgPing) && !strings.ContainsRune(w.toP, msgAliveYet) {
+	if w.p.phase == predProbation && !strings.ContainsRune(w.toS, msgPing) && !strings.ContainsRune(w.toP, msgAliveYet) {
 		n := w
 		n.toS += string(msgPing)
 		add(false, "P asks for a sign of life", n)
 	}
-	if w.p.phase == offerSending {
-		add(false, "P: transfer fails", w.stepP(offerTransferError, seen))
+	if w.p.phase == predSending {
+		add(false, "P: transfer fails", w.stepP(predTransferError, seen))
 	}
 	if !w.asked {
 		n := w
 		n.asked = true
-		add(false, "P: rollback", n.stepP(offerCancel, seen))
+		add(false, "P: rollback", n.stepP(predCancel, seen))
 	}
-	if w.engine && !w.told && w.s.phase == claimOwner {
+	if w.engine && !w.told && w.s.phase == succOwner {
 		n := w
 		n.told = true
-		add(true, "P: engine ready", n.stepP(offerEngineReady, seen))
+		add(true, "P: engine ready", n.stepP(predEngineReady, seen))
 	}
 }
 
@@ -285,28 +285,28 @@ func (w world) mailOfP(add adder, seen *coverage) {
 	name := fmt.Sprintf("P gets %c", m)
 	switch m {
 	case msgHello:
-		add(true, name, n.stepP(offerHello, seen))
-		r := n.stepP(offerNoVersion, seen)
+		add(true, name, n.stepP(predHello, seen))
+		r := n.stepP(predNoVersion, seen)
 		r.toS += string(msgRefuse)
 		add(false, name+", which speaks no version of ours", r)
 	case msgAliveYet:
-		if n.p.phase != offerConfirming { // there it is not the last Ping's
-			n = n.stepP(offerAlive, seen)
+		if n.p.phase != predConfirming { // there it is not the last Ping's
+			n = n.stepP(predAlive, seen)
 		}
 		add(true, name, n)
 	default:
-		add(true, name, n.stepP(offerOf[m], seen))
+		add(true, name, n.stepP(predOf[m], seen))
 	}
 }
 
 // hungUp reports whether S's end of the conversation will see its end.
-func (w world) hungUp() bool { return w.pFate == dead || w.left || w.p.phase == offerEnded }
+func (w world) hungUp() bool { return w.pFate == dead || w.left || w.p.phase == predEnded }
 
 // stepsOfJoin is Joiner.Join in short. A successor that fails here and was
 // started by hand may begin a line of its own, which is not in the model.
 func (w world) stepsOfJoin(add adder) {
 	fail := func(n world) world {
-		n.s.phase = claimQuit
+		n.s.phase = succQuit
 		n.toP += string(msgAbort)
 		return n
 	}
@@ -352,7 +352,7 @@ func (w world) stepsOfS(add adder, seen *coverage) {
 		if m == msgPing || m == msgFinalPing {
 			n.final = m == msgFinalPing
 		}
-		switch e, ok := claimOf[m]; {
+		switch e, ok := succOf[m]; {
 		case ok:
 			add(true, name, n.stepS(e, seen))
 		default:
@@ -361,15 +361,15 @@ func (w world) stepsOfS(add adder, seen *coverage) {
 	case w.hungUp() && !w.sHeard:
 		n := w
 		n.sHeard = true
-		add(true, "S sees the end", n.stepS(claimGone, seen))
+		add(true, "S sees the end", n.stepS(succGone, seen))
 	}
-	if w.toS == "" && !w.s.alone && w.s.phase == claimProbation {
-		add(true, "S: silence", w.stepS(claimSilent, seen))
+	if w.toS == "" && !w.s.alone && w.s.phase == succProbation {
+		add(true, "S: silence", w.stepS(succSilent, seen))
 	}
-	if w.s.phase == claimWarming {
-		add(false, "S: ready", w.stepS(claimReady, seen))
+	if w.s.phase == succWarming {
+		add(false, "S: ready", w.stepS(succReady, seen))
 	}
-	add(false, "S: abort", w.stepS(claimAbort, seen))
+	add(false, "S: abort", w.stepS(succAbort, seen))
 }
 
 // stepsOfMove is what follows the commit in mode Drain: S moves when P has said

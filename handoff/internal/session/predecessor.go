@@ -63,7 +63,7 @@ type Predecessor struct {
 
 	conv  *conversation
 	hello wire.Hello
-	state offer
+	state predState
 	trial Trial
 	cause *Error
 	ended *Error // how the successor's process ended
@@ -117,7 +117,7 @@ type Arrival struct {
 // a closed channel says that it hung up before Hello), and returns when the
 // conversation up to Commit has ended. It owns the arrival's link.
 func (p *Predecessor) Run(arrivals <-chan Arrival) Result {
-	p.state = offer{probation: p.Timeouts.Probation > 0, child: p.Kill != nil}
+	p.state = predState{probation: p.Timeouts.Probation > 0, child: p.Kill != nil}
 	p.quiet = newSilence(p.Timeouts.Hang)
 	defer p.quiet.stop()
 	if p.Timeouts.Ready > 0 {
@@ -129,7 +129,7 @@ func (p *Predecessor) Run(arrivals <-chan Arrival) Result {
 	p.loop(arrivals)
 	p.enter(PhaseDone)
 
-	res := Result{Committed: p.state.phase == offerCommitted, Hello: p.hello, Trial: p.trial, Parted: p.parted}
+	res := Result{Committed: p.state.phase == predCommitted, Hello: p.hello, Trial: p.trial, Parted: p.parted}
 	if !res.Committed {
 		if p.conv != nil {
 			p.conv.close()
@@ -177,7 +177,7 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 				if p.conv.garbled() && !p.garbled {
 					// It may be alive, and would take silence for this process's death.
 					p.garbled = true
-					p.because(offerProtocolError, &Error{Err: p.conv.gone()})
+					p.because(predProtocolError, &Error{Err: p.conv.gone()})
 					continue
 				}
 				p.gone(p.conv.gone(), "the conversation ended")
@@ -197,10 +197,10 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 			p.lastWords = time.After(p.Timeouts.Hang)
 		case <-p.EngineReady:
 			p.EngineReady = nil
-			p.event(offerEngineReady)
+			p.event(predEngineReady)
 		case e := <-p.Cancel:
 			p.leaving = p.leaving || errors.Is(e, failure.Closed)
-			p.because(offerCancel, e)
+			p.because(predCancel, e)
 		case <-p.deadline:
 			// A process that was stopped finds its timers expired before it has
 			// read the messages that came meanwhile: one more tick to read them.
@@ -210,10 +210,10 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 				continue
 			}
 			p.deadline = nil
-			p.because(offerDeadline, p.notReady())
+			p.because(predDeadline, p.notReady())
 		case <-p.trialOver:
 			p.trialOver = nil
-			p.event(offerProbationOver)
+			p.event(predProbationOver)
 		case <-p.lastWords:
 			p.lastWords = nil
 			p.gone(nil, hungUp)
@@ -226,17 +226,17 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 // tick pings a successor in probation and counts its silence.
 func (p *Predecessor) tick() {
 	switch p.state.phase {
-	case offerProbation:
+	case predProbation:
 		p.seq++
 		p.send(&wire.Ping{Seq: p.seq})
-	case offerConfirming, offerCommitting, offerDoubting, offerWithdrawing:
+	case predConfirming, predCommitting, predDoubting, predWithdrawing:
 	default:
 		p.quiet.heard() // a start may take until the ready timeout
 		return
 	}
 	if p.quiet.tick() {
 		p.quiet.heard()
-		p.because(offerSilent, &Error{Text: fmt.Sprintf("no answer for %v", p.Timeouts.Hang)})
+		p.because(predSilent, &Error{Text: fmt.Sprintf("no answer for %v", p.Timeouts.Hang)})
 	}
 }
 
@@ -244,13 +244,13 @@ func (p *Predecessor) tick() {
 func (p *Predecessor) message(m wire.Message) {
 	switch m := m.(type) {
 	case *wire.Verified:
-		p.event(offerVerified)
-		if p.state.phase == offerWarming {
+		p.event(predVerified)
+		if p.state.phase == predWarming {
 			p.enter(PhaseWarming)
 		}
 	case *wire.Ready:
 		p.trial.Conns, p.trial.Tells = m.Conns, m.Tells
-		p.event(offerReady)
+		p.event(predReady)
 	case *wire.Alive:
 		p.trial.Accepted = m.Accepted
 		// One Alive for each Ping, or a flood would hide a hang.
@@ -259,30 +259,30 @@ func (p *Predecessor) message(m wire.Message) {
 			p.quiet.heard()
 		}
 		if m.Seq == p.seq {
-			p.event(offerAlive)
+			p.event(predAlive)
 		}
 	case *wire.Committed:
 		p.trial.Accepted = m.Accepted
-		p.event(offerConfirmed)
+		p.event(predConfirmed)
 	case *wire.Abort:
 		p.parted = true
-		p.because(offerAborted, &Error{Text: m.Text})
+		p.because(predAborted, &Error{Text: m.Text})
 	case *wire.RolledBack:
 		p.parted = true
 		p.trial.Accepted = m.Accepted
-		p.event(offerRolledBack)
+		p.event(predRolledBack)
 	case *wire.Took:
-		p.event(offerTook)
+		p.event(predTook)
 	case *wire.Ack:
 		// of a transfer that is over
 	default:
-		p.because(offerProtocolError, &Error{Text: fmt.Sprintf("unexpected %T", m)})
+		p.because(predProtocolError, &Error{Text: fmt.Sprintf("unexpected %T", m)})
 	}
 }
 
 // because is event for what may fail the upgrade: err is the reason if it does. The
 // first reason stands.
-func (p *Predecessor) because(e offerEvent, err *Error) {
+func (p *Predecessor) because(e predEvent, err *Error) {
 	next, _ := p.state.next(e)
 	if p.cause == nil && (next.reason != p.state.reason || next.killed != p.state.killed) {
 		p.cause = err
@@ -296,13 +296,13 @@ func (p *Predecessor) gone(err error, text string) {
 	if e == nil {
 		e = &Error{Text: text, Err: err}
 	}
-	p.because(offerGone, e)
+	p.because(predGone, e)
 }
 
 // event feeds the machine and carries out its actions.
-func (p *Predecessor) event(e offerEvent) {
+func (p *Predecessor) event(e predEvent) {
 	was := p.state.phase
-	var acts []offerAction
+	var acts []predAction
 	p.state, acts = p.state.next(e)
 	if p.state.phase != was {
 		p.quiet.heard()
@@ -310,35 +310,35 @@ func (p *Predecessor) event(e offerEvent) {
 	for _, a := range acts {
 		p.do(a)
 	}
-	if p.leaving && p.state.phase == offerDoubting {
-		p.event(offerLeave)
+	if p.leaving && p.state.phase == predDoubting {
+		p.event(predLeave)
 	}
 }
 
-func (p *Predecessor) do(a offerAction) {
+func (p *Predecessor) do(a predAction) {
 	switch a {
-	case offerTransfer: // greet does it
-	case offerPause:
+	case predTransfer: // greet does it
+	case predPause:
 		m := p.Pause()
 		p.enter(PhaseProbation) // after the pause, which observers rely on
 		p.send(&m)
-	case offerPauseQuietly:
+	case predPauseQuietly:
 		p.Pause()
-	case offerStartTrial:
+	case predStartTrial:
 		p.trialOver = time.After(p.Timeouts.Probation)
-	case offerPing:
+	case predPing:
 		p.seq++
 		p.send(&wire.Ping{Seq: p.seq, Final: true})
-	case offerCommit:
+	case predCommit:
 		p.enter(PhaseCommitting)
 		p.send(&wire.Commit{})
-	case offerResume:
+	case predResume:
 		p.Resume()
-	case offerSendBack:
+	case predSendBack:
 		p.send(&wire.Rollback{Text: words(p.failed(), failure.RolledBack)})
-	case offerKill:
+	case predKill:
 		p.Kill()
-	case offerRelease: // the caller does it, when Run has returned
+	case predRelease: // the caller does it, when Run has returned
 	}
 }
 

@@ -31,7 +31,7 @@ type Successor struct {
 
 	conv    *conversation
 	welcome wire.Welcome
-	state   claim
+	state   succState
 	cause   *Error
 
 	requests chan request
@@ -43,9 +43,9 @@ type Successor struct {
 }
 
 type request struct {
-	event claimEvent
+	event succEvent
 	cause *Error
-	reply chan claimPhase
+	reply chan succPhase
 }
 
 // Tenure is how the successor's side ended.
@@ -74,17 +74,17 @@ func newSuccessor(conv *conversation, w wire.Welcome) *Successor {
 // Ready is called when the program can serve. It reports whether the Accept gate is
 // open on its return.
 func (s *Successor) Ready() bool {
-	ph := s.ask(request{event: claimReady})
-	return ph == claimProbation || ph == claimOwner
+	ph := s.ask(request{event: succReady})
+	return ph == succProbation || ph == succOwner
 }
 
 // Abort refuses the upgrade. It reports whether that was still possible.
 func (s *Successor) Abort(text string) bool {
-	return s.ask(request{event: claimAbort, cause: &Error{Reason: failure.Aborted, Text: text}}) == claimQuit
+	return s.ask(request{event: succAbort, cause: &Error{Reason: failure.Aborted, Text: text}}) == succQuit
 }
 
-func (s *Successor) ask(r request) claimPhase {
-	r.reply = make(chan claimPhase, 1)
+func (s *Successor) ask(r request) succPhase {
+	r.reply = make(chan succPhase, 1)
 	select {
 	case s.requests <- r:
 		return <-r.reply
@@ -106,7 +106,7 @@ func (s *Successor) Run() Tenure {
 	defer cancel()
 	quiet := newSilence(s.welcome.HangTimeout)
 	defer quiet.stop()
-	for s.state.phase == claimWarming || s.state.phase == claimProbation {
+	for s.state.phase == succWarming || s.state.phase == succProbation {
 		inbox := s.conv.inbox
 		if s.state.alone {
 			inbox = nil
@@ -116,7 +116,7 @@ func (s *Successor) Run() Tenure {
 			if !ok && s.conv.garbled() {
 				// It may be alive and serve: that is no reason to take the sockets.
 				s.cause = &Error{Reason: failure.Protocol, Err: s.conv.gone()}
-				s.event(claimAbort)
+				s.event(succAbort)
 				continue
 			}
 			if !ok {
@@ -126,7 +126,7 @@ func (s *Successor) Run() Tenure {
 			quiet.heard()
 			s.message(ctx, in)
 		case r := <-s.requests:
-			if r.event == claimReady && s.state.phase == claimWarming {
+			if r.event == succReady && s.state.phase == succWarming {
 				quiet.heard()
 			}
 			if r.cause != nil && s.cause == nil {
@@ -138,18 +138,18 @@ func (s *Successor) Run() Tenure {
 			s.probing = false
 			if err != nil {
 				s.cause = &Error{Reason: failure.Aborted, Text: "health check", Err: err}
-				s.event(claimAbort)
+				s.event(succAbort)
 				continue
 			}
-			s.event(claimPing)
+			s.event(succPing)
 		case <-quiet.ticker.C:
-			if s.state.phase != claimProbation || s.state.alone {
+			if s.state.phase != succProbation || s.state.alone {
 				quiet.heard() // before Ready the predecessor sends nothing
 				continue
 			}
 			// In probation it sends Ping at each tick.
 			if quiet.tick() {
-				s.event(claimSilent)
+				s.event(succSilent)
 			}
 		}
 	}
@@ -165,11 +165,11 @@ func (s *Successor) lost() {
 	if s.Gone != nil {
 		s.Gone()
 	}
-	s.event(claimGone)
+	s.event(succGone)
 }
 
 func (s *Successor) finish() Tenure {
-	t := Tenure{Owner: s.state.phase == claimOwner, Alone: s.state.alone}
+	t := Tenure{Owner: s.state.phase == succOwner, Alone: s.state.alone}
 	switch {
 	case !t.Owner:
 		t.Err = s.cause
@@ -208,7 +208,7 @@ func (s *Successor) message(ctx context.Context, in incoming) {
 	case *wire.Ping:
 		s.pingSeq = m.Seq
 		if s.Healthy == nil {
-			s.event(claimPing)
+			s.event(succPing)
 			return
 		}
 		if !s.probing {
@@ -222,49 +222,49 @@ func (s *Successor) message(ctx context.Context, in incoming) {
 			}()
 		}
 	case *wire.Commit:
-		s.event(claimCommit)
+		s.event(succCommit)
 	case *wire.Rollback:
 		s.cause = &Error{Reason: failure.RolledBack, Text: m.Text}
-		s.event(claimRollback)
+		s.event(succRollback)
 	case *wire.Refuse:
 		s.cause = &Error{Reason: failure.RolledBack, Text: m.Text}
-		s.event(claimRollback)
+		s.event(succRollback)
 	}
 	// Paused, and messages that a newer predecessor may send, are no events.
 }
 
-func (s *Successor) event(e claimEvent) {
-	var acts []claimAction
+func (s *Successor) event(e succEvent) {
+	var acts []succAction
 	s.state, acts = s.state.next(e)
 	for _, a := range acts {
 		s.do(a)
 	}
 }
 
-func (s *Successor) do(a claimAction) {
+func (s *Successor) do(a succAction) {
 	var m wire.Message
 	switch a {
-	case claimOpen:
+	case succOpen:
 		s.Open()
-	case claimShut:
+	case succShut:
 		s.Shut()
-	case claimOwn:
+	case succOwn:
 		s.Own()
-	case claimSendReady:
+	case succSendReady:
 		r := &wire.Ready{Tells: true}
 		if s.Conns != nil {
 			r.Conns = s.Conns()
 		}
 		m = r
-	case claimSendAlive:
+	case succSendAlive:
 		m = &wire.Alive{Seq: s.pingSeq, Accepted: s.accepted()}
-	case claimSendCommitted:
+	case succSendCommitted:
 		m = &wire.Committed{Accepted: s.accepted()}
-	case claimSendRolledBack:
+	case succSendRolledBack:
 		m = &wire.RolledBack{Accepted: s.accepted()}
-	case claimSendTook:
+	case succSendTook:
 		m = &wire.Took{}
-	case claimSendAbort:
+	case succSendAbort:
 		a := &wire.Abort{}
 		if s.cause != nil {
 			a.Text = words(s.cause, failure.Aborted)

@@ -1,0 +1,289 @@
+package session
+
+import "github.com/seed-11c92bf9/baton/handoff/internal/failure"
+
+// predState is the predecessor's state machine. It is a value: next is pure.
+type predState struct {
+	phase     predPhase
+	probation bool // there is a probation
+	child     bool // this process started the successor, and may kill it
+	killed    bool // this process has killed it
+	unready   bool // the upgrade failed before Ready: the successor is killed unless Ready was on its way
+	reason    failure.Reason
+}
+
+type predPhase uint8
+
+const (
+	predWaiting     predPhase = iota // for the successor to be welcomed
+	predSending                      // sockets and state
+	predWarming                      // the successor's program starts
+	predProbation                    // the successor accepts, this process does not
+	predConfirming                   // probation is over; the final Ping is sent
+	predCommitting                   // Commit is sent
+	predDoubting                     // no answer to Commit: this process accepts again, and waits for an answer or the successor's end
+	predWithdrawing                  // this process accepts again; the successor has not confirmed
+	predCommitted                    // the successor owns the sockets
+	predEnded                        // this process owns the sockets
+)
+
+func (p predPhase) String() string {
+	return [...]string{"waiting", "sending", "warming", "probation", "confirming", "committing", "doubting", "withdrawing", "committed", "ended"}[p]
+}
+
+// terminal reports whether the conversation up to commit is over.
+func (p predPhase) terminal() bool { return p == predCommitted || p == predEnded }
+
+type predEvent uint8
+
+const (
+	predHello         predEvent = iota // message Hello, and Welcome is sent
+	predNoVersion                      // no common protocol version
+	predVerified                       // message Verified
+	predReady                          // message Ready
+	predAlive                          // the answer to the last Ping
+	predConfirmed                      // message Committed
+	predAborted                        // message Abort
+	predRolledBack                     // message RolledBack
+	predTook                           // message Took
+	predEngineReady                    // tableflip's child is ready: committed, with a conversation or without
+	predGone                           // the conversation, or the process, has ended
+	predTransferError                  // sockets or state could not be passed
+	predProtocolError                  // a message out of turn
+	predDeadline                       // ready timeout
+	predProbationOver                  // the probation's timer
+	predSilent                         // no message for the hang timeout
+	predCancel                         // the caller gives up, or an operator rolls back
+	predLeave                          // this process ends, whatever the outcome of the upgrade
+)
+
+type predAction uint8
+
+const (
+	predTransfer     predAction = iota // send sockets and state
+	predPause                          // stop accepting, send Paused
+	predStartTrial                     // start the probation's timer
+	predPing                           // send the final Ping
+	predCommit                         // send Commit
+	predResume                         // accept again
+	predSendBack                       // send Rollback
+	predKill                           // kill the successor's process
+	predRelease                        // release the sockets
+	predPauseQuietly                   // stop accepting without a message: the successor reads no more
+)
+
+// fail ends the conversation before Ready has arrived: this process has never stopped
+// serving, so there is nothing to resume.
+func (s predState) fail(r failure.Reason) (predState, []predAction) {
+	s.phase, s.reason = predEnded, r
+	if s.child { // dead or not
+		return s, []predAction{predKill}
+	}
+	return s, nil
+}
+
+// refuse is fail for a successor that gets Rollback. It opens its gate before it sends
+// Ready, and may have accepted something by now; if this process was silent for too
+// long, it may have taken the sockets. Its answer decides.
+func (s predState) refuse(r failure.Reason) (predState, []predAction) {
+	s.phase, s.reason, s.unready = predWithdrawing, r, true
+	return s, []predAction{predSendBack}
+}
+
+// withdrawn ends the conversation with a successor that has confirmed Rollback, or has
+// ended. One that was never ready is killed: its program may hang.
+func (s predState) withdrawn() (predState, []predAction) {
+	s.phase = predEnded
+	if s.unready && s.child && !s.killed {
+		return s, []predAction{predKill}
+	}
+	return s, nil
+}
+
+// back takes the sockets back from a successor that has given them up.
+func (s predState) back(r failure.Reason) (predState, []predAction) {
+	s.phase, s.reason = predEnded, r
+	return s, []predAction{predResume}
+}
+
+// withdraw takes the sockets back from a successor that still serves them.
+func (s predState) withdraw(r failure.Reason, kill bool) (predState, []predAction) {
+	s.phase, s.reason = predWithdrawing, r
+	acts := []predAction{predResume, predSendBack}
+	if kill && s.child {
+		s.killed = true
+		acts = append(acts, predKill)
+	}
+	return s, acts
+}
+
+// yield leaves the sockets to a successor that has taken them.
+func (s predState) yield(acts ...predAction) (predState, []predAction) {
+	s.phase, s.reason = predCommitted, failure.None
+	return s, append(acts, predRelease)
+}
+
+// next is the whole of the predecessor's side of the death table.
+func (s predState) next(e predEvent) (predState, []predAction) {
+	switch s.phase {
+	case predWaiting, predSending, predWarming:
+		return s.beforeReady(e)
+	case predProbation, predConfirming:
+		return s.inProbation(e)
+	case predCommitting:
+		return s.afterCommit(e)
+	case predDoubting:
+		return s.inDoubt(e)
+	case predWithdrawing:
+		return s.whileWithdrawing(e)
+	}
+	return s, nil // ended
+}
+
+func (s predState) beforeReady(e predEvent) (predState, []predAction) {
+	switch e {
+	case predHello:
+		if s.phase == predWaiting {
+			s.phase = predSending
+			return s, []predAction{predTransfer}
+		}
+	case predNoVersion:
+		return s.fail(failure.Version)
+	case predVerified:
+		if s.phase == predSending {
+			s.phase = predWarming
+			return s, nil
+		}
+	case predReady:
+		if s.phase == predWarming {
+			if s.probation {
+				s.phase = predProbation
+				return s, []predAction{predPause, predStartTrial}
+			}
+			s.phase = predCommitting
+			return s, []predAction{predPause, predCommit}
+		}
+	case predEngineReady:
+		return s.yield(predPauseQuietly)
+	case predAborted:
+		return s.fail(failure.Aborted)
+	case predGone:
+		return s.fail(failure.SuccessorDied)
+	case predTransferError:
+		return s.refuse(failure.Transfer)
+	case predDeadline:
+		return s.giveUp(failure.Timeout)
+	case predCancel:
+		return s.giveUp(failure.RolledBack)
+	case predSilent:
+		if s.phase == predSending { // a batch was not acknowledged
+			return s.giveUp(failure.Hung)
+		}
+		return s, nil
+	case predProbationOver, predAlive, predLeave:
+		return s, nil // timers of a phase that has not begun
+	}
+	return s.giveUp(failure.Protocol)
+}
+
+// giveUp ends the conversation with a successor that may not have come yet.
+func (s predState) giveUp(r failure.Reason) (predState, []predAction) {
+	if s.phase == predWaiting {
+		return s.fail(r)
+	}
+	return s.refuse(r)
+}
+
+func (s predState) inProbation(e predEvent) (predState, []predAction) {
+	switch e {
+	case predProbationOver:
+		if s.phase == predProbation {
+			s.phase = predConfirming
+			return s, []predAction{predPing}
+		}
+		return s, nil
+	case predAlive:
+		if s.phase == predConfirming {
+			s.phase = predCommitting
+			return s, []predAction{predCommit}
+		}
+		return s, nil
+	case predTook, predEngineReady:
+		return s.yield()
+	case predAborted:
+		return s.back(failure.Aborted)
+	case predGone:
+		return s.back(failure.SuccessorDied)
+	case predSilent:
+		return s.withdraw(failure.Hung, true)
+	case predCancel:
+		return s.withdraw(failure.RolledBack, false)
+	case predDeadline, predLeave:
+		return s, nil
+	}
+	return s.withdraw(failure.Protocol, true)
+}
+
+func (s predState) afterCommit(e predEvent) (predState, []predAction) {
+	switch e {
+	case predConfirmed, predTook, predEngineReady:
+		return s.yield()
+	case predAborted: // it was sent before Commit was read
+		return s.back(failure.Aborted)
+	case predGone:
+		if s.killed {
+			return s.back(failure.Hung) // it was killed because it hung
+		}
+		return s.back(failure.SuccessorDied)
+	case predSilent:
+		// The death of a child, which can be killed, decides; it is the next event.
+		// Any other process reads Commit when it wakes up, or never.
+		switch {
+		case !s.child:
+			s.phase = predDoubting
+			return s, []predAction{predResume}
+		case !s.killed:
+			s.killed = true
+			return s, []predAction{predKill}
+		}
+		return s.back(failure.Hung)
+	}
+	return s, nil
+}
+
+// inDoubt serves on until the successor answers Commit, or ends. There is no
+// deadline: a decision without it could make two owners, or none. If this process
+// ends, the successor finds Commit when it wakes up.
+func (s predState) inDoubt(e predEvent) (predState, []predAction) {
+	switch e {
+	case predConfirmed, predTook, predEngineReady, predLeave:
+		return s.yield(predPauseQuietly)
+	case predAborted:
+		s.phase, s.reason = predEnded, failure.Aborted
+	case predGone:
+		s.phase, s.reason = predEnded, failure.SuccessorDied
+	}
+	return s, nil
+}
+
+func (s predState) whileWithdrawing(e predEvent) (predState, []predAction) {
+	switch e {
+	case predReady: // sent before Rollback was read: it serves what it has accepted
+		s.unready = false
+		return s, nil
+	case predRolledBack, predAborted, predGone:
+		return s.withdrawn()
+	case predTook, predEngineReady:
+		// It took the sockets before it read Rollback, and reads no more: this side
+		// yields.
+		return s.yield(predPauseQuietly)
+	case predSilent:
+		if s.child && !s.killed {
+			s.killed = true
+			return s, []predAction{predKill}
+		}
+		s.phase = predEnded
+		return s, nil
+	}
+	return s, nil
+}
