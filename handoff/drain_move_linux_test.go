@@ -127,6 +127,43 @@ func TestCloseLosesHalfOpen(t *testing.T) {
 	}
 }
 
+// TestMoveInstances has two of three services on one address move at once, again and
+// again, under load.
+func TestMoveInstances(t *testing.T) {
+	t.Parallel()
+	addr := "127.66.8.25:" + freePort(t)
+	var all []*service
+	for range 3 {
+		s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp " + addr}, Probation: 10 * time.Millisecond, Greet: true}).start()
+		all = append(all, s)
+	}
+	g := newGreeted(t, addr, 8)
+	for round := range 6 {
+		g.run(100)
+		two := []*service{all[round%3], all[(round+1)%3]}
+		for _, s := range two {
+			s.signal(syscall.SIGUSR2)
+		}
+		for _, s := range two {
+			s.wait("moved")
+		}
+	}
+	g.run(100)
+	g.stop()
+	for _, s := range all {
+		for _, m := range s.received() {
+			if m.Kind == "moved" && (m.Err != "" || m.Group.Report.Strategy != reuseport.StrategySteer || m.Group.Report.LossPossible) {
+				t.Errorf("moved: %+v %s", m.Group, m.Err)
+			}
+		}
+		s.stop()
+	}
+	t.Logf("%d connections, %d failed", g.asked.Load(), g.lost.Load()+g.accepted.Load())
+	if n := g.lost.Load() + g.accepted.Load(); n > 0 {
+		t.Errorf("%d connections are lost", n)
+	}
+}
+
 // TestMovePredecessorStopped has a successor take over from a predecessor that is
 // stopped, and has all sockets: nothing listens and nothing is hidden before the
 // predecessor has yielded, or has ended.
