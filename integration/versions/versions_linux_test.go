@@ -24,9 +24,9 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
-// oldest is the oldest commit that this tree hands over to and from: the first
-// with all modes and the demo's service.
-const oldest = "3b678004186c12dd6404a8fe146e7fd84108f732"
+// oldest is the oldest commit that this tree hands over to and from: the first with
+// the messages of version 0.1.
+const oldest = "9fb32202184c19b6bbc176cd67e8145f279066bd"
 
 const patience = 60 * time.Second
 
