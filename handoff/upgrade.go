@@ -5,15 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
-	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
-	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/rebind"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
@@ -28,12 +24,12 @@ import (
 type upgrade struct {
 	arrivals chan session.Arrival // capacity 1: the successor, once it has said Hello
 	cancel   chan *session.Error  // capacity 1
-	wanted   context.Context      // ends with the first reason to give up, its cause
+	wanted   context.Context      // ends with the first reason to give up, which is its cause
 	unwant   context.CancelCauseFunc
-	over     context.Context     // ends when it is committed or failed
+	over     context.Context     // ends with the commit, or without one
 	end      context.CancelFunc  // of over
 	err      error               // valid once it is over
-	inherit  bool                // waits for a child of tableflip's
+	inherit  bool                // tableflip starts the successor
 	holder   *rebind.Holder      // the successor, once it has said Hello; nil in mode Inherit
 	states   *stateblob.Transfer // nil until the successor is there
 
@@ -50,12 +46,12 @@ func (up *upgrade) giveUp(e *session.Error) {
 	select {
 	case up.cancel <- e:
 		up.unwant(e)
-	default: // somebody was first
+	default: // the first reason counts
 	}
 }
 
-// givenUp returns why an upgrade is to end that has waited for what must come before
-// its successor starts, or nil.
+// givenUp returns the reason for which an upgrade ended that waited for the start of
+// its successor, or nil if only the wait has ended.
 func (up *upgrade) givenUp(waited error) error {
 	var e *session.Error
 	if !errors.As(context.Cause(up.wanted), &e) {
@@ -94,14 +90,14 @@ func (u *Upgrader) underWay() (up *upgrade) {
 	return up
 }
 
-// Upgrade starts a successor and sees it through. It returns nil when the
-// successor is committed: Done is closed then, and this process lingers. Any
-// other end leaves this process serving, with no connection lost, and returns
-// an *[UpgradeError] that matches [ErrStart], [ErrSuccessorDied], [ErrTimeout],
-// [ErrAborted], [ErrRolledBack], [ErrVersion], [ErrTransfer] or
-// [ErrProtocol]. [ErrInProgress], [ErrNotReady], [ErrInProbation] and
-// [ErrClosed] say that it did not begin, [ErrUnsupported] that it must not: as PID 1 of a container,
-// whose end would be the end of the successor.
+// Upgrade starts a successor and returns when the upgrade has ended. After a commit
+// it returns nil: Done is closed, and this process lingers. Otherwise this process
+// serves as before, no connection is lost, and Upgrade returns an *[UpgradeError] that
+// matches [ErrStart], [ErrSuccessorDied], [ErrTimeout], [ErrAborted], [ErrRolledBack],
+// [ErrVersion], [ErrTransfer] or [ErrProtocol]. [ErrInProgress], [ErrNotReady],
+// [ErrInProbation] and [ErrClosed] say that no upgrade began. [ErrUnsupported] says
+// that none can: this process is PID 1 of a container, and its end would end the
+// successor.
 //
 // When ctx ends before the commit, the upgrade is rolled back.
 func (u *Upgrader) Upgrade(ctx context.Context) error {
@@ -109,8 +105,7 @@ func (u *Upgrader) Upgrade(ctx context.Context) error {
 	return err
 }
 
-// upgradeTo is Upgrade with another program than the one that Config names; ""
-// is that.
+// upgradeTo is Upgrade to another program than that of Config; "" is that one.
 func (u *Upgrader) upgradeTo(ctx context.Context, executable string) (Report, error) {
 	up, err := u.initiate()
 	if err != nil {
@@ -134,14 +129,14 @@ func (u *Upgrader) initiate() (*upgrade, error) {
 var errPID1 = fmt.Errorf("%w: this process is PID 1 of its PID namespace: the successor would be killed with it when it ends: start it below an init that stays (`docker run --init`, tini), or start the successor in a container of its own, in mode Takeover, on the same control socket", ErrUnsupported)
 
 // Rollback takes the sockets back from a successor that is not committed. It
-// returns [ErrNoUpgrade] where there is none. What came of it is what Upgrade
-// returns.
+// returns [ErrNoUpgrade] if no upgrade is under way, and does not wait: Upgrade
+// returns how the upgrade ended.
 func (u *Upgrader) Rollback(reason string) error {
 	_, err := u.rollback(reason)
 	return err
 }
 
-// rollback is Rollback with the upgrade that it ends.
+// rollback is Rollback. It returns the upgrade that it ends.
 func (u *Upgrader) rollback(reason string) (*upgrade, error) {
 	up := u.underWay()
 	if up == nil {
@@ -151,7 +146,7 @@ func (u *Upgrader) rollback(reason string) (*upgrade, error) {
 	return up, nil
 }
 
-// run starts the successor and sees the upgrade through.
+// run starts the successor and goes through the upgrade with it.
 func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 	u.log.Info("upgrade started", "mode", u.cfg.Mode)
 	u.emit(Event{Kind: EventUpgradeStarted, Report: up.account.copy()})
@@ -174,153 +169,6 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 		return
 	}
 	u.converse(up, p)
-}
-
-// startSpawn starts the successor of modes Takeover and Drain.
-func (u *Upgrader) startSpawn(up *upgrade, p *session.Predecessor) error {
-	program := u.cfg.program
-	if up.executable != "" {
-		program.Path, program.Name = up.executable, up.executable
-	}
-	c, conv, err := program.Start()
-	if err != nil {
-		return err
-	}
-	up.child, up.account.report.Successor.PID = c, c.PID
-	u.wg.Go(func() { u.hear(up, conv) }) // ends with Hello, or with the conversation
-	p.Exited, p.Kill, p.Stderr = c.Exited(), c.Kill, c.Stderr.Descriptors
-	return nil
-}
-
-// hear waits for the successor that has inherited the other end of c.
-func (u *Upgrader) hear(up *upgrade, c *net.UnixConn) {
-	conn := fdpass.New(c)
-	late := make(chan struct{})
-	heard := context.AfterFunc(up.over, func() {
-		_ = conn.SetReadDeadline(time.Unix(1, 0)) // nobody waits for it any more
-		close(late)
-	})
-	link := session.NewWireLink(conn, u.cfg.hang)
-	hello, err := up.expectHello(c, link)
-	if !heard() {
-		<-late
-	}
-	if err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) { // it may be about to speak
-			_ = link.Send(&wire.Refuse{Reason: failure.NoUpgrade, Text: "the upgrade is over"}, nil)
-		} else {
-			u.log.Debug("conversation", "error", err)
-		}
-		_ = link.Close()
-		if !up.inherit {
-			close(up.arrivals)
-		}
-		return // tableflip tells the end of its child, and another may dial
-	}
-	up.arrive(session.Arrival{Link: link, Hello: *hello})
-}
-
-// expectHello waits for the first message on link, which is over c.
-func (up *upgrade) expectHello(c *net.UnixConn, link session.Link) (*wire.Hello, error) {
-	if up.inherit {
-		if cred, err := fdx.SenderCred(c); err == nil { // else it is not known, or all is over
-			up.peer.Store(int64(cred.PID))
-		}
-	}
-	m, fds, err := link.Recv()
-	_ = fdx.Close(fds...) // none belong here
-	if err != nil {
-		return nil, err
-	}
-	hello, ok := m.(*wire.Hello)
-	if !ok {
-		return nil, fmt.Errorf("%w: %T instead of a Hello", ErrProtocol, m)
-	}
-	return hello, nil
-}
-
-// arrive hands the successor to the upgrade, if that still waits for it.
-func (up *upgrade) arrive(a session.Arrival) {
-	select {
-	case up.arrivals <- a:
-	case <-up.over.Done(): // one has come before it
-		_ = a.Link.Close() // which tells it
-		return
-	}
-	select {
-	case <-up.over.Done():
-		up.dismiss()
-	default:
-	}
-}
-
-// dismiss closes the link of a successor that came too late.
-func (up *upgrade) dismiss() {
-	select {
-	case a, ok := <-up.arrivals:
-		if ok {
-			_ = a.Link.Close() // which tells it
-		}
-	default:
-	}
-}
-
-// startInherit has tableflip start the successor.
-func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
-	if err := inherit.Check(u.cfg.program.Dir, u.cfg.program.Check); err != nil {
-		return err
-	}
-	// tableflip has one child at a time, and does not tell which it is.
-	if !u.failures.await(up.wanted, 2*u.cfg.hang) {
-		return fmt.Errorf("%w: in mode inherit the last successor must have ended, and it still serves what it had accepted before it was rolled back: try again later, or end it", ErrInProgress)
-	}
-	wait := up.wanted
-	if u.cfg.ReadyTimeout > 0 {
-		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeout(wait, u.cfg.ReadyTimeout)
-		defer cancel()
-	}
-	select {
-	case <-u.engine.ParentEnded().Done():
-	case <-wait.Done():
-		return fmt.Errorf("%w: in mode inherit the process before this one must have ended: try again later, or end it", ErrInProgress)
-	}
-	conv, err := u.engine.AddConversation()
-	if err != nil {
-		return err
-	}
-	c, err := spawn.NewProcess(func() { u.killInherited(up) })
-	if err != nil {
-		_ = conv.Close() // no process has the other end
-		return err
-	}
-	up.inherit, up.child, up.ready = true, c, make(chan struct{})
-	u.wg.Go(func() { u.hear(up, conv) }) // ends with Hello, or with the upgrade
-	u.wg.Go(func() {                     // ends with the child, its Ready, or the engine's stop
-		if err := u.engine.Start(); err != nil {
-			c.Ended(err)
-			return
-		}
-		close(up.ready)
-	})
-	p.Exited, p.Kill, p.Stderr = c.Exited(), c.Kill, c.Stderr.Descriptors
-	p.EngineReady = up.ready
-	return nil
-}
-
-// killInherited kills the child that tableflip has started, whose process ID tableflip
-// does not return.
-func (u *Upgrader) killInherited(up *upgrade) {
-	pid := int(up.peer.Load())
-	if pid == 0 {
-		pid = inherit.Child()
-	}
-	if pid <= 0 {
-		return // it has ended, or tableflip's own timeout kills it
-	}
-	if p, err := os.FindProcess(pid); err == nil {
-		_ = p.Kill() // has no effect on one that has ended
-	}
 }
 
 // converse runs our side of the conversation.
