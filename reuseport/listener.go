@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"syscall"
 )
 
@@ -15,7 +14,6 @@ type Listener struct {
 	group *Group
 	sock  *socket
 	tcp   *net.TCPListener
-	bound *os.File // of Bind
 }
 
 // Listen returns a listener on address that is in the SO_REUSEPORT group of that
@@ -61,12 +59,7 @@ func (l *Listener) AcceptTCP() (*net.TCPConn, error) {
 // Close leaves the group at once. Connections in the accept queue and half-open
 // handshakes are reset, unless net.ipv4.tcp_migrate_req is 1; [Listener.Drain]
 // loses none. Close unblocks Accept. A second Close returns nil.
-func (l *Listener) Close() error {
-	if l.sock == nil {
-		return l.bound.Close()
-	}
-	return l.sock.group.closeMember(l.sock)
-}
+func (l *Listener) Close() error { return l.sock.group.closeMember(l.sock) }
 
 // Drain leaves the group without losing a connection: new ones go to the other
 // members, what the kernel holds for this one comes out of Accept, and then it
@@ -94,9 +87,6 @@ func (l *Listener) Group() *Group { return l.group }
 // says so. Set options in [Config.Control] instead. The functions of this package
 // that take a [syscall.Conn] make no duplicate.
 func (l *Listener) SyscallConn() (syscall.RawConn, error) {
-	if l.sock == nil {
-		return l.bound.SyscallConn()
-	}
 	l.sock.shared.Store(true)
 	return l.tcp.SyscallConn()
 }

@@ -84,12 +84,12 @@ func boundTo(h sockets.Handle) string {
 
 // listener binds a TCP listener, which does not listen.
 func listener(ctx context.Context, k sockets.Key, address string, lc *net.ListenConfig) (*Own, error) {
-	m, err := reuseport.Bind(ctx, k.Network, address, &reuseport.Config{Control: lc.Control})
-	if err != nil {
-		return nil, err
+	cfg := net.ListenConfig{Control: reuseport.Control(lc.Control)}
+	fd, err := fdx.Bind(ctx, &cfg, k.Network, address)
+	if errors.Is(err, unix.EADDRINUSE) {
+		err = fmt.Errorf("%w: %w", reuseport.ErrForeign, err)
 	}
-	fd, err := fdx.Dup(m)
-	if err = errors.Join(err, m.Close()); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	h, err := sockets.Open(k, fd)
