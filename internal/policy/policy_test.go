@@ -25,6 +25,7 @@ var rules = map[string]func(*repo) []string{
 	"package layers":    packageLayers,
 	"file sizes":        fileSizes,
 	"words":             words,
+	"vague words":       vague,
 }
 
 // TestPolicy checks the module.
@@ -104,6 +105,9 @@ func TestRules(t *testing.T) {
 		{"file sizes", "a/a_test.go", "package a\n" + strings.Repeat("\n", 400), ""},
 		{"words", "README.md", "see /" + "root/x\n", "README.md:1: "},
 		{"words", "a/a.go", "package a\n// /" + "work/main\n", "a/a.go:2: "},
+		{"vague words", "a/a.go", "package a\n// The process is\n// told so.\n", "a/a.go:2: "},
+		{"vague words", "a.md", "Nobody `hears` it.\n", "a.md:1: "},
+		{"vague words", "a.md", "The word `nobody` is not used.\n", ""},
 		{"words", "a/a.go", "package a\n// /proc/1/root/x network/x\n", ""},
 	} {
 		r := load(t, fstest.MapFS{c.path: {Data: []byte(c.text)}})
