@@ -60,15 +60,13 @@ func (u *Upgrader) Hold(open func() int) (release func(cut map[string]uint64)) {
 // commit, until Shutdown. The caller must not use conn meanwhile, and state has
 // to hold what was read from conn and not used; it may have up to 64 KiB.
 //
-// SendConn takes conn over when it returns nil: the copy here is closed, without
-// a word to the peer, so that the peer sees the end when the successor closes
-// its own. [ErrInDoubt] says that the successor died, or did not wake up before
-// Shutdown, when it may have used the connection: conn is closed then too,
-// because nobody could serve it without breaking in on another. On any other
-// error the caller still owns conn: [ErrNotTaken] if the successor takes no
-// connections of that name, if it is short of descriptors or gone;
-// [ErrNoSuccessor] before a commit; [ErrUnsupported] if conn has no descriptor (a
-// TLS connection).
+// SendConn takes conn over when it returns nil: it closes the copy of this process,
+// which sends nothing to the client. [ErrInDoubt] says that the successor died, or did
+// not wake up before Shutdown, when it may have read from the connection. conn is
+// closed then too, because two processes must not serve one connection. On any other
+// error the caller still owns conn: [ErrNotTaken] if the successor takes no connections
+// of that name, is short of descriptors, or has ended; [ErrNoSuccessor] before a
+// commit; [ErrUnsupported] if conn has no descriptor (a TLS connection).
 func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, state []byte) error {
 	l, ph := u.successorLink(), u.life().Phase
 	switch {
@@ -95,12 +93,12 @@ func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, sta
 		return fmt.Errorf("handoff: send connection: %w", err)
 	}
 	u.conns.Moved()
-	_ = conn.Close() // our copy; close(2) says nothing to the peer
+	_ = conn.Close() // our copy: close(2) of a duplicate sends nothing
 	return nil
 }
 
-// Takes reports whether a successor is committed that takes connections under
-// name: whether SendConn can be of use. Its answer stands once Done is closed.
+// Takes reports whether a committed successor takes connections under name, so that
+// SendConn is of use. The answer does not change after Done is closed.
 func (u *Upgrader) Takes(name string) bool {
 	l := u.successorLink()
 	return l != nil && u.life().Phase == lifecycle.Lingering && l.Takes(name)
@@ -153,7 +151,7 @@ func (u *Upgrader) deliver(generation uint64, name string, state []byte, fd int)
 	u.inboxes.mu.Lock()
 	ch := u.inboxes.all[name]
 	u.inboxes.mu.Unlock()
-	if ch == nil { // nobody has asked for it; the predecessor keeps it
+	if ch == nil { // the program has not asked for it; the predecessor keeps it
 		if err := fdx.Close(fd); err != nil {
 			u.log.Warn("connection from a predecessor", "name", name, "error", err)
 		}

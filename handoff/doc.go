@@ -4,39 +4,39 @@
 //
 // A server opens its sockets through an [Upgrader]:
 //
-//	up, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, Name: "api"})
+//	up, err := handoff.New(&handoff.Config{Name: "api"})
 //	ln, err := up.Listen(ctx, "tcp", ":8080")
 //	go serve(ln)
 //	err = up.Ready()
 //	<-up.Done()
 //	err = up.Shutdown(ctx)
 //
-// SIGUSR2, or [Upgrader.Upgrade], starts the program anew: whatever is installed
-// at its path by then. The new process, the successor, gets the same sockets and
-// says Ready; the old one, its predecessor, stops accepting but keeps everything
-// for a probation in which it takes over again by itself if the successor dies,
-// hangs, fails its health check or refuses ([Upgrader.Abort]). Then the upgrade
-// is committed, and the predecessor finishes its open connections. A successor
-// that fails at any point until commit costs nothing.
+// SIGUSR2, or [Upgrader.Upgrade], starts the program that is installed at the
+// path of the running one by then. The new process is the successor: it gets the
+// same sockets and calls Ready. The old process, its predecessor, stops accepting
+// and keeps the sockets for a probation. It accepts again if the successor dies,
+// hangs, fails its health check or refuses ([Upgrader.Abort]). After the probation
+// the upgrade is committed, and the predecessor serves its open connections to their
+// end. A successor that fails before the commit costs no connection.
 //
 // # Modes
 //
 // [Inherit] starts the successor through github.com/cloudflare/tableflip, whose
 // environment protocol it keeps: a service on plain tableflip can be upgraded
 // to it in place, and back. [Takeover] passes the sockets over a unix socket,
-// also to a successor that somebody else has started: a new container on the
-// same host, a new unit, a shell. A process can be replaced in one mode and
-// replace its own successor in another.
+// also to a successor that the predecessor has not started: one in a new container
+// on the same host, in a new unit, from a shell. The mode can change with each
+// upgrade.
 //
 // [Drain] is Takeover, after which the successor moves to sockets of its own beside
 // the predecessor's and leaves those without loss, for services whose sockets have to
 // be made by the process that serves.
 //
-// # What is not its business
+// # Non-goals
 //
-// The package does not look into connections: what a protocol needs to end one
-// without loss is the protocol's affair. It starts no process but the successor,
-// supervises nobody, and never calls os.Exit.
+// The package does not look into connections: it is the protocol's part to end one
+// without loss. It starts no process but the successor, supervises no process, and
+// never calls os.Exit.
 //
 // # Concurrency
 //

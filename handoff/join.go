@@ -19,8 +19,8 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// join finds the predecessor, if there is one, by what our environment says
-// and then by the control socket, and takes over what it passes on.
+// join finds the predecessor, by the environment or else by the control socket, and
+// receives what it passes on. It makes a control socket if there is no predecessor.
 func (u *Upgrader) join() error {
 	conv, err := spawn.Inherited()
 	if err != nil {
@@ -29,7 +29,7 @@ func (u *Upgrader) join() error {
 	if u.cfg.Mode == Inherit || inherit.Spawned() {
 		if u.engine, err = inherit.New(u.cfg.upgradeTimeout(), u.cfg.program.Explain); err != nil {
 			if conv != nil {
-				_ = conv.Close() // tells the predecessor
+				_ = conv.Close() // the predecessor sees the end
 			}
 			return err
 		}
@@ -117,7 +117,7 @@ func (u *Upgrader) openControl(mayJoin bool) (*net.UnixConn, error) {
 // joinPeer is joinOver with a peer that is not checked yet.
 func (u *Upgrader) joinPeer(c *net.UnixConn, via wire.Via) error {
 	if err := u.checkPeer(fdx.PeerCred(c)); err != nil {
-		_ = c.Close() // it is none of ours
+		_ = c.Close() // nothing was sent
 		return err
 	}
 	return u.joinOver(c, via)

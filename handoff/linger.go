@@ -7,7 +7,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
-// lingerTick is how often a lingering process tells its successor of itself.
+// lingerTick is the interval in which a lingering process reports to its successor.
 const lingerTick = time.Second
 
 // stopExtension is the time that a stopping process asks systemd for with each
@@ -15,7 +15,7 @@ const lingerTick = time.Second
 const stopExtension = 10 * lingerTick
 
 // timerAt returns a channel that yields at a time, or never if that is zero. stop
-// lets go of it.
+// releases the timer.
 func timerAt(at time.Time) (c <-chan time.Time, stop func()) {
 	if at.IsZero() {
 		return nil, func() {}
@@ -24,8 +24,8 @@ func timerAt(at time.Time) (c <-chan time.Time, stop func()) {
 	return t.C, func() { t.Stop() }
 }
 
-// watchLinger ends the linger at its limit, or when the successor asks for it,
-// and tells the successor how it goes. l is nil where there is none.
+// watchLinger ends the linger at its limit, or when the successor asks for it, and
+// reports to the successor. l is nil if there is none.
 func (u *Upgrader) watchLinger(l *session.Lingering) {
 	limit, stop := timerAt(u.lingerEnd())
 	defer stop()
@@ -55,7 +55,7 @@ func (u *Upgrader) watchLinger(l *session.Lingering) {
 	}
 }
 
-// tellLinger says how the linger goes.
+// tellLinger reports the linger to the successor.
 func (u *Upgrader) tellLinger(l *session.Lingering) {
 	c := u.conns.Counts()
 	l.Tell(wire.Linger{Open: c.Open, Moved: c.Moved, Cut: c.Cut, Remaining: u.remaining()})

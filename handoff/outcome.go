@@ -37,7 +37,7 @@ func (u *Upgrader) entered(up *upgrade, ph session.Phase) {
 	u.emit(Event{Kind: kind, Report: up.account.copy()})
 }
 
-// committed leaves everything to the successor.
+// committed leaves the sockets to the successor.
 func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	if up.holder != nil {
 		// Before Shutdown can say Released: what the successor has are the sockets.
@@ -156,13 +156,12 @@ func (up *upgrade) obituary(cause error) error {
 	select {
 	case <-up.child.Done():
 		return session.Ended(up.child.Err())
-	default: // the cause says it, or it lives on
+	default: // it lives, or the cause says why it has ended
 		return cause
 	}
 }
 
-// finish ends the upgrade for those who wait for it. The next one can begin before
-// the last event says so.
+// finish ends the upgrade. The next one can begin before the last event is published.
 func (u *Upgrader) finish(up *upgrade, err error, last Event) {
 	u.owner.ask(func(s *state) {
 		_, _ = u.step(s, event{kind: lifecycle.Fail}) // if it has not committed

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// pending counts what goes on and is to come to its end.
+// pending counts work that is under way.
 type pending struct {
 	mu   sync.Mutex
 	n    int

@@ -45,16 +45,15 @@ func (u *Upgrader) stop(reason string) {
 	u.wg.Go(func() { u.watchLinger(nil) }) // ends with closing
 }
 
-// Shutdown ends the Upgrader. Without a successor it stops accepting and
-// closes the sockets; in any case it waits until the tracked connections are
-// done, and those that a successor had accepted whose upgrade has failed, up to the
-// linger limit or the end of ctx, and closes the rest by force.
-// It returns when no goroutine, descriptor or child of the Upgrader is left:
-// nil, or ctx's error where that cut connections.
+// Shutdown ends the Upgrader. Without a successor it stops accepting and closes the
+// sockets. It waits until the tracked connections are closed, and those that a
+// successor accepted whose upgrade has failed. At the linger limit, or at the end of
+// ctx, it closes the rest by force. It returns when no goroutine, descriptor or child
+// of the Upgrader is left: nil, or ctx's error if the end of ctx has cut connections.
 //
-// After Shutdown nothing of the Upgrader works any more. It may be called
-// again, and from several goroutines: all get the same result. Called from
-// [Config.OnEvent], it does not wait for that call to return.
+// After Shutdown no method of the Upgrader has an effect. Shutdown may be called again,
+// and from several goroutines: all calls return the same result. A call from
+// [Config.OnEvent] does not wait for OnEvent to return.
 func (u *Upgrader) Shutdown(ctx context.Context) error {
 	u.hook.enterShutdown()
 	if _, err := u.post(event{kind: lifecycle.Shutdown}); err != nil {
@@ -66,8 +65,7 @@ func (u *Upgrader) Shutdown(ctx context.Context) error {
 	return u.shutErr
 }
 
-// Close is Shutdown without patience: open connections that are tracked are
-// closed at once.
+// Close is Shutdown that closes tracked connections at once.
 func (u *Upgrader) Close() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -140,9 +138,9 @@ func (u *Upgrader) awaitFailures(ctx context.Context) error {
 	return nil
 }
 
-// awaitPassed waits until the successor talks to the older predecessors: nobody
-// else can when this process is gone, and then their connections could not move.
-// A successor that lives has answered by then.
+// awaitPassed waits until the successor has the conversations with the older
+// predecessors: after the end of this process only the successor can talk to them, and
+// take their connections. The wait is bounded, because the successor may be stopped.
 func (u *Upgrader) awaitPassed(l *session.Lingering) {
 	t := time.NewTimer(u.cfg.hang)
 	defer t.Stop()
@@ -153,14 +151,14 @@ func (u *Upgrader) awaitPassed(l *session.Lingering) {
 	}
 }
 
-// answerTime is how long those who read datagrams may take to answer the last.
+// answerTime is the time in which the program may answer the last datagram that it has
+// read.
 const answerTime = time.Second
 
-// holdGrace bounds the time that the owners of holds get after the linger limit.
+// holdGrace is the time after the linger limit in which a server may release its hold.
 const holdGrace = 10 * time.Second
 
-// awaitHolds waits until the connections that others look after are closed, too,
-// and counted in the report.
+// awaitHolds waits for the release of all holds, whose connections the report counts.
 func (u *Upgrader) awaitHolds(ctx context.Context) {
 	t := time.NewTimer(holdGrace)
 	defer t.Stop()
@@ -172,8 +170,8 @@ func (u *Upgrader) awaitHolds(ctx context.Context) {
 	}
 }
 
-// releasePackets closes the datagram sockets that a successor has, which is told: it
-// can move to its own ones when no other process has duplicates.
+// releasePackets closes the datagram sockets that the successor has, and says so: in
+// mode Drain it can move to its own ones when no other process has duplicates.
 func (u *Upgrader) releasePackets() {
 	l := u.successorLink()
 	if l == nil {
@@ -185,7 +183,7 @@ func (u *Upgrader) releasePackets() {
 	u.released(l, wire.KindPacket)
 }
 
-// letGo closes what is left.
+// letGo closes the sockets and removes the files of this process.
 func (u *Upgrader) letGo() error {
 	ours := u.life().Owner
 	u.control.Shut()

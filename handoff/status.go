@@ -57,8 +57,8 @@ type Status struct {
 	// process, failed ones included, and of its predecessors, as far as those
 	// have told. The linger of a predecessor is in its account when it is over.
 	Upgrades []Report `json:"upgrades"`
-	// Totals are those of the line. nil as long as this process does not know
-	// them: a successor hears them right after its commit.
+	// Totals are those of the line; nil while this process does not know
+	// them: the predecessor sends them right after the commit.
 	Totals *Totals `json:"totals,omitempty"`
 }
 

@@ -68,21 +68,23 @@ type Upgrader struct {
 	shutErr  error         // valid then
 }
 
-// New joins a running predecessor, or becomes the first of its line. It
-// returns when the sockets of the predecessor have come and are checked; the
-// predecessor serves on until Ready.
+// New joins a running predecessor, or makes this process the first of its line. It
+// returns when it has received and checked the sockets of the predecessor, which
+// serves until Ready.
 //
-// A process joins if it was started by an upgrade, in any mode, or if its mode
-// is Takeover or Drain and somebody answers at its control socket. What it
-// gets in the end are errors that match [ErrInProgress], [ErrNotReady] or
-// [ErrInProbation] where the predecessor is busy, [ErrPeerRefused] where one of the two may not talk to
-// the other, [ErrVersion], [ErrTransfer] where a descriptor is missing or is
-// not what it should be, [ErrTimeout], and [ErrUnsupported] on a system that
-// can't do what the mode needs. A process that was started by hand and whose
-// predecessor dies on the way becomes the first of its line; a started one
-// fails with [ErrPredecessorDied]. A stop signal ends the wait for a predecessor,
-// with [ErrAborted], and comes again when New has returned its signals: a program
-// that has no handler of its own ends by it.
+// A process joins if an upgrade has started it, in any mode, or if its mode is
+// Takeover or Drain and another process serves its control socket. The errors of
+// joining match [ErrInProgress], [ErrNotReady] or [ErrInProbation] if the predecessor
+// is busy; [ErrPeerRefused] if one of the two users may not talk to the other;
+// [ErrVersion]; [ErrTransfer] if a descriptor is missing, or is not what the manifest
+// says; [ErrTimeout]; [ErrUnsupported] if the system can't do what the mode needs.
+//
+// If the predecessor dies while New runs, a process that no upgrade has started
+// becomes the first of its line; a successor that the predecessor has started fails
+// with [ErrPredecessorDied].
+//
+// A stop signal during New makes it return [ErrAborted]; the signal is then raised
+// again with its original disposition, which ends a program without a handler.
 //
 // A nil config means all defaults.
 func New(c *Config) (*Upgrader, error) {
@@ -132,7 +134,7 @@ func New(c *Config) (*Upgrader, error) {
 	return u, nil
 }
 
-// discard lets go of what a failed New has taken.
+// discard releases what a failed New has taken.
 func (u *Upgrader) discard(err error) {
 	if u.successor != nil {
 		u.successor.Refuse(err.Error())
@@ -152,7 +154,7 @@ func (u *Upgrader) discard(err error) {
 	u.owner.stop()
 }
 
-// start begins what runs until Shutdown.
+// start starts the goroutines that run until Shutdown.
 func (u *Upgrader) start() {
 	u.signals.Begin()
 	u.signals.Wait()
@@ -168,14 +170,14 @@ func (u *Upgrader) start() {
 	}
 }
 
-// Ready says that the process can serve: from now on Accept returns
-// connections. The predecessor stops accepting; it commits when the probation
-// is over. Ready does not wait for that: what becomes of the upgrade shows in
-// Done and Err, and OnEvent tells of it. All listeners must have been asked for
-// by then; those of the predecessor that were not are closed at commit.
+// Ready says that the process can serve: Accept returns connections from now on. The
+// predecessor stops accepting, and commits at the end of the probation. Ready does not
+// wait for that: Done, Err and OnEvent show how the upgrade ends. The program opens
+// its sockets before Ready; a commit closes those of the predecessor that it has not
+// opened.
 //
-// Ready may be called again, to no effect. It returns an error if the upgrade
-// has failed meanwhile, or if the PID file can't be written, which aborts it.
+// A second call has no effect. Ready returns an error if the upgrade has failed
+// meanwhile, or if the PID file can't be written, which aborts the upgrade.
 func (u *Upgrader) Ready() error {
 	life := u.life()
 	switch {
@@ -246,24 +248,23 @@ func (u *Upgrader) Generation() (generation uint64) {
 	return generation
 }
 
-// Done returns a channel that is closed when this process should end: a
-// successor is committed, the upgrade that brought this process has failed, a
-// stop signal came, or Shutdown was called. By then Accept returns errors that
-// match [net.ErrClosed]. The program ends what it is doing and calls Shutdown.
+// Done returns a channel that is closed when this process should end: after the commit
+// of a successor, after the failure of the upgrade that brought this process, after a
+// stop signal, or after a call of Shutdown. Accept returns errors that match
+// [net.ErrClosed] then. The program ends what it is doing and calls Shutdown.
 func (u *Upgrader) Done() <-chan struct{} { return u.done }
 
-// Err returns why Done was closed: nil for a clean end, by a successor or a
-// stop, or an error that matches [ErrRolledBack], [ErrAborted] or
-// [ErrTimeout] where the upgrade that brought this process has failed. Before
-// Done is closed it returns nil.
+// Err returns why Done was closed: nil after a commit or a stop, and an error that
+// matches [ErrRolledBack], [ErrAborted] or [ErrTimeout] after the failure of the
+// upgrade that brought this process. Before Done is closed it returns nil.
 func (u *Upgrader) Err() (err error) {
 	u.owner.ask(func(s *state) { err = s.err })
 	return err
 }
 
-// Abort refuses the upgrade that brought this process, for the reason err,
-// which reaches the predecessor's Upgrade. Done is closed. It returns
-// [ErrCommitted] where it is too late, or where there is no predecessor.
+// Abort refuses the upgrade that brought this process. The predecessor's Upgrade
+// returns an error with the text of err, and Done is closed. Abort returns
+// [ErrCommitted] after the commit, and in a process without a predecessor.
 func (u *Upgrader) Abort(err error) error {
 	if u.successor == nil {
 		return fmt.Errorf("%w: this process is the first of its line", ErrCommitted)
