@@ -5,7 +5,8 @@
 // Accept and reads through, holds them while a successor is in probation, or
 // turns them away for good; nothing that was accepted is lost by that. A [Table]
 // holds the sockets of a process and those that a predecessor has passed on, and
-// finds the one that a [Key] asks for.
+// finds the one that a [Key] asks for. A [Leaving] is a socket that another one on
+// its address has replaced: what still comes out of it is returned by that one.
 //
 // The package knows neither the conversation with the other process nor which of the
 // two serves: its caller opens and pauses the gates.

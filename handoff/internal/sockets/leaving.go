@@ -146,11 +146,12 @@ func (t *Table) abandon(s *Socket) error {
 // serve serves l until it is closed.
 func (t *Table) serve(l *Leaving) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.closed {
+		t.mu.Unlock()
 		_, _ = l.Drop() // as the others were
 		return
 	}
+	defer t.mu.Unlock()
 	t.leaving = append(t.leaving, l)
 	if t.gates != gatePaused {
 		l.gate.set(t.gates)
@@ -185,8 +186,8 @@ func (l *Leaving) pump() {
 	}
 }
 
-// accept returns what gives the next connection to another socket. It reports false if that one is closed, and closes the connection
-// where there is no other.
+// accept returns a function that gives the next connection to another socket, and
+// closes it where there is none. It reports false if that socket is closed.
 func accept(ln netListener) (deliver func(*Socket) bool, err error) {
 	c, err := ln.Accept()
 	if err != nil {
