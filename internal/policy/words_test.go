@@ -41,7 +41,6 @@ var vagueExceptions = exceptions{
 	"handoff/internal/session/transfer_linux_test.go":  "not reworded yet",
 	"handoff/shutdown.go":                              "not reworded yet",
 	"handoff/status.go":                                "not reworded yet",
-	"handoff/upgrade.go":                               "not reworded yet",
 	"handoff/upgrader.go":                              "not reworded yet",
 	"integration/kernels/image_linux.go":               "it has the user nobody",
 }
