@@ -169,7 +169,7 @@ func TestMoveInstances(t *testing.T) {
 // predecessor has yielded, or has ended.
 func TestMovePredecessorStopped(t *testing.T) {
 	t.Parallel()
-	for how, sig := range map[string]syscall.Signal{"goes on": syscall.SIGCONT, "is killed": syscall.SIGKILL} {
+	for how, sig := range map[string]syscall.Signal{"continues": syscall.SIGCONT, "is killed": syscall.SIGKILL} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute, Hang: soon}).start()
@@ -196,7 +196,7 @@ func TestMovePredecessorStopped(t *testing.T) {
 // has duplicates.
 func TestMoveAfterRollback(t *testing.T) {
 	t.Parallel()
-	for how, sig := range map[string]syscall.Signal{"goes on": syscall.SIGCONT, "is killed": syscall.SIGKILL} {
+	for how, sig := range map[string]syscall.Signal{"continues": syscall.SIGCONT, "is killed": syscall.SIGKILL} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0"}, Probation: 10 * time.Millisecond, Hang: soon}).start()

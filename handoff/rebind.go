@@ -101,7 +101,7 @@ func (u *Upgrader) suspendMove(up *upgrade) {
 	}
 }
 
-// resumeMove goes on with it when the upgrade has failed. A successor that has
+// resumeMove continues the move when the upgrade has failed. A successor that has
 // confirmed the end has closed its listeners, and keeps datagram sockets for answers.
 func (u *Upgrader) resumeMove(up *upgrade, res session.Result) {
 	if up.holder != nil && res.Parted {

@@ -17,8 +17,8 @@
 //     ended (its pidfd says so), and so have the processes that it has named. A
 //     predecessor that is stopped before that makes nothing listen and hides
 //     nothing. See [Mover.Hold].
-//  3. The own socket listens, or is bound. Accept and reads return what comes to
-//     either; what comes to the old one reaches them through a queue
+//  3. The own socket listens, or is bound. Accept and reads return what either
+//     gets; what the old one gets reaches them through a queue
 //     ([sockets.Leaving]). If it can't listen, the process serves the shared socket
 //     on and says so.
 //  4. reuseport.Move steers new connections to the own sockets, waits until no

@@ -113,7 +113,7 @@ func (m *Mover) Drop(s *sockets.Socket) error {
 	return o.Handle.Close()
 }
 
-// Resume begins to move, or goes on after Suspend.
+// Resume begins to move, or continues after Suspend.
 func (m *Mover) Resume() {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.mu.Lock()

@@ -211,4 +211,3 @@ func TestReserveForeign(t *testing.T) {
 		}
 	}
 }
-
