@@ -67,7 +67,7 @@ func (c *Client) do(ctx context.Context, r call) error {
 			<-ended
 		}
 	}()
-	sent := link.Send(m, nil) // if the server has refused us, its reason can be read
+	sent := link.Send(m, nil) // even after an error: the server may have sent a refusal
 	for {
 		a, final, err := r.receive(link)
 		switch {

@@ -114,5 +114,5 @@ func (h *handler) serveJSON(w http.ResponseWriter) {
 
 func send(w http.ResponseWriter, body []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = w.Write(body) // the client may be gone
+	_, _ = w.Write(body) // the client may have disconnected
 }

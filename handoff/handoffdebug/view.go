@@ -183,7 +183,7 @@ func words(k handoff.EventKind) string {
 	case handoff.EventWarming:
 		return "the successor prepares itself"
 	case handoff.EventPaused:
-		return "probation, the successor accepts and can still be taken back"
+		return "probation: the successor accepts; it can still be rolled back"
 	case handoff.EventCommitting:
 		return "it commits"
 	}

@@ -50,7 +50,7 @@ type rawConn interface {
 // moves.
 type conn struct {
 	srv  *Server
-	l    *listener // where it came from; nil if not through Wrap
+	l    *listener // the listener that accepted it; nil if not through Wrap
 	raw  rawConn   // nil if it isn't ours to move
 	self net.Conn  // the wrapper
 
@@ -79,7 +79,7 @@ type conn struct {
 	begun     [4]byte   // read by a predecessor or while parked; Read returns them first
 	fills     uint16    // of a chunked body's Reads, so many more are of one byte
 	left      int64     // bytes of a body that were not read yet; 0 if that isn't known
-	deadline  time.Time // for reading, as net/http wants it
+	deadline  time.Time // for reading, as net/http has set it
 	stay      time.Time // parked: it doesn't move before
 
 	since time.Duration // idle, or new, since then, by Server.now
@@ -248,10 +248,9 @@ func (c *conn) notedLocked(p []byte, n int) int {
 	return n
 }
 
-// stripLocked drops leading line ends, and returns what is left of n bytes. A
-// server does so after a POST (net/http, conn.readRequest; RFC 9112 section 2.2
-// asks for it in any case), up to four bytes, but the net/http of a successor
-// doesn't know of a POST in its predecessor.
+// stripLocked drops leading line ends, and returns what is left of n bytes. net/http
+// drops up to four bytes after a POST (conn.readRequest; RFC 9112 section 2.2 requires
+// it in any case). The successor's net/http does not know of a POST in the predecessor.
 func (c *conn) stripLocked(p []byte, n int) int {
 	for c.strip > 0 && n > 0 {
 		if p[0] != '\r' && p[0] != '\n' {
@@ -302,7 +301,7 @@ func (c *conn) setDeadline(t time.Time) error {
 	return c.raw.SetDeadline(t)
 }
 
-// writeTo keeps splice(2) for who copies from a connection that was hijacked.
+// writeTo keeps splice(2) for copies from a hijacked connection.
 func (c *conn) writeTo(w io.Writer, from io.WriterTo) (int64, error) {
 	var sent int64
 	c.mu.Lock()

@@ -13,13 +13,12 @@ import (
 	"time"
 )
 
-// An HTTP/2 connection can't move: its state is net/http's. It ends in the two
-// phases of RFC 9113 section 6.8: a GOAWAY that leaves room for all streams, and
-// a PING, whose answer says that the client knows; then a GOAWAY with the last
-// stream, and the end of the connection once no stream is open. The server of
-// net/http knows the second phase alone, after which it ignores streams that
-// were on their way, so http2Conn speaks for it: between two frames, which it
-// tells apart by their headers.
+// An HTTP/2 connection can't move: net/http has its state. It ends in the two phases of
+// RFC 9113 section 6.8: first a GOAWAY that leaves room for all streams, and a PING
+// whose answer shows that the client knows; then a GOAWAY with the last stream, and the
+// end of the connection when no stream is open. net/http's server implements the second
+// phase only, after which it ignores streams that were on their way. So http2Conn sends
+// the first phase between two of net/http's frames, which it finds by their headers.
 const (
 	http2FrameHeader = 9
 	http2Headers     = 0x1
@@ -55,7 +54,7 @@ func (s *Server) hookHTTP2() {
 		}
 		plain := s.srv.TLSNextProto[http2Unencrypted]
 		if plain == nil {
-			return // no HTTP/2, or another implementation: GOAWAY comes with the next response
+			return // no HTTP/2, or another implementation, which sends GOAWAY with the next response
 		}
 		next := maps.Clone(s.srv.TLSNextProto)
 		next["h2"] = func(srv *http.Server, tc *tls.Conn, h http.Handler) {
@@ -130,11 +129,11 @@ func (s *Server) newHTTP2Conn(nc net.Conn, tc *tls.Conn) *http2Conn {
 // readPreface reads what net/http wants to be read.
 func (h *http2Conn) readPreface() bool {
 	var b [len(http2Preface)]byte
-	_ = h.Conn.SetReadDeadline(time.Now().Add(http2PrefaceTimeout)) // Read tells
+	_ = h.Conn.SetReadDeadline(time.Now().Add(http2PrefaceTimeout)) // Read returns the error
 	if _, err := io.ReadFull(h.Conn, b[:]); err != nil || string(b[:]) != http2Preface {
 		return false
 	}
-	_ = h.Conn.SetReadDeadline(time.Time{}) // Read tells
+	_ = h.Conn.SetReadDeadline(time.Time{}) // Read returns the error
 	return true
 }
 
@@ -200,9 +199,8 @@ func (h *http2Conn) leave() {
 	}()
 }
 
-// firstPhaseLocked tells the client to open no more streams here, once, as soon
-// as no frame is half written and the server has sent its settings, which come
-// first.
+// firstPhaseLocked sends the first GOAWAY, once, as soon as no frame is half written
+// and the server has sent its settings, which must be first.
 func (h *http2Conn) firstPhaseLocked() {
 	h.mu.Lock()
 	if !h.asked || h.pinged || h.out.count == 0 || !h.out.between() || isClosed(h.acked) {
@@ -249,7 +247,7 @@ func (h *http2Conn) secondPhase(ctx context.Context) {
 			_, _ = h.Conn.Write(goAway(last)) // the end says it as well
 		}
 		h.wmu.Unlock()
-		_ = h.Close() // net/http's Read tells it
+		_ = h.Close() // net/http's Read returns the error
 		return
 	}
 }
@@ -276,7 +274,7 @@ type frameHeader struct {
 	stream      uint32
 }
 
-// frames tells the frames in a stream of bytes apart.
+// frames finds the frames in a stream of bytes.
 type frames struct {
 	header func(f frameHeader, ping [8]byte) // called at the end of a frame; may be nil
 	buf    [http2FrameHeader]byte

@@ -20,7 +20,7 @@ const (
 	CutInDoubt  = "in doubt" // the successor died when it may have used it
 )
 
-// A Report tells what became of the open connections in a linger.
+// A Report counts what happened to the open connections of a linger.
 type Report struct {
 	Open   int               `json:"open"`          // when it began
 	Moved  int               `json:"moved"`         // to the successor
@@ -238,7 +238,7 @@ func (s *Server) finish(r *Report) {
 	s.mu.Unlock()
 	close(s.ended)
 	s.expire()
-	s.cut(r) // what came back from a move meanwhile
+	s.cut(r) // connections that returned from a failed move
 	// Shutdown with no time left starts what RegisterOnShutdown was given, and
 	// waits for nothing; Close closes what a handler still uses.
 	ctx, cancel := context.WithCancel(context.Background())

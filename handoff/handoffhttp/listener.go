@@ -96,7 +96,7 @@ func (l *listener) give(nc net.Conn) bool {
 	}
 }
 
-// receive takes connections from predecessors until this process is to end.
+// receive takes connections from predecessors until this process ends.
 func (l *listener) receive(from <-chan handoff.MovedConn) {
 	defer l.srv.loop(-1)
 	for {

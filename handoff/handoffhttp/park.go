@@ -45,7 +45,7 @@ type waitResult uint8
 
 const (
 	waitHeard   waitResult = iota // bytes are in begun
-	waitClaimed                   // it is to move
+	waitClaimed                   // it moves
 	waitOver                      // closed by the peer, timed out, or cut
 )
 
@@ -61,7 +61,7 @@ func (c *conn) wait() waitResult {
 			return waitClaimed
 		}
 		if !c.waiting && !c.stay.IsZero() && (c.deadline.IsZero() || c.stay.Before(c.deadline)) {
-			_ = c.raw.SetReadDeadline(c.stay) // Read tells
+			_ = c.raw.SetReadDeadline(c.stay) // Read returns the error
 		}
 		c.reading = true
 		c.mu.Unlock()
@@ -131,7 +131,7 @@ func (l *listener) readopt(nc net.Conn, st movedState, tries uint8) {
 	}()
 }
 
-// state tells a successor what it has to know of a claimed connection.
+// state encodes what a successor needs to know about a claimed connection.
 func (c *conn) state() movedState {
 	c.mu.Lock()
 	defer c.mu.Unlock()

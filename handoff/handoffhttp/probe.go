@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// facts are what a Server knows of this build's net/http.
+// facts are properties of this build's net/http.
 type facts struct {
 	buffer int // size of the buffer that it reads into
 }
@@ -131,7 +131,7 @@ type probeConn struct {
 	ended      bool
 }
 
-// err tells of what must not happen at the end.
+// err reports what must not happen at the end.
 func (c *probeConn) err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

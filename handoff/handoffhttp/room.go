@@ -3,14 +3,14 @@ package handoffhttp
 // maxFills bounds the Reads of one byte for a chunked body.
 const maxFills = 4096
 
-// roomLocked returns how much of the n bytes for which net/http asks it gets.
-// While connections move it shall not read beyond a request, or a client that
-// sends its requests in a pipeline never leaves it with an empty buffer, between
-// two of them. So it gets a header byte by byte, and of the body no more than
-// there is of it: of a header of which a Read has to be made in this state it is
-// known where it ends. That is the case for one request of such a client, most
-// often; then it moves. A Read of a body that is longer than bufio's buffer goes
-// past that, and net/http bounds it.
+// roomLocked returns how many of the n bytes that net/http asks for it gets. While
+// connections move, net/http must not read beyond a request: otherwise the connection
+// of a client that pipelines its requests never has an empty buffer between two
+// requests. So net/http gets a header byte by byte, and of a body no more than its
+// length. This works if a Read begins with the header, since the end of the header is
+// then known. With such a client that is usually true for one request, and then the
+// connection moves. A Read of a body longer than bufio's buffer bypasses the buffer,
+// and net/http bounds it.
 func (c *conn) roomLocked(n int) int {
 	if c.waiting || c.bound || n <= 1 || c.l == nil || !c.l.taken.Load() {
 		return n
@@ -31,7 +31,7 @@ func (c *conn) roomLocked(n int) int {
 	return n
 }
 
-// expect tells how long the body of the request is that begins.
+// expect finds the length of the body of the request that begins.
 func (c *conn) expect(length int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

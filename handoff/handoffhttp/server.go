@@ -71,7 +71,7 @@ type Server struct {
 	doubted   uint64 // sent to a successor that died with it
 	stayed    int    // tried and not taken
 	why       string // of the first of them
-	late      uint64 // came back from a move when all was over, and were closed
+	late      uint64 // returned from a failed move after the linger, and were closed
 }
 
 // New prepares srv to be served by a Server: it sets srv's Handler, ConnState,
@@ -152,10 +152,9 @@ func (s *Server) wrapLocked(ln net.Listener, secure bool) *listener {
 	return l
 }
 
-// Serve serves srv on ln, and returns [http.ErrServerClosed] once the Upgrader
-// is done, or srv was shut down; else why it could not go on. It doesn't linger.
-// Like Wrap it must be called before [handoff.Upgrader.Ready] if connections
-// are to come from a predecessor.
+// Serve serves srv on ln. It returns [http.ErrServerClosed] once the Upgrader is done
+// or srv was shut down, else the error that ended it. It doesn't linger. Like Wrap,
+// call it before [handoff.Upgrader.Ready] to get a predecessor's connections.
 func (s *Server) Serve(ln net.Listener) error { return s.serve(s.wrap(ln, false)) }
 
 func (s *Server) serve(ln net.Listener) error {

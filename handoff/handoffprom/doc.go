@@ -1,4 +1,4 @@
-// Package handoffprom gives what [handoff.Upgrader.Status] knows to Prometheus.
+// Package handoffprom exports [handoff.Upgrader.Status] to Prometheus.
 //
 //	prometheus.MustRegister(handoffprom.New(up))
 //
@@ -26,12 +26,12 @@
 //	baton_lingering_predecessors
 //	baton_lingering_connections_open               of all of them
 //
-// Upgrades and connections that were moved or cut are counted over all
-// generations, see [handoff.Totals]: a process is not scraped any more after the
-// upgrade that it has counted. These series are missing, and not zero, while a
-// successor is in probation. Accepted connections are those of the process; the
-// counter begins at zero in the next one, as after any restart. What is not known
-// is missing. Sockets that have the same labels are added up.
+// Upgrades and connections that were moved or cut are counted over all generations, see
+// [handoff.Totals]: a process is no longer scraped after the upgrade that it has
+// counted. These series are missing, and not zero, while a successor is in probation.
+// Accepted connections are those of the process; the counter begins at zero in the next
+// one, as after any restart. Unknown values are missing. Sockets with the same labels
+// are added up.
 //
 // A service with thousands of sockets has thousands of series, and may want to
 // drop some in its scrape configuration.

@@ -58,7 +58,7 @@ func Close(fds ...int) error {
 	return errors.Join(errs...)
 }
 
-// Borrow calls f with c's descriptor, which stays open meanwhile, also when c is
+// Borrow calls f with c's descriptor, which stays open during the call even if c is
 // closed. A closed c gives an error as Dup does.
 func Borrow(c syscall.Conn, f func(fd int) error) error {
 	rc, err := c.SyscallConn()

@@ -100,11 +100,11 @@ func passCred(c *net.UnixConn, on int) error {
 	})
 }
 
-// SenderCred waits for c's next byte, leaves it where it is, and returns the
-// identity of the process that has sent it: the two ends of a socketpair have one
-// [PeerCred], in whatever process they are. It ends what [ExpectCred] has begun. It
-// returns [io.EOF] if nothing comes any more, and [os.ErrDeadlineExceeded] at the
-// read deadline.
+// SenderCred waits for c's next byte, leaves it in the buffer, and returns the identity
+// of the process that sent it. [PeerCred] does not do: the two ends of a socketpair
+// have the same, in any process. SenderCred ends what [ExpectCred] has begun. It
+// returns [io.EOF] at the end of the stream, and [os.ErrDeadlineExceeded] at the read
+// deadline.
 func SenderCred(c *net.UnixConn) (Cred, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {

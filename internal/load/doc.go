@@ -1,5 +1,5 @@
-// Package load drives a service that is being replaced and counts what becomes
-// of every single connection.
+// Package load drives a service during upgrades and counts the result of every single
+// connection.
 //
 // It has both ends of a small protocol: a [Service] that a server puts behind
 // its listeners, and [Run], the client. The client never retries: what fails is
@@ -8,17 +8,16 @@
 //
 // # Protocol
 //
-// On stream sockets the service speaks first, so that the client knows that its
-// connection was accepted, and by whom:
+// On stream sockets the service speaks first. So the client knows that its connection
+// was accepted, and by which process:
 //
 //	baton VERSION GENERATION PID
 //
-// It answers each line "VERB TOKEN" by "VERSION TOKEN more" or by
-// "VERSION TOKEN last", and closes the connection after the last. The verb once
-// asks a single question. keep asks one of many: the service answers until the
-// client says bye, however many successors it has had meanwhile. next leaves it
-// to the service to end the connection, which it does by a marked answer when
-// its successor has taken over.
+// It answers each line "VERB TOKEN" by "VERSION TOKEN more" or by "VERSION TOKEN last",
+// and closes the connection after the last. The verb once asks a single question. keep
+// asks one of many: the service answers until the client says bye, through any number
+// of upgrades. next lets the service end the connection, which it does by a marked
+// answer when its successor has taken over.
 //
 // A datagram TOKEN is answered by "VERSION TOKEN", and so is the body of an HTTP
 // request.

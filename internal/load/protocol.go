@@ -67,7 +67,7 @@ func parseAnswer(line string) (answer, error) {
 	return answer{f[0], f[1], f[2] == "last"}, nil
 }
 
-// parseShort parses what comes without a connection: "VERSION TOKEN".
+// parseShort parses an answer without a greeting: "VERSION TOKEN".
 func parseShort(text, token string) (version string, err error) {
 	version, got, ok := strings.Cut(strings.TrimSpace(text), " ")
 	if !ok || got != token {

@@ -116,7 +116,7 @@ func (r *runner) work(ctx context.Context, t Target) {
 		pause := r.Pause
 		switch {
 		case err != nil:
-			pause = r.Spacing // a service that is gone is not hammered
+			pause = r.Spacing // don't flood a service that has ended
 		case t.Kind == Keep || t.Kind == Marked:
 			continue
 		}

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// ReadmeLine holds the lines of a README that begin with prefix against the
-// example, which the compiler has seen. There must be one at least.
+// ReadmeLine compares the lines of a README that begin with prefix with the example,
+// which the compiler has checked. There must be at least one.
 func ReadmeLine(tb testing.TB, readme, example, prefix string) {
 	tb.Helper()
 	text, err := os.ReadFile(readme)

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// envHelper names the helper that a process is to be.
+// envHelper names the helper that a process runs.
 const envHelper = "BATON_TEST_HELPER"
 
 // settle is how long leaks have to go away by themselves: closes and exits are
@@ -79,8 +79,8 @@ func RunOptions(m *testing.M, opts Options) {
 	os.Exit(code)
 }
 
-// Skipped tells the gate that a test was left out for what the machine lacks:
-// helpers that were not started then are no fault.
+// Skipped informs the gate that a test was skipped because the machine lacks a feature:
+// helpers that did not start then are no failure.
 func Skipped() { skipped.Store(true) }
 
 // Command returns the command that runs a helper of [RunWith] with args. It has

@@ -37,11 +37,11 @@ type Load struct {
 	Protocol string // "" HTTP/1; "tls" HTTP/1 on TLS; "h2", "h2c": HTTP/2 of net/http, one connection for each 8 clients
 }
 
-// Outcome is what came of it.
+// Outcome is the result.
 type Outcome struct {
 	OK     uint64
 	Failed uint64
-	Unsent uint64            // HTTP/2: GOAWAY came before anything of a request was sent; not failed
+	Unsent uint64            // HTTP/2: GOAWAY arrived before any part of the request was sent; not failed
 	Conns  uint64            // connections that were made
 	Fresh  uint64            // of these, with a full TLS handshake
 	Errors map[string]uint64 // by kind
@@ -187,7 +187,7 @@ func (r *runner) client(ctx context.Context, l Load, begun func(), hist *histogr
 			r.o.Conns++
 			r.mu.Unlock()
 		}
-		_ = nc.SetDeadline(time.Now().Add(30 * time.Second)) // Read tells
+		_ = nc.SetDeadline(time.Now().Add(30 * time.Second)) // Read returns the error
 		var err error
 		for ; err == nil && (ahead == 0 || ctx.Err() == nil && ahead <= l.Ahead); ahead++ {
 			_, err = nc.Write(request)
@@ -248,12 +248,11 @@ func newTransport(l Load) *http.Transport {
 	return tr
 }
 
-// client2 is client for HTTP/2. Its requests have no GetBody, so that net/http
-// can't send one again of which it has sent something. Nor one of which it has
-// sent nothing: where GOAWAY comes after it has chosen a connection for a request
-// and before it has opened a stream, it closes the body and then finds that it
-// can't rewind it. No server can help that; such a request counts as unsent, and
-// another takes its place.
+// client2 is client for HTTP/2. Its requests have no GetBody, so net/http can't repeat
+// a request of which it has sent a part. A request of which it has sent nothing can
+// fail too: if GOAWAY arrives after net/http has chosen a connection and before it
+// opens a stream, it closes the body and then can't rewind it. No server can prevent
+// that; such a request counts as unsent, and another one replaces it.
 func (r *runner) client2(ctx context.Context, l Load, tr *http.Transport, begun func(), hist *histogram) {
 	defer begun()
 	url := "http://" + l.Addr + "/"

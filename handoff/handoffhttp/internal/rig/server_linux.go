@@ -108,7 +108,7 @@ func (p *Process) Say(m Message) {
 	_, _ = os.Stdout.Write(append(b, '\n'))
 }
 
-// Count counts something that the exit message tells.
+// Count adds to a counter of the exit message.
 func (p *Process) Count(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -198,8 +198,8 @@ func (p *Process) run() error {
 	return nil
 }
 
-// watchMemory returns a function that tells how much more memory the process has
-// had at a time than now: the kernel's account (proc_pid_clear_refs(5),
+// watchMemory returns a function that returns how much more memory the process has used
+// at most since now, by the kernel's account (proc_pid_clear_refs(5),
 // proc_pid_status(5)).
 func watchMemory() func() int64 {
 	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // resets VmHWM

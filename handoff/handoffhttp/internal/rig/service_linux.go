@@ -205,7 +205,7 @@ func (c *Client) More(ctx context.Context, n uint64) error {
 	return err
 }
 
-// Stop ends the client and returns what came of it.
+// Stop ends the client and returns its result.
 func (c *Client) Stop() (Outcome, error) {
 	var o Outcome
 	_ = c.in.Close() // it reads until then

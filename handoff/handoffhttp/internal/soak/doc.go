@@ -1,10 +1,8 @@
-// Soak replaces an HTTP service many times under load, in each mode,
-// beside the same service with http.Server.Shutdown, and tells how many requests
-// failed:
+// Soak replaces an HTTP service many times under load, in each mode, and the same
+// service with http.Server.Shutdown as a control, and prints how many requests failed:
 //
 //	go run ./handoff/handoffhttp/internal/soak -upgrades 200
 //
-// Its last line is "result: upgrades=… requests=… failed=…", and its exit status
-// is non-zero if a request of Baton's has failed or if the control has failed
-// none.
+// Its last line is "result: upgrades=… requests=… failed=…". Its exit status is not 0
+// if a request of Baton's failed, or if none of the control's did.
 package main

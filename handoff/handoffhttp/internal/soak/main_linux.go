@@ -136,7 +136,7 @@ func (o *options) run(ctx context.Context, r *run) error {
 	return err
 }
 
-// upgrade upgrades the service, and has the client send its requests meanwhile.
+// upgrade upgrades the service while the client sends requests.
 func (o *options) upgrade(ctx context.Context, r *run, s *rig.Service, c *rig.Client) error {
 	// The control has to show that it loses requests, which takes less.
 	posts := o.posts
