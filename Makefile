@@ -9,7 +9,7 @@ TOOL := $(GO) tool -modfile=internal/tools/go.mod
 # Platforms that `make cross` compiles for, next to the one it runs on.
 CROSS ?= darwin/arm64 freebsd/amd64 windows/amd64 linux/arm linux/386 js/wasm
 # Modules beside the one at the root, with dependencies of their own.
-MODULES := reuseport/ebpf handoff/handoffprom integration
+MODULES := handoff/handoffprom integration
 # Packages that a target works on.
 PKG ?= ./...
 # Time for each fuzz target, rounds of a benchmark, of a soak test, members to drain,

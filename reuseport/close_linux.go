@@ -14,28 +14,24 @@ import (
 )
 
 // takeOut lets the quiet members leave, one after the other, and closes them.
-// order has the inodes of the group by place; nil means that a Steerer steers,
-// which needs no places. It returns the order afterwards and the members that have
-// left: fewer than are quiet, if one of these had to take the traffic meanwhile, or
-// if a duplicate keeps a closed one in the group.
+// order has the inodes of the group by place. It returns the order afterwards and the
+// members that have left: fewer than are quiet, if one of these had to take the traffic
+// meanwhile, or if a duplicate keeps a closed one in the group.
 func (t *turn) takeOut(ctx context.Context, order []uint32, quietOnes, left []*socket) (_ []uint32, out []*socket, err error) {
 	var hiddenUDP []*socket
 	for todo, last := quietOnes, false; len(todo) > 0 && !last; {
-		s := todo[len(todo)-1]
-		if order != nil {
-			place, targets, lent := nextLeaving(roles(order, todo, remaining(left, out)))
-			if place < 0 {
-				return order, out, fmt.Errorf("no place to choose while a member leaves: %w", ErrNotSteered)
-			}
-			s = todo[slices.IndexFunc(todo, func(s *socket) bool { return s.inode == order[place] })]
-			if !slices.Equal(targets, t.g.prog.targets) {
-				via := remaining(t.g.sockets(), hiddenUDP)[0]
-				if err := t.attach(program{targets: targets, sticky: t.g.udp}, via); err != nil {
-					return order, out, err
-				}
-			}
-			order, last = without(order, place), lent
+		place, targets, lent := nextLeaving(roles(order, todo, remaining(left, out)))
+		if place < 0 {
+			return order, out, fmt.Errorf("no place to choose while a member leaves: %w", ErrNotSteered)
 		}
+		s := todo[slices.IndexFunc(todo, func(s *socket) bool { return s.inode == order[place] })]
+		if !slices.Equal(targets, t.g.prog.targets) {
+			via := remaining(t.g.sockets(), hiddenUDP)[0]
+			if err := t.attach(program{targets: targets, sticky: t.g.udp}, via); err != nil {
+				return order, out, err
+			}
+		}
+		order, last = without(order, place), lent
 		todo, out = remaining(todo, []*socket{s}), append(out, s)
 		if hidden := t.leaveGroup(s); hidden && t.g.udp {
 			hiddenUDP = append(hiddenUDP, s)
@@ -71,7 +67,7 @@ func (t *turn) leaveGroup(s *socket) (hidden bool) {
 	// The last member of this process has nothing to take the program off with
 	// once it is closed. What the hash gives to it until then is a SYN that a
 	// hidden listener ignores, and that its client repeats.
-	last := !t.g.udp && len(t.g.sockets()) == 1 && t.g.steeredBy() == nil
+	last := !t.g.udp && len(t.g.sockets()) == 1
 	if !t.migrate || last {
 		hidden = !s.shared.Load() && bindNowhere(s.conn) == nil
 	}
@@ -171,11 +167,4 @@ func roles(order []uint32, quietOnes, left []*socket) []role {
 
 func hasInode(socks []*socket, inode uint32) bool {
 	return slices.ContainsFunc(socks, func(s *socket) bool { return s.inode == inode })
-}
-
-func conns(socks []*socket) (all []syscall.Conn) {
-	for _, s := range socks {
-		all = append(all, s.conn)
-	}
-	return all
 }

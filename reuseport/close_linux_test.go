@@ -30,11 +30,6 @@ func TestDrainHides(t *testing.T) {
 			{"exclusive", func(*reuseport.Group, *reuseport.Listener) {}, true, "has a duplicate"}, // the test has
 			{"read only", func(_ *reuseport.Group, l *reuseport.Listener) { _, _, _ = reuseport.QueueLen(l) }, true, "has a duplicate"},
 			{"shared", func(_ *reuseport.Group, l *reuseport.Listener) { _, _ = l.SyscallConn() }, false, "stays in the group"},
-			{"shared, with a Steerer", func(g *reuseport.Group, l *reuseport.Listener) {
-				_, _ = l.SyscallConn()
-				_ = g.Use(context.Background(), otherSteerer{})
-			}, false, ""},
-			{"Steerer", func(g *reuseport.Group, _ *reuseport.Listener) { _ = g.Use(context.Background(), otherSteerer{}) }, true, "has a duplicate"},
 		} {
 			t.Run(f.name+"/"+tt.name, func(t *testing.T) {
 				t.Parallel()

@@ -61,7 +61,4 @@
 // (SO_REUSEPORT_LB), macOS and the other BSDs (SO_REUSEPORT) [Listen],
 // [ListenPacket], [ListenGroup] and [Control] work, and the rest returns errors that
 // match [errors.ErrUnsupported]. On Windows and elsewhere all functions do.
-//
-// Package [github.com/seed-11c92bf9/baton/reuseport/ebpf] is a module of its own
-// and needs CAP_BPF.
 package reuseport

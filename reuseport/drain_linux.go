@@ -71,9 +71,6 @@ func (t *turn) drain(ctx context.Context, socks []*socket) error {
 // step lets left leave, or all of them but one if there are no other members.
 func (t *turn) step(ctx context.Context, left []*socket) error {
 	if t.blind != nil {
-		if t.g.steeredBy() != nil {
-			return t.steered(ctx, left)
-		}
 		return t.unsteered(ctx, left, t.blind)
 	}
 	_, others, err := t.group()
@@ -90,38 +87,27 @@ func (t *turn) step(ctx context.Context, left []*socket) error {
 	return t.steered(ctx, left)
 }
 
-// steered lets left leave while a program, or the Steerer, turns the traffic away
-// from them. It closes no member that holds something.
+// steered lets left leave while a program turns the traffic away from them. It closes
+// no member that holds something.
 func (t *turn) steered(ctx context.Context, left []*socket) error {
-	steerer := t.g.steeredBy()
-	var inodes, order []uint32
-	var err error
-	if steerer != nil {
-		if err = steerer.Away(conns(left)...); err == nil {
-			t.migrate = steerer.Migrates()
-		}
-	} else {
-		if inodes, _, err = t.group(); err != nil {
-			return err
-		}
-		if order, err = t.locate(ctx, inodes); err != nil {
-			return err
-		}
-		err = t.steerAway(order, left)
-	}
+	inodes, _, err := t.group()
 	if err != nil {
+		return err
+	}
+	order, err := t.locate(ctx, inodes)
+	if err != nil {
+		return err
+	}
+	if err := t.steerAway(order, left); err != nil {
 		return err
 	}
 	for first := true; ; first = false {
 		if err := awaitGrace(ctx); err != nil {
 			return err
 		}
-		switch {
-		case steerer != nil:
-			t.strategy(StrategySteerer)
-		case t.migrate:
+		if t.migrate {
 			t.strategy(StrategySteerMigrate)
-		default:
+		} else {
 			t.strategy(StrategySteer)
 		}
 		if n := t.snapshot(left); first {
@@ -131,7 +117,7 @@ func (t *turn) steered(ctx context.Context, left []*socket) error {
 		if err != nil {
 			return err
 		}
-		if inodes != nil && !t.is(inodes) {
+		if !t.is(inodes) {
 			return errChanged
 		}
 		var out []*socket
@@ -139,16 +125,11 @@ func (t *turn) steered(ctx context.Context, left []*socket) error {
 			return err
 		}
 		left = remaining(left, out)
-		if inodes != nil {
-			if inodes, err = t.groupAfter(inodes, out); err != nil && len(left) > 0 {
-				return err
-			}
+		if inodes, err = t.groupAfter(inodes, out); err != nil && len(left) > 0 {
+			return err
 		}
 		if len(left) == 0 {
 			return nil
-		}
-		if steerer != nil {
-			continue
 		}
 		if err := t.steerAway(order, left); err != nil {
 			return err
@@ -251,7 +232,7 @@ func (t *turn) closeNow(ctx context.Context, socks []*socket, cause error) error
 	if t.report.Strategy == "" {
 		t.strategy(StrategyBestEffort)
 	}
-	if !t.migrate || t.report.Strategy != StrategySteerMigrate && t.report.Strategy != StrategySteerer {
+	if !t.migrate || t.report.Strategy != StrategySteerMigrate {
 		t.lossy(cause.Error())
 	}
 	t.report.Left += t.heldBy(socks)

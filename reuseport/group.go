@@ -87,13 +87,6 @@ func (g *Group) Steer(ctx context.Context, s Steering) error { return g.local.st
 // changed it since.
 func (g *Group) Steering() Steering { return g.local.current() }
 
-// Use makes s steer the group, from all its members of this process: they join,
-// and those that [Group.Add] makes later join as well. Drain then uses s, without
-// probing; Steer gives an error. The group takes ownership of s, and closes it
-// when its last member has left or is closed. After an error s is the caller's
-// again.
-func (g *Group) Use(ctx context.Context, s Steerer) error { return g.local.use(ctx, s) }
-
 // Remove lets members leave without losing a connection: see
 // [Listener.Drain].
 func (g *Group) Remove(ctx context.Context, members ...*Listener) (Report, error) {

@@ -51,7 +51,6 @@ type localGroup struct {
 	socks    []*socket
 	closed   bool
 	steering Steering
-	steerer  Steerer // nil means the programs of this package
 	merged   *merged
 }
 
@@ -121,15 +120,11 @@ func (g *localGroup) join(s *socket, addr net.Addr) (err error) {
 	}
 	g.socks = append(g.socks, s)
 	joined.Store(s, nil)
-	steerer := g.steerer
 	if g.merged != nil {
 		g.merged.serve(s.owner.(*Listener))
 	}
 	g.mu.Unlock()
-	if steerer == nil {
-		return nil
-	}
-	return steerer.Join(s.conn)
+	return nil
 }
 
 // drop takes s out, before it is closed, and reports whether it was there.
@@ -139,14 +134,6 @@ func (g *localGroup) drop(s *socket) bool {
 	i := slices.Index(g.socks, s)
 	if i < 0 {
 		return false
-	}
-	if g.steerer != nil {
-		// Its methods don't call back, and it must not miss the moment.
-		g.steerer.Left(s.conn)
-		if len(g.socks) == 1 {
-			_ = g.steerer.Close() // the group goes, and its program
-			g.steerer = nil
-		}
 	}
 	g.socks = slices.Delete(g.socks, i, i+1)
 	joined.Delete(s)
@@ -256,12 +243,6 @@ func (g *localGroup) signal() {
 		default:
 		}
 	}
-}
-
-func (g *localGroup) steeredBy() Steerer {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.steerer
 }
 
 func (g *localGroup) current() Steering {

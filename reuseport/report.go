@@ -16,11 +16,6 @@ const (
 	// that last longer to another member.
 	StrategySteerMigrate Strategy = "steer, migrate"
 
-	// StrategySteerer: the group's [Steerer] gives new connections to others.
-	// If it migrates, the member waits for handshakes for a second at most, and
-	// those that last longer move.
-	StrategySteerer Strategy = "steerer"
-
 	// StrategyMigrate: net.ipv4.tcp_migrate_req is 1 and steering failed. The
 	// kernel moves queue and handshakes; a SYN that arrives in the moment of
 	// the close can be lost.
@@ -61,8 +56,7 @@ type Report struct {
 	Accepted int64 `json:"accepted"`
 	// Left counts handshakes and queued connections at the end of the time
 	// (ErrIncomplete). They are lost, except where the kernel moves them:
-	// StrategySteerMigrate, StrategyMigrate, and a Steerer that migrates. For
-	// UDP it is the number of sockets with something unread.
+	// StrategySteerMigrate and StrategyMigrate. For UDP it is the number of sockets with something unread.
 	Left int `json:"left"`
 
 	// Duration is the time from the call to the end, Queued the part of it that

@@ -24,8 +24,6 @@ func (*groupLock) free() {}
 
 func (g *localGroup) steer(context.Context, Steering) error { return unsupported("steering") }
 
-func (g *localGroup) use(context.Context, Steerer) error { return unsupported("steering") }
-
 func (g *localGroup) remove(_ context.Context, socks []*socket) (Report, error) {
 	err := unsupported("leaving without loss")
 	report := Report{Strategy: StrategyBestEffort, LossPossible: true}

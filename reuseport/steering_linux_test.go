@@ -6,7 +6,6 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -147,32 +146,6 @@ func TestSteerErrors(t *testing.T) {
 	}
 	if got := share(t, g, g.Addr().String(), 50); got[0] == 0 || got[1] == 0 {
 		t.Errorf("shares after errors %v, want both above 0", got)
-	}
-}
-
-// otherSteerer is a Steerer that leaves the choice to the kernel.
-type otherSteerer struct{}
-
-func (otherSteerer) Join(syscall.Conn) error    { return nil }
-func (otherSteerer) Away(...syscall.Conn) error { return nil }
-func (otherSteerer) Left(syscall.Conn)          {}
-func (otherSteerer) Migrates() bool             { return false }
-func (otherSteerer) Close() error               { return nil }
-
-// Steer does not put its program in the place of a Steerer's.
-func TestSteererIsNotReplaced(t *testing.T) {
-	t.Parallel()
-	ctx := testContext(t)
-	g := group(t, "tcp4", "127.66.33.6:0", 2)
-	if err := g.Use(ctx, otherSteerer{}); err != nil {
-		t.Fatal(err)
-	}
-	l := g.Members()[0]
-	if err := g.Steer(ctx, reuseport.Away(l)); !errors.Is(err, errors.ErrUnsupported) {
-		t.Errorf("Steer: %v, want ErrUnsupported", err)
-	}
-	if got := share(t, g, g.Addr().String(), 50); got[0] == 0 || got[1] == 0 {
-		t.Errorf("shares %v, want both above 0", got)
 	}
 }
 

@@ -171,7 +171,7 @@ func (t *turn) lossy(reason string) {
 
 // strategy records s if it is weaker than what was recorded before.
 func (t *turn) strategy(s Strategy) {
-	rank := []Strategy{"", StrategySteer, StrategySteerMigrate, StrategySteerer, StrategyStopQueueing, StrategyMigrate, StrategyBestEffort}
+	rank := []Strategy{"", StrategySteer, StrategySteerMigrate, StrategyStopQueueing, StrategyMigrate, StrategyBestEffort}
 	if slices.Index(rank, s) > slices.Index(rank, t.report.Strategy) {
 		t.report.Strategy = s
 	}
@@ -188,8 +188,6 @@ func (g *localGroup) steer(ctx context.Context, s Steering) error {
 	switch {
 	case err != nil:
 		return err
-	case g.steeredBy() != nil:
-		return fmt.Errorf("steer by %v: the group has a Steerer: %w", s, errors.ErrUnsupported)
 	case t.blind != nil:
 		return t.blind
 	case len(g.sockets()) == 0:
@@ -272,8 +270,8 @@ func places(order []uint32, away []*socket) (at []int) {
 // restore puts the steering of the remaining members back.
 func (t *turn) restore(ctx context.Context) error {
 	own := t.g.sockets()
-	if len(own) == 0 || t.g.steeredBy() != nil {
-		return nil // a Steerer has never gone
+	if len(own) == 0 {
+		return nil
 	}
 	s := t.g.current()
 	switch s.kind {
@@ -295,30 +293,4 @@ func (t *turn) restore(ctx context.Context) error {
 	}
 	t.g.setCurrent(s)
 	return err
-}
-
-// use makes s the steerer of the group.
-func (g *localGroup) use(ctx context.Context, s Steerer) error {
-	select {
-	case g.token <- struct{}{}:
-		defer func() { <-g.token }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	own := g.sockets()
-	if len(own) == 0 {
-		return ErrClosed
-	}
-	if g.steeredBy() != nil {
-		return errors.New("reuseport: the group has a Steerer already")
-	}
-	for _, m := range own {
-		if err := s.Join(m.conn); err != nil {
-			return fmt.Errorf("join a member: %w", err)
-		}
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.steerer = s
-	return nil
 }

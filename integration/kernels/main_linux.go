@@ -20,7 +20,7 @@ import (
 
 const (
 	allSuites   = "bullseye,bookworm,trixie,sid"
-	allPackages = "internal/fdx,internal/netlab,handoff/internal/fdpass,handoff/internal/session,reuseport,reuseport/ebpf," + gauntletPackage
+	allPackages = "internal/fdx,internal/netlab,handoff/internal/fdpass,handoff/internal/session,reuseport," + gauntletPackage
 )
 
 func main() {
@@ -185,7 +185,8 @@ func runKernel(ctx context.Context, o options, res *kernelResult, work, self str
 	l := listener{ctx: ctx, res: res, log: log, screen: o.screen}
 	err = m.boot(ctx, l.handle)
 	l.abandon()
-	return errors.Join(err, log.Close(), res.judge())
+	res.judge()
+	return errors.Join(err, log.Close())
 }
 
 // listener counts what a machine says.

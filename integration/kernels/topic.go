@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"regexp"
-	"strconv"
-	"strings"
 )
 
 // A topic is a fact of the kernel that the project stands on, and the tests that
@@ -13,7 +11,6 @@ type topic struct {
 	name  string
 	pkg   string
 	tests *regexp.Regexp
-	since version // of the kernel; before, each of the tests must say why it is skipped
 }
 
 // topics are the facts, in order.
@@ -24,7 +21,6 @@ func topics() []topic {
 		{name: "SCM_RIGHTS", pkg: "handoff/internal/fdpass", tests: regexp.MustCompile(`^Test`)},
 		{name: "exact drain", pkg: "reuseport", tests: regexp.MustCompile(`^TestDrain(OfSeveralProcesses|WhileOthersComeAndGo|UDP)`)},
 		{name: "drain, 50 ms link", pkg: "reuseport", tests: regexp.MustCompile(`^TestDrainMatrix`)},
-		{name: "select-or-migrate", pkg: "reuseport/ebpf", tests: regexp.MustCompile(`^TestDrain`), since: version{5, 14}},
 		{name: "conversation", pkg: "handoff/internal/session", tests: regexp.MustCompile(`^Test`)},
 		{name: "clock steps", pkg: gauntletPackage, tests: regexp.MustCompile(`^TestClockSteps/`)},
 		{name: "inherit", pkg: "handoff", tests: regexp.MustCompile(`/inherit`)},
@@ -33,42 +29,16 @@ func topics() []topic {
 	}
 }
 
-// version is a kernel's.
-type version [2]int
-
-// parseVersion reads the first two numbers of a release, such as 5.10.0-46-amd64.
-func parseVersion(release string) (v version, err error) {
-	for i := range v {
-		digits := release
-		if end := strings.IndexFunc(release, func(r rune) bool { return r < '0' || r > '9' }); end >= 0 {
-			digits = release[:end]
-		}
-		if v[i], err = strconv.Atoi(digits); err != nil {
-			return v, fmt.Errorf("kernel release: %w", err)
-		}
-		release = strings.TrimPrefix(release[len(digits):], ".")
-	}
-	return v, nil
-}
-
-func (v version) before(w version) bool {
-	return v[0] < w[0] || v[0] == w[0] && v[1] < w[1]
-}
-
 // state is what a kernel has shown of a topic.
 type state struct {
 	Passed  int    `json:"passed"`
 	Failed  int    `json:"failed"`
 	Skipped int    `json:"skipped"`
-	Lacks   bool   `json:"lacks,omitempty"` // the kernel is too old
 	Reason  string `json:"reason,omitempty"`
 }
 
 // bad reports whether the topic is not as it should be.
 func (s state) bad() bool {
-	if s.Lacks { // and says so
-		return s.Passed+s.Failed > 0 || s.Skipped == 0
-	}
 	return s.Failed > 0 || s.Passed == 0
 }
 
@@ -76,27 +46,21 @@ func (s state) String() string {
 	switch {
 	case s.Failed > 0:
 		return fmt.Sprintf("%d FAILED", s.Failed)
-	case s.Lacks && !s.bad():
-		return "refused"
-	case s.Passed == 0 || s.bad():
+	case s.Passed == 0:
 		return "NOT SEEN"
 	}
 	return fmt.Sprintf("%d", s.Passed)
 }
 
 // judge fills in the topics whose packages were run.
-func (k *kernelResult) judge() error {
-	v, err := parseVersion(k.Release)
-	if err != nil {
-		return err
-	}
+func (k *kernelResult) judge() {
 	k.Topics = make(map[string]state)
 	for _, tp := range topics() {
 		for _, r := range k.Runs {
 			if r.Package != tp.pkg {
 				continue
 			}
-			s := state{Lacks: v.before(tp.since)}
+			s := state{}
 			for name, t := range r.tests {
 				if t.parent || !tp.tests.MatchString(name) {
 					continue
@@ -114,5 +78,4 @@ func (k *kernelResult) judge() error {
 			k.Topics[tp.name] = s
 		}
 	}
-	return nil
 }
