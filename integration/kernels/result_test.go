@@ -79,7 +79,7 @@ func TestEnds(t *testing.T) {
 
 func TestTopics(t *testing.T) {
 	t.Parallel()
-	const steer = "TestSteer/IPv4"
+	const rights = "TestRights/batch"
 	for _, c := range []struct {
 		action, state string
 		bad           bool
@@ -89,15 +89,15 @@ func TestTopics(t *testing.T) {
 		{"fail", "1 FAILED", true},
 		{"", "1 FAILED", true},
 	} {
-		r := events(newRunResult("reuseport"), ran(steer, c.action)...)
+		r := events(newRunResult("handoff/internal/fdpass"), ran(rights, c.action)...)
 		r.end(0, "", 1)
 		k := &kernelResult{Release: "6.1.0-50-cloud-amd64", Runs: []*runResult{r}}
 		k.judge()
-		s := k.Topics["steering"]
+		s := k.Topics["SCM_RIGHTS"]
 		if s.String() != c.state || s.bad() != c.bad {
 			t.Errorf("%q: %v, bad: %t, want %s, %t", c.action, s, s.bad(), c.state, c.bad)
 		}
-		if _, ok := k.Topics["SCM_RIGHTS"]; ok {
+		if _, ok := k.Topics["exact drain"]; ok {
 			t.Error("a topic whose package was not run")
 		}
 		res := &result{Kernels: []*kernelResult{k}}
