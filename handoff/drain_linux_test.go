@@ -291,7 +291,7 @@ func (s *service) alone(addr string, gen uint64) {
 	}
 }
 
-// steered reports whether a run of new connections all came to a generation.
+// steered reports whether a run of new connections all reached one generation.
 func (s *service) steered(addr string, gen uint64) bool {
 	for range 16 {
 		got, err := ask("tcp", addr)

@@ -25,7 +25,7 @@ func TestChildren(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		s := newService(t, settings{Mode: mode})
 		s.set.Sockets = []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0", "unix " + filepath.Join(s.set.Dir, "u")}
-		// What the test itself has inherited comes from its parent, not from Baton.
+		// The test's own environment is its parent's, not Baton's.
 		cmd := s.varied(variation{})
 		cmd.Env = append(cmd.Env, envRole+"=inheritor")
 		before, err := cmd.Output()

@@ -35,10 +35,10 @@ func NewTestListener(tb testing.TB, network, address string) *Listener {
 	return &Listener{inner: s.Listener}
 }
 
-// Await waits for something that goes on and does not end, or for nothing.
-func Await(ctx context.Context, patience time.Duration, goesOn bool) bool {
+// Await calls await of a new pending, with one piece of work that never ends if busy.
+func Await(ctx context.Context, patience time.Duration, busy bool) bool {
 	p := newPending()
-	if goesOn {
+	if busy {
 		p.begin()
 	}
 	return p.await(ctx, patience)

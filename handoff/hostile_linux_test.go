@@ -264,7 +264,7 @@ func TestSilentWarming(t *testing.T) {
 	s.stop()
 }
 
-// join calls New in this process, in mode Takeover, and closes what comes.
+// join calls New in this process, in mode Takeover, and closes the result.
 func join(path string) error {
 	up, err := handoff.New(&handoff.Config{
 		Mode: handoff.Takeover, ControlSocket: path, ReadyTimeout: patience,

@@ -148,7 +148,7 @@ func (s *service) waitFor(what string, ok func(message) bool) message {
 
 func (s *service) received() []message { return s.line.Messages() }
 
-// plan tells the next process what to do.
+// plan sets the plan of the next process.
 func (s *service) plan(p plan) {
 	s.tb.Helper()
 	b, err := json.Marshal(p)

@@ -133,7 +133,7 @@ func TestShortLimit(t *testing.T) {
 		if !slices.Contains(m.Is, "ErrTransfer") && !slices.Contains(m.Is, "ErrAborted") {
 			t.Errorf("upgrade: %v %s, want ErrTransfer or ErrAborted", m.Is, m.Err)
 		}
-		// One that comes by itself lives to tell what New has returned.
+		// A process that was started by hand reports the result of New.
 		o := newService(t, s.set)
 		cmd := o.varied(variation{Crowd: 400})
 		cmd.Path = limited(t, "ulimit -Sn 100 && ulimit -Hn 200")

@@ -308,8 +308,8 @@ func (p plan) fail(dir, at string, up *handoff.Upgrader) {
 		say(message{Kind: "hangs"})
 		select {}
 	case "stop":
-		// The kernel tells the thread that kill(2) names first; this one may run on
-		// for as long as that one waits for a processor.
+		// The kernel delivers the signal to the thread that kill(2) names first. This
+		// thread may run on until that one gets a processor.
 		awake := make(chan os.Signal, 1)
 		signal.Notify(awake, syscall.SIGCONT)
 		say(message{Kind: "stops"})

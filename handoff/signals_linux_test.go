@@ -102,9 +102,9 @@ func ignores(tb testing.TB, pid int, sig syscall.Signal) bool {
 	return bits>>(sig-1)&1 != 0
 }
 
-// TestSignalWhileJoining tells a process to stop while it joins a predecessor that
-// refuses it then, or is silent for as long as it may be: it ends as it would have
-// without us. One that is only refused has its signals back.
+// TestSignalWhileJoining sends a process the stop signal while it joins a predecessor
+// that refuses it, or that is silent up to the limit. The process ends as it would
+// without Baton. A process that was only refused has its signal handling back.
 func TestSignalWhileJoining(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

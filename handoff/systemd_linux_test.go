@@ -65,8 +65,8 @@ func TestSystemdMessages(t *testing.T) {
 	})
 }
 
-// TestSystemdBarrier holds back systemd's answer about the new main process: the
-// process that was replaced stays until it comes.
+// TestSystemdBarrier delays systemd's answer about the new main process. The replaced
+// process stays until it arrives.
 func TestSystemdBarrier(t *testing.T) {
 	t.Parallel()
 	m := fakesystemd.Start(t)

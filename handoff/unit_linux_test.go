@@ -299,8 +299,8 @@ func TestShutdownSilentPeer(t *testing.T) {
 	}
 }
 
-// TestShutdownAnswers has a reader take its time over a datagram while Shutdown
-// runs: it can still answer, and one that never comes back holds up nothing.
+// TestShutdownAnswers has a slow reader of a datagram while Shutdown runs: it can still
+// answer. A reader that never returns delays nothing.
 func TestShutdownAnswers(t *testing.T) {
 	t.Parallel()
 	for _, returns := range []bool{true, false} {

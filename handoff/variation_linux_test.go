@@ -75,7 +75,7 @@ func (v *variation) become(uid int) {
 	}
 }
 
-// begin comes before New.
+// begin runs before New.
 func (v *variation) begin(cfg *handoff.Config) {
 	if v.NoUmask {
 		unix.Umask(0)
@@ -99,7 +99,7 @@ func (v *variation) begin(cfg *handoff.Config) {
 	}
 }
 
-// joined comes after New. The function that it returns waits for the children.
+// joined runs after New. The returned function waits for the children.
 func (v *variation) joined(up *handoff.Upgrader) (wait func()) {
 	var children sync.WaitGroup
 	if v.Children {
@@ -126,7 +126,8 @@ func (v *variation) joined(up *handoff.Upgrader) (wait func()) {
 	}
 }
 
-// listen comes before the service listens; addrs are where it does so beside that.
+// listen runs before the service listens; addrs are its addresses besides the
+// service's.
 func (v *variation) listen(up *handoff.Upgrader, set settings) (addrs map[string]string) {
 	if v.Chdir != "" {
 		if err := os.Chdir(v.Chdir); err != nil {

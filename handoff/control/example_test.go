@@ -11,7 +11,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/control"
 )
 
-// A deploy script's last step: upgrade, and say what came of it.
+// A deploy script's last step: upgrade, and print the result.
 func ExampleClient_Upgrade() {
 	c, err := control.New(&control.Config{Name: "api"})
 	if err != nil {

@@ -205,8 +205,8 @@ func client(tb testing.TB, socket string) *control.Client {
 	return c
 }
 
-// askMain asks the server at the socket args[0] for args[1] and prints what
-// comes of it.
+// askMain sends the server at the socket args[0] the request args[1], and prints the
+// result.
 func askMain(args []string) {
 	c, err := control.New(&control.Config{Socket: args[0]})
 	check(err)
@@ -227,9 +227,9 @@ func askMain(args []string) {
 func askAs(tb testing.TB, uid uint32, args ...string) string {
 	tb.Helper()
 	cmd := testmain.Command(tb, "ask", args...)
-	// The test binary may lie where others can't go. Another process copies it: a
-	// child that is forked here meanwhile would keep it open for writing, and
-	// execve would give ETXTBSY (Go issue 22315).
+	// The test binary may be in a folder that other users can't read. Another process
+	// copies it: a child forked in this process at that moment would keep the copy open
+	// for writing, and execve would fail with ETXTBSY (Go issue 22315).
 	path := filepath.Join(openDir(tb), "ask")
 	if out, err := exec.Command("cp", cmd.Path, path).CombinedOutput(); err != nil {
 		tb.Fatalf("cp: %v: %s", err, out)

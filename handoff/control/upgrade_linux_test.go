@@ -65,7 +65,7 @@ func TestUpgrade(t *testing.T) {
 			}
 			before = after
 		}
-		// The line's history is passed on, with the linger that came later.
+		// The successor gets the history of the line, with the linger that ended later.
 		history := before.Upgrades
 		if len(history) != 3 {
 			t.Fatalf("history: %+v, want 3 upgrades", history)
@@ -234,8 +234,7 @@ func TestUpgradeNoWait(t *testing.T) {
 	}
 }
 
-// TestUpgradeExecutable upgrades to another binary, from which further upgrades
-// go on.
+// TestUpgradeExecutable upgrades to another binary, and from there again.
 func TestUpgradeExecutable(t *testing.T) {
 	t.Parallel()
 	s := start(t, settings{Mode: handoff.Takeover})
