@@ -86,7 +86,7 @@ inherit      0   1,000   2,000   3,000       4,000      5,000       6,000       
 takeover     0   1,000   2,000   3,000       4,000      5,000       6,000        7,000                       18      15
 drain        0   1,000   2,000   3,000       4,000      5,000       6,000        7,000                       18      15
 
-Gaps are as the clients see them, which at times did not get to run themselves: for up to 3.2 ms (inherit), 3.2 ms (takeover), 3.2 ms (drain).
+Gaps include times in which the clients' process did not run, up to 3.2 ms (inherit), 3.2 ms (takeover), 3.2 ms (drain).
 `, "\n")
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)
