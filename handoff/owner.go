@@ -49,15 +49,16 @@ func (o *owner) run() {
 	}
 }
 
-// ask runs f with the state. Once the owner has ended the state is final, and f only
-// reads it.
+// ask runs f with the state. Once the owner has ended the state is final: each f gets a
+// copy of its own, because several run at the same time.
 func (o *owner) ask(f func(*state)) {
 	done := make(chan struct{})
 	select {
 	case o.requests <- func(s *state) { defer close(done); f(s) }:
 		<-done
 	case <-o.ended:
-		f(&o.state)
+		final := o.state
+		f(&final)
 	}
 }
 

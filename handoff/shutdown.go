@@ -79,6 +79,7 @@ func (u *Upgrader) Close() error {
 func (u *Upgrader) shutdown(ctx context.Context) error {
 	u.stop("shutdown")
 	<-u.done
+	u.table.Drain() // an Accept that has a connection tracks it before it returns
 	u.table.Answered(ctx, answerTime)
 	u.releasePackets()
 	var errs []error

@@ -1,0 +1,94 @@
+package handoff_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/seed-11c92bf9/baton/handoff"
+)
+
+// TestCallsAfterShutdown calls methods at the same time when Shutdown has returned. The
+// race detector fails it where one call writes what another one reads.
+func TestCallsAfterShutdown(t *testing.T) {
+	t.Parallel()
+	up := newUpgrader(t, handoff.Config{})
+	if err := errors.Join(up.Ready(), up.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var calls sync.WaitGroup
+	for range 4 {
+		calls.Go(func() {
+			if err := up.Upgrade(t.Context()); !errors.Is(err, handoff.ErrClosed) {
+				t.Errorf("Upgrade() = %v, want ErrClosed", err)
+			}
+		})
+		calls.Go(func() {
+			if err := up.Close(); err != nil {
+				t.Errorf("Close() = %v", err)
+			}
+		})
+		calls.Go(func() {
+			if s := up.Status(); s.State != handoff.StateClosed {
+				t.Errorf("Status().State = %s, want closed", s.State)
+			}
+		})
+	}
+	calls.Wait()
+}
+
+// TestShutdownAccepting has connections arrive while the service stops: Shutdown does
+// not return before Accept has returned the last one, and its user has closed it.
+func TestShutdownAccepting(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		up := newUpgrader(t, handoff.Config{})
+		ln, err := up.Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := up.Ready(); err != nil {
+			t.Fatal(err)
+		}
+		var over atomic.Bool
+		var late atomic.Int64
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				for {
+					c, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					if over.Load() {
+						late.Add(1)
+					}
+					_ = c.Close()
+				}
+			})
+			all.Go(func() {
+				for {
+					c, err := net.Dial("tcp", ln.Addr().String())
+					if err != nil {
+						return // the listener is closed
+					}
+					_ = c.Close()
+				}
+			})
+		}
+		for ln.Accepted() < 10 {
+			up.Generation() // which lets others run
+		}
+		if err := up.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		over.Store(true)
+		all.Wait()
+		if n := late.Load(); n > 0 {
+			t.Fatalf("%d connections were accepted after Shutdown had returned", n)
+		}
+	}
+}
