@@ -183,7 +183,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		if err := u.table.ServeLeft(); err != nil {
 			u.log.Error("serve the predecessor's other sockets", "error", err)
 		}
-		u.open(lifecycle.Start)
+		_, _ = u.open(lifecycle.Start) // a process that ends has told its predecessor
 		// The predecessor stops when calls are inside of Accept here: no gap.
 		u.table.Entered(enterTimeout)
 	}

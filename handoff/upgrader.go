@@ -206,19 +206,28 @@ func (u *Upgrader) Ready() error {
 	if err := u.pid.Write(); err != nil {
 		return err
 	}
-	u.open(lifecycle.Ready)
-	err := u.own()
+	opened, err := u.open(lifecycle.Ready)
+	switch {
+	case err != nil: // a stop came before
+		return errors.Join(ErrClosed, u.Err(), u.pid.Remove())
+	case !opened: // another call has
+		return nil
+	}
+	err = u.own()
 	u.resetSteering()
 	return err
 }
 
-// open lets Accept return connections, because of e.
-func (u *Upgrader) open(e lifecycle.Event) {
-	if acts, _ := u.post(event{kind: e}); !acts.has(lifecycle.OpenGate) {
-		return // a stop came before, or another call
+// open lets Accept return connections, because of e. It reports whether it has; the
+// error says that the process ends.
+func (u *Upgrader) open(e lifecycle.Event) (bool, error) {
+	acts, err := u.post(event{kind: e})
+	if !acts.has(lifecycle.OpenGate) {
+		return false, err
 	}
 	u.log.Info("ready", "generation", u.Generation())
 	u.emit(Event{Kind: EventReady})
+	return true, nil
 }
 
 // own does what makes this process the one that serves.
