@@ -135,7 +135,7 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 		_ = conv.Close() // no process has the other end
 		return err
 	}
-	up.inherit, up.child, up.ready = true, c, make(chan struct{})
+	up.child, up.ready = c, make(chan struct{})
 	u.wg.Go(func() { u.awaitHello(up, conv) }) // ends with Hello, or with the upgrade
 	u.wg.Go(func() {                           // ends with the child, its Ready, or the engine's stop
 		if err := u.engine.Start(); err != nil {

@@ -67,6 +67,7 @@ func (u *Upgrader) begin(mode Mode) (*upgrade, error) {
 	up := &upgrade{
 		arrivals: make(chan session.Arrival, 1),
 		cancel:   make(chan *session.Error, 1),
+		inherit:  mode == Inherit, // before others see it
 	}
 	up.wanted, up.unwant = context.WithCancelCause(context.Background())
 	up.over, up.end = context.WithCancel(context.Background())
