@@ -154,8 +154,9 @@ type Config struct {
 	Healthy func(ctx context.Context) error
 
 	// OnEvent is called with each event, in order, from one goroutine of the
-	// Upgrader. It may block: an upgrade does not wait for it. Shutdown does, so
-	// it must not call Shutdown.
+	// Upgrader. It may block: an upgrade does not wait for it. Shutdown waits until
+	// OnEvent has returned from the last event. OnEvent may call Shutdown itself, but
+	// must not wait for another goroutine that does.
 	OnEvent func(Event)
 
 	// Logger gets a line for each step. nil means no log. SlogLogger makes one

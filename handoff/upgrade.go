@@ -75,7 +75,7 @@ func (u *Upgrader) begin(mode Mode) (*upgrade, error) {
 	var err error
 	u.owner.ask(func(s *state) {
 		if _, err = u.step(s, event{kind: lifecycle.Begin}); err == nil {
-			s.upgrade = up
+			s.upgrade, s.event = up, nil // that was of the one before
 			up.account = newAccount(s.generation+1, mode, Process{PID: os.Getpid(), Version: u.cfg.Version}, accepted)
 		}
 	})

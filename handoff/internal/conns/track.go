@@ -85,16 +85,6 @@ type wrapper interface {
 	untrack()
 }
 
-// Bare returns the connection that c tracks, without the wrapper, and ends the
-// tracking; any other as it is.
-func Bare(c net.Conn) net.Conn {
-	if t, ok := c.(wrapper); ok {
-		t.untrack()
-		return t.NetConn()
-	}
-	return c
-}
-
 // Untrack ends the tracking of c, or of a connection in it (NetConn).
 func Untrack(c net.Conn) {
 	for c != nil {

@@ -7,7 +7,7 @@
 // conversation.
 //
 //	Starting ──Ready──────────────────────▶ Serving
-//	Starting ──Open──▶ Probation ──Own────▶ Serving
+//	Starting ──Start─▶ Probation ──Own────▶ Serving
 //	Serving ──Begin … Commit──▶ Lingering ──Close──▶ Closed
 //	any of them ──Stop──▶ Stopping ──Close──▶ Closed
 //
