@@ -25,9 +25,15 @@ func Example_drain() {
 	defer os.RemoveAll(dir)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	moved := make(chan handoff.Event, 1)
 	generation := func(address string) (*handoff.Upgrader, *handoff.Listener) {
 		up, err := handoff.New(&handoff.Config{
-			Mode:           handoff.Drain,
+			Mode: handoff.Drain,
+			OnEvent: func(e handoff.Event) {
+				if e.Kind == handoff.EventMoved {
+					moved <- e
+				}
+			},
 			ControlSocket:  filepath.Join(dir, "run", "control.sock"),
 			Probation:      -1,
 			UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{},
@@ -56,8 +62,9 @@ func Example_drain() {
 	}
 	defer c.Close()
 
-	// The next version, which would be another process. Its socket joins the
-	// group in Ready, and the traffic is turned away from the old one.
+	// The next version, which would be another process. It accepts from the same
+	// socket at first. After the commit it moves to its own, and leaves the old one
+	// when nothing waits in it.
 	next, second := generation(first.Addr().String())
 	go serve(second)
 	if err := next.Ready(); err != nil {
@@ -76,12 +83,15 @@ func Example_drain() {
 		log.Fatal(err)
 	}
 	for _, r := range old.Status().Upgrades {
-		fmt.Println(r.Mode, r.Outcome, r.Groups[0].Address == second.Addr().String())
+		fmt.Println(r.Mode, r.Outcome)
 	}
+	e := <-moved
+	fmt.Println("moved", e.Group.Address == second.Addr().String(), e.Group.Error)
 	if err := next.Shutdown(ctx); err != nil {
 		log.Fatal(err)
 	}
 	// Output:
 	// a connection of before
-	// drain committed true
+	// drain committed
+	// moved true
 }
