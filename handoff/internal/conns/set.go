@@ -109,9 +109,15 @@ func (s *Set) Cut() int {
 		s.cutBy[cutTracked] += n
 	}
 	s.mu.Unlock()
+	var others sync.WaitGroup
 	for _, c := range all {
+		if o, ok := c.(*otherConn); ok {
+			others.Go(func() { _ = o.Close() }) // TLS may wait for its peer
+			continue
+		}
 		_ = c.Close() // by force
 	}
+	others.Wait()
 	return len(all)
 }
 

@@ -6,8 +6,10 @@ import (
 	"net"
 	"path/filepath"
 	"reflect"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -160,6 +162,41 @@ func TestUntrack(t *testing.T) {
 	}
 	if err := tracked.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// slow is a connection whose Close waits until all of them are in it.
+type slow struct {
+	net.Conn
+	closing *sync.WaitGroup
+}
+
+func (s slow) Close() error {
+	s.closing.Done()
+	s.closing.Wait()
+	return s.Conn.Close()
+}
+
+// TestCutSlow cuts connections whose Close waits, as that of TLS does for a peer that
+// does not read: they wait at the same time.
+func TestCutSlow(t *testing.T) {
+	t.Parallel()
+	s := conns.NewSet()
+	closing := new(sync.WaitGroup)
+	for range 3 {
+		c, _ := pair(t, "tcp")
+		closing.Add(1)
+		s.Track(slow{c, closing})
+	}
+	cut := make(chan int, 1)
+	go func() { cut <- s.Cut() }()
+	select {
+	case n := <-cut:
+		if n != 3 || !idle(s) {
+			t.Errorf("Cut() = %d, want 3; idle: %t", n, idle(s))
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Cut() closes one connection after the other")
 	}
 }
 
