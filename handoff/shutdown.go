@@ -191,7 +191,8 @@ func (u *Upgrader) letGo() error {
 	errs := []error{u.mover.Close(), u.table.Close()}
 	dropped, err := u.control.Drop()
 	errs = append(errs, err)
-	if dropped && ours {
+	bound := u.successor == nil && u.replacement() == nil // maybe never ready
+	if dropped && (ours || bound) {
 		errs = append(errs, sockets.Unlink(&u.control.Entry))
 	}
 	if ours {

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // TestCallsAfterShutdown calls methods at the same time when Shutdown has returned. The
@@ -89,6 +92,26 @@ func TestShutdownAccepting(t *testing.T) {
 		all.Wait()
 		if n := late.Load(); n > 0 {
 			t.Fatalf("%d connections were accepted after Shutdown had returned", n)
+		}
+	}
+}
+
+// TestCloseBeforeReady closes the first process of a line that was never ready: what it
+// has bound is gone.
+func TestCloseBeforeReady(t *testing.T) {
+	t.Parallel()
+	dir := testenv.ShortDir(t)
+	control, path := filepath.Join(dir, "c", "s"), filepath.Join(dir, "u")
+	up := newUpgrader(t, handoff.Config{ControlSocket: control})
+	if _, err := up.Listen(t.Context(), "unix", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{control, path} {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s after Close(): %v, want none", path, err)
 		}
 	}
 }
