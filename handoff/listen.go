@@ -89,7 +89,10 @@ func (u *Upgrader) listen(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 		}
 	}
 	var op *net.OpError
+	var wrong *net.AddrError
 	switch {
+	case errors.As(err, &wrong) && wrong.Err == "unexpected address type":
+		return nil, fmt.Errorf("handoff: listen %v: Listen is for streams and ListenPacket for datagrams: %w", k, err)
 	case errors.As(err, &op) && op.Op == "listen": // it names the address
 		return nil, fmt.Errorf("handoff: %w", err)
 	case err != nil:

@@ -246,6 +246,19 @@ func TestReopened(t *testing.T) {
 	})
 }
 
+// TestListenOtherKind asks Listen for datagrams and ListenPacket for a stream.
+func TestListenOtherKind(t *testing.T) {
+	t.Parallel()
+	up := newUpgrader(t, handoff.Config{})
+	_, stream := up.Listen(t.Context(), "udp", "127.0.0.1:0")
+	_, packet := up.ListenPacket(t.Context(), "tcp", "127.0.0.1:0")
+	for _, err := range []error{stream, packet} {
+		if err == nil || !strings.Contains(err.Error(), "ListenPacket for datagrams") {
+			t.Errorf("error: %v, want one that names the other function", err)
+		}
+	}
+}
+
 // TestStaleUnixSocket binds a path whose owner was killed.
 func TestStaleUnixSocket(t *testing.T) {
 	t.Parallel()
