@@ -25,19 +25,7 @@ func words(r *repo) []string {
 // vagueExceptions are the files that still have such words. Remove a file when it has
 // none.
 var vagueExceptions = exceptions{
-	"README.md": "not reworded yet",
-	"handoff/internal/operate/socket_linux_test.go":    "not reworded yet",
-	"handoff/internal/session/death_linux_test.go":     "not reworded yet",
-	"handoff/internal/session/harness_test.go":         "not reworded yet",
-	"handoff/internal/session/lingerend_linux_test.go": "not reworded yet",
-	"handoff/internal/session/lingering_linux_test.go": "not reworded yet",
-	"handoff/internal/session/link_linux_test.go":      "not reworded yet",
-	"handoff/internal/session/model_check_test.go":     "not reworded yet",
-	"handoff/internal/session/model_test.go":           "not reworded yet",
-	"handoff/internal/session/predecessor_test.go":     "not reworded yet",
-	"handoff/internal/session/successor_test.go":       "not reworded yet",
-	"handoff/internal/session/transfer_linux_test.go":  "not reworded yet",
-	"integration/kernels/image_linux.go":               "it has the user nobody",
+	"integration/kernels/image_linux.go": "it has the user nobody",
 }
 
 // vague: texts name the actor (the predecessor, the kernel, the client). A word for an

@@ -31,7 +31,7 @@ func frame(typ uint16, size uint32, fds uint16, payload string) []byte {
 }
 
 // witness is a pipe whose write end goes through a connection. Its read end
-// shows whether anybody still has the write end.
+// shows whether a process still has the write end.
 type witness struct {
 	r, w *os.File
 	fd   int // number of w

@@ -51,8 +51,8 @@ func TestOpenUnsafe(t *testing.T) {
 		}, []string{"0710", "chmod 700"}},
 		{"folder of another user", func(t *testing.T, dir string) string {
 			testenv.Need(t, "root")
-			const nobody = 65534
-			if err := os.Chown(dir, nobody, nobody); err != nil {
+			const other = 65534
+			if err := os.Chown(dir, other, other); err != nil {
 				t.Fatal(err)
 			}
 			return filepath.Join(dir, "s")

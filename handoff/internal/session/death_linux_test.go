@@ -204,7 +204,7 @@ func lingersWith(t *testing.T, l *session.Lingering, s script, silent bool, w *w
 	}
 	switch err := <-moved; {
 	case err == nil:
-		t.Error("Move() = nil, and nobody took the connection")
+		t.Error("Move() = nil, and the successor did not take the connection")
 	case errors.Is(err, failure.InDoubt) != silent:
 		t.Errorf("Move() = %v to a successor that is silent: %t", err, silent)
 	}
@@ -343,7 +343,7 @@ func TestPredecessorDies(t *testing.T) {
 						f.Stop()
 					}
 					if _, clean := f.Run(); clean {
-						t.Error("Following.Run() had a Bye from nobody")
+						t.Error("Following.Run() had a Bye that was never sent")
 					}
 					if want := 1; step == inLinger && !silent && told != want {
 						t.Errorf("told %d times of the linger, want %d", told, want)

@@ -83,7 +83,7 @@ func (o *oldSide) start(link session.Link) {
 	o.startWith(arrivals)
 }
 
-// greet runs it with whoever says Hello on link.
+// greet runs it with the successor that says Hello on link.
 func (o *oldSide) greet(link session.Link) {
 	arrivals := make(chan session.Arrival, 1)
 	o.startWith(arrivals)

@@ -26,7 +26,7 @@ func TestEndLinger(t *testing.T) {
 	if m := <-told; m.Open != 3 || m.Remaining >= 0 {
 		t.Errorf("told %+v", m)
 	}
-	l.Account(wire.Account{Body: []byte("[]")}) // nobody wants it
+	l.Account(wire.Account{Body: []byte("[]")}) // the successor has no hook for it
 	f.End("too many")
 	f.End("again")
 	if got := <-l.Asked(); got != "too many" {
@@ -40,7 +40,7 @@ func TestEndLinger(t *testing.T) {
 	}
 }
 
-// TestByeWhileMoving says Bye while connections stream out: nobody waits for
+// TestByeWhileMoving says Bye while connections stream out: no call waits for
 // ever, and what moved is what was taken.
 func TestByeWhileMoving(t *testing.T) {
 	t.Parallel()

@@ -57,8 +57,7 @@ func within(t testing.TB, done <-chan struct{}, what string) {
 	}
 }
 
-// TestMove moves many connections at once, each of which is told from the
-// others by what its state says. The sender's copy is not needed any more.
+// TestMove moves many connections at once, which their state tells apart. The sender's copy is not needed any more.
 func TestMove(t *testing.T) {
 	t.Parallel()
 	l, f := commit(t, 10*time.Second)
@@ -233,14 +232,14 @@ func TestFollowerDies(t *testing.T) {
 	}
 	following := run(func() {
 		if _, clean := f.Run(); clean {
-			t.Error("Following.Run() had a Bye from nobody")
+			t.Error("Following.Run() had a Bye that was never sent")
 		}
 	})
 	const count = 60
 	errs := moveAll(l, w, count)
 	lingering := run(l.Run)
 	within(t, following, "Following.Run")
-	doubts, nobody := 0, 0
+	doubts, lost := 0, 0
 	for range count {
 		m := <-errs
 		switch {
@@ -249,8 +248,8 @@ func TestFollowerDies(t *testing.T) {
 				doubts++
 			}
 			if !delivered[m.state] {
-				if nobody++; m.err == nil {
-					t.Errorf("connection %s: Move() = nil, and nobody has it", m.state)
+				if lost++; m.err == nil {
+					t.Errorf("connection %s: Move() = nil, and neither process has it", m.state)
 				}
 			}
 		case errors.Is(m.err, session.ErrGone), errors.Is(m.err, session.ErrNotTaken):
@@ -262,8 +261,8 @@ func TestFollowerDies(t *testing.T) {
 		}
 	}
 	// It takes 16 at once.
-	if len(delivered) < 5 || len(delivered) > 4+16 || doubts == 0 || nobody >= 16 {
-		t.Errorf("%d connections delivered, %d in doubt, %d of them not delivered", len(delivered), doubts, nobody)
+	if len(delivered) < 5 || len(delivered) > 4+16 || doubts == 0 || lost >= 16 {
+		t.Errorf("%d connections delivered, %d in doubt, %d of them not delivered", len(delivered), doubts, lost)
 	}
 	within(t, lingering, "Lingering.Run")
 	w.gone()
@@ -326,7 +325,7 @@ func TestSilentTeller(t *testing.T) {
 }
 
 // TestStopDelivers stops following while the program is about to take a
-// connection: it is told which of the two it is.
+// connection: the predecessor learns whether it was taken.
 func TestStopDelivers(t *testing.T) {
 	t.Parallel()
 	l, f := commit(t, 10*time.Second)

@@ -12,7 +12,7 @@ import (
 )
 
 // TestInterrupt interrupts Recv in the middle of a message: that one is read to
-// its end, and the next one stays for whoever reads on.
+// its end, and the next one stays for the next reader.
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	for _, timeout := range []time.Duration{0, 10 * time.Second} {

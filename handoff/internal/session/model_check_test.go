@@ -70,7 +70,7 @@ func (w world) check() string {
 }
 
 // checkSettled returns what is wrong with a state in which nothing is due.
-// Choices may be open, but nobody may make them.
+// Choices may be open, and may never be made.
 func (w world) checkSettled() string {
 	pGave, sQuit := w.p.phase == predCommitted, w.s.phase == succQuit
 	pLives, sLives := w.pFate == alive && !w.left, w.sFate == alive
@@ -84,7 +84,7 @@ func (w world) checkSettled() string {
 	case w.serves():
 		return ""
 	case pLives && sLives:
-		return "both live and nobody accepts"
+		return "both live and neither accepts"
 	case pLives && !pGave:
 		return "P is alone and does not accept"
 	case sLives && !w.joined, sLives && w.s.phase == succWarming:
@@ -210,7 +210,7 @@ func explore(t *testing.T, start world, faults int) *coverage {
 	seen := newCoverage()
 	first := node{start, faults}
 	from := map[node]step{first: {}}
-	idle := make(map[node][]node) // steps between states in which nobody serves
+	idle := make(map[node][]node) // steps between states in which neither serves
 	bad := func(n node, what string) {
 		t.Helper()
 		var path []string
@@ -253,7 +253,7 @@ func explore(t *testing.T, start world, faults int) *coverage {
 		}
 	}
 	if n, ok := cycle(idle); ok {
-		bad(n, "this can go on for ever, and nobody accepts")
+		bad(n, "this can go on for ever, and neither accepts")
 	}
 	seen.states = len(from)
 	return seen

@@ -193,7 +193,7 @@ func (w world) stepS(e succEvent, seen *coverage) world {
 }
 
 // A transition leads to another state. One that is due comes if nothing else
-// does: a message is read, a timer fires. The others are somebody's choice.
+// does: a message is read, a timer fires. The others are choices.
 type transition struct {
 	name string
 	to   world

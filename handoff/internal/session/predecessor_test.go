@@ -250,7 +250,7 @@ func TestEngineReady(t *testing.T) {
 			o.startWith(make(chan session.Arrival))
 			close(ready)
 			if res, _ := o.wantCommitted(); res.Lingering != nil {
-				t.Error("Run() lingers with nobody")
+				t.Error("Run() lingers without a successor")
 			}
 			wantCalls(t, &o.journal, "pause")
 		})

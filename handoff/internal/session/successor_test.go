@@ -229,7 +229,7 @@ func TestRolledBack(t *testing.T) {
 			})
 		}
 	}
-	t.Run("nobody listens", func(t *testing.T) {
+	t.Run("no predecessor reads", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			n, s := listen(t, nil)
 			began := time.Now()

@@ -39,7 +39,7 @@ func socket(t testing.TB, domain, typ, protocol int, addr unix.Sockaddr, listen 
 	return entry(t, fd)
 }
 
-// loopback returns an address that nobody else uses: bind writes into it.
+// loopback returns an address that no other test uses: bind writes into it.
 func loopback() unix.Sockaddr { return &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}} }
 
 func tcpListener(t testing.TB) session.Item {
@@ -124,8 +124,8 @@ func TestTransfer(t *testing.T) {
 }
 
 // TestChecksOverlap checks descriptors while others are on their way, and tells
-// of the first in the manifest that is wrong, whichever was found first. Nobody
-// looks at a descriptor that is closed.
+// of the first in the manifest that is wrong, whichever was found first. No
+// check looks at a descriptor that is closed.
 func TestChecksOverlap(t *testing.T) {
 	t.Parallel()
 	a, b := wirePair(t, 30*time.Second)
