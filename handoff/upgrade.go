@@ -152,16 +152,21 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 	u.log.Info("upgrade started", "mode", u.cfg.Mode)
 	u.emit(Event{Kind: EventUpgradeStarted, Report: up.account.copy()})
 	p := &session.Predecessor{Cancel: up.cancel}
-	stop := context.AfterFunc(ctx, func() {
-		up.giveUp(&session.Error{Reason: failure.Canceled, Err: context.Cause(ctx)})
-	})
+	cancel := func() { up.giveUp(&session.Error{Reason: failure.Canceled, Err: context.Cause(ctx)}) }
+	if ctx.Err() != nil {
+		cancel() // at once: AfterFunc takes a goroutine
+	}
+	stop := context.AfterFunc(ctx, cancel)
 	defer stop()
 	u.systemd.UpgradeStarted(up.wanted, u.Generation(), u.cfg.upgradeTimeout())
 	start := u.startSpawn
 	if u.cfg.Mode == Inherit {
 		start = u.startInherit
 	}
-	err := start(up, p)
+	err := up.givenUp(ErrInProgress)
+	if err == nil {
+		err = start(up, p)
+	}
 	if errors.Is(err, ErrInProgress) { // a wait has ended
 		err = cmp.Or(up.givenUp(err), err)
 	}

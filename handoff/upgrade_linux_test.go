@@ -1,6 +1,7 @@
 package handoff_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -291,6 +292,33 @@ func TestFailedUpgrade(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestUpgradeContextEnded begins an upgrade with a context that has ended: no process
+// starts.
+func TestUpgradeContextEnded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	program, started := filepath.Join(dir, "program"), filepath.Join(dir, "started")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\ntouch "+started+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	up := newUpgrader(t, handoff.Config{Executable: program})
+	if err := up.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 {
+		err := up.Upgrade(ctx)
+		var failed *handoff.UpgradeError
+		if !errors.As(err, &failed) || failed.PID != 0 || !errors.Is(err, context.Canceled) || !errors.Is(err, handoff.ErrRolledBack) {
+			t.Fatalf("Upgrade() = %v, want an UpgradeError without a pid that matches context.Canceled and ErrRolledBack", err)
+		}
+	}
+	if _, err := os.Stat(started); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the program was started: %v", err)
+	}
 }
 
 // TestNoControlSocket upgrades a service whose control socket was removed: a successor
