@@ -179,13 +179,21 @@ func (inherited) Close() error { return nil }
 // add puts a socket into the table and has a child of tableflip's inherit it.
 func (u *Upgrader) add(s *sockets.Socket) error {
 	passesOn := u.engine != nil && u.cfg.Mode == Inherit
-	err := u.table.Add(s, func() error {
+	forget := func() error {
 		u.systemd.Changed() // its store would keep the socket open
 		_ = u.mover.Drop(s) // the own one has nothing
 		if passesOn {
 			return u.engine.Forget(&s.Entry)
 		}
 		return nil
+	}
+	var err error
+	u.owner.ask(func(st *state) {
+		if st.life.Upgrading { // since mayListen
+			err = errors.Join(ErrInProgress, s.Release())
+			return
+		}
+		err = u.table.Add(s, forget)
 	})
 	if err != nil {
 		return err
