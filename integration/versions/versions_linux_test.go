@@ -26,7 +26,7 @@ import (
 
 // oldest is the oldest commit that this tree hands over to and from: the first with
 // the messages of version 0.1.
-const oldest = "9fb32202184c19b6bbc176cd67e8145f279066bd"
+const oldest = "f709e24a392f2ff4be127852296db1cf74440144"
 
 const patience = 60 * time.Second
 
