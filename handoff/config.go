@@ -15,8 +15,10 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/signals"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
+	"github.com/seed-11c92bf9/baton/handoff/internal/systemd"
 )
 
 // The defaults of [Config].
@@ -64,6 +66,15 @@ type Config struct {
 	// Args are the arguments of the successor, without the program's name. nil
 	// means os.Args[1:]. Takeover and Drain only.
 	Args []string
+	// Dir is the working directory of the successor. Empty means the one in which New
+	// finds this process, by the path that led there: $PWD, or a folder in os.Args[0].
+	// Where that path leads through a link to the newest release, the successor
+	// starts in that release. Takeover and Drain only: in Inherit it is $PWD.
+	Dir string
+	// Env is the environment of the successor, as in [os/exec.Cmd]. nil means the
+	// environment that this process was started with, without what the program has set
+	// since. Takeover and Drain only: in Inherit it is the environment of the moment.
+	Env []string
 
 	// ListenConfig is used for sockets that are bound, and its keep-alive
 	// settings on connections of all listeners, inherited ones included. nil
@@ -213,7 +224,10 @@ func newConfig(c *Config) (*config, error) {
 		return nil, fmt.Errorf("handoff: config: %w", err)
 	}
 	var err error
-	if cfg.program, err = spawn.Resolve(cfg.Executable, cfg.Args); err != nil {
+	if cfg.Env == nil {
+		cfg.Env = spawn.Environment(append(systemd.ListenVariables(), inherit.Variable)...)
+	}
+	if cfg.program, err = spawn.Resolve(cfg.Executable, cfg.Args, cfg.Dir, cfg.Env); err != nil {
 		return nil, fmt.Errorf("handoff: %w", err)
 	}
 	if cfg.PIDFile != "" {
@@ -227,8 +241,8 @@ func newConfig(c *Config) (*config, error) {
 func (cfg *config) check() error {
 	switch cfg.Mode {
 	case Inherit:
-		if cfg.Executable != "" || cfg.Args != nil {
-			return fmt.Errorf("%w: Executable and Args: tableflip starts os.Args again; use Takeover", ErrUnsupported)
+		if cfg.Executable != "" || cfg.Args != nil || cfg.Dir != "" || cfg.Env != nil {
+			return fmt.Errorf("%w: Executable, Args, Dir and Env: tableflip starts os.Args again; use Takeover", ErrUnsupported)
 		}
 	case Takeover, Drain:
 		if cfg.Name == "" && cfg.ControlSocket == "" {

@@ -202,7 +202,7 @@ func TestRelative(t *testing.T) {
 		i = install(t, mode)
 		i.run(variation{Chdir: "/"}, i.bin, "./app")
 		if mode == handoff.Inherit {
-			m := i.mustFail("the working directory has changed", "start the program by its absolute path, or use mode Takeover")
+			m := i.mustFail("tableflip would start the one in the working directory /,", "start the service by an absolute path, or use mode Takeover")
 			if !slices.Contains(m.Is, "ErrUnsupported") {
 				t.Errorf("upgrade: %v %s, want ErrUnsupported", m.Is, m.Err)
 			}
@@ -210,6 +210,54 @@ func TestRelative(t *testing.T) {
 			i.mustCommit()
 			i.runs(i.app)
 			i.mustCommit()
+		}
+		i.stop()
+	})
+}
+
+// TestReleases upgrades a service to the release that a link leads to, and removes the
+// release before: without $PWD, as systemd starts a service, too. What a version has set
+// in its environment is not in that of its successor.
+func TestReleases(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		i := install(t, mode)
+		release := func(name string) string {
+			dir := filepath.Join(i.bin, name)
+			if err := errors.Join(os.Mkdir(dir, 0o700), os.Symlink(name, filepath.Join(i.bin, "next"))); err != nil {
+				t.Fatal(err)
+			}
+			copyBinary(t, filepath.Join(dir, "app"))
+			if err := os.Rename(filepath.Join(i.bin, "next"), filepath.Join(i.bin, "current")); err != nil {
+				t.Fatal(err)
+			}
+			return dir
+		}
+		release("r1")
+		current := filepath.Join(i.bin, "current")
+		i.app = filepath.Join(current, "app")
+		cmd := i.varied(variation{Setenv: "BATON_TEST_SET"})
+		cmd.Path, cmd.Dir, cmd.Args[0] = "/usr/bin/env", current, "env"
+		cmd.Args = slices.Concat([]string{"env", "-u", "PWD", i.app}, cmd.Args[1:])
+		if mode == handoff.Inherit { // tableflip knows $PWD alone
+			cmd.Args = slices.Concat([]string{"env", "PWD=" + current, i.app}, cmd.Args[4:])
+		}
+		i.startCommand(cmd)
+		i.wait("owner")
+		for _, name := range []string{"r2", "r3"} {
+			before := i.pid()
+			dir := release(name)
+			i.mustCommit()
+			i.runs(filepath.Join(dir, "app"))
+			if got, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", i.pid())); err != nil || got != dir {
+				t.Errorf("the successor of %d runs in %s (%v), want %s", before, got, err, dir)
+			}
+			env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", i.pid()))
+			if inherits := strings.Contains(string(env), "BATON_TEST_SET="); err != nil || inherits != (mode == handoff.Inherit) {
+				t.Errorf("the successor has inherited what its predecessor has set: %v (%v)", inherits, err)
+			}
+			if err := os.RemoveAll(filepath.Join(i.bin, map[string]string{"r2": "r1", "r3": "r2"}[name])); err != nil {
+				t.Fatal(err)
+			}
 		}
 		i.stop()
 	})
@@ -244,7 +292,7 @@ func TestWorkingDirectory(t *testing.T) {
 		if err := os.Remove(dir); err != nil {
 			t.Fatal(err)
 		}
-		i.mustFail("the working directory that this process was started in is not accessible")
+		i.mustFail("the working directory of the successor is not accessible")
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}

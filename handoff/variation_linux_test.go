@@ -27,6 +27,7 @@ type variation struct {
 	Executable string   // of Config
 	Args       []string // likewise
 	Chdir      string   // where it goes after New
+	Setenv     string   // a variable that it sets before New
 	NoSignals  bool     // no upgrade signals: SIGUSR2 is the program's own
 	Taken      bool     // in mode Inherit, another has taken its conversation
 	Reopen     bool     // in every second generation, sockets are closed and bound anew
@@ -79,6 +80,11 @@ func (v *variation) become(uid int) {
 func (v *variation) begin(cfg *handoff.Config) {
 	if v.NoUmask {
 		unix.Umask(0)
+	}
+	if v.Setenv != "" {
+		if err := os.Setenv(v.Setenv, "1"); err != nil {
+			fail("environment", err)
+		}
 	}
 	if v.Taken && os.Getenv(handoff.EnvTableflip) != "" {
 		if err := handoff.TakeConversation(); err != nil {

@@ -17,9 +17,9 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 )
 
-// env is the variable by which a process of tableflip v1.2.3 knows that it has a
+// Variable is the one by which a process of tableflip v1.2.3 knows that it has a
 // parent.
-const env = "TABLEFLIP_HAS_PARENT_7DIU3"
+const Variable = "TABLEFLIP_HAS_PARENT_7DIU3"
 
 // An Engine is tableflip's Upgrader. A process has one at most, which is tableflip's
 // rule.
@@ -39,7 +39,7 @@ type Engine struct {
 
 // Spawned reports whether tableflip has started this process, until New has taken
 // that out of the environment.
-func Spawned() bool { return os.Getenv(env) != "" }
+func Spawned() bool { return os.Getenv(Variable) != "" }
 
 // New returns the engine, which joins the parent if there is one. timeout is
 // tableflip's own limit for a whole upgrade. explain turns the error of a system call
@@ -57,7 +57,7 @@ func New(timeout time.Duration, explain func(error) error) (*Engine, error) {
 		// tableflip leaves its variable and its two pipes to be inherited by any process
 		// that this one starts, and one that uses tableflip would take itself for a
 		// successor.
-		if err := os.Unsetenv(env); err != nil {
+		if err := os.Unsetenv(Variable); err != nil {
 			return nil, err
 		}
 		closeOnExec(3)

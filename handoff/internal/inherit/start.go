@@ -27,8 +27,13 @@ func Check(dir string, program func() error) error {
 		return nil // wherever it is in PATH now
 	}
 	if !filepath.IsAbs(arg) {
-		if wd, err := os.Getwd(); err != nil || wd != dir {
-			return fmt.Errorf("%w: %w: %q is relative and the working directory has changed: start the program by its absolute path, or use mode Takeover", failure.Unsupported, failure.Start, arg)
+		here, err := os.Stat(".")
+		if err != nil {
+			return fmt.Errorf("%w: working directory: %w", failure.Start, err)
+		}
+		if then, err := os.Stat(dir); err != nil || !os.SameFile(here, then) {
+			wd, _ := os.Getwd() // for the text alone
+			return fmt.Errorf("%w: %w: %q is relative: tableflip would start the one in the working directory %s, and this process was started in %s, which is another folder now: start the service by an absolute path, or use mode Takeover", failure.Unsupported, failure.Start, arg, wd, dir)
 		}
 	}
 	return program()
@@ -36,7 +41,7 @@ func Check(dir string, program func() error) error {
 
 // Child returns the process ID of the child that tableflip has started, which
 // tableflip itself does not return, or 0.
-func Child() int { return procs.Child(env + "=") }
+func Child() int { return procs.Child(Variable + "=") }
 
 // AddConversation has the next successor inherit one end of a new conversation, and
 // returns the other.

@@ -7,3 +7,6 @@ func ConversationFD(v string) (int, error) { return conversationFD(v) }
 
 // Writer is the writing end of the pipe.
 func (c *Capture) Writer() *os.File { return c.w }
+
+// Folder returns the working directory by the path that led there.
+func Folder(program string) (string, error) { return folder(program) }

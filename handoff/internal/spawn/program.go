@@ -20,18 +20,21 @@ type Program struct {
 	Name string   // os.Args[0] of the successor
 	Args []string // without the name
 	Dir  string   // the working directory
+	Env  []string // the environment
 }
 
-// Resolve returns the program at path with args. An empty path means the program that
-// this process runs, nil args mean its arguments. The working directory and PATH may
-// change before the program is started, so both are looked up now.
-func Resolve(path string, args []string) (Program, error) {
-	dir, err := os.Getwd()
+// Resolve returns the program that an upgrade starts. An empty path means the program
+// that this process runs, nil args mean its arguments, an empty dir the folder in which
+// it runs. The working directory and PATH may change before the program is started, so
+// both are looked up now.
+func Resolve(path string, args []string, dir string, env []string) (Program, error) {
+	name := os.Args[0]
+	wd, err := folder(name)
 	if err != nil {
 		return Program{}, fmt.Errorf("working directory: %w", err)
 	}
 	if path == "" {
-		path = os.Args[0]
+		path = name
 		if !strings.Contains(path, "/") {
 			// A program that is not in PATH was not started by exec(3). Check
 			// reports that, with the name.
@@ -41,12 +44,15 @@ func Resolve(path string, args []string) (Program, error) {
 		}
 	}
 	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
+		path = filepath.Join(wd, path)
+	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(wd, dir)
 	}
 	if args == nil {
 		args = os.Args[1:]
 	}
-	return Program{Path: path, Name: os.Args[0], Args: slices.Clone(args), Dir: dir}, nil
+	return Program{Path: path, Name: name, Args: slices.Clone(args), Dir: dir, Env: slices.Clone(env)}, nil
 }
 
 // Check turns the usual reasons why a program can't be started into advice.
@@ -62,7 +68,7 @@ func (p *Program) Check() error {
 		return fmt.Errorf("%w: %w", failure.Start, err)
 	}
 	if _, err := os.Stat(p.Dir); err != nil {
-		return fmt.Errorf("%w: the working directory that this process was started in is not accessible: %w", failure.Start, err)
+		return fmt.Errorf("%w: the working directory of the successor is not accessible: start the service below a link that leads to the newest release, or set Config.Dir: %w", failure.Start, err)
 	}
 	return nil
 }
@@ -81,7 +87,7 @@ func (p *Program) Start() (*Process, *net.UnixConn, error) {
 	cmd.Args[0] = p.Name
 	cmd.Dir = p.Dir
 	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.Env = append(os.Environ(), envConversation+"=3") // exec.Cmd uses the last of a name
+	cmd.Env = append(slices.Clone(p.Env), "PWD="+p.Dir, envConversation+"=3") // exec.Cmd uses the last of a name
 	c, err := start(cmd)
 	if err != nil {
 		_ = ours.Close() // no process has the other end

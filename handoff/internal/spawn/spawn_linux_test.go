@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -30,7 +33,7 @@ func shell(t *testing.T, script string) *spawn.Program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &spawn.Program{Path: path, Name: "successor", Args: []string{"-c", script, "name"}, Dir: t.TempDir()}
+	return &spawn.Program{Path: path, Name: "successor", Args: []string{"-c", script, "name"}, Dir: t.TempDir(), Env: os.Environ()}
 }
 
 // mustStart starts a program whose conversation speaks until the test ends.
@@ -180,7 +183,7 @@ func TestAdvice(t *testing.T) {
 	}
 }
 
-// TestResolve finds the program and its arguments.
+// TestResolve finds the program, its arguments and its folder.
 func TestResolve(t *testing.T) {
 	t.Parallel()
 	wd, err := os.Getwd()
@@ -190,17 +193,74 @@ func TestResolve(t *testing.T) {
 	for _, tt := range []struct {
 		path string
 		args []string
+		dir  string
 		want spawn.Program
 	}{
-		{"/a/b", nil, spawn.Program{Path: "/a/b", Args: os.Args[1:]}},
-		{"a/b", []string{}, spawn.Program{Path: filepath.Join(wd, "a/b")}},
-		{"b", []string{"c"}, spawn.Program{Path: filepath.Join(wd, "b"), Args: []string{"c"}}},
-		{"", nil, spawn.Program{Path: os.Args[0], Args: os.Args[1:]}},
+		{"/a/b", nil, "", spawn.Program{Path: "/a/b", Args: os.Args[1:], Dir: wd}},
+		{"a/b", []string{}, "/c", spawn.Program{Path: filepath.Join(wd, "a/b"), Dir: "/c"}},
+		{"b", []string{"c"}, "d", spawn.Program{Path: filepath.Join(wd, "b"), Args: []string{"c"}, Dir: filepath.Join(wd, "d")}},
+		{"", nil, "", spawn.Program{Path: os.Args[0], Args: os.Args[1:], Dir: wd}},
 	} {
-		got, err := spawn.Resolve(tt.path, tt.args)
-		if err != nil || got.Path != tt.want.Path || !slices.Equal(got.Args, tt.want.Args) || got.Dir != wd || got.Name != os.Args[0] {
-			t.Errorf("Resolve(%q, %q) = %+v, %v, want %+v", tt.path, tt.args, got, err, tt.want)
+		env := []string{"A=1"}
+		tt.want.Name, tt.want.Env = os.Args[0], env
+		got, err := spawn.Resolve(tt.path, tt.args, tt.dir, env)
+		if diff := cmp.Diff(tt.want, got, cmpopts.EquateEmpty()); err != nil || diff != "" {
+			t.Errorf("Resolve(%q, %q, %q): %v (-want +got):\n%s", tt.path, tt.args, tt.dir, err, diff)
 		}
+	}
+}
+
+// TestFolder returns the folder of a process by the path through which a release script
+// leads it to the next one.
+func TestFolder(t *testing.T) {
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{os.MkdirAll(filepath.Join(root, "r1", "bin"), 0o700), os.Symlink("r1", filepath.Join(root, "current"))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct{ wd, pwd, program, want string }{
+		{"r1", "", "./app", "r1"},
+		{"r1", "current", "./app", "current"},
+		{"r1", "", "current/app", "current"},
+		{"r1", "", "current/bin/app", "current"},
+		{"r1/bin", "", "current/app", "current/bin"},
+		{"r1", "", "gone/app", "r1"},
+		{"r1", "", "r1/app", "r1"},
+		{"", "", "current/app", ""},
+	} {
+		t.Chdir(filepath.Join(root, tt.wd)) // sets PWD
+		pwd := tt.pwd
+		if pwd != "" {
+			pwd = filepath.Join(root, pwd)
+		}
+		t.Setenv("PWD", pwd)
+		program := tt.program
+		if program != "./app" {
+			program = filepath.Join(root, program)
+		}
+		if got, err := spawn.Folder(program); err != nil || got != filepath.Join(root, tt.want) {
+			t.Errorf("%s in %s, PWD=%s: Folder() = %s, %v, want %s", program, tt.wd, pwd, got, err, tt.want)
+		}
+	}
+}
+
+// TestEnvironment starts a program that changes its environment: its successor has the
+// one that it was started with.
+func TestEnvironment(t *testing.T) {
+	t.Setenv("BATON_TEST_GIVEN", "1")
+	got := spawn.Environment("PATH")
+	if slices.Contains(got, "BATON_TEST_GIVEN=1") {
+		t.Error("the environment has a variable that the process has set itself")
+	}
+	if slices.ContainsFunc(got, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
+		t.Error("the environment has a variable that was to be left out")
+	}
+	if want := "HOME=" + os.Getenv("HOME"); !slices.Contains(got, want) {
+		t.Errorf("the environment lacks %s", want)
 	}
 }
 

@@ -17,6 +17,12 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/sdnotify"
 )
 
+// ListenVariables names the variables that describe the sockets to the process that
+// systemd has started.
+func ListenVariables() []string {
+	return []string{sdnotify.EnvListenPID, sdnotify.EnvListenPIDFDID, sdnotify.EnvListenFDs, sdnotify.EnvListenNames}
+}
+
 // listenFDs takes the sockets that systemd has passed on, and takes the variables out
 // of the environment, so that no other process uses them.
 func (m *Manager) listenFDs() error {
@@ -27,7 +33,7 @@ func (m *Manager) listenFDs() error {
 	if all == nil {
 		return nil
 	}
-	for _, name := range []string{sdnotify.EnvListenPID, sdnotify.EnvListenPIDFDID, sdnotify.EnvListenFDs, sdnotify.EnvListenNames} {
+	for _, name := range ListenVariables() {
 		if err := os.Unsetenv(name); err != nil {
 			return err
 		}
