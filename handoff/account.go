@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/conns"
@@ -75,6 +76,11 @@ func (a *account) converse(res session.Result) {
 	if res.Hello.PID != 0 {
 		a.report.Successor = Process{PID: int(res.Hello.PID), Version: res.Hello.Build}
 	}
+}
+
+// warn notes what an operator should look at.
+func (a *account) warn(text string) {
+	a.report.Warnings = append(slices.Clip(a.report.Warnings), text) // others have copies
 }
 
 // end closes the account of an upgrade that err ended, or of a committed one.

@@ -10,6 +10,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/handoff/internal/systemd"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
@@ -51,10 +52,16 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		case <-up.child.Done():
 		}
 	}
+	if spawn.Same(up.account.report.Successor.PID) {
+		up.account.warn("the successor runs the same program file as its predecessor: if this upgrade was to bring a new version, it is not at " + u.cfg.program.Path)
+	}
 	up.account.report.Open = u.conns.Open()
 	up.account.end(nil)
 	report := up.account.copy()
 	u.log.Info("upgrade committed", report.fields()...)
+	for _, text := range report.Warnings {
+		u.log.Warn("upgrade committed: " + text)
+	}
 	u.history.record(*report)
 	u.owner.ask(func(s *state) {
 		s.lingering, s.replaced = res.Lingering, report

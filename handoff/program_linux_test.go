@@ -96,12 +96,14 @@ func (s *service) try() message {
 }
 
 // mustCommit has an upgrade succeed, and its predecessor end.
-func (s *service) mustCommit() {
+func (s *service) mustCommit() *handoff.Report {
 	s.tb.Helper()
-	if m := s.try(); m.Kind != "committed" {
+	m := s.try()
+	if m.Kind != "committed" {
 		s.tb.Fatalf("upgrade: %s %v %s", m.Kind, m.Is, m.Err)
 	}
 	s.wait("exit")
+	return m.Report
 }
 
 // mustFail has an upgrade fail with an error that holds each of the words.
@@ -246,7 +248,9 @@ func TestReleases(t *testing.T) {
 		for _, name := range []string{"r2", "r3"} {
 			before := i.pid()
 			dir := release(name)
-			i.mustCommit()
+			if r := i.mustCommit(); len(r.Warnings) > 0 {
+				t.Errorf("of another release the report warns: %q", r.Warnings)
+			}
 			i.runs(filepath.Join(dir, "app"))
 			if got, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", i.pid())); err != nil || got != dir {
 				t.Errorf("the successor of %d runs in %s (%v), want %s", before, got, err, dir)
@@ -296,7 +300,9 @@ func TestWorkingDirectory(t *testing.T) {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		i.mustCommit()
+		if r := i.mustCommit(); len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "the same program file") {
+			t.Errorf("of the same program file the report says %q", r.Warnings)
+		}
 		i.stop()
 	})
 }

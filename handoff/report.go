@@ -74,6 +74,9 @@ type Report struct {
 	// what the owners of holds have said. nil if there was none.
 	CutBy map[string]uint64 `json:"cut_by,omitempty"`
 
+	// Warnings say what an operator should look at although the upgrade is committed.
+	Warnings []string `json:"warnings,omitempty"`
+
 	Outcome Outcome `json:"outcome"`
 	Reason  string  `json:"reason,omitempty"` // why it is not committed
 }

@@ -229,6 +229,9 @@ func (a *app) showReport(r *handoff.Report, wait control.Wait) {
 		a.screen.Line("started: see baton status")
 	default:
 		a.screen.Line("%s has replaced pid %d%s in %s", successorOf(r.Successor), r.Predecessor.PID, versionOf(r.Predecessor), short(r.Durations.Total))
+		for _, text := range r.Warnings {
+			a.screen.Line("%s", a.screen.Colour(terminal.Yellow, "warning: "+plain(text)))
+		}
 		if wait == control.WaitLinger {
 			a.screen.Line("the old version was done %s later: %d of its connections were moved, %d cut", short(r.Durations.Linger), r.Moved, r.Cut)
 		}

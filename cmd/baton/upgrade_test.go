@@ -17,12 +17,12 @@ func TestShowReport(t *testing.T) {
 		successor handoff.Process
 		want      string
 	}{
-		{handoff.Process{PID: 12, Version: "two"}, "pid 12 (two) has replaced pid 11 in 0s\n"},
-		{handoff.Process{}, "the successor has replaced pid 11 in 0s\n"},
+		{handoff.Process{PID: 12, Version: "two"}, "pid 12 (two) has replaced pid 11 in 0s\nwarning: look here\n"},
+		{handoff.Process{}, "the successor has replaced pid 11 in 0s\nwarning: look here\n"},
 	} {
 		var out bytes.Buffer
 		a := &app{screen: terminal.Sized(&out, 0, 0)}
-		a.showReport(&handoff.Report{Predecessor: handoff.Process{PID: 11}, Successor: tt.successor}, control.WaitCommit)
+		a.showReport(&handoff.Report{Predecessor: handoff.Process{PID: 11}, Successor: tt.successor, Warnings: []string{"look here"}}, control.WaitCommit)
 		if out.String() != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.successor, out.String(), tt.want)
 		}

@@ -55,6 +55,19 @@ func Resolve(path string, args []string, dir string, env []string) (Program, err
 	return Program{Path: path, Name: name, Args: slices.Clone(args), Dir: dir, Env: slices.Clone(env)}, nil
 }
 
+// Same reports whether another process runs the very file that this one runs.
+func Same(pid int) bool {
+	if pid == os.Getpid() { // it is in another PID namespace
+		return false
+	}
+	ours, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	theirs, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && os.SameFile(ours, theirs)
+}
+
 // Check turns the usual reasons why a program can't be started into advice.
 func (p *Program) Check() error {
 	_, err := os.Stat(p.Path)
