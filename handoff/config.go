@@ -143,11 +143,13 @@ type Config struct {
 	// it could not leave its group while systemd has it as well.
 	NoStore bool
 
-	// UpgradeSignals start an upgrade. nil means SIGUSR2, empty but not nil none.
+	// UpgradeSignals start an upgrade. nil means SIGUSR2, empty but not nil none. A
+	// signal that the process ignores when New is called stays ignored: SIGINT in the
+	// background of a shell script, SIGHUP below nohup.
 	UpgradeSignals []os.Signal
 	// StopSignals end the service gracefully: Done is closed. The first one has no
 	// effect on a process that lingers; a second one ends the linger. nil means
-	// SIGTERM and SIGINT, empty but not nil none.
+	// SIGTERM and SIGINT, empty but not nil none. Ignored ones stay ignored.
 	StopSignals []os.Signal
 
 	// Allow decides about peers of the control socket that have neither the

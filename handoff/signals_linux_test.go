@@ -75,10 +75,13 @@ func TestStopSignals(t *testing.T) {
 }
 
 // joiningMain is a process that joins the predecessor at the path args[0], and fails. It
-// ignores SIGINT, as one that a shell has started in the background.
+// ignores SIGINT, as one that a shell has started in the background. SIGTSTP has no
+// handler before New: the runtime sets none at its start.
 func joiningMain(args []string) {
 	signal.Ignore(syscall.SIGINT)
-	_, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, ControlSocket: args[0], ReadyTimeout: 100 * patience})
+	_, err := handoff.New(&handoff.Config{
+		Mode: handoff.Takeover, ControlSocket: args[0], ReadyTimeout: 100 * patience, UpgradeSignals: []os.Signal{syscall.SIGTSTP},
+	})
 	fmt.Println(err)
 	if !signal.Ignored(syscall.SIGINT) {
 		os.Exit(2)
@@ -86,14 +89,15 @@ func joiningMain(args []string) {
 	os.Exit(1)
 }
 
-// ignores reports whether a process ignores a signal (proc_pid_status(5)).
-func ignores(tb testing.TB, pid int, sig syscall.Signal) bool {
+// disposes reports whether a process ignores ("SigIgn") or catches ("SigCgt") a signal
+// (proc_pid_status(5)).
+func disposes(tb testing.TB, pid int, how string, sig syscall.Signal) bool {
 	tb.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	_, mask, _ := strings.Cut(string(b), "\nSigIgn:\t")
+	_, mask, _ := strings.Cut(string(b), "\n"+how+":\t")
 	mask, _, _ = strings.Cut(mask, "\n")
 	bits, err := strconv.ParseUint(mask, 16, 64)
 	if err != nil {
@@ -104,7 +108,8 @@ func ignores(tb testing.TB, pid int, sig syscall.Signal) bool {
 
 // TestSignalWhileJoining sends a process the stop signal while it joins a predecessor
 // that refuses it, or that is silent up to the limit. The process ends as it would
-// without Baton. A process that was only refused has its signal handling back.
+// without Baton. A process that was only refused has its signal handling back. A signal
+// that was ignored stays ignored.
 func TestSignalWhileJoining(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -140,7 +145,10 @@ func TestSignalWhileJoining(t *testing.T) {
 			file := wire.Socket{Kind: wire.KindFile, Name: "null"}
 			p.send(&wire.Sockets{Seq: 1, Entries: []wire.Socket{file}}, nulls(t, 1)...)
 			receive(wire.TypeAck)
-			eventually(t, "New receives the signals", func() bool { return !ignores(t, cmd.Process.Pid, syscall.SIGINT) })
+			eventually(t, "New receives the signals", func() bool { return disposes(t, cmd.Process.Pid, "SigCgt", syscall.SIGTSTP) })
+			if !disposes(t, cmd.Process.Pid, "SigIgn", syscall.SIGINT) {
+				t.Error("New has taken SIGINT, which was ignored")
+			}
 			if c.refusal {
 				stopProcess(t, cmd.Process.Pid) // both are there when it wakes up
 				p.send(&wire.Refuse{Reason: failure.PeerRefused})

@@ -24,7 +24,8 @@ func run(args []string, stdout, stderr io.Writer) exit {
 	if len(args) > 0 && args[0] == supervisor.ExecArg { // started by baton run
 		return exit(supervisor.Exec(args[1:]))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// SIGINT stays ignored in the background of a shell script.
+	ctx, stop := signal.NotifyContext(context.Background(), slices.DeleteFunc([]os.Signal{syscall.SIGTERM, os.Interrupt}, signal.Ignored)...)
 	defer stop()
 	a := newApp(stdout)
 	root := a.command()

@@ -131,20 +131,30 @@ func TestRunStop(t *testing.T) {
 	}
 }
 
-// TestRunForwards sends signals that the app has to get.
+// TestRunForwards sends signals that the app has to get, and SIGINT, which baton run
+// ignores because it was ignored at the start, as in the background of a shell script.
 func TestRunForwards(t *testing.T) {
 	t.Parallel()
-	r := runApp(t, nil, nil, "sh", "-c", `
+	background := func(cmd *exec.Cmd) {
+		cmd.Args = append([]string{"sh", "-c", `trap "" INT; exec "$0" "$@"`}, cmd.Args...)
+		cmd.Path = "/bin/sh"
+	}
+	r := runApp(t, background, nil, "sh", "-c", `
 		for s in HUP QUIT USR1 WINCH; do trap "echo '{\"@message\":\"got $s\"}' >&2" $s; done
 		trap 'exit 0' TERM
 		echo '{"@message":"listens"}' >&2
 		while :; do sleep 0.01; done`)
 	r.await("listens")
+	r.signal(syscall.SIGINT)
 	for sig, name := range map[syscall.Signal]string{syscall.SIGHUP: "HUP", syscall.SIGQUIT: "QUIT", syscall.SIGUSR1: "USR1", syscall.SIGWINCH: "WINCH"} {
 		r.signal(sig)
 		r.await("got " + name)
 	}
-	r.stop()
+	r.signal(syscall.SIGTERM)
+	if l := r.await("stopping"); l.Why != "signal SIGTERM" {
+		t.Errorf("it stops because of %s, want SIGTERM", l.Why)
+	}
+	r.wait()
 }
 
 // TestRunCrashLoop upgrades an app that is down.

@@ -13,7 +13,6 @@ type Relay struct {
 	Stops, Upgrades chan os.Signal
 
 	stops, upgrades []os.Signal
-	ignored         []os.Signal // before Begin
 	begun           bool
 	notify          sync.WaitGroup
 }
@@ -26,27 +25,26 @@ func New(stops, upgrades []os.Signal) *Relay {
 	}
 }
 
-// Begin begins to receive the signals, if it was not called before. The runtime sets a
-// handler for each of them, which takes longer than a predecessor needs for its answer,
-// so Begin does not wait for that: Wait does.
+// Begin begins to receive the signals, if it was not called before. One that the process
+// ignores stays ignored: a shell starts a background process with SIGINT ignored, nohup
+// with SIGHUP, and a successor inherits that (os/signal; execve(2)). The runtime sets a
+// handler for each of the others, which takes longer than a predecessor needs for its
+// answer, so Begin does not wait for that: Wait does.
 func (r *Relay) Begin() {
 	if r.begun {
 		return
 	}
 	r.begun = true
 	r.notify.Go(func() {
-		for _, sig := range slices.Concat(r.stops, r.upgrades) {
-			if signal.Ignored(sig) {
-				r.ignored = append(r.ignored, sig)
-			}
-		}
-		if len(r.stops) > 0 { // none would mean all
-			signal.Notify(r.Stops, r.stops...)
-		}
-		if len(r.upgrades) > 0 {
-			signal.Notify(r.Upgrades, r.upgrades...)
-		}
+		notify(r.Stops, r.stops)
+		notify(r.Upgrades, r.upgrades)
 	})
+}
+
+func notify(to chan<- os.Signal, all []os.Signal) {
+	if all = slices.DeleteFunc(slices.Clone(all), signal.Ignored); len(all) > 0 { // none would mean all
+		signal.Notify(to, all...)
+	}
 }
 
 // Wait returns when the signals are received.
@@ -74,9 +72,6 @@ func (r *Relay) GiveBack() {
 		return
 	}
 	r.End()
-	if len(r.ignored) > 0 { // none would mean all
-		signal.Ignore(r.ignored...)
-	}
 	close(r.Stops)
 	for sig := range r.Stops {
 		raise(sig)

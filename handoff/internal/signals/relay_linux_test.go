@@ -13,7 +13,7 @@ import (
 const patience = 10 * time.Second
 
 // TestGiveBack receives a stop signal while another handler waits for it, too, and gives
-// it back: the handler gets it again, and a signal that was ignored is ignored again.
+// it back: the handler gets it again. A signal that the process ignores stays ignored.
 func TestGiveBack(t *testing.T) {
 	signal.Ignore(syscall.SIGWINCH)
 	defer signal.Reset(syscall.SIGWINCH)
@@ -34,8 +34,8 @@ func TestGiveBack(t *testing.T) {
 	r.Begin()
 	r.Begin()
 	r.Wait()
-	if signal.Ignored(syscall.SIGWINCH) {
-		t.Error("SIGWINCH is ignored still")
+	if !signal.Ignored(syscall.SIGWINCH) {
+		t.Error("SIGWINCH is not ignored any more")
 	}
 	if err := syscall.Kill(os.Getpid(), syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
@@ -47,7 +47,7 @@ func TestGiveBack(t *testing.T) {
 		t.Errorf("%v was raised again, want SIGUSR1", got)
 	}
 	if !signal.Ignored(syscall.SIGWINCH) {
-		t.Error("SIGWINCH is not ignored again")
+		t.Error("SIGWINCH is not ignored afterwards")
 	}
 }
 

@@ -3,6 +3,8 @@ package supervisor
 import (
 	"fmt"
 	"os"
+	"os/signal"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,12 +17,13 @@ func forwarded() []os.Signal {
 	return []os.Signal{unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGWINCH}
 }
 
-// handled are all signals with a meaning. As PID 1 of a namespace, a process gets only
+// handled are all signals with a meaning, but for those that were ignored at the start:
+// the app inherits that. As PID 1 of a namespace, a process gets only
 // the signals that it handles (pid_namespaces(7)). With SIGPIPE handled, writing a log
 // to a closed pipe is an error and does not end the process (os/signal). If SIGPIPE
 // were ignored, the app would inherit that (execve(2)).
 func handled() []os.Signal {
-	return append(forwarded(), unix.SIGTERM, unix.SIGINT, unix.SIGUSR2, unix.SIGPIPE)
+	return slices.DeleteFunc(append(forwarded(), unix.SIGTERM, unix.SIGINT, unix.SIGUSR2, unix.SIGPIPE), signal.Ignored)
 }
 
 // signal does what a signal stands for.
