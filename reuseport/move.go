@@ -38,6 +38,12 @@ const turnTime = 10 * time.Second
 // left are open, and the error matches [ErrIncomplete]. The sockets whose Close
 // was called are gone in any case.
 //
+// Without own sockets the address is given up, for old TCP listeners alone, which need
+// no SO_REUSEPORT: the kernel refuses new connections from the begin of the call on,
+// unless another listener has the address; what is queued or half-open is accepted; and
+// then the listeners are closed, with what is left if ctx ends first. Duplicates in
+// other processes do no harm.
+//
 // No other process may have a duplicate of an old socket: a duplicate keeps the
 // socket in the group, where it drops what comes to it. The report says so.
 // Where the group can't be steered, nothing is closed and the error matches

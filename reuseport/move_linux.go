@@ -17,12 +17,9 @@ const yieldTime = 100 * time.Millisecond
 func move(ctx context.Context, own []syscall.Conn, old []Leaving, limit time.Duration) (report Report, err error) {
 	start := time.Now()
 	defer func() { report.Duration = time.Since(start) }()
-	if len(own) == 0 {
-		return report, errors.New("reuseport: Move needs an own socket, which gets the traffic")
-	}
 	g, left, err := movingGroup(own, old)
-	if err != nil {
-		return report, err
+	if err != nil || len(own) == 0 {
+		return report, errors.Join(err, g.giveUp(ctx, left, &report))
 	}
 	for failed := 0; len(left) > 0; {
 		err := g.moveTurn(ctx, left, limit, &report)
@@ -46,11 +43,18 @@ func move(ctx context.Context, own []syscall.Conn, old []Leaving, limit time.Dur
 
 // movingGroup returns the sockets as members, which close nothing but what is old.
 func movingGroup(own []syscall.Conn, old []Leaving) (g *localGroup, left []*socket, err error) {
-	key, err := groupKeyOf(own[0])
-	if err != nil {
-		return nil, nil, err
+	g = emptyGroup(false)
+	var key groupKey
+	switch {
+	case len(own) > 0:
+		key, err = groupKeyOf(own[0])
+	case len(old) > 0:
+		key, err = groupKeyOf(old[0].Conn)
 	}
-	g = emptyGroup(key.query.Protocol == unix.IPPROTO_UDP)
+	if err != nil {
+		return g, nil, err
+	}
+	g.udp = key.query.Protocol == unix.IPPROTO_UDP
 	for _, conn := range own {
 		g.socks = append(g.socks, &socket{group: g, conn: conn})
 	}
@@ -63,10 +67,10 @@ func movingGroup(own []syscall.Conn, old []Leaving) (g *localGroup, left []*sock
 	}
 	for _, s := range g.socks {
 		if s.inode, err = inodeOf(s.conn); err != nil {
-			return nil, nil, err
+			return g, nil, err
 		}
 		if k, err := groupKeyOf(s.conn); err != nil || k != key {
-			return nil, nil, errors.Join(ErrForeign, err)
+			return g, nil, errors.Join(ErrForeign, err)
 		}
 	}
 	return g, left, nil

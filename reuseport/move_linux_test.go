@@ -3,6 +3,7 @@ package reuseport_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -179,5 +181,63 @@ func TestMoveOfSilentClient(t *testing.T) {
 	}
 	if r, err := reuseport.Move(testContext(t), []syscall.Conn{own}, []reuseport.Leaving{old[0].Leaving}); err != nil || !old[0].closed.Load() || r.LossPossible {
 		t.Errorf("second Move = %+v, %v", r, err)
+	}
+}
+
+// A listener is given up under load, with handshakes under way: another one, on a wider
+// address of the same port, gets the new connections, and none is lost. Without another
+// one the kernel refuses them.
+func TestMoveWithoutOwn(t *testing.T) {
+	t.Parallel()
+	share := func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }
+	for _, mptcp := range []bool{false, true} {
+		t.Run(fmt.Sprintf("mptcp %t", mptcp), func(t *testing.T) {
+			t.Parallel()
+			ctx := testContext(t)
+			lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+				cerr := c.Control(func(fd uintptr) { err = deferAccept(int(fd)) })
+				return errors.Join(cerr, err)
+			}}
+			lc.SetMultipathTCP(mptcp)
+			opened, err := lc.Listen(ctx, "tcp4", "127.66.41.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			old := opened.(*net.TCPListener)
+			defer old.Close()
+			go echoOf(old)
+			if err := fdx.Borrow(old, share); err != nil {
+				t.Fatal(err)
+			}
+			wider := plainListener(t, "tcp4", at(old, "0.0.0.0"))
+			go echoOf(wider)
+			address := old.Addr().String()
+			_, end := traffic(t, address, 6)
+			silent := dial(t, "tcp4", address, 16)
+			var r reuseport.Report
+			moved := make(chan error, 1)
+			go func() { // ends with ctx
+				var err error
+				r, err = reuseport.Move(ctx, nil, []reuseport.Leaving{{Conn: old, Close: old.Close}})
+				moved <- err
+			}()
+			for _, c := range silent {
+				if err := ask(c); err != nil {
+					t.Errorf("a client whose handshake was under way: %v", err)
+				}
+			}
+			if err := <-moved; err != nil || r.Strategy != reuseport.StrategyHide || r.LossPossible || r.Left != 0 || r.Members != 1 {
+				t.Errorf("Move = %+v, %v", r, err)
+			}
+			if seen := end(); seen.lost() > 0 {
+				t.Errorf("lost %v, want none", seen)
+			}
+			if _, err := reuseport.Move(ctx, nil, []reuseport.Leaving{{Conn: wider, Close: wider.Close}}); err != nil {
+				t.Error(err)
+			}
+			if c, err := net.Dial("tcp4", address); !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("dial an address that was given up: %v, %v, want ECONNREFUSED", c, err)
+			}
+		})
 	}
 }

@@ -27,6 +27,12 @@ const (
 	// long as another process listens afterwards.
 	StrategyStopQueueing Strategy = "stop queueing"
 
+	// StrategyHide: the listener was bound to a network interface that no machine
+	// has, so that the kernel refuses new connections; when the handshakes that were
+	// under way are over and the queue is served, it closes. It is what [Move] does
+	// without own sockets. Nothing can be lost. It needs no privilege (Linux 5.7).
+	StrategyHide Strategy = "hide"
+
 	// StrategyBestEffort: what was queued or half-open at the start is served,
 	// then the member closes. What arrives in the moment of the close is
 	// lost. It is what a lone member does without privilege: without another

@@ -81,20 +81,12 @@ func (t *turn) end() {
 
 // open finds out what this machine allows.
 func (t *turn) open(via *socket) (err error) {
-	if t.key, err = groupKeyOf(via.conn); err != nil {
+	if err := t.openRefs(via); err != nil {
 		return err
 	}
 	if !t.g.udp {
 		b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req")
 		t.migrate = err == nil && bytes.HasPrefix(b, []byte("1"))
-		if t.refs, err = openRefs(t.key.query.Family); err == nil {
-			if _, err = t.refs.pending(via.inode); err != nil {
-				t.refs.close() // the table of another network namespace
-			}
-		}
-		if err != nil {
-			t.refs = nil
-		}
 	}
 	if t.dc, err = diag.Dial(); err != nil {
 		t.dc, t.blind = nil, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
@@ -109,6 +101,23 @@ func (t *turn) open(via *socket) (err error) {
 		t.dc, t.blind = nil, err
 		return nil
 	}
+	return nil
+}
+
+// openRefs opens the table of references, where it has via.
+func (t *turn) openRefs(via *socket) (err error) {
+	if t.key, err = groupKeyOf(via.conn); err != nil || t.g.udp {
+		return err
+	}
+	refs, err := openRefs(t.key.query.Family)
+	if err != nil {
+		return nil
+	}
+	if _, err := refs.pending(via.inode); err != nil {
+		refs.close() // the table of another network namespace
+		return nil
+	}
+	t.refs = refs
 	return nil
 }
 
@@ -171,7 +180,7 @@ func (t *turn) lossy(reason string) {
 
 // strategy records s if it is weaker than what was recorded before.
 func (t *turn) strategy(s Strategy) {
-	rank := []Strategy{"", StrategySteer, StrategySteerMigrate, StrategyStopQueueing, StrategyMigrate, StrategyBestEffort}
+	rank := []Strategy{"", StrategySteer, StrategySteerMigrate, StrategyHide, StrategyStopQueueing, StrategyMigrate, StrategyBestEffort}
 	if slices.Index(rank, s) > slices.Index(rank, t.report.Strategy) {
 		t.report.Strategy = s
 	}
