@@ -46,16 +46,23 @@ demo: ## upgrade a small service under load, in every mode
 	$(GO) run ./cmd/baton-demo demo
 
 .PHONY: test
-test: ## run the tests
-	$(GO) test -shuffle=on -timeout=20m $(PKG)
-	@set -e; for module in $(MODULES); do (set -x; cd $$module && $(GO) test -short -shuffle=on -timeout=20m ./...); done
+test: ## run the quick tests: each promise in each mode, in two minutes on two cores
+	$(GO) test -short -shuffle=on -timeout=10m $(PKG)
+	@set -e; for module in $(MODULES); do (set -x; cd $$module && $(GO) test -short -shuffle=on -timeout=10m ./...); done
+
+.PHONY: test-all
+# One package at a time: tests of processes and of the kernel's queues that take
+# long need the machine for themselves.
+test-all: ## run all tests: whole matrices, systemd, gauntlet, browser, versions, in 20 minutes
+	$(GO) test -p=1 -shuffle=on -timeout=20m $(PKG)
+	@set -e; for module in $(MODULES); do (set -x; cd $$module && $(GO) test -p=1 -shuffle=on -timeout=20m ./...); done
 
 .PHONY: race
-race: ## run the tests under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout=30m $(PKG)
+race: ## run the quick tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -short -race -p=1 -shuffle=on -timeout=30m $(PKG)
 
 .PHONY: check
-check: lint tidy-check cross race test ## everything that must pass before a change goes in
+check: lint tidy-check cross race test test-all ## everything that must pass before a change goes in
 
 .PHONY: lint
 lint: ## formatting, go vet, go fix, staticcheck
@@ -139,10 +146,6 @@ soak-http: ## replace an HTTP server UPGRADES times in each mode under load, bes
 .PHONY: soak-reuseport
 soak-reuseport: ## drain DRAINS members of reuseport groups under load
 	$(GO) run ./reuseport/internal/soak -drains $(DRAINS)
-
-.PHONY: integration
-integration: ## run all of module integration's tests (wrk, ab and h2load, if installed)
-	cd integration && $(GO) test -shuffle=on -count=1 -timeout=20m ./...
 
 .PHONY: gauntlet
 gauntlet: ## RESTARTS upgrades, or as many as fit into DURATION, under clients and faults (ARGS=-h: flags)

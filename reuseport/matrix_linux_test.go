@@ -209,9 +209,7 @@ func needMigration(t *testing.T) {
 // races.) How many leave and stay changes with each try.
 func TestNaiveWaysLose(t *testing.T) {
 	testenv.Need(t, "netns")
-	if testing.Short() {
-		t.Skip("short: it takes hundreds of tries to lose something")
-	}
+	testenv.Long(t, "TestDrainMatrix")
 	numbers := []int{1, 2, 4}
 	for _, s := range stages {
 		for way := range ways {

@@ -14,12 +14,8 @@ import (
 
 // short are the options of a run of a few seconds.
 func short(t *testing.T, mode handoff.Mode) options {
-	restarts := 4
-	if testing.Short() {
-		restarts = 2
-	}
 	return options{
-		restarts: restarts, seed: 1, modes: []handoff.Mode{mode}, quick: true, faulty: 0.5, hand: defaultHand, pause: defaultPause,
+		restarts: 4, seed: 1, modes: []handoff.Mode{mode}, quick: true, faulty: 0.5, hand: defaultHand, pause: defaultPause,
 		artifacts: t.TempDir(), progress: func(s string) { t.Log(s) },
 	}
 }
@@ -60,6 +56,7 @@ func drives(t *testing.T, o options) *result {
 
 // TestGauntlet is a short form of what make gauntlet does.
 func TestGauntlet(t *testing.T) {
+	testenv.Long(t, "handoff/handoffhttp.TestNoRequestLost")
 	for _, mode := range modes() {
 		t.Run(mode.String(), func(t *testing.T) { drives(t, short(t, mode)) })
 	}
@@ -68,6 +65,7 @@ func TestGauntlet(t *testing.T) {
 // TestKilledByHand has predecessors die at each step under successors that were
 // started by hand: one that has no socket yet becomes the first of its line.
 func TestKilledByHand(t *testing.T) {
+	testenv.Long(t, "handoff.TestPredecessorKilled")
 	o := short(t, handoff.Takeover)
 	o.faulty, o.hand, o.only = 1, 1, "kill predecessor"
 	drives(t, o)
@@ -76,9 +74,7 @@ func TestKilledByHand(t *testing.T) {
 // TestFarClients has clients behind a link with a delay as well, where a
 // handshake takes as long as in the world.
 func TestFarClients(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a long way, and not a short test")
-	}
+	testenv.Long(t, "handoff/handoffhttp.TestDelayedLink")
 	testenv.Need(t, "netns")
 	o := short(t, handoff.Takeover)
 	o.restarts, o.faulty, o.link = 2, 0, 50*time.Millisecond

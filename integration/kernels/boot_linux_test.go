@@ -6,15 +6,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
 // TestBoot boots one kernel that make kernels has fetched, and runs a small
 // package there.
 func TestBoot(t *testing.T) {
-	if testing.Short() {
-		t.Skip("short: a machine is emulated")
-	}
+	testenv.Long(t, "TestImage")
 	if _, err := exec.LookPath(qemu); err != nil {
 		testmain.Skipped()
 		t.Skipf("needs QEMU: %v", err)

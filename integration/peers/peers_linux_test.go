@@ -46,8 +46,8 @@ func measured(t *testing.T, name string, upgrades int, on network) *row {
 func TestBaton(t *testing.T) {
 	for _, name := range []string{"baton-inherit", "baton-takeover", "baton-drain"} {
 		t.Run(name, func(t *testing.T) {
-			if testing.Short() && name != "baton-takeover" {
-				t.Skip("not in a short run")
+			if name != "baton-takeover" {
+				testenv.Long(t, "TestBaton")
 			}
 			if r := measured(t, name, 1, loopback()); r.Failed != 0 {
 				t.Errorf("%d of %d requests failed: %v, %s", r.Failed, r.Requests, r.ByClass, r.Sample)
@@ -67,9 +67,7 @@ func TestControl(t *testing.T) {
 
 // TestPeers runs the other libraries.
 func TestPeers(t *testing.T) {
-	if testing.Short() {
-		t.Skip("not in a short run")
-	}
+	testenv.Long(t, "TestBaton")
 	for _, name := range []string{"grace", "endless", "overseer", "scalingo"} {
 		t.Run(name, func(t *testing.T) { measured(t, name, 1, loopback()) })
 	}
@@ -77,9 +75,7 @@ func TestPeers(t *testing.T) {
 
 // TestLink has a round trip.
 func TestLink(t *testing.T) {
-	if testing.Short() {
-		t.Skip("not in a short run")
-	}
+	testenv.Long(t, "TestBaton")
 	testenv.Need(t, "netns")
 	l := new(lab)
 	defer l.end()

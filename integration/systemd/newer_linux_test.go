@@ -19,9 +19,7 @@ import (
 func newerRoot(t *testing.T) string {
 	t.Helper()
 	testenv.Need(t, "systemd")
-	if testing.Short() {
-		t.Skip("-short: it takes 80 MB from Debian's mirror")
-	}
+	testenv.Long(t, "handoff.TestSystemdMessages")
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	defer cancel()

@@ -16,6 +16,7 @@ var rules = map[string]func(*repo) []string{
 	"close-on-exec":     closeOnExec,
 	"sleeping tests":    sleepingTests,
 	"skips":             skips,
+	"long tests":        longTests,
 	"leak gate":         leakGate,
 	"init":              inits,
 	"error texts":       errorTexts,
@@ -48,6 +49,7 @@ func TestPolicy(t *testing.T) {
 // TestRules wants each rule to find what it is for.
 func TestRules(t *testing.T) {
 	t.Parallel()
+	const long = "package a\nimport \"" + module + "/internal/testenv\"\n"
 	for _, c := range []struct {
 		rule string
 		path string
@@ -77,6 +79,12 @@ func TestRules(t *testing.T) {
 		{"sleeping tests", "a/a_test.go", "package a\nimport (\n\"testing/synctest\"\n\"time\"\n)\nfunc f() { synctest.Test(nil, func(any) { time.Sleep(1) }) }\n", ""},
 		{"sleeping tests", "a/a.go", "package a\nimport \"time\"\nfunc f() { time.Sleep(1) }\n", ""},
 		{"skips", "a/a_test.go", "package a\nfunc TestF(t *T) { t.Skip() }\n", "a/a_test.go:2: Skip without"},
+		{"long tests", "a/a_test.go", long + "func TestF(t *T) { testenv.Long(t, \"TestG\") }\n", "a/a_test.go:3: a.TestG is no test"},
+		{"long tests", "a/a_test.go", long + "func TestF(t *T) { testenv.Long(t, \"TestF\") }\n", "a/a_test.go:3: a.TestF is long itself"},
+		{"long tests", "a/a_test.go", long + "func TestF(t *T) { testenv.Long(t, \"TestG\") }\nfunc TestG(t *T) { testenv.Long(t, \"TestF\") }\n", "a/a_test.go:3: a.TestG is long itself"},
+		{"long tests", "a/a_test.go", long + "func TestF(t *T) { testenv.Long(t, name) }\n", "a/a_test.go:3: the quick test is no text"},
+		{"long tests", "a/a_test.go", "package a\nfunc TestF(t *T) {\nif testing.Short() { t.Skip(\"slow\") }\n}\n", "a/a_test.go:3: skips"},
+		{"long tests", "a/a_test.go", long + "func TestF(t *T) { if slow { testenv.Long(t, \"TestF\") } }\nfunc TestG(t *T) { testenv.Long(t, \"a.TestF\") }\n", ""},
 		{"leak gate", "a/a_test.go", "package a\nfunc TestF(t *T) {}\n", "a: no TestMain"},
 		{"leak gate", "a/a_test.go", "package a\nfunc TestMain(m *M) { m.Run() }\n", "a: no TestMain"},
 		{"leak gate", "a/a_test.go", "package a\nimport \"" + module + "/internal/testmain\"\nfunc TestMain(m *M) { testmain.Run(m) }\nfunc TestF(t *T) {}\n", ""},

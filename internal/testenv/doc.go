@@ -5,6 +5,11 @@
 // BATON_REQUIRE lists the features that the machine must have, separated by
 // commas, or is "all": a test that would be skipped for one of them fails.
 //
+// A test that takes longer than about two seconds calls [Long]: it runs in
+// go test ./... and make test-all, and is skipped by go test -short and make
+// test. A table leaves at least one row for each promise and mode to the short
+// run, so Long stands in an if in there, or in the subtest of a row.
+//
 // The features:
 //
 //	ipv6           a TCP listener on ::1
