@@ -67,11 +67,11 @@ func (s controlService) Status() []any {
 }
 
 // Upgrade starts a successor and sees the upgrade through.
-func (s controlService) Upgrade(ctx context.Context, program string) (any, error) {
-	if program != "" && s.u.cfg.Mode == Inherit {
-		return nil, fmt.Errorf("%w: in mode inherit tableflip starts %s again: replace that file", ErrUnsupported, s.u.cfg.program.Path)
+func (s controlService) Upgrade(ctx context.Context, asked operate.Upgrade) (any, error) {
+	if (asked.Executable != "" || asked.Env != nil) && s.u.cfg.Mode == Inherit {
+		return nil, fmt.Errorf("%w: in mode inherit tableflip starts %s again, in the environment of this process: replace that file", ErrUnsupported, s.u.cfg.program.Path)
 	}
-	report, err := s.u.upgradeTo(ctx, program)
+	report, err := s.u.upgradeTo(ctx, asked)
 	var failed *UpgradeError
 	if errors.As(err, &failed) {
 		return nil, &operate.FailedUpgrade{PID: failed.PID, Outcome: string(failed.Outcome), Stderr: failed.Stderr, Err: failed.Err}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
@@ -20,9 +21,10 @@ import (
 // startSpawn starts the successor of modes Takeover and Drain.
 func (u *Upgrader) startSpawn(up *upgrade, p *session.Predecessor) error {
 	program := u.cfg.program
-	if up.executable != "" {
-		program.Path, program.Name = up.executable, up.executable
+	if path := up.asked.Executable; path != "" {
+		program.Path, program.Name = path, path
 	}
+	program.Env = slices.Concat(program.Env, up.asked.Env) // the last of a name counts
 	c, conv, err := program.Start()
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/rebind"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
@@ -33,7 +34,7 @@ type upgrade struct {
 	holder   *rebind.Holder      // the successor, once it has said Hello; nil in mode Inherit
 	states   *stateblob.Transfer // nil until the successor is there
 
-	executable string // to be started; empty means that of the configuration
+	asked operate.Upgrade // of a request: what differs from the configuration
 
 	account *account
 	child   *spawn.Process // nil for a successor that this process has not started
@@ -102,17 +103,17 @@ func (u *Upgrader) underWay() (up *upgrade) {
 //
 // When ctx ends before the commit, the upgrade is rolled back.
 func (u *Upgrader) Upgrade(ctx context.Context) error {
-	_, err := u.upgradeTo(ctx, "")
+	_, err := u.upgradeTo(ctx, operate.Upgrade{})
 	return err
 }
 
-// upgradeTo is Upgrade to another program than that of Config; "" is that one.
-func (u *Upgrader) upgradeTo(ctx context.Context, executable string) (Report, error) {
+// upgradeTo is Upgrade to the program and environment that a request asks for.
+func (u *Upgrader) upgradeTo(ctx context.Context, asked operate.Upgrade) (Report, error) {
 	up, err := u.initiate()
 	if err != nil {
 		return Report{}, err
 	}
-	up.executable = executable
+	up.asked = asked
 	u.wg.Go(func() { u.run(ctx, up) }) // ends with the upgrade, which ctx ends
 	<-up.over.Done()
 	return up.account.report, up.err

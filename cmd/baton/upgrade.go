@@ -32,6 +32,7 @@ An interrupt (^C) before the commit rolls the upgrade back.`,
 	cmd.Flags().StringVar(&wait, "wait", string(control.WaitCommit), "return when: commit, linger (the old version's open connections are done as well), none (the upgrade has begun)")
 	cmd.Flags().DurationVar(&cfg.Timeout, "timeout", 0, "roll back if not committed after this `time` (0: the server's own limits)")
 	cmd.Flags().StringVar(&cfg.Executable, "exec", "", "upgrade to the program at `path` (modes takeover and drain)")
+	cmd.Flags().StringArrayVar(&cfg.Env, "env", nil, "set the variable `KEY=VALUE` for the next version and those after it; may be repeated (modes takeover and drain)")
 	must(cmd.RegisterFlagCompletionFunc("wait", cobra.FixedCompletions(waits(), cobra.ShellCompDirectiveNoFileComp)))
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		cfg.Wait = control.Wait(wait)

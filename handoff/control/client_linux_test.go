@@ -288,8 +288,10 @@ func TestOtherUsers(t *testing.T) {
 	if got := askAs(t, other, c.Socket(), "status"); !strings.Contains(got, "refused: false <nil>") {
 		t.Errorf("a user whom Allow lets in: %s", got)
 	}
-	if got := askAs(t, other, c.Socket(), "exec"); !strings.Contains(got, "refused: true") || !strings.Contains(got, "may not choose the program") {
-		t.Errorf("a user whom Allow lets in chooses the program: %s", got)
+	for _, what := range []string{"exec", "env"} {
+		if got := askAs(t, other, c.Socket(), what); !strings.Contains(got, "refused: true") || !strings.Contains(got, "may not choose the program") {
+			t.Errorf("a user whom Allow lets in chooses %s: %s", what, got)
+		}
 	}
 	if got := askAs(t, other+1, c.Socket(), "status"); !strings.Contains(got, "refused: true") || !strings.Contains(got, "uid 65535") {
 		t.Errorf("a user whom Allow does not let in: %s", got)

@@ -51,7 +51,7 @@ var status = handoff.Status{
 
 // bodies has one of each body. The golden ones are made of them.
 var bodies = map[string]any{
-	"upgrade":  operate.Upgrade{Executable: "/usr/bin/api", Timeout: time.Minute, Wait: operate.WaitLinger},
+	"upgrade":  operate.Upgrade{Executable: "/usr/bin/api", Env: []string{"A=1"}, Timeout: time.Minute, Wait: operate.WaitLinger},
 	"rollback": operate.Rollback{Reason: "it looks bad"},
 	"drain":    operate.Drain{Reason: "maintenance", Wait: operate.WaitNone},
 	"events":   operate.Events{Follow: true},

@@ -215,6 +215,8 @@ func askMain(args []string) {
 		_, err = c.Status(context.Background())
 	case "exec":
 		_, err = c.Upgrade(context.Background(), &control.UpgradeConfig{Executable: "/bin/true"})
+	case "env":
+		_, err = c.Upgrade(context.Background(), &control.UpgradeConfig{Env: []string{"LD_PRELOAD=/x.so"}})
 	case "upgrade":
 		_, err = c.Upgrade(context.Background(), &control.UpgradeConfig{Wait: control.WaitLinger, OnEvent: func(e handoff.Event) {
 			fmt.Println(e.Kind)

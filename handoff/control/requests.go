@@ -73,6 +73,10 @@ type UpgradeConfig struct {
 	// not in mode Inherit. A relative path is taken from the caller's working
 	// directory.
 	Executable string
+	// Env are variables (KEY=VALUE) that the successor gets over those of the server's
+	// own start; its successors have them, too. Only the server's user and root may
+	// choose them, and not in mode Inherit.
+	Env []string
 	// Timeout bounds the time up to the commit: when it is over, the upgrade is
 	// rolled back. Zero means that the server's own limits are enough.
 	Timeout time.Duration
@@ -102,7 +106,7 @@ func (c *Client) Upgrade(ctx context.Context, cfg *UpgradeConfig) (*handoff.Repo
 	if cfg == nil {
 		cfg = &UpgradeConfig{}
 	}
-	asked := operate.Upgrade{Timeout: cfg.Timeout, Wait: operate.Wait(cfg.Wait)}
+	asked := operate.Upgrade{Env: cfg.Env, Timeout: cfg.Timeout, Wait: operate.Wait(cfg.Wait)}
 	if err := cfg.Wait.check(); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package control_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -235,7 +236,8 @@ func TestUpgradeNoWait(t *testing.T) {
 	}
 }
 
-// TestUpgradeExecutable upgrades to another binary, and from there again.
+// TestUpgradeExecutable upgrades to another binary and with another variable, and from
+// there again.
 func TestUpgradeExecutable(t *testing.T) {
 	t.Parallel()
 	s := start(t, settings{Mode: handoff.Takeover})
@@ -247,10 +249,13 @@ func TestUpgradeExecutable(t *testing.T) {
 	if err := os.Symlink(exe, next); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Upgrade(within(t), &control.UpgradeConfig{Executable: next}); err != nil {
+	if _, err := s.Upgrade(within(t), &control.UpgradeConfig{Executable: next, Env: []string{"HOME=/nowhere"}}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
+		if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", s.status().PID)); err != nil || !strings.Contains(string(env), "HOME=/nowhere\x00") {
+			t.Errorf("environment: %q, %v, want HOME=/nowhere", env, err)
+		}
 		if st := s.status(); st.Version != "next" || st.Executable != next {
 			t.Errorf("version %q, executable %s, want %s", st.Version, st.Executable, next)
 		}
@@ -261,9 +266,14 @@ func TestUpgradeExecutable(t *testing.T) {
 	if _, err := s.Upgrade(within(t), &control.UpgradeConfig{Executable: filepath.Join(s.set.Dir, "missing")}); err == nil || !strings.Contains(err.Error(), "missing is gone") {
 		t.Errorf("Upgrade() to a missing binary = %v", err)
 	}
+	if _, err := s.Upgrade(within(t), &control.UpgradeConfig{Env: []string{"HOME"}}); !errors.Is(err, handoff.ErrProtocol) {
+		t.Errorf("Upgrade() with a variable without a value = %v, want ErrProtocol", err)
+	}
 	inherit := start(t, settings{Mode: handoff.Inherit})
-	if _, err := inherit.Upgrade(within(t), &control.UpgradeConfig{Executable: next}); !errors.Is(err, handoff.ErrUnsupported) {
-		t.Errorf("Upgrade() to another binary in mode inherit = %v, want ErrUnsupported", err)
+	for _, cfg := range []control.UpgradeConfig{{Executable: next}, {Env: []string{"A=1"}}} {
+		if _, err := inherit.Upgrade(within(t), &cfg); !errors.Is(err, handoff.ErrUnsupported) {
+			t.Errorf("Upgrade(%+v) in mode inherit = %v, want ErrUnsupported", cfg, err)
+		}
 	}
 }
 

@@ -31,6 +31,7 @@ const (
 // Upgrade is the body of OpUpgrade.
 type Upgrade struct {
 	Executable string        `json:"executable,omitempty"` // absolute; empty means the server's own
+	Env        []string      `json:"env,omitempty"`        // KEY=VALUE, over the server's own
 	Timeout    time.Duration `json:"timeout,omitempty"`    // up to the commit; 0 means the server's own limits alone
 	Wait       Wait          `json:"wait,omitempty"`
 }

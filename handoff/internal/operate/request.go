@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -195,7 +196,7 @@ func (r *request) upgrade(ctx context.Context) error {
 	if err := r.body(&asked); err != nil {
 		return err
 	}
-	if err := r.checkProgram(asked.Executable); err != nil {
+	if err := r.checkProgram(&asked); err != nil {
 		return err
 	}
 	sub := r.server.Subscribers.subscribe(maxQueued, false)
@@ -228,7 +229,7 @@ func (r *request) upgrade(ctx context.Context) error {
 			}
 		}
 	})
-	report, err := r.server.Service.Upgrade(wanted, asked.Executable)
+	report, err := r.server.Service.Upgrade(wanted, asked)
 	close(ended)
 	events.Wait()
 	lost := r.pass(sub, ours) // they come before the end
@@ -241,15 +242,21 @@ func (r *request) upgrade(ctx context.Context) error {
 	return r.send(Answer{Report: report}, true)
 }
 
-// checkProgram refuses a program that the peer may not start as this user:
-// Config.Allow lets it ask for an upgrade, and no more.
-func (r *request) checkProgram(path string) error {
+// checkProgram refuses a program or environment that the peer may not choose for this
+// user: Config.Allow lets it ask for an upgrade, and no more.
+func (r *request) checkProgram(asked *Upgrade) error {
+	path := asked.Executable
 	switch {
-	case path == "":
+	case path == "" && asked.Env == nil:
 	case r.peer.UID != 0 && r.peer.UID != os.Geteuid():
-		return fmt.Errorf("%w: uid %d may not choose the program that uid %d runs", failure.PeerRefused, r.peer.UID, os.Geteuid())
-	case !filepath.IsAbs(path):
+		return fmt.Errorf("%w: uid %d may not choose the program that uid %d runs, or its environment", failure.PeerRefused, r.peer.UID, os.Geteuid())
+	case path != "" && !filepath.IsAbs(path):
 		return fmt.Errorf("%w: executable %q: give its absolute path", failure.Protocol, path)
+	}
+	for _, v := range asked.Env {
+		if name, _, ok := strings.Cut(v, "="); !ok || name == "" || strings.Contains(v, "\x00") {
+			return fmt.Errorf("%w: environment %q: want KEY=VALUE", failure.Protocol, v)
+		}
 	}
 	return nil
 }

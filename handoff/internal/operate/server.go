@@ -40,11 +40,11 @@ const (
 type Service interface {
 	// Status returns the status in parts that fit into a message each.
 	Status() []any
-	// Upgrade starts a successor, from program or, where that is empty, from the
-	// service's own. It returns the report when the successor is committed, and an
+	// Upgrade starts a successor, from the program asked for or, where that is empty,
+	// from the service's own. It returns the report when the successor is committed, and an
 	// error that matches *FailedUpgrade where the upgrade began and failed. When ctx
 	// ends before the commit, it rolls back.
-	Upgrade(ctx context.Context, program string) (report any, err error)
+	Upgrade(ctx context.Context, asked Upgrade) (report any, err error)
 	// Rollback takes the sockets back from a successor that is not committed, and
 	// returns the report. It stops waiting for that when ctx ends.
 	Rollback(ctx context.Context, reason string) (report any, err error)

@@ -32,8 +32,8 @@ type service struct {
 
 func (s *service) Status() []any { return []any{map[string]int{"a": 1}, map[string]int{"b": 2}} }
 
-func (s *service) Upgrade(ctx context.Context, program string) (any, error) {
-	return s.upgrade(ctx, program)
+func (s *service) Upgrade(ctx context.Context, asked operate.Upgrade) (any, error) {
+	return s.upgrade(ctx, asked.Executable)
 }
 
 func (s *service) Rollback(_ context.Context, reason string) (any, error) { return reason, nil }
