@@ -145,7 +145,7 @@ soak-http: ## replace an HTTP server UPGRADES times in each mode under load, bes
 
 .PHONY: soak-reuseport
 soak-reuseport: ## drain DRAINS members of reuseport groups under load
-	$(GO) run ./reuseport/internal/soak -drains $(DRAINS)
+	cd integration && $(GO) run ./drains -drains $(DRAINS)
 
 .PHONY: gauntlet
 gauntlet: ## RESTARTS upgrades, or as many as fit into DURATION, under clients and faults (ARGS=-h: flags)

@@ -45,7 +45,6 @@ var layers = []map[string]string{
 		"handoff/internal/lifecycle": "handoff/internal/failure",
 		"handoff/internal/spawn":     "handoff/internal/failure internal/fdx internal/procs",
 		"handoff/internal/wire":      "handoff/internal/failure",
-		"reuseport/internal/soak":    "reuseport",
 	},
 	{
 		"handoff/internal/session": "handoff/internal/failure handoff/internal/fdpass handoff/internal/wire internal/fdx",

@@ -8,6 +8,6 @@ import (
 )
 
 func main() {
-	fmt.Fprintln(os.Stderr, "soak needs Linux")
+	fmt.Fprintln(os.Stderr, "drains needs Linux")
 	os.Exit(1)
 }

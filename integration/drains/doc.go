@@ -1,4 +1,4 @@
-// Command soak leaves a SO_REUSEPORT group thousands of times under load, first
+// Command drains leaves a SO_REUSEPORT group thousands of times under load, first
 // by Drain and then by Close, and counts what the clients saw. Clients are
 // another process and never try again.
 //

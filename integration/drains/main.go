@@ -43,7 +43,7 @@ type outcome struct {
 }
 
 func main() {
-	if role := os.Getenv("BATON_SOAK"); role != "" {
+	if role := os.Getenv("BATON_DRAINS"); role != "" {
 		if err := child(role); err != nil {
 			fmt.Fprintln(os.Stderr, role+":", err)
 			os.Exit(1)
@@ -209,7 +209,7 @@ func start(role string, cfg config) (*proc, error) {
 	}
 	// By this name another user can execute a binary in a private folder.
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "BATON_SOAK="+role, "BATON_SOAK_CONFIG="+string(arg))
+	cmd.Env = append(os.Environ(), "BATON_DRAINS="+role, "BATON_SOAK_CONFIG="+string(arg))
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if uid := serverUID(); uid != os.Getuid() {
@@ -241,7 +241,7 @@ func (p *proc) kill() {
 
 func child(role string) error {
 	var cfg config
-	if err := json.Unmarshal([]byte(os.Getenv("BATON_SOAK_CONFIG")), &cfg); err != nil {
+	if err := json.Unmarshal([]byte(os.Getenv("BATON_DRAINS_CONFIG")), &cfg); err != nil {
 		return err
 	}
 	switch role {
