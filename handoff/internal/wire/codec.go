@@ -1,206 +1,225 @@
 package wire
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"reflect"
+	"slices"
 )
 
 // Append appends m's payload to dst and returns the result. It does not check
 // limits, see [Check], but it cuts texts and builds that are too long: a long text must
 // not keep the message from the peer.
 func Append(dst []byte, m Message) []byte {
-	c := codec{mode: encode, b: dst}
-	m.fields(&c)
-	return c.b
+	return messages[m.Type()].append(dst, reflect.ValueOf(m).Elem())
 }
 
 // Check returns an error that matches [ErrTooLarge] if the peer would refuse m
 // for one of the limits. It doesn't know the size of a whole [Conns] message,
 // which the sender bounds (see [EntryOverhead]).
-func Check(m Message) error {
-	c := codec{mode: check}
-	m.fields(&c)
-	return c.err
-}
+func Check(m Message) error { return messages[m.Type()].check(reflect.ValueOf(m).Elem()) }
 
 // Decode returns the message of type t that payload holds. The message does not
 // refer to payload. Errors match [ErrUnknownType], [ErrMalformed] or
 // [ErrTooLarge].
 func Decode(t Type, payload []byte) (Message, error) {
-	m := newMessage(t)
-	if m == nil {
+	s := messages[t]
+	if s == nil {
 		return nil, fmt.Errorf("%w: %d", ErrUnknownType, uint16(t))
 	}
 	if len(payload) > MaxPayload {
 		return nil, fmt.Errorf("%w: %s of %d bytes", ErrTooLarge, t, len(payload))
 	}
-	c := codec{mode: decode, b: payload, end: len(payload)}
-	if t == TypeSockets {
-		// Its values are many and short: one copy of all of them is several
-		// times as fast as a thousand small ones.
-		c.copied = string(payload)
-		c.copiedBytes = bytes.Clone(payload)
+	v := reflect.New(s.of)
+	// The strings of the message are parts of this one: many short copies take longer.
+	if err := s.decode(string(payload), v.Elem()); err != nil {
+		return nil, fmt.Errorf("%w (in %s)", err, t)
 	}
-	c.next()
-	m.fields(&c)
-	c.finish()
-	if c.err != nil {
-		return nil, fmt.Errorf("%w (in %s)", c.err, t)
-	}
-	return m, nil
+	return v.Interface().(Message), nil
 }
 
-type mode uint8
-
-const (
-	encode mode = iota
-	decode
-	check
-)
-
-// codec walks through the fields of a message, in the order of their tags, and
-// writes, reads or checks each.
-type codec struct {
-	mode mode
-	err  error // the first one; no field is touched after it
-
-	b []byte // encode: the output; decode: the whole payload
-
-	// decode: the fields that follow are b[pos:end]. The current one has the
-	// value b[from:to] and the tag tag, which is 0 when there is no more.
-	pos, end int
-	from, to int
-	tag      uint64
-
-	// decode, optional: copies of the whole payload, of which the strings and
-	// the byte slices of the message become parts.
-	copied      string
-	copiedBytes []byte
+func (s *structure) append(b []byte, v reflect.Value) []byte {
+	for i := range s.fields {
+		b = s.fields[i].append(b, v.Field(s.fields[i].index))
+	}
+	return b
 }
 
-func (c *codec) malformed(format string, args ...any) {
-	if c.err == nil {
-		c.err = fmt.Errorf("%w: "+format, append([]any{ErrMalformed}, args...)...)
-		c.tag = 0
+func (f *field) append(b []byte, v reflect.Value) []byte {
+	switch {
+	case f.elem != nil:
+		for i := range v.Len() {
+			start := len(b)
+			b = f.elem.append(b, v.Index(i))
+			var h [2 * binary.MaxVarintLen64]byte
+			b = slices.Insert(b, start, head(h[:0], f.tag, len(b)-start)...)
+		}
+	case f.list:
+		for i := range v.Len() {
+			b = append(head(b, f.tag, v.Index(i).Len()), v.Index(i).String()...)
+		}
+	case v.Kind() == reflect.String && f.cut:
+		b = f.appendValue(b, cutOff(v.String(), f.bytes))
+	case v.Kind() == reflect.String:
+		b = f.appendValue(b, v.String())
+	case v.Kind() == reflect.Slice:
+		b = f.appendValue(b, string(v.Bytes()))
+	default:
+		n := numberOf(v)
+		var value [8]byte
+		binary.BigEndian.PutUint64(value[:], n)
+		b = f.appendValue(b, string(value[bits.LeadingZeros64(n)/8:]))
 	}
+	return b
 }
 
-func (c *codec) tooLarge(tag uint64, n, limit int) {
-	if c.err == nil {
-		c.err = fmt.Errorf("%w: field %d has %d, limit %d", ErrTooLarge, tag, n, limit)
-		c.tag = 0
+// appendValue appends a field, unless its value is empty.
+func (f *field) appendValue(b []byte, value string) []byte {
+	if value == "" {
+		return b
 	}
+	return append(head(b, f.tag, len(value)), value...)
 }
 
-// next makes the next field the current one.
-func (c *codec) next() {
-	before := c.tag
-	c.tag = 0
-	rest := c.b[c.pos:c.end]
-	if len(rest) == 0 || c.err != nil {
-		return
-	}
-	var tag, size uint64
-	if len(rest) >= 2 && rest[0]|rest[1] < 0x80 { // nearly all of them
-		tag, size = uint64(rest[0]), uint64(rest[1])
-		rest = rest[2:]
-	} else {
-		var n, k int
-		if tag, n = binary.Uvarint(rest); n <= 0 {
-			c.malformed("no tag after field %d", before)
-			return
-		}
-		if size, k = binary.Uvarint(rest[n:]); k <= 0 {
-			c.malformed("no length of field %d", tag)
-			return
-		}
-		rest = rest[n+k:]
-	}
-	if tag == 0 || tag < before {
-		c.malformed("field %d after field %d", tag, before)
-		return
-	}
-	if size > uint64(len(rest)) {
-		c.malformed("field %d of %d bytes ends after %d", tag, size, len(rest))
-		return
-	}
-	c.tag = tag
-	c.from = c.end - len(rest)
-	c.to = c.from + int(size)
-	c.pos = c.to
+// head appends the tag and the length of a value.
+func head(b []byte, tag uint64, n int) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(b, tag), uint64(n))
 }
 
-// find skips unknown fields and reports whether the current one is tag.
-func (c *codec) find(tag uint64) bool {
-	for c.tag != 0 && c.tag < tag {
-		c.next()
+// numberOf returns the unsigned integer that stands for v.
+func numberOf(v reflect.Value) uint64 {
+	switch {
+	case v.Kind() == reflect.Bool && v.Bool():
+		return 1
+	case v.Kind() == reflect.Bool:
+		return 0
+	case v.CanInt():
+		return uint64(v.Int())<<1 ^ uint64(v.Int()>>63)
 	}
-	return c.tag == tag
+	return v.Uint()
 }
 
-// done leaves the current field, which may not come twice.
-func (c *codec) done() {
-	tag := c.tag
-	c.next()
-	if tag != 0 && c.tag == tag {
-		c.malformed("field %d twice", tag)
+// setNumber is the reverse of numberOf. It reports false if n is too large.
+func setNumber(v reflect.Value, n uint64) bool {
+	switch {
+	case v.Kind() == reflect.Bool:
+		v.SetBool(n == 1)
+		return n <= 1
+	case v.CanInt():
+		i := int64(n>>1) ^ -int64(n&1)
+		v.SetInt(i)
+		return !v.OverflowInt(i)
 	}
+	v.SetUint(n)
+	return !v.OverflowUint(n)
 }
 
-// finish skips the fields that are left.
-func (c *codec) finish() {
-	for c.tag != 0 {
-		c.next()
+// decode sets the fields of v by b. It skips those that it does not know.
+func (s *structure) decode(b string, v reflect.Value) error {
+	fields, before := s.fields, uint64(0)
+	for len(b) > 0 {
+		tag, value, rest, err := next(b)
+		if err != nil {
+			return err
+		}
+		if tag == 0 || tag < before {
+			return malformed("field %d after field %d", tag, before)
+		}
+		for len(fields) > 0 && fields[0].tag < tag {
+			fields = fields[1:]
+		}
+		if len(fields) > 0 && fields[0].tag == tag {
+			f := &fields[0]
+			if tag == before && !f.list {
+				return malformed("field %d twice", tag)
+			}
+			if err := f.decode(value, rest, v.Field(f.index)); err != nil {
+				return err
+			}
+		}
+		b, before = rest, tag
 	}
+	return nil
 }
 
-// head writes the tag and the length of a value.
-func (c *codec) head(tag uint64, n int) {
-	if tag < 0x80 && n < 0x80 { // nearly all of them
-		c.b = append(c.b, byte(tag), byte(n))
-		return
+// next returns the first field of b, and what follows it.
+func next(b string) (tag uint64, value, rest string, err error) {
+	tag, n := uvarint(b)
+	if n <= 0 {
+		return 0, "", "", malformed("no tag")
 	}
-	c.b = binary.AppendUvarint(c.b, tag)
-	c.b = binary.AppendUvarint(c.b, uint64(n))
+	size, k := uvarint(b[n:])
+	if k <= 0 {
+		return 0, "", "", malformed("no length of field %d", tag)
+	}
+	b = b[n+k:]
+	if size > uint64(len(b)) {
+		return 0, "", "", malformed("field %d of %d bytes ends after %d", tag, size, len(b))
+	}
+	return tag, b[:size], b[size:], nil
 }
 
-// number is the field tag with an unsigned value of at most limit.
-func (c *codec) number(tag, v, limit uint64) uint64 {
-	switch c.mode {
-	case encode:
-		if v == 0 {
-			break
+func uvarint(b string) (uint64, int) {
+	return binary.Uvarint([]byte(b[:min(len(b), binary.MaxVarintLen64)]))
+}
+
+// decode sets v, or adds to it if it is a list. rest is what follows the value.
+func (f *field) decode(value, rest string, v reflect.Value) error {
+	switch {
+	case f.list:
+		i := v.Len()
+		if i == 0 {
+			n, err := f.count(rest)
+			if err != nil {
+				return err
+			}
+			v.Set(reflect.MakeSlice(v.Type(), 0, n+1))
 		}
-		n := (bits.Len64(v) + 7) / 8
-		c.head(tag, n)
-		for i := n - 1; i >= 0; i-- {
-			c.b = append(c.b, byte(v>>(8*i)))
+		v.SetLen(i + 1)
+		if f.elem != nil {
+			return f.elem.decode(value, v.Index(i))
 		}
-	case decode:
-		if !c.find(tag) {
-			break
+		v.Index(i).SetString(value)
+		return f.fits(len(value))
+	case v.Kind() == reflect.String:
+		v.SetString(value)
+		return f.fits(len(value))
+	case v.Kind() == reflect.Slice:
+		if len(value) > 0 {
+			v.SetBytes([]byte(value))
 		}
-		value := c.value()
-		if len(value) > 8 {
-			c.malformed("field %d is an integer of %d bytes", tag, len(value))
-			break
-		}
-		if len(value) > 0 && value[0] == 0 {
-			c.malformed("field %d is an integer with a leading zero", tag)
-			break
-		}
-		var n uint64
-		for _, b := range value {
-			n = n<<8 | uint64(b)
-		}
-		if n > limit {
-			c.malformed("field %d is %d, limit %d", tag, n, limit)
-			break
-		}
-		v = n
-		c.done()
+		return f.fits(len(value))
+	case len(value) > 8:
+		return malformed("field %d is an integer of %d bytes", f.tag, len(value))
+	case len(value) > 0 && value[0] == 0:
+		return malformed("field %d is an integer with a leading zero", f.tag)
 	}
-	return v
+	var n uint64
+	for i := range len(value) {
+		n = n<<8 | uint64(value[i])
+	}
+	if !setNumber(v, n) {
+		return malformed("field %d is %d", f.tag, n)
+	}
+	return nil
+}
+
+// count returns how many of the fields that b begins with are entries of the list.
+func (f *field) count(b string) (n int, err error) {
+	for n = 0; len(b) > 0; n++ {
+		tag, _, rest, err := next(b)
+		if err != nil || tag != f.tag {
+			return n, err
+		}
+		if n+1 == MaxEntries {
+			return 0, f.tooLarge(n+2, MaxEntries)
+		}
+		b = rest
+	}
+	return n, nil
+}
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrMalformed}, args...)...)
 }

@@ -40,8 +40,8 @@
 //
 // A field with its zero value is left out, and one that is missing has its zero
 // value. The elements of a list are always written, with length 0 if need be.
-// The tags are the numbers in fields.go; a number is never used again for
-// something else.
+// The tags are the numbers in the struct tags of the messages; a number is never
+// used again for something else, and the type of a field never changes.
 //
 // # Compatibility
 //

@@ -48,8 +48,6 @@ const (
 type Message interface {
 	// Type returns the number that names the message on the wire.
 	Type() Type
-
-	fields(c *codec)
 }
 
 // Via says how the conversation began.
@@ -63,33 +61,33 @@ const (
 
 // Hello opens a conversation: successor to predecessor.
 type Hello struct {
-	MinVersion uint32 // oldest protocol version the successor speaks
-	MaxVersion uint32 // newest protocol version the successor speaks
-	PID        int64  // as the successor sees itself; 0 if it can't tell
-	Build      string // the successor's Config.Version
-	Via        Via
-	Mode       uint32 // handoff.Mode of the successor
+	MinVersion uint32 `wire:"1"`       // oldest protocol version the successor speaks
+	MaxVersion uint32 `wire:"2"`       // newest protocol version the successor speaks
+	PID        int64  `wire:"3"`       // as the successor sees itself; 0 if it can't tell
+	Build      string `wire:"4,build"` // the successor's Config.Version
+	Via        Via    `wire:"5"`
+	Mode       uint32 `wire:"6"` // handoff.Mode of the successor
 }
 
 // Welcome answers Hello. Its descriptor, if there is one, is the predecessor's pidfd.
 type Welcome struct {
-	Version      uint32 // protocol version chosen
-	Generation   uint64 // of the predecessor
-	PID          int64
-	Build        string
-	Mode         uint32        // handoff.Mode of the predecessor
-	Sockets      uint32        // entries that follow in Sockets messages
-	States       uint32        // entries that follow in States messages
-	Probation    time.Duration // time between Ready and Commit
-	HangTimeout  time.Duration // silence after which the peer counts as hung
-	ReadyTimeout time.Duration // time from here to Ready; 0 means no limit
+	Version      uint32        `wire:"1"` // protocol version chosen
+	Generation   uint64        `wire:"2"` // of the predecessor
+	PID          int64         `wire:"3"`
+	Build        string        `wire:"4,build"`
+	Mode         uint32        `wire:"5"`  // handoff.Mode of the predecessor
+	Sockets      uint32        `wire:"6"`  // entries that follow in Sockets messages
+	States       uint32        `wire:"7"`  // entries that follow in States messages
+	Probation    time.Duration `wire:"8"`  // time between Ready and Commit
+	HangTimeout  time.Duration `wire:"9"`  // silence after which the peer counts as hung
+	ReadyTimeout time.Duration `wire:"10"` // time from here to Ready; 0 means no limit
 }
 
 // Refuse answers Hello where no conversation begins, or any message where the
 // predecessor can't continue.
 type Refuse struct {
-	Reason failure.Reason
-	Text   string
+	Reason failure.Reason `wire:"1"`
+	Text   string         `wire:"2,text"`
 }
 
 // SocketKind says what a descriptor of the manifest is.
@@ -104,22 +102,22 @@ const (
 
 // Socket is the manifest's description of one descriptor.
 type Socket struct {
-	Kind      SocketKind
-	Name      string // of a named socket or a file; else empty
-	Network   string // as asked for
-	Address   string // as asked for
-	Shard     uint32 // position among the sockets with the same Name, Network and Address
-	Bound     string // the address it has, as net prints it
-	Domain    int32  // SO_DOMAIN
-	SockType  int32  // SO_TYPE
-	Protocol  int32  // SO_PROTOCOL
-	Listening bool   // SO_ACCEPTCONN
-	Sockname  []byte // the kernel's sockaddr, as getsockname(2) gives it
-	FileMode  uint32 // st_mode of a file; 0 for a socket
-	PathDev   uint64 // device and inode of the path that a unix socket is bound to
-	PathIno   uint64
-	Keeper    Keeper // that has it as well
-	Leaving   bool   // it is closed when nothing waits in it: another one on its address takes its place
+	Kind      SocketKind `wire:"1"`
+	Name      string     `wire:"2,name"`      // of a named socket or a file; else empty
+	Network   string     `wire:"3,network"`   // as asked for
+	Address   string     `wire:"4,address"`   // as asked for
+	Shard     uint32     `wire:"5"`           // position among the sockets with the same Name, Network and Address
+	Bound     string     `wire:"6,address"`   // the address it has, as net prints it
+	Domain    int32      `wire:"7"`           // SO_DOMAIN
+	SockType  int32      `wire:"8"`           // SO_TYPE
+	Protocol  int32      `wire:"9"`           // SO_PROTOCOL
+	Listening bool       `wire:"10"`          // SO_ACCEPTCONN
+	Sockname  []byte     `wire:"11,sockname"` // the kernel's sockaddr, as getsockname(2) gives it
+	FileMode  uint32     `wire:"12"`          // st_mode of a file; 0 for a socket
+	PathDev   uint64     `wire:"13"`          // device and inode of the path that a unix socket is bound to
+	PathIno   uint64     `wire:"14"`
+	Keeper    Keeper     `wire:"15"` // that has it as well
+	Leaving   bool       `wire:"16"` // it is closed when nothing waits in it: another one on its address takes its place
 }
 
 // Keeper names what has a socket besides the processes that pass it on.
@@ -135,27 +133,27 @@ const (
 // Sockets carries a part of the manifest and, in the same frame, the
 // descriptors of its entries, one each and in order (none with ViaInherit).
 type Sockets struct {
-	Seq     uint32 // answered by Ack
-	First   uint32 // index of the first entry in the whole manifest
-	Entries []Socket
+	Seq     uint32   `wire:"1"` // answered by Ack
+	First   uint32   `wire:"2"` // index of the first entry in the whole manifest
+	Entries []Socket `wire:"3"`
 }
 
 // State describes one state blob.
 type State struct {
-	Name string
-	Size uint64
+	Name string `wire:"1,name"`
+	Size uint64 `wire:"2"`
 }
 
 // States carries state blobs: a sealed memfd for each entry.
 type States struct {
-	Seq     uint32
-	Entries []State
+	Seq     uint32  `wire:"1"`
+	Entries []State `wire:"2"`
 }
 
 // Ack acknowledges a Sockets, States, Conns or Adopt message.
 type Ack struct {
-	Seq   uint32
-	Taken uint32 // how many entries, from the first on, the receiver keeps
+	Seq   uint32 `wire:"1"`
+	Taken uint32 `wire:"2"` // how many entries, from the first on, the receiver keeps
 }
 
 // Verified ends the transfer: each descriptor was checked.
@@ -163,27 +161,27 @@ type Verified struct{}
 
 // Ready says that the successor's Accept gate is open.
 type Ready struct {
-	Conns []string // names under which the successor takes open connections
-	Tells bool     // the successor sends Taking
+	Conns []string `wire:"1,name"` // names under which the successor takes open connections
+	Tells bool     `wire:"2"`      // the successor sends Taking
 }
 
 // Paused says that the predecessor has stopped accepting.
 type Paused struct {
-	Queue    int64  // connections in the accept queues; -1 if not known
-	HalfOpen int64  // handshakes under way; -1 if not known
-	Accepted uint64 // connections accepted by the predecessor since the upgrade began
+	Queue    int64  `wire:"1"` // connections in the accept queues; -1 if not known
+	HalfOpen int64  `wire:"2"` // handshakes under way; -1 if not known
+	Accepted uint64 `wire:"3"` // connections accepted by the predecessor since the upgrade began
 }
 
 // Ping asks the successor for Alive.
 type Ping struct {
-	Seq   uint64
-	Final bool // Commit follows the answer
+	Seq   uint64 `wire:"1"`
+	Final bool   `wire:"2"` // Commit follows the answer
 }
 
 // Alive answers Ping after the successor's own health check.
 type Alive struct {
-	Seq      uint64
-	Accepted uint64 // connections accepted by the successor so far
+	Seq      uint64 `wire:"1"`
+	Accepted uint64 `wire:"2"` // connections accepted by the successor so far
 }
 
 // Commit is the point of no return.
@@ -191,22 +189,22 @@ type Commit struct{}
 
 // Committed confirms Commit.
 type Committed struct {
-	Accepted uint64
+	Accepted uint64 `wire:"1"`
 }
 
 // Abort is the successor's refusal; it ends the conversation.
 type Abort struct {
-	Text string
+	Text string `wire:"1,text"`
 }
 
 // Rollback is the predecessor's withdrawal; it accepts again.
 type Rollback struct {
-	Text string
+	Text string `wire:"1,text"`
 }
 
 // RolledBack confirms Rollback.
 type RolledBack struct {
-	Accepted uint64
+	Accepted uint64 `wire:"1"`
 }
 
 // Took says that the successor owns the sockets, because the predecessor was silent for
@@ -215,52 +213,52 @@ type Took struct{}
 
 // Conn describes one open connection that moves.
 type Conn struct {
-	Name  string // chosen by the protocol that moves it
-	State []byte
+	Name  string `wire:"1,name"` // chosen by the protocol that moves it
+	State []byte `wire:"2,state"`
 }
 
 // Conns carries open connections, a descriptor for each entry. The sender keeps
 // the whole within MaxPayload, see EntryOverhead.
 type Conns struct {
-	Seq     uint32
-	Entries []Conn
+	Seq     uint32 `wire:"1"`
+	Entries []Conn `wire:"2"`
 }
 
 // Taking says that the receiver of a Conns message is about to give an entry, and those
 // before it, to its program. Whether the program has them is not known before the Ack.
 type Taking struct {
-	Seq   uint32 // of the Conns message
-	Index uint32 // of the entry
+	Seq   uint32 `wire:"1"` // of the Conns message
+	Index uint32 `wire:"2"` // of the entry
 }
 
 // Linger reports the predecessor's progress after Commit.
 type Linger struct {
-	Open      uint64        // connections still open
-	Moved     uint64        // connections passed to the successor
-	Cut       uint64        // connections closed by force
-	Remaining time.Duration // until the linger limit; negative if there is none
+	Open      uint64        `wire:"1"` // connections still open
+	Moved     uint64        `wire:"2"` // connections passed to the successor
+	Cut       uint64        `wire:"3"` // connections closed by force
+	Remaining time.Duration `wire:"4"` // until the linger limit; negative if there is none
 }
 
 // EndLinger asks a lingering predecessor to end now.
 type EndLinger struct {
-	Text string
+	Text string `wire:"1,text"`
 }
 
 // Bye is the predecessor's last message.
 type Bye struct {
-	Open  uint64
-	Moved uint64
-	Cut   uint64
+	Open  uint64 `wire:"1"`
+	Moved uint64 `wire:"2"`
+	Cut   uint64 `wire:"3"`
 }
 
 // Adopt passes on the conversation with an older predecessor that still
 // lingers; its connection is the frame's descriptor.
 type Adopt struct {
-	Seq        uint32
-	Version    uint32 // protocol version of that conversation
-	Generation uint64
-	PID        int64
-	Build      string
+	Seq        uint32 `wire:"1"`
+	Version    uint32 `wire:"2"` // protocol version of that conversation
+	Generation uint64 `wire:"3"`
+	PID        int64  `wire:"4"`
+	Build      string `wire:"5,build"`
 }
 
 // Stderr carries three descriptors: the standard error that the successor has after the
@@ -274,31 +272,31 @@ type Stderr struct{}
 // have duplicates, successors that were rolled back for one: the frame has a pidfd
 // of each.
 type Released struct {
-	Kind    SocketKind
-	Holders uint32 // the number of those processes
+	Kind    SocketKind `wire:"1"`
+	Holders uint32     `wire:"2"` // the number of those processes
 }
 
 // Account tells the successor, after Commit, how the last upgrades of its line
 // went, this one included. Nothing answers it.
 type Account struct {
-	Body []byte // JSON: reports and totals
+	Body []byte `wire:"1,body"` // JSON: reports and totals
 }
 
 // Request is an operator's request to the control socket: the first message of
 // a connection of its own, in which others may follow.
 type Request struct {
-	Op         string
-	Body       []byte // JSON, see package operate
-	MinVersion uint32 // oldest protocol version that the operator's tool speaks
-	MaxVersion uint32 // newest protocol version that the operator's tool speaks
+	Op         string `wire:"1,op"`
+	Body       []byte `wire:"2,body"` // JSON, see package operate
+	MinVersion uint32 `wire:"3"`      // oldest protocol version that the operator's tool speaks
+	MaxVersion uint32 `wire:"4"`      // newest protocol version that the operator's tool speaks
 }
 
 // Response answers a Request; several may follow one Request, the last one is
 // Final. What can't be answered at all is answered by Refuse.
 type Response struct {
-	Final   bool
-	Body    []byte // JSON, see package operate
-	Version uint32 // protocol version chosen
+	Final   bool   `wire:"1"`
+	Body    []byte `wire:"2,body"` // JSON, see package operate
+	Version uint32 `wire:"3"`      // protocol version chosen
 }
 
 func (*Hello) Type() Type      { return TypeHello }
