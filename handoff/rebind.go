@@ -61,9 +61,9 @@ func (u *Upgrader) rebound(ctx context.Context, k sockets.Key, h sockets.Handle,
 // shared returns a duplicate of a socket on k's address that has not moved yet, or
 // nil.
 func (u *Upgrader) shared(k sockets.Key) (sockets.Handle, error) {
-	bound, known := sockets.Resolve(k.Network, k.Address)
+	at := sockets.PlaceOf(k.Network, k.Address)
 	for _, s := range u.table.All() {
-		if !known || s.Entry.Kind != k.Kind || s.Entry.Network != k.Network || s.Entry.Bound != bound || !u.mover.Moves(s) {
+		if s.Entry.Kind != k.Kind || !at.Has(&s.Entry) || !u.mover.Moves(s) {
 			continue
 		}
 		fd, err := fdx.Dup(s.Handle())

@@ -1,8 +1,6 @@
 package sockets
 
 import (
-	"net"
-
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -41,6 +39,7 @@ type arrivals struct {
 type arrival struct {
 	Arrived
 	matched bool // a Listen has taken it
+	left    bool // the predecessor leaves it: Ready has said so
 }
 
 func (l *arrivals) add(all []Arrived) {
@@ -61,7 +60,7 @@ func (l *arrivals) add(all []Arrived) {
 func (l *arrivals) same(k Key) (Arrived, bool) {
 	for q := l.byKey[k]; len(q) > 0; q = l.byKey[k] {
 		l.byKey[k] = q[1:]
-		if !q[0].matched {
+		if !q[0].matched && !q[0].left {
 			q[0].matched = true
 			return q[0].Arrived, true
 		}
@@ -69,18 +68,22 @@ func (l *arrivals) same(k Key) (Arrived, bool) {
 	return Arrived{}, false
 }
 
-// similar takes the first of k's name, or else one that is bound to the address bound,
-// if that is not empty: the predecessor asked for ":8080", say, and we ask for
-// "[::]:8080". To bind it again would fail.
-func (l *arrivals) similar(k Key, bound string, sameAddress bool) (Arrived, bool) {
-	for _, a := range l.all {
-		e := &a.Entry
-		if a.matched || e.Leaving || e.Kind != k.Kind || e.Network != k.Network || e.Name != k.Name {
-			continue
-		}
-		if k.Name != "" && !(sameAddress && Inet(e)) || bound != "" && e.Bound == bound {
-			a.matched = true
-			return a.Arrived, true
+// similar takes the first of k's name, or else one that is at the place at: the
+// predecessor asked for ":8080", say, and we ask for "[::]:8080"; or else one that is
+// there under another name. To bind it again would fail.
+func (l *arrivals) similar(k Key, at Place, sameAddress bool) (Arrived, bool) {
+	for _, match := range []func(e *wire.Socket) bool{
+		func(e *wire.Socket) bool {
+			return e.Name == k.Name && e.Network == k.Network && k.Name != "" && !(sameAddress && Inet(e))
+		},
+		func(e *wire.Socket) bool { return e.Name == k.Name && at.Has(e) },
+		func(e *wire.Socket) bool { return Inet(e) && at.Has(e) },
+	} {
+		for _, a := range l.all {
+			if !a.matched && !a.left && !a.Entry.Leaving && a.Entry.Kind == k.Kind && match(&a.Entry) {
+				a.matched = true
+				return a.Arrived, true
+			}
 		}
 	}
 	return Arrived{}, false
@@ -96,40 +99,6 @@ func (l *arrivals) takeRest() []Arrived {
 	}
 	*l = arrivals{}
 	return rest
-}
-
-// Resolve returns the address of a socket that is bound to address, if that is
-// known before it is bound.
-func Resolve(network, address string) (string, bool) {
-	switch network {
-	case "tcp", "tcp4", "tcp6":
-		a, err := net.ResolveTCPAddr(network, address)
-		if err != nil || a.Port == 0 {
-			return "", false
-		}
-		if a.IP == nil {
-			a.IP = wildcard(network)
-		}
-		return a.String(), true
-	case "udp", "udp4", "udp6":
-		a, err := net.ResolveUDPAddr(network, address)
-		if err != nil || a.Port == 0 {
-			return "", false
-		}
-		if a.IP == nil {
-			a.IP = wildcard(network)
-		}
-		return a.String(), true
-	}
-	return address, true
-}
-
-// wildcard is what net binds where no host is given.
-func wildcard(network string) net.IP {
-	if network[len(network)-1] == '4' {
-		return net.IPv4zero
-	}
-	return net.IPv6unspecified
 }
 
 // Inet reports whether e is a TCP or UDP socket.

@@ -138,10 +138,10 @@ func (t *Table) Match(k Key, sameAddress bool) (Arrived, bool) {
 	if ok || left == 0 {
 		return a, ok
 	}
-	bound, _ := Resolve(k.Network, k.Address) // may take a while
+	at := PlaceOf(k.Network, k.Address)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.arrived.similar(k, bound, sameAddress)
+	return t.arrived.similar(k, at, sameAddress)
 }
 
 // All returns the sockets in use.

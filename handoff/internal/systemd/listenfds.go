@@ -155,11 +155,11 @@ func stored(e *wire.Socket) bool { return e.Keeper == wire.KeeperStore }
 // before a restart, or a socket unit's of k's name, or else one that is bound to k's
 // address.
 func (m *Manager) Match(k sockets.Key) (a sockets.Arrived, ok bool) {
-	bound, known := sockets.Resolve(k.Network, k.Address)
+	at := sockets.PlaceOf(k.Network, k.Address)
 	for _, match := range []func(*wire.Socket) bool{
 		func(e *wire.Socket) bool { return stored(e) && sockets.KeyOf(e) == k },
 		func(e *wire.Socket) bool { return !stored(e) && k.Name != "" && e.Name == k.Name },
-		func(e *wire.Socket) bool { return known && e.Bound == bound },
+		func(e *wire.Socket) bool { return at.Has(e) || at.Bound != "" && at.Bound == e.Bound },
 	} {
 		if a, ok = m.take(func(e *wire.Socket) bool { return serves(e, k) && match(e) }); ok {
 			return a, true

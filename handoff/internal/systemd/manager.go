@@ -173,8 +173,8 @@ func (m *Manager) update() {
 // program has not asked for, as the address was another one before the restart. It
 // reports whether another attempt may succeed.
 func (m *Manager) MakeRoom(ctx context.Context, k sockets.Key, err error) bool {
-	bound, known := sockets.Resolve(k.Network, k.Address)
-	return known && errors.Is(err, syscall.EADDRINUSE) &&
+	bound := sockets.PlaceOf(k.Network, k.Address).Bound
+	return bound != "" && errors.Is(err, syscall.EADDRINUSE) &&
 		m.free(ctx, func(e *wire.Socket) bool { return stored(e) && collides(e, k.Network, bound) })
 }
 
