@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -65,10 +64,7 @@ func TestAccount(t *testing.T) {
 			t.Parallel()
 			var log jsonLog
 			dir := testenv.ShortDir(t)
-			program := filepath.Join(dir, "next")
-			if err := os.WriteFile(program, []byte("#!/bin/sh\necho one >&2\necho two >&2\nexit 3\n"), 0o755); err != nil {
-				t.Fatal(err)
-			}
+			program := testenv.Script(t, "echo one >&2\necho two >&2\nexit 3\n")
 			cfg := handoff.Config{
 				ControlSocket: filepath.Join(dir, "c", "s"), Version: "1.0", Executable: program,
 				Logger: logger(&log), Probation: -1,

@@ -82,14 +82,9 @@ func (s *service) commandAs(uid uint32) *exec.Cmd {
 		s.tb.Fatal(err)
 	}
 	cmd := s.command()
-	program, err := os.ReadFile(cmd.Path)
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	cmd.Path = filepath.Join(s.set.Dir, "program") // where others can reach it
-	if err := os.WriteFile(cmd.Path, program, 0o755); err != nil {
-		s.tb.Fatal(err)
-	}
+	program := filepath.Join(s.set.Dir, "program") // where others can reach it
+	testenv.CopyProgram(s.tb, cmd.Path, program)
+	cmd.Path = program
 	cmd.Args[0] = cmd.Path // its successors are the same program
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	return cmd

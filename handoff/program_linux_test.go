@@ -15,36 +15,14 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
-// copyBinary makes path a program that is this one, in a file of its own. It
-// has cp(1) write it: a descriptor of ours that is open for writing could be
-// inherited by a process that another test starts at that moment, and the
-// program would be busy (Go issue 22315).
+// copyBinary makes path a program that is this one, in a file of its own.
 func copyBinary(tb testing.TB, path string) {
 	tb.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if out, err := exec.Command("cp", "--", exe, path).CombinedOutput(); err != nil {
-		tb.Fatalf("cp: %v: %s", err, out)
-	}
-	if err := os.Chmod(path, 0o755); err != nil {
-		tb.Fatal(err)
-	}
-}
-
-// writeScript returns the path of a shell script. As in copyBinary, no process has it
-// open for writing when it is executed.
-func writeScript(tb testing.TB, text string) string {
-	tb.Helper()
-	path := filepath.Join(testenv.ShortDir(tb), "script")
-	if err := os.WriteFile(path+".txt", []byte("#!/bin/sh\n"+text), 0o600); err != nil {
-		tb.Fatal(err)
-	}
-	if out, err := exec.Command("install", "-m", "755", path+".txt", path).CombinedOutput(); err != nil {
-		tb.Fatalf("install: %v: %s", err, out)
-	}
-	return path
+	testenv.CopyProgram(tb, exe, path)
 }
 
 // installed is a service whose program is a file of its own, which the tests replace
@@ -314,7 +292,7 @@ func TestWrapper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	script := writeScript(t, fmt.Sprintf("'%s' \"$@\"\nexit $?\n", exe))
+	script := testenv.Script(t, fmt.Sprintf("'%s' \"$@\"\nexit $?\n", exe))
 	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}})
 	s.startCommand(s.varied(variation{Executable: script}))
 	s.wait("owner")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -110,7 +111,7 @@ func limited(t *testing.T, ulimit string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return writeScript(t, fmt.Sprintf("%s || exit 1\nexec '%s' \"$@\"\n", ulimit, exe))
+	return testenv.Script(t, fmt.Sprintf("%s || exit 1\nexec '%s' \"$@\"\n", ulimit, exe))
 }
 
 // TestShortLimit starts a successor that may have fewer descriptors than it is

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 var modes = []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain}
@@ -298,11 +299,8 @@ func TestFailedUpgrade(t *testing.T) {
 // starts.
 func TestUpgradeContextEnded(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	program, started := filepath.Join(dir, "program"), filepath.Join(dir, "started")
-	if err := os.WriteFile(program, []byte("#!/bin/sh\ntouch "+started+"\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	started := filepath.Join(t.TempDir(), "started")
+	program := testenv.Script(t, "touch "+started+"\n")
 	up := newUpgrader(t, handoff.Config{Executable: program})
 	if err := up.Ready(); err != nil {
 		t.Fatal(err)

@@ -231,10 +231,8 @@ func testBadVersion(t *testing.T, bin string, mode handoff.Mode) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	r, _ := startRig(ctx, t, bin, mode)
-	err := os.WriteFile(r.path+".bad", []byte("#!/bin/sh\necho this version fails >&2\nexit 1\n"), 0o755)
-	if err == nil {
-		err = os.Rename(r.path+".bad", r.path)
-	}
+	testenv.Program(t, r.path+".bad", []byte("#!/bin/sh\necho this version fails >&2\nexit 1\n"))
+	err := os.Rename(r.path+".bad", r.path)
 	if err == nil {
 		_, err = r.upgrade(ctx, "v1", "v2", func(handoff.EventKind) {})
 	}

@@ -105,9 +105,7 @@ func runScripts(t *testing.T, dir string) {
 			}
 		}
 		script := fmt.Sprintf("#!/bin/sh\n%s GORACE=atexit_sleep_ms=0 exec %q \"$@\"\n", marker, cmd.Path)
-		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Program(t, filepath.Join(bin, name), []byte(script))
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: dir,

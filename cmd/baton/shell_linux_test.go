@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -55,7 +56,7 @@ func newShell(t *testing.T, helper string, env ...string) *shell {
 	exe, service := marked(helper)
 	_, baton := marked("baton")
 	for _, name := range []string{"api", "api.new"} {
-		copyProgram(t, exe, filepath.Join(dir, name))
+		testenv.CopyProgram(t, exe, filepath.Join(dir, name))
 	}
 	// The services' control sockets are not in root's folder.
 	script := fmt.Sprintf(`#!/bin/sh
@@ -68,9 +69,7 @@ for a; do
 done
 %s exec %q "$@"
 `, dir, baton, exe)
-	if err := os.WriteFile(filepath.Join(dir, "baton"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Program(t, filepath.Join(dir, "baton"), []byte(script))
 	sh := exec.CommandContext(t.Context(), "sh")
 	sh.Dir = dir
 	sh.Env = append(append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), service, "BATON_TEST_SCRIPT="+dir, "GORACE=atexit_sleep_ms=0"), env...)
@@ -160,17 +159,5 @@ func TestReadmeShell(t *testing.T) {
 		if !strings.Contains(said.String(), want) {
 			t.Errorf("no %q in:\n%s", want, said.String())
 		}
-	}
-}
-
-// copyProgram copies a program: mv would recognise two links as one file.
-func copyProgram(t *testing.T, from, to string) {
-	t.Helper()
-	program, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(to, program, 0o755); err != nil {
-		t.Fatal(err)
 	}
 }

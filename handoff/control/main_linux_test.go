@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -229,13 +228,9 @@ func askMain(args []string) {
 func askAs(tb testing.TB, uid uint32, args ...string) string {
 	tb.Helper()
 	cmd := testmain.Command(tb, "ask", args...)
-	// The test binary may be in a folder that other users can't read. Another process
-	// copies it: a child forked in this process at that moment would keep the copy open
-	// for writing, and execve would fail with ETXTBSY (Go issue 22315).
+	// The test binary may be in a folder that other users can't read.
 	path := filepath.Join(openDir(tb), "ask")
-	if out, err := exec.Command("cp", cmd.Path, path).CombinedOutput(); err != nil {
-		tb.Fatalf("cp: %v: %s", err, out)
-	}
+	testenv.CopyProgram(tb, cmd.Path, path)
 	cmd.Path = path
 	cmd.Dir = "/"
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}

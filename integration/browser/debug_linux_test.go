@@ -22,10 +22,7 @@ import (
 func upgraded(t *testing.T) string {
 	t.Helper()
 	dir := testenv.ShortDir(t)
-	program := filepath.Join(dir, "next")
-	if err := os.WriteFile(program, []byte("#!/bin/sh\nexit 3\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	program := testenv.Script(t, "exit 3\n")
 	next := func(version string) *handoff.Upgrader {
 		up, err := handoff.New(&handoff.Config{
 			Name: "shop", Mode: handoff.Takeover, ControlSocket: filepath.Join(dir, "c", "s"), Version: version,

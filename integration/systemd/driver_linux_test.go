@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -26,9 +25,7 @@ func TestDriver(t *testing.T) {
 	}
 	dir := t.TempDir()
 	driver, baton := filepath.Join(dir, "systemd"), filepath.Join(dir, "baton")
-	if err := os.WriteFile(baton, program, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Program(t, baton, program)
 	if out, err := exec.Command("go", "build", "-o", driver, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build the driver: %v\n%s", err, out)
 	}

@@ -66,9 +66,7 @@ func newTestRig(t *testing.T, root string) *testRig {
 		t.Fatal(err)
 	}
 	baton := filepath.Join(t.TempDir(), "baton")
-	if err := os.WriteFile(baton, program, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Program(t, baton, program)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	r, err := newRig(ctx, rigConfig{
 		command: func(role string, args ...string) *exec.Cmd { return testmain.Command(t, role, args...) },

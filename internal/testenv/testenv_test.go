@@ -3,9 +3,11 @@ package testenv_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/seed-11c92bf9/baton/internal/testenv"
@@ -75,5 +77,32 @@ func TestDoc(t *testing.T) {
 	}
 	if got, want := len(lines), len(testenv.Probes()); got != want {
 		t.Errorf("doc.go lists %d features, want %d", got, want)
+	}
+}
+
+// TestProgram executes programs that were written a moment before, while other
+// goroutines start processes.
+func TestProgram(t *testing.T) {
+	t.Parallel()
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	for range 2 {
+		others.Go(func() { // ends with stop
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = exec.Command("true").Run() // it has the descriptors until its exec
+				}
+			}
+		})
+	}
+	defer others.Wait()
+	defer close(stop)
+	for range 20 {
+		if out, err := exec.Command(testenv.Script(t, "exit 0\n"+strings.Repeat("# text\n", 1<<17))).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
 	}
 }
