@@ -32,6 +32,17 @@
 // the predecessor's and leaves those without loss, for services whose sockets have to
 // be made by the process that serves.
 //
+// # Standard error
+//
+// Until the commit the standard error of a successor is a pipe, which its predecessor
+// copies to its own: an upgrade that fails reports the last lines. The pipe is a
+// terminal where the predecessor has one, and JOURNAL_STREAM (systemd.exec(5)) names it
+// where the predecessor writes to systemd's journal, so that a program finds what it
+// looks for at its start. A process that the successor starts before the commit keeps
+// the pipe: it gets SIGPIPE if it writes after the successor has ended. Start such a
+// process after [Upgrader.Ready] has returned and the first [EventOwner], or give it
+// another standard error.
+//
 // # Non-goals
 //
 // The package does not look into connections: it is the protocol's part to end one

@@ -32,7 +32,7 @@ type Capture struct {
 // NewCapture starts to copy what is written into the pipe to out, which it borrows until
 // Close.
 func NewCapture(out *os.File) (*Capture, error) {
-	r, w, err := os.Pipe()
+	r, w, err := newPipe(out)
 	if err != nil {
 		return nil, err
 	}

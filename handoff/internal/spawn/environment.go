@@ -7,6 +7,11 @@ import (
 	"strings"
 )
 
+// envJournal names the device and the inode of a standard error that leads to systemd's
+// journal (systemd.exec(5)). A program that finds them at its descriptor 2 writes for the
+// journal.
+const envJournal = "JOURNAL_STREAM"
+
 // Environment returns the environment that this process was started with, without the
 // variables named: what the program has set itself since, it sets again in its next
 // version. Where the kernel does not show it (proc_pid_environ(5): /proc is not mounted,

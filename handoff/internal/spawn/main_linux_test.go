@@ -7,5 +7,5 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testmain.RunWith(m, map[string]func([]string){"redirect": redirectMain})
+	testmain.RunWith(m, map[string]func([]string){"redirect": redirectMain, "journal": journalMain})
 }

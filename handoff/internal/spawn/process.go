@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
@@ -42,6 +43,11 @@ func start(cmd *exec.Cmd) (*Process, error) {
 		return nil, err
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, p.Stderr.w
+	if fd, err := fdx.Number(p.Stderr.w); err == nil {
+		if journal := journalVia(fd); journal != "" {
+			cmd.Env = append(cmd.Env, envJournal+"="+journal)
+		}
+	}
 	if err := cmd.Start(); err != nil {
 		p.Stderr.Close()
 		return nil, err

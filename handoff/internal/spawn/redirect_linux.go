@@ -7,9 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replaceStderr makes descriptor 2 a copy of fd, which it borrows.
+// replaceStderr makes descriptor 2 a copy of fd, which it borrows. What was the journal
+// stays it for a program that asks from now on, and for those that this process starts.
 func replaceStderr(fd int) error {
-	return os.NewSyscallError("dup3", unix.Dup3(fd, 2, 0))
+	journal := journalVia(fd)
+	if err := unix.Dup3(fd, 2, 0); err != nil {
+		return os.NewSyscallError("dup3", err)
+	}
+	if journal == "" {
+		return nil
+	}
+	return os.Setenv(envJournal, journal)
 }
 
 // placePipe makes descriptor 2 a copy of w. It borrows both ends of the pipe, makes the

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
@@ -261,6 +262,95 @@ func TestEnvironment(t *testing.T) {
 	}
 	if want := "HOME=" + os.Getenv("HOME"); !slices.Contains(got, want) {
 		t.Errorf("the environment lacks %s", want)
+	}
+}
+
+// TestStderrIsTerminal starts a program below a terminal: the program finds one at its
+// standard error, of the same size, and what it writes arrives as it is.
+func TestStderrIsTerminal(t *testing.T) {
+	t.Parallel()
+	r, out, err := spawn.NewTerminal(&unix.Winsize{Row: 10, Col: 33})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer out.Close()
+	c, err := spawn.NewCapture(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", "stty size <&2 >&2; test -t 2 && echo last >&2")
+	cmd.Stderr = c.Writer()
+	if err := cmd.Run(); err != nil {
+		t.Error(err)
+	}
+	if got := c.Tail(); !slices.Equal(got, []string{"10 33", "last"}) {
+		t.Errorf("Tail() = %q", got)
+	}
+	c.Close()
+	got := make([]byte, 100)
+	n, err := r.Read(got)
+	if string(got[:n]) != "10 33\nlast\n" {
+		t.Errorf("the terminal got %q, %v", got[:n], err)
+	}
+}
+
+// journalMain is below systemd's journal, whose place a pipe takes: it starts a program,
+// and then has a pipe at descriptor 2 itself.
+func journalMain([]string) {
+	const script = `test "$JOURNAL_STREAM" = "$(stat -Lc %d:%i /proc/self/fd/2)"`
+	say := func(what string, err error) {
+		if err != nil {
+			fmt.Println(what, err)
+		}
+	}
+	journal := func() error {
+		cmd := exec.Command("sh", "-c", script)
+		cmd.Stderr = os.Stderr
+		return cmd.Run()
+	}
+	p := spawn.Program{Path: "/bin/sh", Name: "sh", Args: []string{"-c", script}, Dir: "/", Env: os.Environ()}
+	c, conv, err := p.Start()
+	if err != nil {
+		say("start", err)
+		return
+	}
+	say("successor", <-c.Exited())
+	c.Release()
+	_ = conv.Close()
+	d, err := spawn.NewRedirect([]int{3, 4, 5})
+	say("redirect", err)
+	say("with the pipe", journal())
+	d.Restore()
+	say("restored", journal())
+	d.Close()
+}
+
+// TestJournalStream has systemd's variable lead to descriptor 2, whatever is there: a
+// program writes for the journal in each phase of its life.
+func TestJournalStream(t *testing.T) {
+	t.Parallel()
+	out, err := os.Create(filepath.Join(t.TempDir(), "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	fi, err := out.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := fi.Sys().(*syscall.Stat_t)
+	cmd := testmain.Command(t, "journal")
+	cmd.ExtraFiles, cmd.Stderr = []*os.File{out, r, w}, out
+	cmd.Env = append(cmd.Env, fmt.Sprintf("JOURNAL_STREAM=%d:%d", st.Dev, st.Ino))
+	got, err := cmd.Output()
+	_, _ = r.Close(), w.Close()
+	if err != nil || len(got) > 0 {
+		t.Errorf("where the variable does not lead to descriptor 2: %s (%v)", got, err)
 	}
 }
 

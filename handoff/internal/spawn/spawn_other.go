@@ -4,12 +4,17 @@ package spawn
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
 
 // Explain adds that the start has failed.
 func (p *Program) Explain(err error) error { return fmt.Errorf("%w: %w", failure.Start, err) }
+
+func newPipe(*os.File) (r, w *os.File, err error) { return os.Pipe() }
+
+func journalVia(int) string { return "" }
 
 func replaceStderr(int) error { return failure.Unsupported }
 

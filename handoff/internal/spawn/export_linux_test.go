@@ -1,0 +1,4 @@
+package spawn
+
+// Names for tests in the external package.
+var NewTerminal = newTerminal
