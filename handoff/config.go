@@ -61,7 +61,8 @@ type Config struct {
 
 	// Executable is the program that an upgrade starts. Empty means the one this
 	// process was started with: os.Args[0], resolved in New, so that a binary
-	// replaced on disk is the new version. Takeover and Drain only.
+	// replaced on disk is the new version; or the path of the running file, where
+	// os.Args[0] was only given to it (exec -a, ExecStart=@). Takeover and Drain only.
 	Executable string
 	// Args are the arguments of the successor, without the program's name. nil
 	// means os.Args[1:]. Takeover and Drain only.

@@ -253,14 +253,26 @@ func TestPath(t *testing.T) {
 		if err := os.Remove(i.app); err != nil {
 			t.Fatal(err)
 		}
-		if mode == handoff.Inherit {
-			i.mustFail(`"app" was found in PATH when this process started, and is not now`)
-		} else {
-			i.mustFail(i.app + " is gone")
-		}
+		i.mustFail(i.app + " is gone")
 		copyBinary(t, i.app)
 		i.mustCommit()
 		i.runs(i.app)
+		i.stop()
+	})
+}
+
+// TestGivenName starts a service under the name of another program (exec -a sleep,
+// ExecStart=@): an upgrade does not start that one.
+func TestGivenName(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		i := install(t, mode)
+		i.run(variation{}, "", "sleep")
+		if mode == handoff.Inherit {
+			i.mustFail(`tableflip would start os.Args[0], "sleep", which does not lead to`, i.app)
+		} else {
+			i.mustCommit()
+			i.runs(i.app)
+		}
 		i.stop()
 	})
 }

@@ -110,7 +110,7 @@ func (up *upgrade) dismiss() {
 
 // startInherit has tableflip start the successor.
 func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
-	if err := inherit.Check(u.cfg.program.Dir, u.cfg.program.Check); err != nil {
+	if err := inherit.Check(u.cfg.program.Dir, u.cfg.program.Path, u.cfg.program.Check); err != nil {
 		return err
 	}
 	// tableflip has one child at a time, and does not tell which it is.

@@ -125,22 +125,28 @@ func TestCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Fatal(err)
+	}
 	gone := errors.New("gone")
 	for _, tt := range []struct {
-		arg, dir string
-		program  error
-		want     error
+		arg, dir, path string
+		program        error
+		want           error
 	}{
-		{program, dir, nil, nil},
-		{program, dir, gone, gone},
-		{program, "/elsewhere", nil, nil}, // absolute
-		{"./program", dir, nil, nil},
-		{"./program", "/elsewhere", nil, failure.Unsupported},
-		{"sh", dir, gone, nil}, // in PATH
-		{"no-such-program-in-path", dir, nil, failure.Start},
+		{program, dir, program, nil, nil},
+		{program, dir, program, gone, gone},
+		{program, "/elsewhere", program, nil, nil}, // absolute
+		{"./doc.go", "/elsewhere", filepath.Join(dir, "doc.go"), nil, failure.Unsupported},
+		{"./doc.go", dir, filepath.Join(dir, "doc.go"), nil, failure.Unsupported}, // no program
+		{"sh", dir, sh, nil, nil},                                                 // in PATH
+		{"sh", dir, sh, gone, gone},
+		{"sh", dir, program, nil, failure.Unsupported}, // exec -a sh
+		{"no-such-program-in-path", dir, program, nil, failure.Start},
 	} {
 		os.Args[0] = tt.arg
-		if err := inherit.Check(tt.dir, func() error { return tt.program }); !errors.Is(err, tt.want) {
+		if err := inherit.Check(tt.dir, tt.path, func() error { return tt.program }); !errors.Is(err, tt.want) {
 			t.Errorf("%s started in %s: Check() = %v, want %v", tt.arg, tt.dir, err, tt.want)
 		}
 	}

@@ -15,18 +15,15 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
-// Check returns an error if tableflip would start another program than the one that
-// this process has found at its start, in the folder dir: tableflip looks os.Args[0]
-// up again. program checks the one that was found then.
-func Check(dir string, program func() error) error {
+// Check returns an error if tableflip would start another program than the one at path,
+// which this process has found at its start, in the folder dir: tableflip looks
+// os.Args[0] up again. program checks the one at path.
+func Check(dir, path string, program func() error) error {
 	arg := os.Args[0]
-	if !strings.Contains(arg, string(os.PathSeparator)) {
-		if _, err := exec.LookPath(arg); err != nil {
-			return fmt.Errorf("%w: %q was found in PATH when this process started, and is not now: %w", failure.Start, arg, err)
-		}
-		return nil // wherever it is in PATH now
+	if err := program(); err != nil {
+		return err
 	}
-	if !filepath.IsAbs(arg) {
+	if strings.Contains(arg, string(os.PathSeparator)) && !filepath.IsAbs(arg) {
 		here, err := os.Stat(".")
 		if err != nil {
 			return fmt.Errorf("%w: working directory: %w", failure.Start, err)
@@ -36,7 +33,13 @@ func Check(dir string, program func() error) error {
 			return fmt.Errorf("%w: %w: %q is relative: tableflip would start the one in the working directory %s, and this process was started in %s, which is another folder now: start the service by an absolute path, or use mode Takeover", failure.Unsupported, failure.Start, arg, wd, dir)
 		}
 	}
-	return program()
+	starts, _ := exec.LookPath(arg) // empty: nothing is there
+	found, err := os.Stat(starts)
+	wanted, werr := os.Stat(path)
+	if err != nil || werr != nil || !os.SameFile(found, wanted) {
+		return fmt.Errorf("%w: %w: tableflip would start os.Args[0], %q, which does not lead to the program of this process, %s: start the service by that path, or use mode Takeover", failure.Unsupported, failure.Start, arg, path)
+	}
+	return nil
 }
 
 // Child returns the process ID of the child that tableflip has started, which

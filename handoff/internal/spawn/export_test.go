@@ -10,3 +10,6 @@ func (c *Capture) Writer() *os.File { return c.w }
 
 // Folder returns the working directory by the path that led there.
 func Folder(program string) (string, error) { return folder(program) }
+
+// Own returns the path of the program of this process.
+func Own(name, wd string) string { return own(name, wd) }

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -34,16 +35,8 @@ func Resolve(path string, args []string, dir string, env []string) (Program, err
 		return Program{}, fmt.Errorf("working directory: %w", err)
 	}
 	if path == "" {
-		path = name
-		if !strings.Contains(path, "/") {
-			// A program that is not in PATH was not started by exec(3). Check
-			// reports that, with the name.
-			if found, err := exec.LookPath(path); err == nil {
-				path = found
-			}
-		}
-	}
-	if !filepath.IsAbs(path) {
+		path = own(name, wd)
+	} else if !filepath.IsAbs(path) {
 		path = filepath.Join(wd, path)
 	}
 	if !filepath.IsAbs(dir) {
@@ -53,6 +46,38 @@ func Resolve(path string, args []string, dir string, env []string) (Program, err
 		args = os.Args[1:]
 	}
 	return Program{Path: path, Name: name, Args: slices.Clone(args), Dir: dir, Env: slices.Clone(env)}, nil
+}
+
+// own returns the path of the program that this process runs, which was started under
+// name in the folder wd: name itself, or where PATH leads it, if that is the running
+// file. A name that leads to another file, or to none, can be one that the program was
+// only given (exec -a NAME, ExecStart=@ of systemd.service(5)), and the path is that of
+// the running file. It can also be a path that has led there until a release script
+// moved a link in it, or replaced or renamed the file.
+func own(name, wd string) string {
+	path := name
+	if !strings.Contains(name, "/") {
+		path, _ = exec.LookPath(name) // empty: it was not started by that name
+	}
+	if path != "" && !filepath.IsAbs(path) {
+		path = filepath.Join(wd, path)
+	}
+	const self = "/proc/self/exe"
+	exe, err := os.Readlink(self)
+	if err != nil { // without proc(5)
+		return cmp.Or(path, filepath.Join(wd, name))
+	}
+	leads := func(path string) bool {
+		running, err := os.Stat(self)
+		found, ferr := os.Stat(path)
+		return err == nil && ferr == nil && os.SameFile(found, running)
+	}
+	moved := !leads(exe) || path != resolved(path) || filepath.Dir(path) == filepath.Dir(exe)
+	_, gone := os.Stat(path)
+	if leads(path) || strings.Contains(name, "/") && moved && gone == nil {
+		return path
+	}
+	return strings.TrimSuffix(exe, " (deleted)") // proc_pid_exe(5)
 }
 
 // Same reports whether another process runs the very file that this one runs.

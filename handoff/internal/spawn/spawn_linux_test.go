@@ -211,6 +211,45 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// TestOwn finds the program of a process by the name that it was given: by a path that
+// leads to its file, or has led there until a release script moved a link in it; or else
+// the file itself.
+func TestOwn(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for _, err := range []error{
+		os.Mkdir(in("bin"), 0o700), os.Symlink(exe, in("bin/app")), os.Symlink(filepath.Dir(exe), in("current")),
+		os.Mkdir(in("r2"), 0o700), os.WriteFile(in("r2/app"), nil, 0o600), os.Symlink("r2", in("moved")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", in("bin")+":"+os.Getenv("PATH"))
+	for _, tt := range []struct{ name, want string }{
+		{exe, exe},
+		{in("current/" + filepath.Base(exe)), in("current/" + filepath.Base(exe))},
+		{"current/" + filepath.Base(exe), in("current/" + filepath.Base(exe))},
+		{"app", in("bin/app")},
+		{in("moved/app"), in("moved/app")},
+		{"sleep", exe},
+		{"no-such-program-in-path", exe},
+		{in("r2/app"), exe},
+		{in("none/app"), exe},
+	} {
+		if got := spawn.Own(tt.name, dir); got != tt.want {
+			t.Errorf("of %s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
 // TestFolder returns the folder of a process by the path through which a release script
 // leads it to the next one.
 func TestFolder(t *testing.T) {
