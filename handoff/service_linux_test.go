@@ -322,12 +322,12 @@ func (p plan) fail(dir, at string, up *handoff.Upgrader) {
 		}
 	case "wait", "hold":
 		say(message{Kind: "waits"})
-		for {
+		for end := time.Now().Add(2 * patience); time.Now().Before(end); <-time.After(time.Millisecond) {
 			if _, err := os.Stat(filepath.Join(dir, "go")); err == nil {
 				return
 			}
-			<-time.After(time.Millisecond)
 		}
+		fail("wait", errors.New("the test does not let this process go on"))
 	}
 }
 

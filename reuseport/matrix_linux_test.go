@@ -97,7 +97,11 @@ var ways = map[string]func(ctx context.Context, g *reuseport.Group, leaving []*r
 				if n == 0 {
 					break
 				}
-				time.Sleep(time.Millisecond) // a poll
+				select {
+				case <-time.After(time.Millisecond): // a poll
+				case <-ctx.Done():
+					return fmt.Errorf("%d are queued: %w", n, ctx.Err())
+				}
 			}
 		}
 		return closeAll(leaving)

@@ -65,8 +65,8 @@ func helperSandbox([]string) {
 			go func() { conns <- exchange(l.Addr().String()) }() // ends when it is served or reset
 		}
 		for queued := 0; queued < cap(conns); {
-			if queued, _, err = reuseport.QueueLen(l); err != nil {
-				panic(err)
+			if queued, _, err = reuseport.QueueLen(l); err != nil || ctx.Err() != nil {
+				panic(fmt.Sprint(queued, " are queued: ", err, ctx.Err()))
 			}
 		}
 		if others {
