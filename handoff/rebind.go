@@ -3,7 +3,6 @@ package handoff
 import (
 	"context"
 	"errors"
-	"os"
 	"slices"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/rebind"
@@ -132,6 +131,3 @@ func (u *Upgrader) resetSteering() {
 		}
 	}
 }
-
-// ownProcess returns the pidfd of this process, by which a successor sees its end.
-func ownProcess() []int { return rebind.OpenProcess(os.Getpid()) }

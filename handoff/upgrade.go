@@ -19,6 +19,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/stateblob"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 // An upgrade is one that this process, as the predecessor, goes through.
@@ -188,8 +189,12 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 	}
 	up.account.report.States = up.states.Len()
 	if !up.inherit { // else no socket moves
-		p.Process = ownProcess()
-		defer fdx.Close(p.Process...) // the successor has a copy
+		if self, err := procs.OpenPidfd(os.Getpid()); err == nil { // else the kernel has none
+			defer self.Close() // the successor has a copy
+			if fd, err := fdx.Number(self); err == nil {
+				p.Process = []int{fd}
+			}
+		}
 	}
 	p.Manifest = func() ([]session.Item, func()) {
 		u.suspendMove(up)

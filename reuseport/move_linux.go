@@ -11,8 +11,11 @@ import (
 )
 
 // yieldTime is how long other processes have to take the group lock between two
-// turns of a move.
-const yieldTime = 100 * time.Millisecond
+// turns of a move, and failTime how long a move waits after a turn that has failed.
+const (
+	yieldTime = 100 * time.Millisecond
+	failTime  = time.Second
+)
 
 func move(ctx context.Context, own []syscall.Conn, old []Leaving, limit time.Duration) (report Report, err error) {
 	start := time.Now()
@@ -22,6 +25,7 @@ func move(ctx context.Context, own []syscall.Conn, old []Leaving, limit time.Dur
 		return report, errors.Join(err, g.giveUp(ctx, left, &report))
 	}
 	for failed := 0; len(left) > 0; {
+		wait := yieldTime
 		err := g.moveTurn(ctx, left, limit, &report)
 		left = g.present(left)
 		switch {
@@ -30,11 +34,12 @@ func move(ctx context.Context, own []syscall.Conn, old []Leaving, limit time.Dur
 		case err == nil:
 			failed = 0 // only the turn was over
 		case ctx.Err() == nil:
+			wait = failTime
 			if failed++; errors.Is(err, errors.ErrUnsupported) || failed == maxTries {
 				return report, err
 			}
 		}
-		if sleep(ctx, yieldTime) != nil {
+		if sleep(ctx, wait) != nil {
 			return report, fmt.Errorf("%w: %w", ErrIncomplete, context.Cause(ctx))
 		}
 	}

@@ -56,7 +56,7 @@ var layers = []map[string]string{
 		"handoff/internal/operate": `handoff/internal/failure handoff/internal/fdpass handoff/internal/session
 			handoff/internal/wire internal/fdx internal/procs`,
 		"handoff/internal/stateblob": "handoff/internal/session internal/fdx",
-		"handoff/internal/rebind":    "handoff/internal/failure handoff/internal/sockets handoff/internal/wire internal/fdx reuseport",
+		"handoff/internal/rebind":    "handoff/internal/failure handoff/internal/sockets handoff/internal/wire internal/fdx internal/procs reuseport",
 		"handoff/internal/systemd": `handoff/internal/failure handoff/internal/sockets handoff/internal/wire
 			internal/fdx internal/sdnotify`,
 	},

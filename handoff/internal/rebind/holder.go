@@ -1,18 +1,21 @@
 package rebind
 
 import (
+	"context"
 	"errors"
 	"os"
 	"slices"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 // A Holder is another process that may have duplicates of this process's sockets.
 type Holder struct {
 	m       *Mover
-	process *process
+	process *procs.Pidfd      // nil: it can't be watched
+	stop    func()            // ends the watch
 	pid     int               // 0 if it is not known
 	kinds   []wire.SocketKind // Mover.mu guards it
 }
@@ -21,19 +24,25 @@ type Holder struct {
 // kinds, until Release says otherwise or the process has ended. It owns pidfd,
 // which has none or one descriptor; without one, only Release counts.
 func (m *Mover) Hold(pidfd []int, kinds ...wire.SocketKind) *Holder {
-	h := &Holder{m: m, kinds: slices.Clone(kinds)}
+	var p *procs.Pidfd
 	if len(pidfd) > 0 {
-		h.process = newProcess(pidfd[0])
+		p, _ = procs.NewPidfd(pidfd[0]) // nil after an error
 	}
+	return m.hold(p, kinds)
+}
+
+func (m *Mover) hold(p *procs.Pidfd, kinds []wire.SocketKind) *Holder {
+	ctx, stop := context.WithCancel(context.Background())
+	h := &Holder{m: m, process: p, stop: stop, kinds: slices.Clone(kinds)}
 	m.mu.Lock()
 	m.holders = append(m.holders, h)
 	m.mu.Unlock()
-	if h.process != nil {
+	if p != nil {
 		m.watchers.Go(func() { // ends with the process, with the last Release, or with Close
-			if h.process.await() {
+			if p.Wait(ctx) == nil {
 				h.Release(wire.KindListener, wire.KindPacket)
 			}
-			h.process.close()
+			_ = p.Close() // a copy
 		})
 	}
 	return h
@@ -50,7 +59,8 @@ func (m *Mover) HoldProcess(pid int, kinds ...wire.SocketKind) *Holder {
 		return m.holders[i]
 	}
 	m.mu.Unlock()
-	h := m.Hold(OpenProcess(pid), kinds...)
+	p, _ := procs.OpenPidfd(pid) // nil for a process of another PID namespace
+	h := m.hold(p, kinds)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	h.pid = pid
@@ -67,8 +77,8 @@ func (h *Holder) Release(kinds ...wire.SocketKind) {
 	}
 	h.m.changedLocked()
 	h.m.mu.Unlock()
-	if last && h.process != nil {
-		h.process.stop()
+	if last {
+		h.stop()
 	}
 }
 
@@ -86,7 +96,7 @@ func (m *Mover) Released(kind wire.SocketKind, say func(holders []int)) error {
 		if h.process == nil {
 			return errors.New("a process that may have duplicates of the sockets can't be watched")
 		}
-		fd, err := h.process.dup()
+		fd, err := fdx.Dup(h.process)
 		switch {
 		case errors.Is(err, os.ErrClosed): // it has ended since
 		case err != nil:

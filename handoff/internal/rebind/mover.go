@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -161,9 +160,7 @@ func (m *Mover) Close() error {
 	m.holders = nil
 	m.mu.Unlock()
 	for _, h := range holders {
-		if h.process != nil {
-			h.process.stop()
-		}
+		h.stop()
 	}
 	m.watchers.Wait()
 	return err
@@ -292,37 +289,17 @@ func sameAddress(a, b *wire.Socket) bool {
 	return a.Kind == b.Kind && a.Bound == b.Bound && a.Domain == b.Domain
 }
 
-// patience is how long a move that has failed waits before it tries again, and
-// tries is how often it does.
-const (
-	patience = time.Second
-	tries    = 3
-)
-
 // leave empties and closes old.
 func (m *Mover) leave(ctx context.Context, own []syscall.Conn, old map[uint64][]*sockets.Leaving) (reuseport.Report, error) {
-	for try := 1; ; try++ {
-		var leaving []reuseport.Leaving
-		for n, duplicates := range old {
-			leaving = append(leaving, reuseport.Leaving{Conn: duplicates[0].Handle(), Close: func() error {
-				delete(old, n)
-				var errs []error
-				for _, l := range duplicates {
-					errs = append(errs, m.table.Leave(l))
-				}
-				return errors.Join(errs...)
-			}})
-		}
-		r, err := reuseport.Move(ctx, own, leaving)
-		if err == nil || ctx.Err() != nil || try == tries || errors.Is(err, errors.ErrUnsupported) {
-			return r, err
-		}
-		m.log.Debug("move to own sockets", "error", err)
-		t := time.NewTimer(patience)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-		}
-		t.Stop()
+	var leaving []reuseport.Leaving
+	for _, duplicates := range old {
+		leaving = append(leaving, reuseport.Leaving{Conn: duplicates[0].Handle(), Close: func() error {
+			var errs []error
+			for _, l := range duplicates {
+				errs = append(errs, m.table.Leave(l))
+			}
+			return errors.Join(errs...)
+		}})
 	}
+	return reuseport.Move(ctx, own, leaving)
 }
