@@ -245,7 +245,8 @@ func TestUsers(t *testing.T) {
 }
 
 // TestDropped upgrades a service that has dropped its privileges, as one of a setuid
-// program does: the next version has them again, and knows it by its control socket.
+// program does: the next version has them again, and knows it by its control socket. Its
+// stop is clean, although it may not remove that.
 func TestDropped(t *testing.T) {
 	testenv.Need(t, "root")
 	t.Parallel()
@@ -263,7 +264,12 @@ func TestDropped(t *testing.T) {
 		s.wait("exit")
 	}
 	mustAnswer(t, s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"], 3)
-	s.stop()
+	s.signal(syscall.SIGTERM)
+	s.wait("exit")
+	s.gone(s.pidsHeard()...)
+	if log := s.log(); !strings.Contains(log, "a file stays") || strings.Contains(log, "shutdown:") {
+		t.Errorf("the stop: %s", log)
+	}
 }
 
 // helloMain sends Hello at a control socket and prints the answer.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
@@ -93,6 +94,9 @@ func (u *Upgrader) listen(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 	switch {
 	case errors.As(err, &wrong) && wrong.Err == "unexpected address type":
 		return nil, fmt.Errorf("handoff: listen %v: Listen is for streams and ListenPacket for datagrams: %w", k, err)
+	case errors.Is(err, syscall.EACCES) && sockets.Inet(&wire.Socket{Kind: k.Kind, Network: k.Network}):
+		// ip(7)
+		return nil, fmt.Errorf("handoff: listen %v: %w: a port below net.ipv4.ip_unprivileged_port_start needs CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=). In modes Takeover and Inherit only the first process needs it: the successor gets the socket", k, err)
 	case errors.As(err, &op) && op.Op == "listen": // it names the address
 		return nil, fmt.Errorf("handoff: %w", err)
 	case err != nil:

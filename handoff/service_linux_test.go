@@ -252,7 +252,6 @@ func serviceMain([]string) {
 		startChild("nested")
 	}
 	<-up.Done()
-	v.become(0) // the control socket's folder is root's
 	waitForChildren()
 	moved.Wait()
 	set.late.Wait()

@@ -3,6 +3,8 @@ package handoff
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
@@ -203,5 +205,15 @@ func (u *Upgrader) letGo() error {
 		u.engine.Stop(ours && !u.table.KeepsPath())
 	}
 	u.received.Close()
-	return errors.Join(errs...)
+	return errors.Join(slices.DeleteFunc(errs, u.stays)...)
+}
+
+// stays reports whether err says that a file stays because this process may not remove
+// it, as one that has dropped root's user since New. The next process replaces the file.
+func (u *Upgrader) stays(err error) bool {
+	if !errors.Is(err, fs.ErrPermission) {
+		return false
+	}
+	u.log.Warn("a file stays: this process has no permission to remove it, and the next start replaces it", "error", err)
+	return true
 }

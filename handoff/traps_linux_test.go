@@ -3,9 +3,11 @@ package handoff_test
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/seed-11c92bf9/baton/handoff"
@@ -31,6 +33,17 @@ func TestConnsTooLate(t *testing.T) {
 	}
 	if _, err := up.Conns("late"); !errors.Is(err, handoff.ErrTooLate) {
 		t.Errorf("Conns() after Ready with a new name: %v, want ErrTooLate", err)
+	}
+}
+
+// TestListenForbidden binds a port that only a process with the capability may have.
+func TestListenForbidden(t *testing.T) {
+	t.Parallel()
+	up := newUpgrader(t, handoff.Config{ListenConfig: &net.ListenConfig{
+		Control: func(string, string, syscall.RawConn) error { return os.NewSyscallError("bind", syscall.EACCES) },
+	}})
+	if _, err := up.Listen(t.Context(), "tcp", "127.0.0.1:80"); !errors.Is(err, syscall.EACCES) || !strings.Contains(err.Error(), "CAP_NET_BIND_SERVICE") {
+		t.Errorf("Listen() = %v, want EACCES and what to do", err)
 	}
 }
 
