@@ -176,7 +176,7 @@ func TestAccountRolledBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-paused
-	if err := first.Rollback("it looks bad\nand worse"); err != nil {
+	if err := first.Abort(errors.New("it looks bad\nand worse")); err != nil {
 		t.Fatal(err)
 	}
 	<-second.Done()

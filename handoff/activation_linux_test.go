@@ -64,7 +64,7 @@ func (u *unit) start(s *service) {
 func TestActivation(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
-		t.Run(mode.String(), func(t *testing.T) {
+		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			u := &unit{tb: t}
 			byName, err := net.Listen("tcp", "127.0.0.1:0")

@@ -198,9 +198,7 @@ func emptyMain(args []string) {
 		}
 		must(err)
 	default:
-		var mode handoff.Mode
-		must(mode.UnmarshalText([]byte(kind)))
-		up, err := handoff.New(&handoff.Config{Mode: mode, ControlSocket: filepath.Join(dir, "ctl", "s")})
+		up, err := handoff.New(&handoff.Config{Mode: handoff.Mode(kind), ControlSocket: filepath.Join(dir, "ctl", "s")})
 		must(err)
 		ln, err := up.Listen(context.Background(), "tcp4", "127.0.0.1:0")
 		must(err)
@@ -366,7 +364,7 @@ func BenchmarkFirstAccept(b *testing.B) {
 func BenchmarkState(b *testing.B) {
 	const size = 1 << 30
 	for _, mode := range modes {
-		b.Run(mode.String(), func(b *testing.B) {
+		b.Run(string(mode), func(b *testing.B) {
 			s := newService(b, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Millisecond})
 			s.startCommand(s.varied(variation{States: 1, StateSize: size, Unchecked: true}))
 			s.wait("owner")

@@ -89,7 +89,7 @@ type Config struct {
 	ReadyTimeout time.Duration
 	// Probation is the time after the successor's Ready in which the
 	// predecessor can still take its sockets back: it does when the successor
-	// dies, hangs or fails its health check, and when Rollback is called. Zero
+	// dies, hangs or fails its health check, and at Abort. Zero
 	// means DefaultProbation, negative none. The predecessor's value counts.
 	Probation time.Duration
 	// LingerTimeout bounds the time that open connections get after commit or
@@ -204,7 +204,7 @@ func newConfig(c *Config) (*config, error) {
 	if cfg.ListenConfig != nil {
 		cfg.listenConfig = *cfg.ListenConfig
 	}
-	if cfg.Mode == 0 {
+	if cfg.Mode == "" {
 		cfg.Mode = Inherit
 		if cfg.Name != "" || cfg.ControlSocket != "" {
 			cfg.Mode = Takeover
@@ -252,7 +252,7 @@ func (cfg *config) check() error {
 			return fmt.Errorf("mode %v needs Name or ControlSocket, for a successor to find", cfg.Mode)
 		}
 	default:
-		return fmt.Errorf("%w: %v", ErrUnsupported, cfg.Mode)
+		return fmt.Errorf("%w: mode %q: the modes are %q", ErrUnsupported, cfg.Mode, modes[1:])
 	}
 	if strings.ContainsAny(cfg.Name, "/\x00") || cfg.Name == "." || cfg.Name == ".." {
 		return fmt.Errorf("name %q can't be the name of a folder", cfg.Name)

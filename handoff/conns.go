@@ -15,10 +15,10 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// A MovedConn is an open connection that a predecessor has passed on. The program
-// that receives it owns it.
+// A MovedConn is a connection that a predecessor has passed on.
 type MovedConn struct {
-	net.Conn
+	// Conn is the open connection. The program that receives it owns it.
+	Conn net.Conn
 	// State is what the predecessor's program knows about the connection, bytes
 	// that it has read and not used included.
 	State []byte

@@ -138,7 +138,6 @@ func TestStateFails(t *testing.T) {
 		if !strings.Contains(m.Err, "a planned failure to write") || len(m.Is) != 1 || m.Is[0] != "ErrTransfer" {
 			t.Errorf("upgrade: %v %s, want ErrTransfer with the writer's words", m.Is, m.Err)
 		}
-		s.wait("state-failed")
 		if gen, err := ask("tcp", addr); err != nil || gen != 1 {
 			t.Errorf("after the failure: generation %d, %v, want 1", gen, err)
 		}

@@ -22,7 +22,7 @@ const (
 	EventReady           EventKind = "ready"            // the Accept gate is open
 	EventOwner           EventKind = "owner"            // committed: this process is the one that serves
 	EventQuit            EventKind = "quit"             // aborted or rolled back
-	EventMoved           EventKind = "moved"            // mode Drain: the sockets of an address are this process's own, or Err says why not
+	EventMoved           EventKind = "moved"            // mode Drain: the sockets of an address are this process's own; Err says why not, or why a loss was possible
 	EventStored          EventKind = "stored"           // systemd keeps the sockets (see Config.NoStore), or Err says why not
 	EventPredecessorDone EventKind = "predecessor-done" // one has ended its linger
 )
@@ -35,8 +35,8 @@ type Event struct {
 	Generation uint64    `json:"generation"` // of this process; 0 before it is known
 	// Report is the account of the upgrade so far, where there is one.
 	Report *Report `json:"report,omitempty"`
-	// Group is the account of an address, for EventMoved.
-	Group *GroupReport `json:"group,omitempty"`
+	// Address is the network and address of the socket, for EventMoved.
+	Address string `json:"address,omitempty"`
 	// Err is why, for EventUpgradeFailed, EventQuit, EventMoved and EventStored.
 	Err error `json:"-"`
 	// Reason is Err's text.

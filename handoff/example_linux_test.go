@@ -86,12 +86,12 @@ func Example_drain() {
 		fmt.Println(r.Mode, r.Outcome)
 	}
 	e := <-moved
-	fmt.Println("moved", e.Group.Address == second.Addr().String(), e.Group.Error)
+	fmt.Println("moved", e.Address == "tcp "+second.Addr().String(), e.Err)
 	if err := next.Shutdown(ctx); err != nil {
 		log.Fatal(err)
 	}
 	// Output:
 	// a connection of before
 	// drain committed
-	// moved true
+	// moved true <nil>
 }

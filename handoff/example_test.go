@@ -102,11 +102,9 @@ func ExampleUpgrader_ProvideState() {
 		return io.ReadAll(f)
 	}
 	provide := func(sessions []byte) {
-		up.ProvideState("sessions", handoff.StateProvider{
-			Write: func(_ context.Context, w io.Writer) error {
-				_, err := w.Write(sessions)
-				return err
-			},
+		up.ProvideState("sessions", func(_ context.Context, w io.Writer) error {
+			_, err := w.Write(sessions)
+			return err
 		})
 	}
 	_, _ = restore, provide

@@ -2,7 +2,7 @@ package handoff
 
 import (
 	"encoding/json"
-	"slices"
+	"maps"
 	"sync"
 	"time"
 
@@ -53,14 +53,16 @@ type history struct {
 	mu   sync.Mutex
 	line line // without the connections of this process
 
-	groups     []GroupReport // of the move of this process
-	generation uint64        // its own
+	own        map[string]string // how this process has moved to its own sockets, by address
+	generation uint64            // its own
 
 	settled chan struct{} // closed when no predecessor sends more
 	once    sync.Once     // closes settled
 }
 
-func newHistory() *history { return &history{settled: make(chan struct{})} }
+func newHistory() *history {
+	return &history{own: make(map[string]string), settled: make(chan struct{})}
+}
 
 // record adds the report of an upgrade that has ended.
 func (h *history) record(r Report) {
@@ -87,12 +89,12 @@ func (h *history) complete(r Report) {
 	h.line.Reports[len(h.line.Reports)-1] = r
 }
 
-// moved keeps the account of an address to which this process has moved, for the
+// moved keeps how this process has moved to its own sockets on an address, for the
 // report of the upgrade to its generation, which the predecessor sends.
-func (h *history) moved(generation uint64, g GroupReport) {
+func (h *history) moved(generation uint64, address, why string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.generation, h.groups = generation, append(h.groups, g)
+	h.generation, h.own[address] = generation, why
 }
 
 // copy returns what is known of the line.
@@ -101,8 +103,8 @@ func (h *history) copy() line {
 	defer h.mu.Unlock()
 	l := line{h.line.Totals, append([]Report{}, h.line.Reports...)}
 	for i := range l.Reports {
-		if r := &l.Reports[i]; len(h.groups) > 0 && r.Generation == h.generation && r.Outcome == OutcomeCommitted {
-			r.Groups = slices.Clone(h.groups)
+		if r := &l.Reports[i]; len(h.own) > 0 && r.Generation == h.generation && r.Outcome == OutcomeCommitted {
+			r.OwnSockets = maps.Clone(h.own)
 		}
 	}
 	return l

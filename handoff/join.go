@@ -129,7 +129,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	j := session.Joiner{
 		Hello: wire.Hello{
 			MinVersion: wire.MinVersion, MaxVersion: wire.MaxVersion,
-			PID: int64(os.Getpid()), Build: u.cfg.Version, Via: via, Mode: uint32(u.cfg.Mode),
+			PID: int64(os.Getpid()), Build: u.cfg.Version, Via: via, Mode: u.cfg.Mode.number(),
 		},
 		Check:  session.Verify,
 		Expect: fdx.RaiseNoFile,

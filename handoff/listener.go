@@ -49,7 +49,3 @@ func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.inner.Sysca
 // SetDeadline sets the time after which Accept returns an error that matches
 // [os.ErrDeadlineExceeded]. The zero time means no deadline.
 func (l *Listener) SetDeadline(t time.Time) error { return l.inner.SetDeadline(t) }
-
-// Accepted returns the number of connections that Accept has returned in this
-// process.
-func (l *Listener) Accepted() uint64 { return l.inner.Accepted() }

@@ -1,10 +1,10 @@
 package handoff
 
-import "fmt"
+import "slices"
 
 // Mode says how a successor gets its sockets. The zero Mode is Takeover where
 // [Config] has a Name or a ControlSocket, and Inherit otherwise.
-type Mode int
+type Mode string
 
 const (
 	// Inherit has the predecessor start its successor, which inherits the
@@ -12,11 +12,11 @@ const (
 	// can be upgraded to Inherit in place, and back). What a successor writes to
 	// its standard error before it calls New is not in the error of a failed
 	// upgrade, see [UpgradeError].
-	Inherit Mode = 1 + iota
+	Inherit Mode = "inherit"
 	// Takeover passes the sockets over a unix socket (SCM_RIGHTS), to a
 	// successor that the predecessor starts, or to any other process that is
 	// started with the same control socket.
-	Takeover
+	Takeover Mode = "takeover"
 	// Drain is Takeover, and then a move: after the commit the successor gives its
 	// TCP and UDP sockets up for sockets of its own, in the same SO_REUSEPORT groups,
 	// and leaves those of the predecessor without loss. It is for sockets that have to
@@ -42,34 +42,11 @@ const (
 	// The groups are left to the kernel's own choice (reuseport's Hash) but while
 	// a process leaves them. One that is killed while it leaves can't put that back;
 	// the first process of a line does it at Ready, and each move.
-	Drain
+	Drain Mode = "drain"
 )
 
-// String returns "inherit", "takeover", "drain" or, for the zero Mode, "default".
-func (m Mode) String() string {
-	switch m {
-	case 0:
-		return "default"
-	case Inherit:
-		return "inherit"
-	case Takeover:
-		return "takeover"
-	case Drain:
-		return "drain"
-	}
-	return fmt.Sprintf("mode(%d)", int(m))
-}
+// modes are all modes, in the order of their numbers in messages.
+var modes = [...]Mode{"", Inherit, Takeover, Drain}
 
-// MarshalText encodes the mode as [Mode.String] does.
-func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
-
-// UnmarshalText decodes what MarshalText wrote.
-func (m *Mode) UnmarshalText(text []byte) error {
-	for _, k := range []Mode{0, Inherit, Takeover, Drain} {
-		if k.String() == string(text) {
-			*m = k
-			return nil
-		}
-	}
-	return fmt.Errorf("handoff: unknown mode %q: inherit, takeover or drain", text)
-}
+// number is the mode in messages.
+func (m Mode) number() uint32 { return uint32(slices.Index(modes[:], m)) }

@@ -118,7 +118,6 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 		err.Stderr = up.child.Stderr.Tail()
 	}
 	err.Outcome = up.account.end(err.Err)
-	up.states.Failed(err)
 	report := up.account.copy()
 	fields := report.fields()
 	if len(err.Stderr) > 0 {

@@ -130,7 +130,7 @@ func TestPlainTableflip(t *testing.T) {
 		if mode == handoff.Drain {
 			continue // tableflip's sockets are no reuseport ones: see TestDrainForeign
 		}
-		t.Run("to "+mode.String(), func(t *testing.T) {
+		t.Run("to "+string(mode), func(t *testing.T) {
 			t.Parallel()
 			s := newService(t, settings{Mode: mode, Unnamed: mode == handoff.Inherit})
 			path := filepath.Join(s.set.Dir, "u")

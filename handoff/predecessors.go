@@ -3,24 +3,12 @@ package handoff
 import (
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
-
-// Predecessor describes a process that lingers after its successor's commit.
-type Predecessor struct {
-	Process
-	Generation uint64 `json:"generation"`
-	Open       uint64 `json:"open"`  // tracked connections that are still open
-	Moved      uint64 `json:"moved"` // passed to its successor
-	// Remaining is the time until its linger limit, by its last message; negative
-	// if it has none.
-	Remaining time.Duration `json:"remaining"`
-}
 
 // A predecessor is a process that lingers, and the conversation with it.
 type predecessor struct {
@@ -97,14 +85,14 @@ func (ps *predecessors) excess(limit int) []*predecessor {
 }
 
 // describe returns what the predecessors have said of themselves.
-func (ps *predecessors) describe() []Predecessor {
+func (ps *predecessors) describe() []Process {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	all := make([]Predecessor, 0, len(ps.all))
+	all := make([]Process, 0, len(ps.all))
 	for _, p := range ps.all {
 		w := p.f.Predecessor()
-		all = append(all, Predecessor{
-			Process:    Process{PID: int(w.PID), Version: w.Build},
+		all = append(all, Process{
+			PID: int(w.PID), Version: w.Build,
 			Generation: w.Generation, Open: p.last.Open, Moved: p.last.Moved, Remaining: p.last.Remaining,
 		})
 	}

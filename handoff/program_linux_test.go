@@ -373,12 +373,8 @@ func say(kind, err string) {
 }
 
 func main() {
-	var mode handoff.Mode
-	if err := mode.UnmarshalText([]byte(os.Args[1])); err != nil {
-		panic(err)
-	}
 	up, err := handoff.New(&handoff.Config{
-		Mode: mode, ControlSocket: filepath.Join(os.Args[2], "ctl", "s"), PIDFile: filepath.Join(os.Args[2], "pid"),
+		Mode: handoff.Mode(os.Args[1]), ControlSocket: filepath.Join(os.Args[2], "ctl", "s"), PIDFile: filepath.Join(os.Args[2], "pid"),
 		Probation: time.Millisecond,
 		OnEvent: func(e handoff.Event) { say(string(e.Kind), e.Reason) },
 	})
@@ -421,7 +417,7 @@ func TestGoRun(t *testing.T) {
 		if out, err := exec.Command(goTool, "build", "-buildvcs=false", "-o", os.DevNull, main).CombinedOutput(); err != nil {
 			t.Fatalf("go build, which may take a while: %v: %s", err, out)
 		}
-		cmd := exec.Command(goTool, "run", main, mode.String(), s.set.Dir)
+		cmd := exec.Command(goTool, "run", main, string(mode), s.set.Dir)
 		// The settings mark the processes as the service's.
 		cmd.Env = append(os.Environ(), jsonEnv(t, envSettings, s.set), "GOWORK=off", "GOFLAGS=-buildvcs=false")
 		s.startCommand(cmd)

@@ -3,6 +3,7 @@ package handoff
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/rebind"
@@ -76,12 +77,16 @@ func (u *Upgrader) shared(k sockets.Key) (sockets.Handle, error) {
 
 // moved is called for each address that has moved, or can't.
 func (u *Upgrader) moved(m rebind.Moved) {
-	g := &GroupReport{Network: m.Network, Address: m.Address, Report: m.Report}
-	if m.Err != nil {
-		g.Error = m.Err.Error()
+	err, why := m.Err, ""
+	if err == nil && m.LossPossible {
+		err = fmt.Errorf("handoff: a connection may be lost: %s", m.Reason)
 	}
-	u.history.moved(u.Generation(), *g)
-	u.emit(Event{Kind: EventMoved, Group: g, Err: m.Err})
+	if err != nil {
+		why = err.Error()
+	}
+	address := m.Network + " " + m.Address
+	u.history.moved(u.Generation(), address, why)
+	u.emit(Event{Kind: EventMoved, Address: address, Err: err})
 }
 
 // suspendMove ends a move of this process, at the Hello of a successor, and notes

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // Outcome is how an upgrade ended.
@@ -23,6 +21,14 @@ const (
 type Process struct {
 	PID     int    `json:"pid"`
 	Version string `json:"version,omitempty"` // its Config.Version
+
+	// What follows is that of a predecessor that lingers, in [Status].Lingering, by
+	// its last message; zero elsewhere. Remaining is the time until its linger limit,
+	// negative if it has none.
+	Generation uint64        `json:"generation,omitempty"`
+	Open       uint64        `json:"open,omitempty"`  // connections that are tracked or held, still open
+	Moved      uint64        `json:"moved,omitempty"` // passed to its successor
+	Remaining  time.Duration `json:"remaining,omitempty"`
 }
 
 // Durations are the times that the phases of an upgrade took, the one in which it
@@ -61,9 +67,12 @@ type Report struct {
 	AcceptedBefore uint64 `json:"accepted_before"`
 	AcceptedAfter  uint64 `json:"accepted_after"`
 
-	// Groups tell, in mode Drain, how the successor has moved to sockets of its own
-	// after the commit, address by address. It adds them to its copy of the report.
-	Groups []GroupReport `json:"groups,omitempty"`
+	// OwnSockets has, in mode Drain, the network and address of each socket that the
+	// successor was to move to one of its own after the commit. The value is empty if
+	// it has moved without loss. Otherwise it says why the successor serves the
+	// predecessor's socket on, or why a loss was possible. The successor adds the map
+	// to its copy of the report.
+	OwnSockets map[string]string `json:"own_sockets,omitempty"`
 
 	// Open, Moved and Cut tell of the connections that were tracked or held: open
 	// at commit, passed to the successor, closed by force at the linger limit.
@@ -81,15 +90,6 @@ type Report struct {
 	Reason  string  `json:"reason,omitempty"` // why it is not committed
 }
 
-// A GroupReport is the account of the move to own sockets on one address. Where
-// Error says why there was none, the process serves the predecessor's socket on.
-type GroupReport struct {
-	Network string           `json:"network"`
-	Address string           `json:"address"`
-	Report  reuseport.Report `json:"report"`
-	Error   string           `json:"error,omitempty"`
-}
-
 // fields are the account as the log has it, but for the linger, which is not
 // over when the line is written.
 func (r *Report) fields() []any {
@@ -102,12 +102,8 @@ func (r *Report) fields() []any {
 		"sockets", r.Sockets, "states", r.States, "queue", r.Queue, "half_open", r.HalfOpen,
 		"accepted_before", r.AcceptedBefore, "accepted_after", r.AcceptedAfter, "open", r.Open,
 	}
-	groups := make([]string, len(r.Groups))
-	for i, g := range r.Groups {
-		groups[i] = strings.TrimSpace(fmt.Sprint(g.Network, " ", g.Address, " ", g.Report.Strategy, " ", oneLine(g.Error)))
-	}
-	if len(groups) > 0 {
-		fields = append(fields, "groups", groups)
+	if len(r.OwnSockets) > 0 {
+		fields = append(fields, "own_sockets", oneLine(fmt.Sprint(r.OwnSockets)))
 	}
 	if r.Reason != "" {
 		fields = append(fields, "reason", oneLine(r.Reason))

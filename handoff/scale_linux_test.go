@@ -188,9 +188,7 @@ func passStates(up *handoff.Upgrader, v variation) error {
 				return err
 			}
 		}
-		up.ProvideState(name, handoff.StateProvider{
-			Write: func(_ context.Context, w io.Writer) error { return stateOf(w, name, v.StateSize) },
-		})
+		up.ProvideState(name, func(_ context.Context, w io.Writer) error { return stateOf(w, name, v.StateSize) })
 	}
 	if up.Generation() > 1 {
 		say(message{Kind: "states"})

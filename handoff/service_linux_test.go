@@ -82,7 +82,7 @@ type message struct {
 	Err        string
 	Is         []string // names of the sentinels that Err matches
 	Report     *handoff.Report
-	Group      *handoff.GroupReport
+	Address    string
 	Engine     bool // a goroutine of tableflip's is left
 }
 
@@ -162,7 +162,7 @@ func serviceMain([]string) {
 		Probation:     set.Probation, ReadyTimeout: set.Ready, LingerTimeout: set.Linger, MaxLingering: set.Max,
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Name: strconv.Itoa(os.Getpid())}),
 		OnEvent: func(e handoff.Event) {
-			say(message{Kind: string(e.Kind), Generation: e.Generation, Report: e.Report, Group: e.Group, Err: e.Reason, Is: sentinelsOf(e.Err)})
+			say(message{Kind: string(e.Kind), Generation: e.Generation, Report: e.Report, Address: e.Address, Err: e.Reason, Is: sentinelsOf(e.Err)})
 		},
 		Healthy: func(ctx context.Context) error {
 			if p.How == "unhealthy" {

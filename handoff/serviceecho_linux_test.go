@@ -90,15 +90,12 @@ func passState(up *handoff.Upgrader, bad bool) error {
 		return err
 	}
 	log = fmt.Appendf(log, "%d;", up.Generation())
-	up.ProvideState("log", handoff.StateProvider{
-		Write: func(_ context.Context, w io.Writer) error {
-			if bad {
-				return errors.New("a planned failure to write")
-			}
-			_, err := w.Write(log)
-			return err
-		},
-		Failed: func(err error) { say(message{Kind: "state-failed", Err: err.Error(), Is: sentinelsOf(err)}) },
+	up.ProvideState("log", func(_ context.Context, w io.Writer) error {
+		if bad {
+			return errors.New("a planned failure to write")
+		}
+		_, err := w.Write(log)
+		return err
 	})
 	return nil
 }
@@ -111,7 +108,7 @@ func onRollback(up *handoff.Upgrader) {
 	for {
 		select {
 		case <-ch:
-			if err := up.Rollback("a planned rollback"); err != nil {
+			if err := up.Abort(errors.New("a planned rollback")); err != nil {
 				say(message{Kind: "no-rollback", Err: err.Error(), Is: sentinelsOf(err)})
 			}
 		case <-up.Done():

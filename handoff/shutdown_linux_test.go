@@ -82,8 +82,7 @@ func TestShutdownAccepting(t *testing.T) {
 				}
 			})
 		}
-		for ln.Accepted() < 10 {
-			up.Generation() // which lets others run
+		for up.Status().Accepted < 10 { // which lets others run
 		}
 		if err := up.Shutdown(context.Background()); err != nil {
 			t.Error(err)

@@ -73,7 +73,7 @@ func TestChangedSockets(t *testing.T) {
 // name: the socket is kept, with its address, and by the version after that too.
 func TestNamedSocket(t *testing.T) {
 	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
-		t.Run(mode.String(), func(t *testing.T) {
+		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			s := newService(t, settings{Mode: mode, Sockets: []string{"api=tcp 127.0.0.1:0"}})
 			s.start()
@@ -97,7 +97,7 @@ func TestNamedSocket(t *testing.T) {
 func TestShards(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		port := freePort(t)
-		addr := fmt.Sprintf("127.66.8.%d:%s", 1+mode, port)
+		addr := fmt.Sprintf("127.66.8.%d:%s", len(mode), port) // another in each mode
 		s := newService(t, settings{Mode: mode, Reuseport: true, Sockets: []string{"tcp " + addr, "tcp " + addr, "tcp " + addr}})
 		s.start()
 		l := newLoad(t, s.set.Dir, map[string]string{"0 tcp": addr, "1 tcp": addr, "2 tcp": addr})

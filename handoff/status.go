@@ -49,7 +49,7 @@ type Status struct {
 	Accepted uint64         `json:"accepted"` // by all listeners, in this process
 	Sockets  []SocketStatus `json:"sockets"`
 
-	Lingering []Predecessor `json:"lingering"` // oldest first
+	Lingering []Process `json:"lingering"` // predecessors that do, oldest first
 
 	// Upgrade is the last event of the upgrade that is under way; nil if none is.
 	Upgrade *Event `json:"upgrade,omitempty"`

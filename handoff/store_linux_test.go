@@ -23,7 +23,7 @@ import (
 // handoffModes are those in which sockets are stored.
 func handoffModes(t *testing.T, f func(t *testing.T, mode handoff.Mode)) {
 	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover} {
-		t.Run(mode.String(), func(t *testing.T) {
+		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			f(t, mode)
 		})

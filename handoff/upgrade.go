@@ -131,15 +131,7 @@ func (u *Upgrader) initiate() (*upgrade, error) {
 // errPID1 says that an upgrade must not begin.
 var errPID1 = fmt.Errorf("%w: this process is PID 1 of its PID namespace: the successor would be killed with it when it ends: start it below an init that stays (`docker run --init`, tini), or start the successor in a container of its own, in mode Takeover, on the same control socket", ErrUnsupported)
 
-// Rollback takes the sockets back from a successor that is not committed. It
-// returns [ErrNoUpgrade] if no upgrade is under way, and does not wait: Upgrade
-// returns how the upgrade ended.
-func (u *Upgrader) Rollback(reason string) error {
-	_, err := u.rollback(reason)
-	return err
-}
-
-// rollback is Rollback. It returns the upgrade that it ends.
+// rollback has the upgrade that is under way end without a commit. It returns that.
 func (u *Upgrader) rollback(reason string) (*upgrade, error) {
 	up := u.underWay()
 	if up == nil {
@@ -185,7 +177,7 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 	up.states = u.providers.Begin()
 	p.Welcome = wire.Welcome{
 		Generation: u.Generation(), PID: int64(os.Getpid()), Build: u.cfg.Version,
-		Mode: uint32(u.cfg.Mode), States: uint32(up.states.Len()),
+		Mode: u.cfg.Mode.number(), States: uint32(up.states.Len()),
 	}
 	up.account.report.States = up.states.Len()
 	if !up.inherit { // else no socket moves

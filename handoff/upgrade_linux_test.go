@@ -25,7 +25,7 @@ func eachMode(t *testing.T, f func(*testing.T, handoff.Mode)) {
 	t.Helper()
 	t.Parallel()
 	for _, mode := range modes {
-		t.Run(mode.String(), func(t *testing.T) {
+		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			f(t, mode)
 		})

@@ -271,22 +271,28 @@ func (u *Upgrader) Err() (err error) {
 	return err
 }
 
-// Abort refuses the upgrade that brought this process. The predecessor's Upgrade
-// returns an error with the text of err, and Done is closed. Abort returns
-// [ErrCommitted] after the commit, and in a process without a predecessor.
+// Abort ends the upgrade that is under way before its commit, on either side, with
+// err as the reason; nil stands for "no reason given". In the successor, it refuses the
+// upgrade, and returns when Done is closed: Upgrade returns an error with the text of
+// err in the predecessor. In the predecessor, it takes the sockets back from the
+// successor, and does not wait: Upgrade returns how the upgrade ended.
+//
+// Abort returns [ErrCommitted] if this process has the sockets of a predecessor by a
+// commit, and [ErrNoUpgrade] if no upgrade is under way.
 func (u *Upgrader) Abort(err error) error {
-	if u.successor == nil {
-		return fmt.Errorf("%w: this process is the first of its line", ErrCommitted)
-	}
 	text := "no reason given"
 	if err != nil {
 		text = err.Error()
 	}
-	if !u.successor.Abort(text) {
+	if u.successor != nil && u.successor.Abort(text) {
+		<-u.done
+		return nil
+	}
+	_, none := u.rollback(text)
+	if none != nil && u.successor != nil {
 		return ErrCommitted
 	}
-	<-u.done
-	return nil
+	return none
 }
 
 // Successor returns the process that has replaced this one, and whether one

@@ -115,7 +115,7 @@ func (c *demoConfig) runModes(ctx context.Context, p *terminal.Screen, res *resu
 	}
 	p.Line("built %s to %s in %.1f s", versions[0], versions[len(versions)-1], time.Since(began).Seconds())
 	for _, mode := range modes() {
-		m, err := c.runMode(ctx, p, mode, filepath.Join(dir, mode.String()), bin, versions)
+		m, err := c.runMode(ctx, p, mode, filepath.Join(dir, string(mode)), bin, versions)
 		res.add(m)
 		if err != nil || ctx.Err() != nil { // runMode has recorded an interruption
 			return err
@@ -169,7 +169,7 @@ func (c *demoConfig) drive(ctx context.Context, p *terminal.Screen, r *rig, m *m
 	if err := install(filepath.Join(bin, versions[0]), r.path); err != nil {
 		return err
 	}
-	a, err := r.startService(ctx, "-mode", m.Mode.String(), "-probation", c.probation.String())
+	a, err := r.startService(ctx, "-mode", string(m.Mode), "-probation", c.probation.String())
 	if err != nil {
 		return err
 	}

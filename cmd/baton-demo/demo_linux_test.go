@@ -42,7 +42,7 @@ func TestProcesses(t *testing.T) {
 	t.Run("killed demo", func(t *testing.T) { testKilledDemo(t, bin) })
 	t.Run("interrupted demo", func(t *testing.T) { testInterruptedDemo(t, bin) })
 	for _, mode := range modes() {
-		t.Run("bad version, "+mode.String(), func(t *testing.T) { testBadVersion(t, bin, mode) })
+		t.Run("bad version, "+string(mode), func(t *testing.T) { testBadVersion(t, bin, mode) })
 	}
 	t.Run("killed service", func(t *testing.T) { testKilledService(t, bin) })
 }
@@ -214,7 +214,7 @@ func startRig(ctx context.Context, t *testing.T, bin string, mode handoff.Mode) 
 	if err := install(filepath.Join(bin, "v1"), r.path); err != nil {
 		t.Fatal(err)
 	}
-	a, err := r.startService(ctx, "-mode", mode.String(), "-probation", "100ms")
+	a, err := r.startService(ctx, "-mode", string(mode), "-probation", "100ms")
 	if err == nil {
 		err = r.startClients(ctx, a, "-workers", "2", "-timeout", "5s")
 	}

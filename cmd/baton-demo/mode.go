@@ -17,7 +17,7 @@ func overlaps(m handoff.Mode) bool { return m != handoff.Inherit }
 func modeNames() string {
 	var names []string
 	for _, m := range modes() {
-		names = append(names, m.String())
+		names = append(names, string(m))
 	}
 	return strings.Join(names, ", ")
 }

@@ -96,7 +96,7 @@ func (r *result) add(m modeResult) {
 	r.Connections += m.Connections
 	r.Failed += m.Failed
 	for _, p := range m.Problems {
-		r.Problems = append(r.Problems, m.Mode.String()+": "+p)
+		r.Problems = append(r.Problems, string(m.Mode)+": "+p)
 	}
 }
 
@@ -115,10 +115,10 @@ func (r *result) writeTable(w io.Writer) error {
 	var stalls []string
 	for _, m := range r.Modes {
 		main = append(main, []string{
-			m.Mode.String(), strconv.Itoa(m.Upgrades), thousands(m.Connections), thousands(m.Failed),
+			string(m.Mode), strconv.Itoa(m.Upgrades), thousands(m.Connections), thousands(m.Failed),
 			millis(m.LongestGapMS), m.AnsweredLast,
 		})
-		stalls = append(stalls, millis(m.StallMS)+" ("+m.Mode.String()+")")
+		stalls = append(stalls, millis(m.StallMS)+" ("+string(m.Mode)+")")
 	}
 	driven := [][]string{{"OF THESE"}}
 	for _, name := range names {
@@ -126,7 +126,7 @@ func (r *result) writeTable(w io.Writer) error {
 	}
 	driven[0] = append(driven[0], "OPEN ACROSS AN UPGRADE", "MOVED")
 	for _, m := range r.Modes {
-		row := []string{m.Mode.String()}
+		row := []string{string(m.Mode)}
 		for _, name := range names {
 			row = append(row, thousands(m.Load.Targets[name].Connections))
 		}

@@ -51,7 +51,7 @@ func serveCommand(args []string, stdout, stderr io.Writer) error {
 	var c serveConfig
 	fs := flag.NewFlagSet("serve", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	fs.TextVar(&c.mode, "mode", handoff.Inherit, "how a successor gets the sockets: "+modeNames())
+	fs.StringVar((*string)(&c.mode), "mode", string(handoff.Inherit), "how a successor gets the sockets: "+modeNames())
 	fs.StringVar(&c.dir, "dir", "", "`folder` for the PID file, the sockets and the addresses; required, created if missing")
 	fs.StringVar(&c.addresses.TCP, "tcp", "127.0.0.1:0", "`address` of the raw TCP protocol")
 	fs.StringVar(&c.addresses.Unix, "unix", "", "`path` of the same on a unix socket (default DIR/"+unixName+")")

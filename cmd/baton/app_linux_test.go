@@ -89,7 +89,7 @@ func readPlan() string {
 // serve runs a service on package handoff that answers package load's questions on one
 // listener.
 func serve(cfg *handoff.Config, mode, probation string, listen func(*handoff.Upgrader) *handoff.Listener) {
-	must(cfg.Mode.UnmarshalText([]byte(mode)))
+	cfg.Mode = handoff.Mode(mode)
 	var err error
 	cfg.Probation, err = time.ParseDuration(probation)
 	must(err)

@@ -146,7 +146,7 @@ func TestScreen(t *testing.T) {
 	t.Setenv("NO_COLOR", "")
 	st := &handoff.Status{
 		Name: "api", State: handoff.StateServing, Uptime: time.Hour, Remaining: time.Minute,
-		Lingering: []handoff.Predecessor{{Process: handoff.Process{PID: 7}, Remaining: -1}},
+		Lingering: []handoff.Process{{PID: 7, Remaining: -1}},
 	}
 	for width, want := range map[int]bool{0: false, 80: true} {
 		var out bytes.Buffer
@@ -216,7 +216,7 @@ func TestDoctor(t *testing.T) {
 		"PID 1":                  {checkServer(&handoff.Status{PID: 1}, nil), problem},
 		"no program":             {checkServer(&handoff.Status{PID: 2, Executable: filepath.Join(dir, "none")}, nil), warning},
 		"a server that is well":  {checkServer(&handoff.Status{PID: 2, Executable: dir}, nil), ok},
-		"many that linger there": {checkServer(&handoff.Status{PID: 2, Executable: dir, Lingering: make([]handoff.Predecessor, 4)}, nil), warning},
+		"many that linger there": {checkServer(&handoff.Status{PID: 2, Executable: dir, Lingering: make([]handoff.Process, 4)}, nil), warning},
 	} {
 		if c.got.Verdict != c.want || c.want != ok && c.got.Advice == "" && name != "no server" {
 			t.Errorf("%s: %+v, want %s with advice", name, c.got, c.want)

@@ -42,8 +42,8 @@ var status = handoff.Status{
 	Sockets: []handoff.SocketStatus{{
 		Name: "web", Kind: "listener", Network: "tcp", Address: "[::]:80", Queue: 1, Backlog: 4096, HalfOpen: 2, Accepted: 99,
 	}},
-	Lingering: []handoff.Predecessor{{
-		Process: handoff.Process{PID: 9, Version: "0.9"}, Generation: 1, Open: 4, Moved: 5, Remaining: time.Second,
+	Lingering: []handoff.Process{{
+		PID: 9, Version: "0.9", Generation: 1, Open: 4, Moved: 5, Remaining: time.Second,
 	}},
 	Upgrade: &event, Upgrades: []handoff.Report{report},
 	Totals: &handoff.Totals{Committed: 20, RolledBack: 2, Failed: 1, Moved: 50, Cut: 3},

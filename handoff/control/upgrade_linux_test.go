@@ -24,7 +24,7 @@ func eachMode(t *testing.T, test func(t *testing.T, mode handoff.Mode)) {
 	t.Helper()
 	t.Parallel()
 	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
-		t.Run(mode.String(), func(t *testing.T) {
+		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			test(t, mode)
 		})

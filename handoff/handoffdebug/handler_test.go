@@ -35,8 +35,8 @@ func serving() fixed {
 			{Kind: "packet", Network: "udp", Address: "[::]:53", Queue: -1, Backlog: -1, HalfOpen: -1},
 			{Name: "busy", Kind: "listener", Network: "unix", Address: "/run/api.sock", Queue: 100, Backlog: 128, HalfOpen: -1},
 		},
-		Lingering: []handoff.Predecessor{{
-			Process: handoff.Process{PID: 4000, Version: "1.4.1"}, Generation: 2, Open: 4, Moved: 5, Remaining: 90 * time.Second,
+		Lingering: []handoff.Process{{
+			PID: 4000, Version: "1.4.1", Generation: 2, Open: 4, Moved: 5, Remaining: 90 * time.Second,
 		}},
 		Upgrades: []handoff.Report{
 			{

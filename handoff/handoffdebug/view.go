@@ -51,7 +51,7 @@ type socket struct {
 
 // predecessor is a row of the table of predecessors.
 type predecessor struct {
-	handoff.Predecessor
+	handoff.Process
 	Ends string
 }
 
@@ -91,7 +91,7 @@ func newView(s *handoff.Status, now time.Time, refresh int) *view {
 		v.Rows, v.Stored = append(v.Rows, socketRow(k)), v.Stored || k.Stored
 	}
 	for _, p := range s.Lingering {
-		row := predecessor{Predecessor: p, Ends: "when its connections are done"}
+		row := predecessor{Process: p, Ends: "when its connections are done"}
 		if p.Remaining >= 0 {
 			row.Ends = "within " + short(p.Remaining)
 		}

@@ -2,6 +2,7 @@ package handoffhttp_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
@@ -76,6 +77,17 @@ func ExampleServer() {
 	if err := up.Shutdown(ctx); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// A server of another protocol over TLS shares its ticket keys as well.
+func ExampleShareTickets() {
+	var up *handoff.Upgrader // from New, before Ready
+	var ln *handoff.Listener // from up
+	var cfg *tls.Config      // with certificates
+	if err := handoffhttp.ShareTickets(up, "mail tickets", cfg); err != nil {
+		log.Fatal(err)
+	}
+	_ = tls.NewListener(ln, cfg)
 }
 
 // A response without end ends when the server begins to linger. The client connects

@@ -344,9 +344,9 @@ func TestGoodbyeMoves(t *testing.T) {
 	if r := g.gone(t); len(r.Cut) != 0 {
 		t.Errorf("linger: %+v, want none cut", r)
 	}
-	defer mc.Close()
+	defer mc.Conn.Close()
 	c.send("hello\n")
-	if s, err := bufio.NewReader(mc).ReadString('\n'); err != nil || s != "hello\n" || string(mc.State) != "state" {
+	if s, err := bufio.NewReader(mc.Conn).ReadString('\n'); err != nil || s != "hello\n" || string(mc.State) != "state" {
 		t.Errorf("moved with %q, read %q, %v", mc.State, s, err)
 	}
 }

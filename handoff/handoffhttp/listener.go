@@ -105,7 +105,7 @@ func (l *listener) receive(from <-chan handoff.MovedConn) {
 			st, err := decodeState(mc.State)
 			if err != nil {
 				l.srv.log.Error("connection from a predecessor", "listener", l.name, "error", err)
-				_ = mc.Close() // the predecessor has given it up
+				_ = mc.Conn.Close() // the predecessor has given it up
 				continue
 			}
 			l.readopt(mc.Conn, st, 0)

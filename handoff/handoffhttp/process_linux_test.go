@@ -19,7 +19,7 @@ import (
 // eachMode runs a test in each mode.
 func eachMode(t *testing.T, f func(t *testing.T, mode handoff.Mode)) {
 	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
-		t.Run(mode.String(), func(t *testing.T) {
+		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			f(t, mode)
 		})
@@ -268,6 +268,6 @@ func TestDelayedLink(t *testing.T) {
 		t.Logf("control: %d requests, %d failed: %v", o.OK, o.Failed, o.Errors)
 	}
 	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
-		t.Run(mode.String(), func(t *testing.T) { delayed(t, mode) })
+		t.Run(string(mode), func(t *testing.T) { delayed(t, mode) })
 	}
 }

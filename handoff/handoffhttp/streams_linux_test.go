@@ -54,7 +54,7 @@ func serviceMain([]string) {
 			}
 			go func() { // ends with the process
 				for mc := range in {
-					go lines(gen, mc, bufio.NewReader(io.MultiReader(bytes.NewReader(mc.State), mc)))
+					go lines(gen, mc.Conn, bufio.NewReader(io.MultiReader(bytes.NewReader(mc.State), mc.Conn)))
 				}
 			}()
 		},

@@ -60,10 +60,10 @@ func ShareTickets(up *handoff.Upgrader, name string, cfg *tls.Config) error {
 		}
 		return nil, nil
 	}
-	up.ProvideState(name, handoff.StateProvider{Write: func(_ context.Context, w io.Writer) error {
+	up.ProvideState(name, func(_ context.Context, w io.Writer) error {
 		_, err := w.Write(t.encode())
 		return err
-	}})
+	})
 	return nil
 }
 

@@ -45,7 +45,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	counter := func(desc *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(v), valid(labels)...)
 	}
-	gauge(d.info, 1, s.Name, s.Version, s.Mode.String())
+	gauge(d.info, 1, s.Name, s.Version, string(s.Mode))
 	for _, state := range []handoff.State{
 		handoff.StateStarting, handoff.StateServing, handoff.StateLingering, handoff.StateStopping, handoff.StateClosed,
 	} {

@@ -33,7 +33,7 @@ var serving = fixed{
 		{Kind: "packet", Network: "udp", Address: "127.0.0.1:53", Queue: -1, Backlog: -1, HalfOpen: -1},
 		{Name: "log", Kind: "file", Queue: -1, Backlog: -1, HalfOpen: -1},
 	},
-	Lingering: []handoff.Predecessor{{Generation: 1, Open: 3}, {Generation: 2, Open: 4}},
+	Lingering: []handoff.Process{{Generation: 1, Open: 3}, {Generation: 2, Open: 4}},
 	Upgrades: []handoff.Report{
 		{Outcome: handoff.OutcomeFailed, Started: when.Add(-time.Hour)},
 		{Outcome: handoff.OutcomeCommitted, Started: when, Durations: handoff.Durations{

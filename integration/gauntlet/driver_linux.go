@@ -80,7 +80,7 @@ func drive(ctx context.Context, o options, cmd command) (*result, error) {
 		if o.duration > 0 {
 			part.duration = (o.duration - time.Since(began)) / time.Duration(left)
 		}
-		m, err := driveMode(ctx, part, mode, rand.New(rand.NewPCG(o.seed, uint64(mode-handoff.Inherit))), cmd, res)
+		m, err := driveMode(ctx, part, mode, rand.New(rand.NewPCG(o.seed, uint64(len(mode)) /* differs from mode to mode */)), cmd, res)
 		res.add(m)
 		if err != nil {
 			return res, fmt.Errorf("%v: %w", mode, err)

@@ -58,7 +58,7 @@ func drives(t *testing.T, o options) *result {
 func TestGauntlet(t *testing.T) {
 	testenv.Long(t, "handoff/handoffhttp.TestNoRequestLost")
 	for _, mode := range modes() {
-		t.Run(mode.String(), func(t *testing.T) { drives(t, short(t, mode)) })
+		t.Run(string(mode), func(t *testing.T) { drives(t, short(t, mode)) })
 	}
 }
 
@@ -86,7 +86,7 @@ func TestFarClients(t *testing.T) {
 func TestClockSteps(t *testing.T) {
 	testenv.Need(t, "own_clock")
 	for _, mode := range modes() {
-		t.Run(mode.String(), func(t *testing.T) {
+		t.Run(string(mode), func(t *testing.T) {
 			o := short(t, mode)
 			o.restarts, o.faulty, o.clock, o.only = 6, 1, true, "clock step"
 			o.slow = 10 // such a machine is an emulated one

@@ -115,7 +115,7 @@ func TestJudgeMoves(t *testing.T) {
 func TestJudgeUnasked(t *testing.T) {
 	t.Parallel()
 	var j judge
-	m := newModeResult(0)
+	m := newModeResult("")
 	if lost := m.count(j.settle([]entry{{kind: entryServed, pid: 1, number: number{1, 1}}}, nil)); lost != 1 || m.Lost != 1 || len(m.Findings) != 1 {
 		t.Errorf("an answer without a request: %d lost, %q, want one", lost, m.Findings)
 	}

@@ -12,7 +12,7 @@ func modes() []handoff.Mode { return []handoff.Mode{handoff.Inherit, handoff.Tak
 func modeNames() string {
 	var names []string
 	for _, m := range modes() {
-		names = append(names, m.String())
+		names = append(names, string(m))
 	}
 	return strings.Join(names, ",")
 }

@@ -76,11 +76,8 @@ func (s *goServer) handler() http.Handler {
 // baton is the README's, with a control socket of its own.
 func (s *goServer) baton(mode string) error {
 	cfg := &handoff.Config{
-		ControlSocket: filepath.Join(s.Dir, "control", "s"), NoSystemd: true,
+		Mode: handoff.Mode(mode), ControlSocket: filepath.Join(s.Dir, "control", "s"), NoSystemd: true,
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Warn}),
-	}
-	if err := cfg.Mode.UnmarshalText([]byte(mode)); err != nil {
-		return err
 	}
 	up, err := handoff.New(cfg)
 	if err != nil {

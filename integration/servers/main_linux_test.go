@@ -161,6 +161,6 @@ func (s *service) upgrade() handoff.Report {
 // eachMode runs a test in each mode.
 func eachMode(t *testing.T, f func(t *testing.T, mode handoff.Mode)) {
 	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
-		t.Run(mode.String(), func(t *testing.T) { f(t, mode) })
+		t.Run(string(mode), func(t *testing.T) { f(t, mode) })
 	}
 }

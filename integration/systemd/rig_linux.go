@@ -105,7 +105,7 @@ func (r *rig) install(ctx context.Context, s settings, units ...string) error {
 	for _, a := range s.listen {
 		listen = append(listen, a.String())
 	}
-	env := []string{r.role("service"), envMode + "=" + s.mode.String(), envListen + "=" + strings.Join(listen, " ")}
+	env := []string{r.role("service"), envMode + "=" + string(s.mode), envListen + "=" + strings.Join(listen, " ")}
 	if !strings.Contains(units[0], "@") {
 		env = append(env, envName+"="+strings.TrimSuffix(units[0], ".service"))
 	}

@@ -90,11 +90,8 @@ func serviceMain() error {
 		return err
 	}
 	cfg := &handoff.Config{
-		Name: os.Getenv(envName), Version: strings.TrimSpace(string(version)),
+		Mode: handoff.Mode(os.Getenv(envMode)), Name: os.Getenv(envName), Version: strings.TrimSpace(string(version)),
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Info, Output: os.Stderr, DisableTime: true}), // the journal has the time
-	}
-	if err := cfg.Mode.UnmarshalText([]byte(os.Getenv(envMode))); err != nil {
-		return err
 	}
 	for env, d := range map[string]*time.Duration{envProbation: &cfg.Probation, envLinger: &cfg.LingerTimeout} {
 		if text := os.Getenv(env); text != "" {

@@ -52,7 +52,7 @@ func TestOldest(t *testing.T) {
 		run(t, root, "", "go", "build", "-buildvcs=false", "-o", filepath.Join(bin, "baton-"+version), "./cmd/baton")
 	}
 	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
-		t.Run(mode.String(), func(t *testing.T) {
+		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			s := start(t, bin, mode)
 			clients := s.load(filepath.Join(bin, "new"))
@@ -181,7 +181,7 @@ func start(t *testing.T, bin string, mode handoff.Mode) *service {
 	t.Cleanup(s.processes.Wait)
 	s.install("old")
 	// Without standard input they end.
-	_, _, s.lines = s.spawn(s.path, "serve", "-until-eof", "-mode", mode.String(), "-dir", filepath.Join(s.dir, "run"), "-probation", "100ms")
+	_, _, s.lines = s.spawn(s.path, "serve", "-until-eof", "-mode", string(mode), "-dir", filepath.Join(s.dir, "run"), "-probation", "100ms")
 	s.serving("old")
 	return s
 }

@@ -12,15 +12,12 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// A Provider is a public StateProvider.
-type Provider struct {
-	Write  func(ctx context.Context, w io.Writer) error
-	Failed func(err error)
-}
+// A WriteFunc writes the state of a name to w.
+type WriteFunc func(ctx context.Context, w io.Writer) error
 
 type named struct {
-	name string
-	Provider
+	name  string
+	write WriteFunc
 }
 
 // Providers are the providers of a process. The zero value has none.
@@ -29,19 +26,19 @@ type Providers struct {
 	all []named // in the order in which their names came
 }
 
-// Provide adds a provider, or replaces the one of that name. One without Write is removed.
-func (s *Providers) Provide(name string, p Provider) {
+// Provide adds write, or replaces the one of that name; nil removes it.
+func (s *Providers) Provide(name string, write WriteFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := slices.IndexFunc(s.all, func(n named) bool { return n.name == name })
 	switch {
-	case p.Write == nil && i >= 0:
+	case write == nil && i >= 0:
 		s.all = slices.Delete(s.all, i, i+1)
-	case p.Write == nil:
+	case write == nil:
 	case i >= 0:
-		s.all[i].Provider = p
+		s.all[i].write = write
 	default:
-		s.all = append(s.all, named{name, p})
+		s.all = append(s.all, named{name, write})
 	}
 }
 
@@ -53,10 +50,7 @@ func (s *Providers) Begin() *Transfer {
 }
 
 // A Transfer is the state of one upgrade. One goroutine uses it at a time.
-type Transfer struct {
-	all    []named
-	called int // providers whose Write was called
-}
+type Transfer struct{ all []named }
 
 // Len returns the number of blobs. A nil Transfer has none.
 func (t *Transfer) Len() int {
@@ -66,7 +60,7 @@ func (t *Transfer) Len() int {
 	return len(t.all)
 }
 
-// Write calls Write of each provider. The caller closes the files, on an error too.
+// Write writes the state of each name. The caller closes the files, on an error too.
 func (t *Transfer) Write(ctx context.Context) ([]session.Blob, error) {
 	var blobs []session.Blob
 	for _, n := range t.all {
@@ -75,8 +69,7 @@ func (t *Transfer) Write(ctx context.Context) ([]session.Blob, error) {
 			return blobs, fmt.Errorf("state %q: %w", n.name, err)
 		}
 		blobs = append(blobs, session.Blob{Name: n.name, File: f})
-		t.called++
-		size, err := fill(ctx, f, n.Provider)
+		size, err := fill(ctx, f, n.write)
 		if err != nil {
 			return blobs, fmt.Errorf("state %q: %w", n.name, err)
 		}
@@ -85,9 +78,9 @@ func (t *Transfer) Write(ctx context.Context) ([]session.Blob, error) {
 	return blobs, nil
 }
 
-// fill has p write into f, and leaves it sealed and at its start.
-func fill(ctx context.Context, f *os.File, p Provider) (size uint64, err error) {
-	if err := p.Write(ctx, f); err != nil {
+// fill has write write into f, and leaves it sealed and at its start.
+func fill(ctx context.Context, f *os.File, write WriteFunc) (size uint64, err error) {
+	if err := write(ctx, f); err != nil {
 		return 0, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -104,17 +97,4 @@ func fill(ctx context.Context, f *os.File, p Provider) (size uint64, err error) 
 		return 0, err
 	}
 	return uint64(fi.Size()), nil
-}
-
-// Failed calls Failed of each provider whose Write was called. It has no effect on a nil
-// Transfer.
-func (t *Transfer) Failed(reason error) {
-	if t == nil {
-		return
-	}
-	for _, n := range t.all[:t.called] {
-		if n.Failed != nil {
-			n.Failed(reason)
-		}
-	}
 }

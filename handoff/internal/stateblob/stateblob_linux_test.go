@@ -13,19 +13,19 @@ import (
 // TestTransfer passes what providers write from one side to the other.
 func TestTransfer(t *testing.T) {
 	t.Parallel()
-	write := func(text string) stateblob.Provider {
-		return stateblob.Provider{Write: func(_ context.Context, w io.Writer) error {
+	write := func(text string) stateblob.WriteFunc {
+		return func(_ context.Context, w io.Writer) error {
 			_, err := io.WriteString(w, text)
 			return err
-		}}
+		}
 	}
 	var p stateblob.Providers
 	p.Provide("a", write("old"))
 	p.Provide("gone", write("gone"))
 	p.Provide("b", write("two"))
 	p.Provide("a", write("one"))
-	p.Provide("gone", stateblob.Provider{})
-	p.Provide("never", stateblob.Provider{})
+	p.Provide("gone", nil)
+	p.Provide("never", nil)
 	tr := p.Begin()
 	p.Provide("late", write("late"))
 	blobs, err := tr.Write(context.Background())
@@ -55,37 +55,20 @@ func TestTransfer(t *testing.T) {
 	}
 }
 
-// TestFailed tells the providers whose Write was called, and no others.
-func TestFailed(t *testing.T) {
+// TestWriteFails wants the blobs of before the error, for the caller to close.
+func TestWriteFails(t *testing.T) {
 	t.Parallel()
-	broken, reason := errors.New("broken"), errors.New("reason")
-	var failed []string
-	provider := func(name string, err error) stateblob.Provider {
-		return stateblob.Provider{
-			Write: func(context.Context, io.Writer) error { return err },
-			Failed: func(err error) {
-				if !errors.Is(err, reason) {
-					t.Errorf("%s: Failed(%v), want %v", name, err, reason)
-				}
-				failed = append(failed, name)
-			},
-		}
-	}
+	broken := errors.New("broken")
 	var p stateblob.Providers
-	p.Provide("a", provider("a", nil))
-	p.Provide("b", provider("b", broken))
-	p.Provide("c", provider("c", nil))
-	tr := p.Begin()
-	blobs, err := tr.Write(context.Background())
+	for name, err := range map[string]error{"a": nil, "b": broken} {
+		p.Provide(name, func(context.Context, io.Writer) error { return err })
+	}
+	blobs, err := p.Begin().Write(context.Background())
 	for _, b := range blobs {
 		_ = b.File.Close()
 	}
-	if !errors.Is(err, broken) || len(blobs) != 2 {
-		t.Errorf("Write() = %d blobs, %v, want 2, %v", len(blobs), err, broken)
-	}
-	tr.Failed(reason)
-	if len(failed) != 2 || failed[0] != "a" || failed[1] != "b" {
-		t.Errorf("Failed of %q, want a and b", failed)
+	if !errors.Is(err, broken) || len(blobs) == 0 {
+		t.Errorf("Write() = %d blobs, %v, want %v", len(blobs), err, broken)
 	}
 }
 
@@ -93,7 +76,7 @@ func TestFailed(t *testing.T) {
 func TestReceivedClosed(t *testing.T) {
 	t.Parallel()
 	var p stateblob.Providers
-	p.Provide("a", stateblob.Provider{Write: func(context.Context, io.Writer) error { return nil }})
+	p.Provide("a", func(context.Context, io.Writer) error { return nil })
 	var r stateblob.Received
 	var files []*os.File
 	for range 2 {

@@ -80,7 +80,7 @@ func main() {
 func (o *options) soak(ctx context.Context, w io.Writer) int {
 	var runs []*run
 	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
-		if !slices.Contains(strings.Split(o.modes, ","), mode.String()) {
+		if !slices.Contains(strings.Split(o.modes, ","), string(mode)) {
 			continue
 		}
 		for how := range strings.SplitSeq(o.hows, ",") {
