@@ -132,6 +132,52 @@ func ExampleListener_Drain() {
 	// accepted: 3
 }
 
+// A member gets no new datagrams while it warms up.
+func ExampleListenPacketGroup() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	g, err := reuseport.ListenPacketGroup(ctx, "udp", "127.0.0.1:0", &reuseport.Config{Members: 2})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer g.Close()
+	cold, warm := g.Members()[0], g.Members()[1]
+	if err := g.Steer(ctx, reuseport.Away(cold)); err != nil {
+		log.Fatal(err)
+	}
+	other, err := reuseport.ListenPacket(ctx, "udp", "127.0.0.1:0", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := other.WriteTo([]byte("question"), cold.LocalAddr()); err != nil {
+		log.Fatal(err)
+	}
+	b := make([]byte, 100)
+	n, _, err := warm.ReadFrom(b)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", b[:n])
+	fmt.Println(g.Steer(ctx, reuseport.Hash()))
+	// Output:
+	// question
+	// <nil>
+}
+
+// A lone listener that restarts makes its clients wait, rather than refuse them.
+func ExampleStopQueueing() {
+	var ln *net.TCPListener // of the server
+	restart := func() error {
+		if err := reuseport.StopQueueing(ln); err != nil {
+			return err // without CAP_NET_ADMIN it matches fs.ErrPermission
+		}
+		// Accept what is queued, and restart what the server needs.
+		return reuseport.ResumeQueueing(ln)
+	}
+	_ = restart
+}
+
 // Sockets made elsewhere take the hook, after their own.
 func ExampleControl() {
 	lc := net.ListenConfig{Control: reuseport.Control(nil)}

@@ -62,3 +62,9 @@ func (g *Group) Closed() bool {
 func MoveInTurns(ctx context.Context, own []syscall.Conn, old []Leaving, limit time.Duration) (Report, error) {
 	return move(ctx, own, old, limit)
 }
+
+// Steering is what Steer has set, unless another process has changed it since.
+func (g *Group) Steering() Steering { return g.local.current() }
+
+// Group is the group that l was made in.
+func (l *Listener) Group() *Group { return l.group }

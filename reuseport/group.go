@@ -83,10 +83,6 @@ func (g *Group) Addr() net.Addr { return g.local.bound() }
 // [errors.ErrUnsupported].
 func (g *Group) Steer(ctx context.Context, s Steering) error { return g.local.steer(ctx, s) }
 
-// Steering returns what [Group.Steer] has set, unless another process has
-// changed it since.
-func (g *Group) Steering() Steering { return g.local.current() }
-
 // Remove lets members leave without losing a connection: see
 // [Listener.Drain].
 func (g *Group) Remove(ctx context.Context, members ...*Listener) (Report, error) {
@@ -159,10 +155,6 @@ func (g *PacketGroup) Members() []*PacketConn { return owners[*PacketConn](g.loc
 // drop; members of other processes, or of other groups of this one, get a datagram
 // of 16 random bytes each.
 func (g *PacketGroup) Steer(ctx context.Context, s Steering) error { return g.local.steer(ctx, s) }
-
-// Steering returns what Steer has set, unless another process has changed it
-// since.
-func (g *PacketGroup) Steering() Steering { return g.local.current() }
 
 // Remove lets members leave without losing a datagram: see [PacketConn.Drain].
 func (g *PacketGroup) Remove(ctx context.Context, members ...*PacketConn) (Report, error) {

@@ -33,17 +33,8 @@ func Listen(ctx context.Context, network, address string, cfg *Config) (*Listene
 // Accept waits for the next connection. It fails with [ErrClosed] once the
 // listener is closed or drained. While the listener leaves its group, Accept
 // returns the connections that the kernel still holds for it: Drain waits for
-// them, so call Accept until it fails.
+// them, so call Accept until it fails. The connection is a *[net.TCPConn].
 func (l *Listener) Accept() (net.Conn, error) {
-	tc, err := l.AcceptTCP()
-	if err != nil {
-		return nil, err // a nil *net.TCPConn is no nil net.Conn
-	}
-	return tc, nil
-}
-
-// AcceptTCP is [Listener.Accept] with the connection's own type.
-func (l *Listener) AcceptTCP() (*net.TCPConn, error) {
 	tc, err := l.tcp.AcceptTCP()
 	if err != nil {
 		if errors.Is(err, net.ErrClosed) {
@@ -72,10 +63,6 @@ func (l *Listener) Drain(ctx context.Context) (Report, error) { return l.group.R
 
 // Addr returns the address that the listener is bound to.
 func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
-
-// Group returns the group that l was made in, which for a listener of [Listen]
-// has no other members of this process.
-func (l *Listener) Group() *Group { return l.group }
 
 // SyscallConn returns access to the descriptor, which stays l's own. Don't
 // call shutdown(2) on it: that resets every connection in the queue.

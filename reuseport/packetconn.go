@@ -95,14 +95,6 @@ func (p *PacketConn) WriteMsgUDPAddrPort(b, oob []byte, addr netip.AddrPort) (n,
 	return p.udp.WriteMsgUDPAddrPort(b, oob, addr)
 }
 
-// UDPConn returns the socket itself, for what this type has no method for. It is
-// borrowed. Reads that go past p are not counted in a [Report]. From the call on,
-// p counts as shared: see [PacketConn.SyscallConn].
-func (p *PacketConn) UDPConn() *net.UDPConn {
-	p.expose()
-	return p.udp
-}
-
 // SyscallConn returns access to the descriptor, which stays p's own. From the call
 // on, p counts as shared, as a [Listener] does: a datagram that comes in the
 // instant of the close can be lost, and the report says so.
@@ -134,9 +126,6 @@ func (p *PacketConn) Drain(ctx context.Context) (Report, error) { return p.group
 
 // LocalAddr returns the address that the socket is bound to.
 func (p *PacketConn) LocalAddr() net.Addr { return p.udp.LocalAddr() }
-
-// Group returns the group that p was made in.
-func (p *PacketConn) Group() *PacketGroup { return p.group }
 
 // SetDeadline is that of [net.PacketConn], as are the next two.
 func (p *PacketConn) SetDeadline(t time.Time) error {
