@@ -27,6 +27,7 @@ var rules = map[string]func(*repo) []string{
 	"file sizes":        fileSizes,
 	"words":             words,
 	"vague words":       vague,
+	"callers":           callers,
 }
 
 // TestPolicy checks the module.
@@ -116,6 +117,8 @@ func TestRules(t *testing.T) {
 		{"vague words", "a/a.go", "package a\n// The process is\n// told so.\n", "a/a.go:2: "},
 		{"vague words", "a.md", "Nobody `hears` it.\n", "a.md:1: "},
 		{"vague words", "a.md", "The word `nobody` is not used.\n", ""},
+		{"callers", "handoff/a.go", "package handoff\nfunc F() {}\n", "handoff/a.go:2: no other package, example or recipe uses F"},
+		{"callers", "handoff/a.go", "package handoff\ntype t int\nfunc (t) M() {}\nfunc (t) Error() {}\n", ""},
 		{"words", "a/a.go", "package a\n// /proc/1/root/x network/x\n", ""},
 	} {
 		r := load(t, fstest.MapFS{c.path: {Data: []byte(c.text)}})
