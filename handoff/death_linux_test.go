@@ -18,6 +18,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/fakesystemd"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // TestPredecessorKilled kills the predecessor at each step of an upgrade.
@@ -183,6 +184,7 @@ func TestStopInUpgrade(t *testing.T) {
 				continue // a successor is not ready before its predecessor has what it lends
 			}
 			t.Run(at, func(t *testing.T) {
+				t.Parallel()
 				m := fakesystemd.Start(t)
 				s := startUnder(t, m, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute, Linger: time.Hour})
 				addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
@@ -213,7 +215,7 @@ func TestStopInUpgrade(t *testing.T) {
 				}
 				n := m.Await(0, "\nSTOPPING=1\n")
 				s.wait("upgrade-failed")
-				for range 3 { // systemd gets an extension each second
+				for range testenv.Times(1, 3) { // systemd gets an extension each second
 					n = m.Await(n, "\nEXTEND_TIMEOUT_USEC=")
 					check()
 				}

@@ -200,7 +200,7 @@ func TestDrainProbes(t *testing.T) {
 // successor takes over, and the predecessor yields when it resumes.
 func TestDrainPredecessorHangs(t *testing.T) {
 	t.Parallel()
-	s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute}).start()
+	s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute, Hang: soon}).start()
 	addr := s.wait("addrs").Addrs[drainSocket]
 	pid, old := s.pid(), listeners(t, addr)
 	s.plan(plan{At: "listening", How: "wait"})

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // TestDrainModes goes from mode to mode: reuseport sockets are passed on as they
@@ -26,7 +27,8 @@ func TestDrainModes(t *testing.T) {
 	s := newService(t, settings{Mode: handoff.Drain, Reuseport: true, Sockets: []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0"}}).start()
 	addrs := s.wait("addrs").Addrs
 	l := newLoad(t, s.set.Dir, addrs)
-	for i, mode := range []handoff.Mode{handoff.Takeover, handoff.Drain, handoff.Drain, handoff.Takeover, handoff.Takeover, handoff.Drain, handoff.Drain} {
+	path := []handoff.Mode{handoff.Takeover, handoff.Drain, handoff.Drain, handoff.Takeover, handoff.Takeover, handoff.Drain, handoff.Drain}
+	for i, mode := range path[:testenv.Times(3, len(path))] {
 		l.run(20)
 		s.plan(plan{Mode: &mode})
 		s.upgrade()
@@ -42,14 +44,14 @@ func TestDrainOutsiders(t *testing.T) {
 	t.Parallel()
 	s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0"}}).start()
 	l := newLoad(t, s.set.Dir, s.wait("addrs").Addrs)
-	for gen := uint64(1); gen <= 4; gen++ {
+	for gen := range uint64(testenv.Times(2, 4)) {
 		l.run(20)
 		o := s.outsider(handoff.Drain)
 		o.wait("owner")
 		if m := s.wait("committed"); m.Report.Mode != handoff.Drain {
 			t.Errorf("report: %+v, want mode drain", m.Report)
 		}
-		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == gen })
+		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == gen+1 })
 		s = o
 	}
 	l.stop()
@@ -63,6 +65,7 @@ func TestDrainKilledUnderLoad(t *testing.T) {
 	t.Parallel()
 	for _, victim := range []string{"predecessor", "successor", "predecessor at commit"} {
 		t.Run(victim, func(t *testing.T) {
+			t.Parallel()
 			set := settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute, Greet: true}
 			if victim == "predecessor at commit" {
 				set.Probation = 20 * time.Millisecond
@@ -70,7 +73,7 @@ func TestDrainKilledUnderLoad(t *testing.T) {
 			s := newService(t, set).start()
 			addr := s.wait("addrs").Addrs[drainSocket]
 			g := newGreeted(t, addr, 16)
-			for round := range 8 {
+			for round := range testenv.Times(2, 8) {
 				g.run(200)
 				old := s.pid()
 				if victim == "predecessor at commit" {
@@ -119,7 +122,8 @@ func TestDrainShards(t *testing.T) {
 	addr := "127.66.8.6:" + freePort(t)
 	s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp " + addr, "tcp " + addr, "tcp " + addr}, Probation: 100 * time.Millisecond, Greet: true}).start()
 	g := newGreeted(t, addr, 4)
-	for round, shards := range []int{1, 4, 2, 2, 5, 3} {
+	numbers := []int{1, 4, 2, 2, 5, 3}
+	for round, shards := range numbers[:testenv.Times(3, len(numbers))] {
 		g.run(100)
 		old, before := s.pid(), listeners(t, addr)
 		p := plan{Sockets: slices.Repeat([]string{"tcp " + addr}, shards)}

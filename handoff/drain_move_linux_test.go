@@ -50,10 +50,10 @@ func TestMoveFamilies(t *testing.T) {
 			testenv.Need(t, "ipv6")
 			s := newService(t, settings{Mode: handoff.Drain, Sockets: sockets, Probation: 10 * time.Millisecond}).start()
 			l := newLoad(t, s.set.Dir, s.wait("addrs").Addrs)
-			for gen := uint64(1); gen <= 4; gen++ {
+			for gen := range uint64(testenv.Times(1, 4)) {
 				l.run(20)
 				s.upgrade()
-				s.moved(gen+1, 2)
+				s.moved(gen+2, 2)
 			}
 			l.run(20)
 			l.stop()
@@ -138,7 +138,7 @@ func TestMoveInstances(t *testing.T) {
 		all = append(all, s)
 	}
 	g := newGreeted(t, addr, 8)
-	for round := range 6 {
+	for round := range testenv.Times(2, 6) {
 		g.run(100)
 		two := []*service{all[round%3], all[(round+1)%3]}
 		for _, s := range two {
@@ -231,7 +231,7 @@ func TestMoveKilled(t *testing.T) {
 	set := settings{Mode: handoff.Drain, Sockets: sockets, Probation: time.Millisecond}
 	neighbour := newService(t, set).start()
 	neighbour.wait("addrs")
-	for round := range 6 {
+	for round := range testenv.Times(2, 6) {
 		s := newService(t, set).start()
 		s.wait("addrs")
 		s.upgrade()

@@ -29,7 +29,7 @@ func TestDrainSlowStart(t *testing.T) {
 	addr := addrs[drainSocket]
 	old := listeners(t, addr)
 	l := newLoad(t, s.set.Dir, addrs)
-	for range 3 {
+	for range testenv.Times(1, 3) {
 		s.plan(plan{At: "listening", How: "hang"})
 		s.signal(syscall.SIGUSR2)
 		m := s.wait("hangs")
@@ -62,7 +62,7 @@ func TestDrainInstances(t *testing.T) {
 		all = append(all, s.start())
 	}
 	g := newGreeted(t, tcp, 2)
-	for round := range 2 {
+	for round := range testenv.Times(1, 2) {
 		for i, s := range all {
 			before := listeners(t, tcp)
 			g.run(100)

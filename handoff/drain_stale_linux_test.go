@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -148,8 +149,7 @@ func TestDrainStartsBesideUpgrades(t *testing.T) {
 	for range 4 {
 		loads = append(loads, newLoad(t, all[0].set.Dir, addrs))
 	}
-	const rounds = 5
-	for i := range rounds {
+	for i := range testenv.Times(2, 5) {
 		for _, l := range loads {
 			l.run(20)
 		}

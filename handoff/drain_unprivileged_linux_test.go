@@ -83,7 +83,7 @@ func TestDrainUnprivileged(t *testing.T) {
 	t.Parallel()
 	u := newUnprivileged(t, 20*time.Millisecond)
 	u.askUDP(t)
-	for i := range 8 {
+	for i := range testenv.Times(2, 8) {
 		u.run(100)
 		u.upgrade()
 		u.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == uint64(i+1) })
@@ -111,7 +111,7 @@ func TestDrainKilledAtRandom(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			u := newUnprivileged(t, c.probation)
-			for range 6 {
+			for range testenv.Times(2, 6) {
 				u.run(100)
 				old := u.pid()
 				u.signal(syscall.SIGUSR2)

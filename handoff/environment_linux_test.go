@@ -34,7 +34,7 @@ func TestChildren(t *testing.T) {
 		}
 		s.startCommand(s.varied(variation{Children: true, Nested: true}))
 		s.wait("owner")
-		const upgrades = 3
+		upgrades := testenv.Times(1, 3)
 		for range upgrades {
 			s.upgrade()
 			s.wait("exit")
@@ -233,7 +233,7 @@ func TestNonblocking(t *testing.T) {
 		s := newService(t, settings{Mode: mode})
 		s.set.Sockets = []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0", "unix " + filepath.Join(s.set.Dir, "u")}
 		s.start()
-		for round := range 3 {
+		for round := range testenv.Times(2, 3) {
 			if mode == handoff.Drain && round > 0 { // what it asks the kernel with until then may block
 				s.moved(uint64(round+1), 2)
 			}

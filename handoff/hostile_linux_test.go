@@ -20,6 +20,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // TestHostilePeer has peers break every rule at the control socket of a service.
@@ -209,6 +210,9 @@ func peakMemory(tb testing.TB, pid int) int {
 func TestSilentPeers(t *testing.T) {
 	for _, n := range []int{1, 64, 200} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			if n < 200 {
+				testenv.Long(t, "TestSilentPeers")
+			}
 			eachMode(t, func(t *testing.T, mode handoff.Mode) {
 				s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}}).start()
 				addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]

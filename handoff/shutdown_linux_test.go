@@ -47,7 +47,7 @@ func TestCallsAfterShutdown(t *testing.T) {
 // not return before Accept has returned the last one, and its user has closed it.
 func TestShutdownAccepting(t *testing.T) {
 	t.Parallel()
-	for range 200 {
+	for range testenv.Times(20, 200) {
 		up := newUpgrader(t, handoff.Config{})
 		ln, err := up.Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -225,7 +226,7 @@ func TestSignalStorm(t *testing.T) {
 func TestBackToBack(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Millisecond}).start()
-		for range 20 {
+		for range testenv.Times(4, 20) {
 			s.mustCommit()
 		}
 		s.stop()

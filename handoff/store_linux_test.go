@@ -106,7 +106,7 @@ func TestStoreCrash(t *testing.T) {
 				}
 			})
 		}
-		const crashes = 3
+		crashes := testenv.Times(1, 3)
 		for range crashes {
 			before := served.Load()
 			eventually(t, "clients are served", func() bool { return served.Load() > before+50 || t.Failed() })
@@ -129,7 +129,7 @@ func TestStoreCrash(t *testing.T) {
 			t.Errorf("in the store after %d crashes: %q, want %q", crashes, got, names)
 		}
 		// Four clients are in service at most when a process dies.
-		if n := lost.Load(); n > crashes*4 {
+		if n := lost.Load(); n > int64(crashes*4) {
 			t.Errorf("%d clients were not served, of which a crash explains %d", n, crashes*4)
 		}
 		t.Logf("crashes=%d served=%d in flight=%d refused=%d", crashes, served.Load(), lost.Load(), refused.Load())

@@ -12,3 +12,12 @@ func Long(tb testing.TB, quick string) {
 		tb.Skip("-short: make test-all runs it; the quick one is " + quick)
 	}
 }
+
+// Times returns how often to do something: short in a run with go test -short,
+// else all.
+func Times(short, all int) int {
+	if testing.Short() {
+		return short
+	}
+	return all
+}
