@@ -7,7 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -21,7 +21,7 @@ const chunk = 64 << 10
 // [Conn.Recv] from one at a time (others wait), and both at the same time. Deadlines can
 // be set, and [Conn.Close] called, meanwhile.
 type Conn struct {
-	uc atomic.Pointer[net.UnixConn] // nil after Detach
+	uc *net.UnixConn
 
 	writing sync.Mutex
 	out     []byte // scratch
@@ -48,9 +48,7 @@ type incoming struct {
 
 // New returns a Conn on c, which must be a stream, and takes ownership of it.
 func New(c *net.UnixConn) *Conn {
-	conn := new(Conn)
-	conn.uc.Store(c)
-	return conn
+	return &Conn{uc: c}
 }
 
 // Send sends one frame. It borrows payload and fds for the call; the kernel
@@ -83,15 +81,14 @@ func (c *Conn) Send(typ uint16, payload []byte, fds []int) error {
 	c.out = appendHeader(c.out[:0], typ, len(payload), len(fds))
 	c.out = append(c.out, payload[:first]...)
 
-	uc := c.uc.Load()
-	n, _, err := uc.WriteMsgUnix(c.out, rights(fds), nil)
+	n, _, err := c.uc.WriteMsgUnix(c.out, rights(fds), nil)
 	if err != nil && n <= 0 {
 		return sendError(err, len(fds))
 	}
 	// The kernel has attached the descriptors to the first byte.
 	for _, rest := range [][]byte{c.out[n:], payload[first:]} {
 		if err == nil && len(rest) > 0 {
-			_, err = uc.Write(rest)
+			_, err = c.uc.Write(rest)
 		}
 	}
 	if err != nil {
@@ -144,7 +141,7 @@ func (c *Conn) readHeader() error {
 	in.nheader += n
 	in.fds = append(in.fds, fds...)
 	if truncated {
-		in.missing = truncatedError(c.uc.Load())
+		in.missing = truncatedError(c.uc)
 	}
 	if err != nil {
 		return c.readError(err)
@@ -199,7 +196,7 @@ func (c *Conn) read(p []byte) (n int, fds []int, truncated bool, err error) {
 	}
 	// ReadMsgUnix sets MSG_CMSG_CLOEXEC (net, unixsock_readmsg_cmsg_cloexec.go)
 	// and waits through EINTR and EAGAIN.
-	n, oobn, flags, _, err := c.uc.Load().ReadMsgUnix(p, c.in.oob)
+	n, oobn, flags, _, err := c.uc.ReadMsgUnix(p, c.in.oob)
 	if err != nil {
 		return 0, nil, false, err // n may be -1
 	}
@@ -255,65 +252,17 @@ func (c *Conn) Buffered() bool {
 
 // SetReadDeadline sets the time after which Recv, also one that waits already,
 // returns [os.ErrDeadlineExceeded]; zero means never. No data is lost by it.
-func (c *Conn) SetReadDeadline(t time.Time) error {
-	if uc := c.uc.Load(); uc != nil {
-		return uc.SetReadDeadline(t)
-	}
-	return net.ErrClosed
-}
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.uc.SetReadDeadline(t) }
 
 // SetWriteDeadline sets the same for Send.
-func (c *Conn) SetWriteDeadline(t time.Time) error {
-	if uc := c.uc.Load(); uc != nil {
-		return uc.SetWriteDeadline(t)
-	}
-	return net.ErrClosed
-}
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.uc.SetWriteDeadline(t) }
 
 // Peer returns the identity of the process that connected.
-func (c *Conn) Peer() (fdx.Cred, error) {
-	if uc := c.uc.Load(); uc != nil {
-		return fdx.PeerCred(uc)
-	}
-	return fdx.Cred{}, net.ErrClosed
-}
+func (c *Conn) Peer() (fdx.Cred, error) { return fdx.PeerCred(c.uc) }
 
-// Detach ends c and returns its connection, which the caller closes, without
-// deadlines and at the boundary between two frames in both directions. While a
-// Send or Recv is under way, or a frame is half read or cut off, it returns
-// [ErrBusy] and c stays as it is; the same holds, with the error of Recv, where
-// reading has ended for good. A Recv that waits can be ended by a deadline.
-// After Detach each other method returns [net.ErrClosed], except Close, which
-// does nothing.
-func (c *Conn) Detach() (*net.UnixConn, error) {
-	c.closing.Lock()
-	defer c.closing.Unlock()
-	if c.closed {
-		return nil, net.ErrClosed
-	}
-	if !c.reading.TryLock() {
-		return nil, ErrBusy
-	}
-	defer c.reading.Unlock()
-	if !c.writing.TryLock() {
-		return nil, ErrBusy
-	}
-	defer c.writing.Unlock()
-	if c.in.fatal != nil {
-		return nil, c.in.fatal
-	}
-	if c.in.nheader > 0 || c.outErr != nil {
-		return nil, ErrBusy
-	}
-	uc := c.uc.Load()
-	if err := uc.SetDeadline(time.Time{}); err != nil {
-		return nil, err
-	}
-	c.uc.Store(nil)
-	c.closed = true
-	c.in.fatal, c.outErr = net.ErrClosed, net.ErrClosed
-	return uc, nil
-}
+// SyscallConn gives access to the descriptor, which stays the Conn's. Between two
+// frames a duplicate can be passed on to another process.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.uc.SyscallConn() }
 
 // Close closes the connection and the descriptors of a half-read frame. A Send
 // or Recv that is under way returns [net.ErrClosed]. Only the first call does
@@ -325,7 +274,7 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	c.closed = true
-	err := c.uc.Load().Close()
+	err := c.uc.Close()
 	c.reading.Lock() // Recv returns now
 	defer c.reading.Unlock()
 	c.in.fail(net.ErrClosed)

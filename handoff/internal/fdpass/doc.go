@@ -9,7 +9,7 @@
 //
 // The descriptors travel with the header's first byte. A [Conn] never reads
 // beyond the frame that it returns, so the connection can be passed on to
-// another process between two frames ([Conn.Detach]).
+// another process between two frames ([Conn.SyscallConn]).
 //
 // The peer is not trusted: lengths and counts are bounded, memory grows with the
 // bytes that arrived and not with those announced, and every descriptor that

@@ -17,7 +17,4 @@ var (
 	// ErrMalformed says that descriptors came that no header announced. It ends
 	// reading for good.
 	ErrMalformed = errors.New("fdpass: malformed frame")
-
-	// ErrBusy says that [Conn.Detach] found a frame under way.
-	ErrBusy = errors.New("fdpass: frame under way")
 )

@@ -47,17 +47,14 @@ func NewWireLink(conn *fdpass.Conn, sendTimeout time.Duration) *WireLink {
 // Conn returns the connection below, which stays the link's.
 func (l *WireLink) Conn() *fdpass.Conn { return l.conn }
 
-// Lend calls f with the link's descriptor, for it to be passed on.
+// Lend calls f with a descriptor of the link, for it to be passed on: after Interrupt,
+// when Recv has returned.
 func (l *WireLink) Lend(f func(fd int) error) error {
-	c, err := l.conn.Detach()
+	fd, err := fdx.Dup(l.conn)
 	if err != nil {
 		return err
 	}
-	defer c.Close() // what f passed on is a copy
-	fd, err := fdx.Number(c)
-	if err != nil {
-		return err
-	}
+	defer fdx.Close(fd) // what f passed on is a copy
 	return f(fd)
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
 // TestInterrupt interrupts Recv in the middle of a message: that one is read to
@@ -55,7 +56,11 @@ func TestInterrupt(t *testing.T) {
 			if m, _, err := link.Recv(); !errors.Is(err, session.ErrInterrupted) {
 				t.Errorf("Recv() = %T, %v, want ErrInterrupted", m, err)
 			}
-			uc, err := conn.Detach()
+			fd, err := fdx.Dup(conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			uc, err := fdx.UnixConn(fd, "next")
 			if err != nil {
 				t.Fatal(err)
 			}
