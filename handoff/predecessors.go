@@ -3,6 +3,7 @@ package handoff
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
@@ -15,10 +16,9 @@ type predecessor struct {
 	f       *session.Following
 	stopped chan struct{} // closed when Run has returned
 
-	// predecessors.mu guards what follows.
-	last   wire.Linger // its last message
-	passed bool        // our successor has the conversation, or gets it now
-	ending bool        // it has been asked to end
+	last   atomic.Pointer[wire.Linger] // its last message
+	passed atomic.Bool                 // our successor has the conversation, or gets it now
+	ending atomic.Bool                 // it has been asked to end
 }
 
 func (p *predecessor) generation() uint64 { return p.f.Predecessor().Generation }
@@ -39,28 +39,10 @@ func (ps *predecessors) add(p *predecessor) {
 	ps.all = slices.Insert(ps.all, at, p)
 }
 
-// remove removes p. It reports whether the conversation is still ours.
-func (ps *predecessors) remove(p *predecessor) bool {
+func (ps *predecessors) remove(p *predecessor) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	ps.all = slices.DeleteFunc(ps.all, func(o *predecessor) bool { return o == p })
-	return !p.passed
-}
-
-// pass marks the conversation with p as our successor's. It reports false if it was
-// marked before.
-func (ps *predecessors) pass(p *predecessor) bool {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	was := p.passed
-	p.passed = true
-	return !was
-}
-
-func (ps *predecessors) received(p *predecessor, m wire.Linger) {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	p.last = m
 }
 
 func (ps *predecessors) list() []*predecessor {
@@ -76,8 +58,7 @@ func (ps *predecessors) excess(limit int) []*predecessor {
 	defer ps.mu.Unlock()
 	var end []*predecessor
 	for _, p := range ps.all[:max(0, len(ps.all)-limit)] {
-		if !p.ending {
-			p.ending = true
+		if !p.ending.Swap(true) {
 			end = append(end, p)
 		}
 	}
@@ -90,10 +71,10 @@ func (ps *predecessors) describe() []Process {
 	defer ps.mu.Unlock()
 	all := make([]Process, 0, len(ps.all))
 	for _, p := range ps.all {
-		w := p.f.Predecessor()
+		w, last := p.f.Predecessor(), p.last.Load()
 		all = append(all, Process{
 			PID: int(w.PID), Version: w.Build,
-			Generation: w.Generation, Open: p.last.Open, Moved: p.last.Moved, Remaining: p.last.Remaining,
+			Generation: w.Generation, Open: last.Open, Moved: last.Moved, Remaining: last.Remaining,
 		})
 	}
 	return all
@@ -105,11 +86,12 @@ func (u *Upgrader) follow(f *session.Following) { u.attend(u.enroll(f)) }
 // enroll adds a predecessor. The caller calls attend next.
 func (u *Upgrader) enroll(f *session.Following) *predecessor {
 	p := &predecessor{f: f, stopped: make(chan struct{})}
+	p.last.Store(new(wire.Linger))
 	f.Deliver = func(name string, state []byte, fd int) bool {
 		return u.deliver(p.generation(), name, state, fd)
 	}
 	f.Account = u.receiveHistory
-	f.Told = func(m wire.Linger) { u.predecessors.received(p, m) }
+	f.Told = func(m wire.Linger) { p.last.Store(&m) }
 	f.Adopt = u.adopt
 	u.predecessors.add(p)
 	if life := u.life(); life.Done() && u.successorLink() == nil {
@@ -139,7 +121,8 @@ func (u *Upgrader) attend(p *predecessor) {
 	u.limitLingering()
 	bye, clean := p.f.Run()
 	close(p.stopped)
-	if !u.predecessors.remove(p) {
+	u.predecessors.remove(p)
+	if p.passed.Load() {
 		return
 	}
 	w := p.f.Predecessor()
@@ -175,7 +158,7 @@ func (u *Upgrader) passOn(l *session.Lingering) {
 
 // passOver is passOn for one of them, once.
 func (u *Upgrader) passOver(l *session.Lingering, p *predecessor) {
-	if !u.predecessors.pass(p) || !p.f.Detach() {
+	if p.passed.Swap(true) || !p.f.Detach() {
 		return // the successor has it, or it has ended
 	}
 	<-p.stopped

@@ -32,8 +32,9 @@ type Subscriber struct {
 	limit int
 	wake  chan struct{} // capacity 1
 
-	queue []Event // of.mu guards it
-	lost  bool    // likewise: an event did not fit
+	mu    sync.Mutex
+	queue []Event
+	lost  bool // an event did not fit
 }
 
 // errLost says that a subscriber is too slow.
@@ -46,12 +47,7 @@ func (s *Subscribers) Publish(e Event) {
 	s.kept = append(s.kept, e)
 	s.kept = s.kept[max(0, len(s.kept)-maxKept):]
 	for one := range s.all {
-		if len(one.queue) >= one.limit {
-			one.lost = true
-			continue
-		}
-		one.queue = append(one.queue, e)
-		one.signal()
+		one.add(e)
 	}
 }
 
@@ -68,14 +64,23 @@ func (s *Subscribers) subscribe(limit int, past bool) *Subscriber {
 		s.all = make(map[*Subscriber]struct{})
 	}
 	s.all[one] = struct{}{}
-	if past && len(s.kept) > 0 {
-		one.queue = append(one.queue, s.kept...)
-		one.signal()
+	if past {
+		for _, e := range s.kept {
+			one.add(e)
+		}
 	}
 	return one
 }
 
-func (s *Subscriber) signal() {
+// add queues e, or notes that it does not fit.
+func (s *Subscriber) add(e Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) >= s.limit {
+		s.lost = true
+		return
+	}
+	s.queue = append(s.queue, e)
 	select {
 	case s.wake <- struct{}{}:
 	default: // it is awake already
@@ -85,8 +90,8 @@ func (s *Subscriber) signal() {
 // take returns the events since the last call, or an error if some were lost.
 // There are more when wake yields.
 func (s *Subscriber) take() ([]Event, error) {
-	s.of.mu.Lock()
-	defer s.of.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.lost {
 		return nil, errLost
 	}

@@ -14,11 +14,18 @@ import (
 // A Holder is another process that may have duplicates of this process's sockets.
 type Holder struct {
 	m       *Mover
-	process *procs.Pidfd      // nil: it can't be watched
-	stop    func()            // ends the watch
-	pid     int               // 0 if it is not known
-	kinds   []wire.SocketKind // Mover.mu guards it
+	process *procs.Pidfd // nil: it can't be watched
+	stop    func()       // ends the watch
 }
+
+// A holding is what the Mover knows of a Holder.
+type holding struct {
+	*Holder
+	pid   int // 0 if it is not known
+	kinds []wire.SocketKind
+}
+
+func (h *holding) has(kind wire.SocketKind) bool { return slices.Contains(h.kinds, kind) }
 
 // Hold notes that another process may have duplicates of the sockets of some
 // kinds, until Release says otherwise or the process has ended. It owns pidfd,
@@ -28,14 +35,14 @@ func (m *Mover) Hold(pidfd []int, kinds ...wire.SocketKind) *Holder {
 	if len(pidfd) > 0 {
 		p, _ = procs.NewPidfd(pidfd[0]) // nil after an error
 	}
-	return m.hold(p, kinds)
+	return m.hold(0, p, kinds)
 }
 
-func (m *Mover) hold(p *procs.Pidfd, kinds []wire.SocketKind) *Holder {
+func (m *Mover) hold(pid int, p *procs.Pidfd, kinds []wire.SocketKind) *Holder {
 	ctx, stop := context.WithCancel(context.Background())
-	h := &Holder{m: m, process: p, stop: stop, kinds: slices.Clone(kinds)}
+	h := &Holder{m: m, process: p, stop: stop}
 	m.mu.Lock()
-	m.holders = append(m.holders, h)
+	m.holders = append(m.holders, &holding{h, pid, slices.Clone(kinds)})
 	m.mu.Unlock()
 	if p != nil {
 		m.watchers.Go(func() { // ends with the process, with the last Release, or with Close
@@ -52,34 +59,39 @@ func (m *Mover) hold(p *procs.Pidfd, kinds []wire.SocketKind) *Holder {
 // Holder, however often it fails as a successor.
 func (m *Mover) HoldProcess(pid int, kinds ...wire.SocketKind) *Holder {
 	m.mu.Lock()
-	i := slices.IndexFunc(m.holders, func(h *Holder) bool { return pid > 0 && h.pid == pid })
+	i := slices.IndexFunc(m.holders, func(h *holding) bool { return pid > 0 && h.pid == pid })
 	if i >= 0 {
 		defer m.mu.Unlock()
 		m.holders[i].kinds = slices.Clone(kinds)
-		return m.holders[i]
+		return m.holders[i].Holder
 	}
 	m.mu.Unlock()
 	p, _ := procs.OpenPidfd(pid) // nil for a process of another PID namespace
-	h := m.hold(p, kinds)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	h.pid = pid
-	return h
+	return m.hold(pid, p, kinds)
 }
 
 // Release says that the process has no duplicate of the sockets of these kinds.
 func (h *Holder) Release(kinds ...wire.SocketKind) {
-	h.m.mu.Lock()
-	h.kinds = slices.DeleteFunc(h.kinds, func(k wire.SocketKind) bool { return slices.Contains(kinds, k) })
-	last := len(h.kinds) == 0
-	if last {
-		h.m.holders = slices.DeleteFunc(h.m.holders, func(o *Holder) bool { return o == h })
-	}
-	h.m.changedLocked()
-	h.m.mu.Unlock()
-	if last {
+	if h.m.releaseHolder(h, kinds) {
 		h.stop()
 	}
+}
+
+// releaseHolder is Release. It reports whether the process has no duplicate of any.
+func (m *Mover) releaseHolder(h *Holder, kinds []wire.SocketKind) (last bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.changedLocked()
+	i := slices.IndexFunc(m.holders, func(o *holding) bool { return o.Holder == h })
+	if i < 0 {
+		return true
+	}
+	o := m.holders[i]
+	o.kinds = slices.DeleteFunc(o.kinds, func(k wire.SocketKind) bool { return slices.Contains(kinds, k) })
+	if last = len(o.kinds) == 0; last {
+		m.holders = slices.Delete(m.holders, i, i+1)
+	}
+	return last
 }
 
 // Released has say tell the successor that this process has closed its duplicates
@@ -88,7 +100,7 @@ func (h *Holder) Release(kinds ...wire.SocketKind) {
 // the successor has to serve the shared sockets on.
 func (m *Mover) Released(kind wire.SocketKind, say func(holders []int)) error {
 	m.mu.Lock()
-	holders := slices.DeleteFunc(slices.Clone(m.holders), func(h *Holder) bool { return !slices.Contains(h.kinds, kind) })
+	holders := slices.DeleteFunc(slices.Clone(m.holders), func(h *holding) bool { return !h.has(kind) })
 	m.mu.Unlock()
 	var pidfds []int
 	defer func() { _ = fdx.Close(pidfds...) }() // duplicates

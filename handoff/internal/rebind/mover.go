@@ -36,7 +36,7 @@ type Mover struct {
 	own     map[*sockets.Socket]*Own // the sockets that have not moved yet
 	fresh   []*Own                   // on addresses of this process alone
 	joined  bool                     // Join was called
-	holders []*Holder
+	holders []*holding
 	changed chan struct{}      // closed and replaced when own or holders change
 	cancel  context.CancelFunc // nil while it does not move
 	done    chan struct{}      // closed when the move that cancel ends is over
@@ -181,7 +181,7 @@ func (m *Mover) moveAll(ctx context.Context, kind wire.SocketKind) {
 	for {
 		m.mu.Lock()
 		changed := m.changed
-		held := slices.ContainsFunc(m.holders, func(h *Holder) bool { return slices.Contains(h.kinds, kind) })
+		held := slices.ContainsFunc(m.holders, func(h *holding) bool { return h.has(kind) })
 		m.mu.Unlock()
 		if !held {
 			var wg sync.WaitGroup
