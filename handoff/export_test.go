@@ -1,7 +1,6 @@
 package handoff
 
 import (
-	"context"
 	"net"
 	"testing"
 	"time"
@@ -35,14 +34,8 @@ func NewTestListener(tb testing.TB, network, address string) *Listener {
 	return &Listener{inner: s.Listener}
 }
 
-// Await calls await of a new pending, with one piece of work that never ends if busy.
-func Await(ctx context.Context, patience time.Duration, busy bool) bool {
-	p := newPending()
-	if busy {
-		p.begin()
-	}
-	return p.await(ctx, patience)
-}
+// ClosedWithin is for the test of it.
+var ClosedWithin = closedWithin
 
 // History is what a process knows of its line.
 type History struct{ h *history }

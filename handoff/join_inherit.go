@@ -97,20 +97,8 @@ func parentDied(err error, gone <-chan struct{}, hang time.Duration) bool {
 	if err == nil {
 		return false
 	}
-	select {
-	case <-gone:
-		return true
-	default:
-	}
 	if !errors.Is(err, ErrPredecessorDied) {
-		return false
+		hang = 0
 	}
-	t := time.NewTimer(hang)
-	defer t.Stop()
-	select {
-	case <-gone:
-		return true
-	case <-t.C:
-		return false
-	}
+	return closedWithin(context.Background(), hang, gone)
 }

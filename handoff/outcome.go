@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -135,15 +136,10 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 func (u *Upgrader) finishChild(up *upgrade) {
 	c := up.child
 	// The error includes what it has written: give it a moment to end.
-	t := time.NewTimer(time.Second)
-	defer t.Stop()
-	select {
-	case <-c.Done():
-	case <-t.C:
-	}
-	u.failures.begin()
+	closedWithin(context.Background(), time.Second, c.Done())
+	hold := u.failures.Hold(func() int { return 0 })
 	u.wg.Go(func() { // ends with the process, which the limit or closing ends
-		defer u.failures.end()
+		defer hold.Release(nil)
 		c.End(u.cfg.LingerTimeout, u.closing)
 		if up.inherit {
 			runtime.GC() // tableflip leaves its ends of two pipes to the collector

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
-	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
@@ -104,7 +103,9 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	u.systemd.Close()
 	if l := u.successorLink(); l != nil {
 		u.tellLinger(l) // watchLinger may not have begun
-		u.awaitPassed(l)
+		// After the end of this process only the successor can talk to the older
+		// predecessors, and take their connections. It may be stopped.
+		closedWithin(context.Background(), u.cfg.hang, u.passed)
 		c := u.conns.Counts()
 		l.Bye(wire.Bye{Moved: c.Moved, Cut: c.Cut})
 	}
@@ -126,7 +127,7 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 func (u *Upgrader) awaitFailures(ctx context.Context) error {
 	limit, stop := timerAt(u.lingerEnd())
 	defer stop()
-	over := u.failures.over()
+	over := u.failures.Idle()
 	select {
 	case <-over:
 	case <-limit:
@@ -141,19 +142,6 @@ func (u *Upgrader) awaitFailures(ctx context.Context) error {
 	return nil
 }
 
-// awaitPassed waits until the successor has the conversations with the older
-// predecessors: after the end of this process only the successor can talk to them, and
-// take their connections. The wait is bounded, because the successor may be stopped.
-func (u *Upgrader) awaitPassed(l *session.Lingering) {
-	t := time.NewTimer(u.cfg.hang)
-	defer t.Stop()
-	select {
-	case <-u.passed:
-	case <-l.Gone():
-	case <-t.C:
-	}
-}
-
 // answerTime is the time in which the program may answer the last datagram that it has
 // read.
 const answerTime = time.Second
@@ -163,13 +151,8 @@ const holdGrace = 10 * time.Second
 
 // awaitHolds waits for the release of all holds, whose connections the report counts.
 func (u *Upgrader) awaitHolds(ctx context.Context) {
-	t := time.NewTimer(holdGrace)
-	defer t.Stop()
-	select {
-	case <-u.conns.Idle():
-	case <-t.C:
+	if !closedWithin(ctx, holdGrace, u.conns.Idle()) && ctx.Err() == nil {
 		u.log.Warn("connections that a program holds are not closed after the linger limit", "open", u.conns.Open())
-	case <-ctx.Done():
 	}
 }
 

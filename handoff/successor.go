@@ -114,7 +114,7 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 		return err
 	}
 	// tableflip has one child at a time, and does not tell which it is.
-	if !u.failures.await(up.wanted, 2*u.cfg.hang) {
+	if !closedWithin(up.wanted, 2*u.cfg.hang, u.failures.Idle()) {
 		return fmt.Errorf("%w: in mode inherit the last successor must have ended, and it still serves what it had accepted before it was rolled back: try again later, or end it", ErrInProgress)
 	}
 	wait := up.wanted

@@ -44,7 +44,7 @@ type Upgrader struct {
 	welcome   wire.Welcome                              // the predecessor's, with successor
 	mover     *rebind.Mover                             // to sockets of this process's own
 	release   func(kind wire.SocketKind, holders []int) // for message Released, with successor
-	failures  *pending                                  // processes of successors that have failed
+	failures  *conns.Set                                // has a hold for each process of a successor that has failed
 	redirect  *spawn.Redirect                           // of our standard error, until commit; nil if we were not started by an upgrade
 	signals   *signals.Relay
 	pid       *pidfile.File
@@ -101,7 +101,7 @@ func New(c *Config) (*Upgrader, error) {
 		table:    sockets.NewTable(),
 		conns:    conns.NewSet(),
 		inboxes:  inboxes{all: make(map[string]chan MovedConn)},
-		failures: newPending(),
+		failures: conns.NewSet(),
 		pid:      pidfile.At(cfg.pidFile),
 		signals:  signals.New(cfg.StopSignals, cfg.UpgradeSignals),
 		history:  newHistory(),

@@ -17,3 +17,6 @@ const QuietTicks = quietTicks
 
 // ErrInterrupted is what Recv returns after Interrupt.
 var ErrInterrupted = errInterrupted
+
+// Gone is closed when the conversation is over.
+func (l *Lingering) Gone() <-chan struct{} { return l.gone }

@@ -81,9 +81,6 @@ func (l *Lingering) Takes(name string) bool { return slices.Contains(l.takes, na
 // Asked yields why the successor asks to end the linger now.
 func (l *Lingering) Asked() <-chan string { return l.asked }
 
-// Gone is closed when the conversation is over.
-func (l *Lingering) Gone() <-chan struct{} { return l.gone }
-
 // Move passes fd, which it borrows, with its state to the successor. When it
 // returns nil the successor has it, and the caller closes its own copy.
 func (l *Lingering) Move(ctx context.Context, name string, state []byte, fd int) error {
