@@ -108,3 +108,21 @@ func TestUnknown(t *testing.T) {
 		t.Errorf("%v: %s, exit status %d, %v", r, r.Name(), r.Exit(), r.Unwrap())
 	}
 }
+
+// TestAgain tells the errors of an Accept that pass from those that stay.
+func TestAgain(t *testing.T) {
+	t.Parallel()
+	for errno, want := range map[syscall.Errno]bool{
+		syscall.ENOMEM: true, syscall.ENOBUFS: true, syscall.EMFILE: true, syscall.EPROTO: true,
+		syscall.EBADF: false, syscall.EINVAL: false,
+	} {
+		err := failure.Again(&net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", errno)})
+		temporary, ok := err.(interface{ Temporary() bool })
+		if !errors.Is(err, errno) || want != (ok && temporary.Temporary()) {
+			t.Errorf("%v: temporary is not %v", err, want)
+		}
+	}
+	if err := failure.Again(nil); err != nil {
+		t.Errorf("Again(nil) = %v", err)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
 
 // A Listener is a listening socket that outlives its process.
@@ -35,7 +37,7 @@ func (l *Listener) Accept(track func(net.Conn) net.Conn) (c net.Conn, err error)
 		if err == nil {
 			c = l.prepare(accepted, track)
 		}
-		return err
+		return failure.Again(err)
 	})
 	return c, err
 }
