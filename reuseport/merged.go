@@ -1,6 +1,7 @@
 package reuseport
 
 import (
+	"context"
 	"errors"
 	"net"
 	"sync"
@@ -100,5 +101,8 @@ func (m *merged) Close() error {
 	<-m.ending()
 	return err
 }
+
+// Drain is [Group.Drain].
+func (m *merged) Drain(ctx context.Context) (Report, error) { return m.group.drain(ctx) }
 
 func (m *merged) Addr() net.Addr { return m.group.bound() }

@@ -168,8 +168,7 @@ type sockets struct {
 	udp       *handoff.PacketConn
 	http      net.Listener
 	service   *load.Service
-	server    *http.Server
-	web       *handoffhttp.Server // looks after the server's connections
+	web       *handoffhttp.Server
 	addresses addresses
 	loops     sync.WaitGroup
 }
@@ -197,8 +196,8 @@ func listen(ctx context.Context, up *handoff.Upgrader, a addresses) (*sockets, e
 		Ending:   up.Done(), // of connections that the service may end
 		Patience: time.Minute,
 	}
-	s.server = &http.Server{Handler: s.service, ReadHeaderTimeout: 10 * time.Second}
-	s.web = handoffhttp.New(up, s.server, nil)
+	server := &http.Server{Handler: s.service, ReadHeaderTimeout: 10 * time.Second}
+	s.web = handoffhttp.New(server, &handoffhttp.Config{Upgrader: up})
 	s.http = s.web.Wrap(web)
 	return s, nil
 }
@@ -209,7 +208,7 @@ func (s *sockets) start() {
 		s.loops.Go(func() { s.acceptAll(ln) })
 	}
 	s.loops.Go(func() { _ = s.service.ServePackets(s.udp) }) // the error is the end
-	s.loops.Go(func() { _ = s.server.Serve(s.http) })        // likewise
+	s.loops.Go(func() { _ = s.web.Serve(s.http) })           // likewise
 }
 
 // wait waits for the end of the loops, which Done brings, and of the linger once

@@ -21,20 +21,31 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
 )
 
-// server is one in this process, with a Server around it or not.
-func startServer(tb testing.TB, wrapped bool, h http.Handler) (addr string) {
+// A kind of server is a plain http.Server, or one with a Server around it.
+type kind string
+
+const (
+	plain    kind = "plain"
+	alone    kind = "alone" // without an Upgrader
+	upgraded kind = "upgraded"
+)
+
+// startServer starts a server in this process.
+func startServer(tb testing.TB, k kind, h http.Handler) (addr string) {
 	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
 	srv := &http.Server{Handler: h}
-	stop := func() { _ = srv.Close() }
-	if wrapped {
+	serve, stop := srv.Serve, func() { _ = srv.Close() }
+	if k != plain {
 		up := newFakeUpgrader()
 		s := handoffhttp.NewTestServer(up, srv, nil)
-		ln = s.Wrap(ln)
-		stop = func() {
+		if k == alone {
+			s = handoffhttp.New(srv, nil)
+		}
+		serve, stop = s.Serve, func() {
 			close(up.done)
 			_ = ln.Close()
 			ctx, cancel := context.WithCancel(context.Background())
@@ -45,7 +56,7 @@ func startServer(tb testing.TB, wrapped bool, h http.Handler) (addr string) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = srv.Serve(ln)
+		_ = serve(ln)
 	}()
 	tb.Cleanup(func() {
 		stop()
@@ -101,11 +112,16 @@ func (a *asker) ask() error {
 // BenchmarkRequests compares requests on keep-alive connections with those of a
 // plain http.Server, by rounds in turn. The metric "ratio" is our requests per
 // second to the plain one's: the median over pairs of rounds.
-func BenchmarkRequests(b *testing.B) {
+func BenchmarkRequests(b *testing.B) { benchmarkRequests(b, upgraded) }
+
+// BenchmarkRequestsAlone is the same for a Server without an Upgrader.
+func BenchmarkRequestsAlone(b *testing.B) { benchmarkRequests(b, alone) }
+
+func benchmarkRequests(b *testing.B, ours kind) {
 	const clients, each = 32, 10
 	var askers [2][]*asker
 	for k := range askers {
-		addr := startServer(b, k == 1, small)
+		addr := startServer(b, []kind{plain, ours}[k], small)
 		for range clients {
 			askers[k] = append(askers[k], newAsker(b, addr))
 		}
@@ -129,7 +145,7 @@ func BenchmarkRequests(b *testing.B) {
 // BenchmarkConns compares connections with one request each, likewise.
 func BenchmarkConns(b *testing.B) {
 	const each = 20
-	addrs := []string{startServer(b, false, small), startServer(b, true, small)}
+	addrs := []string{startServer(b, plain, small), startServer(b, upgraded, small)}
 	paired(b, 600, each, func(k int) {
 		for range each {
 			a := &asker{req: []byte(post)}
@@ -195,16 +211,16 @@ func TestAllocations(t *testing.T) {
 	if underRace {
 		t.Skip("the race detector has sync.Pool drop things at random")
 	}
-	requests := func(wrapped bool) float64 {
-		a := newAsker(t, startServer(t, wrapped, small))
+	requests := func(k kind) float64 {
+		a := newAsker(t, startServer(t, k, small))
 		return allocations(2000, func() {
 			if err := a.ask(); err != nil {
 				t.Fatal(err)
 			}
 		})
 	}
-	conns := func(wrapped bool) float64 {
-		addr := startServer(t, wrapped, small)
+	conns := func(k kind) float64 {
+		addr := startServer(t, k, small)
 		return allocations(500, func() {
 			a := newAsker(t, addr)
 			if err := a.ask(); err != nil {
@@ -214,17 +230,18 @@ func TestAllocations(t *testing.T) {
 		})
 	}
 	// The least of a few rounds: what the process does beside allocates as well.
-	least := func(f func(bool) float64, wrapped bool) float64 {
-		return min(f(wrapped), f(wrapped), f(wrapped))
-	}
-	// Pools that the collector empties make the numbers vary a little.
-	if plain, baton := least(requests, false), least(requests, true); baton > plain+0.5 {
-		t.Errorf("%v allocations for a request, want %v as without a Server", baton, plain)
-	}
-	if plain, baton := least(conns, false), least(conns, true); baton > plain+2.5 {
-		t.Errorf("%v allocations for a connection, want at most 2 more than %v", baton, plain)
-	} else {
-		t.Logf("%v allocations for a connection, %v without a Server", baton, plain)
+	least := func(f func(kind) float64, k kind) float64 { return min(f(k), f(k), f(k)) }
+	request, conn := least(requests, plain), least(conns, plain)
+	for _, k := range []kind{upgraded, alone} {
+		// Pools that the collector empties make the numbers vary a little.
+		if got := least(requests, k); got > request+0.5 {
+			t.Errorf("%s: %v allocations for a request, want %v as without a Server", k, got, request)
+		}
+		if got := least(conns, k); got > conn+2.5 {
+			t.Errorf("%s: %v allocations for a connection, want at most 2 more than %v", k, got, conn)
+		} else {
+			t.Logf("%s: %v allocations for a connection, %v without a Server", k, got, conn)
+		}
 	}
 }
 
@@ -270,14 +287,14 @@ func TestSendfile(t *testing.T) {
 	if err := os.WriteFile(path, bytes.Repeat([]byte("0123456789abcdef"), size/16), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	serve := func(wrapped, hide bool) int64 {
+	serve := func(k kind, hide bool) int64 {
 		f, err := os.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer f.Close()
 		c := &countingFile{f: f}
-		addr := startServer(t, wrapped, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		addr := startServer(t, k, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			fi, _ := f.Stat()
 			if hide {
 				w = struct{ http.ResponseWriter }{w}
@@ -295,14 +312,14 @@ func TestSendfile(t *testing.T) {
 		}
 		return c.read.Load()
 	}
-	if n := serve(false, true); n < size {
+	if n := serve(plain, true); n < size {
 		t.Fatalf("without ReadFrom %d bytes are read: the counter doesn't count", n)
 	}
-	plain, baton := serve(false, false), serve(true, false)
-	if plain > size/100 {
-		t.Fatalf("net/http itself reads %d bytes", plain)
+	want, got := serve(plain, false), serve(upgraded, false)
+	if want > size/100 {
+		t.Fatalf("net/http itself reads %d bytes", want)
 	}
-	if baton != plain {
-		t.Errorf("%d bytes of the file are read, want %d as on a plain http.Server", baton, plain)
+	if got != want {
+		t.Errorf("%d bytes of the file are read, want %d as on a plain http.Server", got, want)
 	}
 }

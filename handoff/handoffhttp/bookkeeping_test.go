@@ -23,6 +23,7 @@ func (silentConn) SyscallConn() (syscall.RawConn, error) { return nil, nil }
 func BenchmarkBookkeeping(b *testing.B) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
 	s := newServer(nil, srv, nil)
+	srv = s.srv
 	t := &tcpConn{}
 	t.srv, t.l, t.raw, t.self, t.outer = s, &listener{srv: s, name: "l"}, silentConn{}, t, t
 	srv.ConnState(t, http.StateNew)

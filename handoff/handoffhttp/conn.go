@@ -1,11 +1,14 @@
 package handoffhttp
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/conns"
 )
 
 // phase is where net/http stands with a connection.
@@ -52,7 +55,7 @@ type conn struct {
 	srv  *Server
 	l    *listener // the listener that accepted it; nil if not through Wrap
 	raw  rawConn   // nil if it isn't ours to move
-	self net.Conn  // the wrapper
+	self net.Conn  // the wrapper; nil if there is none
 
 	prev, next *conn // in srv.conns, guarded by srv.mu
 	listed     bool  // guarded by srv.mu
@@ -99,7 +102,7 @@ type unixConn struct {
 	conn
 }
 
-// newConn wraps nc, or returns nil if that is nothing that can move.
+// newConn wraps nc, or returns nil if that is TLS of the program's own.
 func newConn(s *Server, l *listener, nc net.Conn) *conn {
 	var c *conn
 	switch nc := nc.(type) {
@@ -109,8 +112,12 @@ func newConn(s *Server, l *listener, nc net.Conn) *conn {
 	case *net.UnixConn:
 		u := &unixConn{UnixConn: nc}
 		u.self, c, u.raw = u, &u.conn, nc
+	case interface{ ConnectionState() tls.ConnectionState }:
+		return nil // net/http has to find it
 	default:
-		return nil
+		o := &otherConn{Conn: nc}
+		o.self, c, o.bound = o, &o.conn, true
+		conns.Untrack(nc) // this server counts it
 	}
 	c.srv, c.l, c.outer = s, l, c.self
 	return c

@@ -3,15 +3,20 @@ package handoffhttp_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
+	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // A whole service: SIGUSR2 replaces it, SIGTERM ends it.
@@ -52,6 +57,64 @@ func ExampleRunTLS() {
 	}
 }
 
+// A member of a SO_REUSEPORT group that leaves it at SIGTERM: the other members serve on,
+// and no request fails.
+func ExampleRun_reuseport() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	ln, err := reuseport.Listen(ctx, "tcp", ":8080", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.FileServer(http.Dir("public"))}
+	if err := handoffhttp.Run(ctx, nil, srv, ln); err != nil { // until ctx ends
+		log.Fatal(err)
+	}
+}
+
+// Behind a load balancer the server waits for the balancer to notice.
+func ExampleServer_Readiness() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	ln, err := net.Listen("tcp", ":8080")
+	if err != nil {
+		log.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", http.FileServer(http.Dir("public")))
+	s := handoffhttp.New(&http.Server{Handler: mux}, &handoffhttp.Config{Delay: 10 * time.Second})
+	mux.Handle("GET /ready", s.Readiness())
+	if err := s.Run(ctx, ln); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// In the place of http.Server's Serve and Shutdown.
+func ExampleServer_Shutdown() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	ln, err := net.Listen("tcp", ":8080")
+	if err != nil {
+		log.Fatal(err)
+	}
+	s := handoffhttp.New(&http.Server{Handler: http.FileServer(http.Dir("public"))}, nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		<-ctx.Done()
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			log.Print(err)
+		}
+	}()
+	if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		log.Fatal(err)
+	}
+	<-done
+	log.Printf("cut: %v", s.Linger(ctx).Cut)
+}
+
 // A program with a lifecycle of its own uses the parts.
 func ExampleServer() {
 	ctx := context.Background()
@@ -64,9 +127,9 @@ func ExampleServer() {
 		log.Fatal(err)
 	}
 	srv := &http.Server{Handler: http.FileServer(http.Dir("public"))}
-	s := handoffhttp.New(up, srv, nil)
+	s := handoffhttp.New(srv, &handoffhttp.Config{Upgrader: up})
 	ln2 := s.Wrap(ln)
-	go func() { _ = srv.Serve(ln2) }() // ends with Done
+	go func() { _ = s.Serve(ln2) }() // ends with Done
 
 	if err := up.Ready(); err != nil {
 		log.Fatal(err)
@@ -119,7 +182,8 @@ func ExampleLingering() {
 func ExampleConfig_goodbye() {
 	var up *handoff.Upgrader // of handoff.New
 	srv := &http.Server{}
-	handoffhttp.New(up, srv, &handoffhttp.Config{
+	handoffhttp.New(srv, &handoffhttp.Config{
+		Upgrader: up,
 		Goodbye: func(ctx context.Context, nc net.Conn) {
 			// The successor gets it from up.Conns("chat"). What was read from it
 			// and not used would go along as its state.

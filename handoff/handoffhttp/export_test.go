@@ -20,7 +20,6 @@ type Upgrader = upgrader
 func NewTestServer(up Upgrader, srv *http.Server, c *Config) *Server {
 	s := newServer(up, srv, c)
 	s.canMove = func(net.Listener) bool { return true }
-	s.hold = func(map[string]uint64) {}
 	return s
 }
 
@@ -129,4 +128,17 @@ func Waiting(nc net.Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.reading && c.waiting
+}
+
+// Idle returns the number of open connections that are idle.
+func (s *Server) Idle() int {
+	n := 0
+	for _, c := range s.all() {
+		c.mu.Lock()
+		if c.phase == phaseIdle {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
 }

@@ -92,6 +92,7 @@ type http2Conn struct {
 
 	mu     sync.Mutex
 	last   uint32 // the client's last stream
+	fresh  bool   // the client may be about to open its first stream
 	asked  bool   // leave was called
 	pinged bool
 
@@ -120,7 +121,7 @@ func (s *Server) newHTTP2Conn(nc net.Conn, tc *tls.Conn) *http2Conn {
 	c.mu.Lock()
 	c.h2, c.bound = h, true
 	c.mu.Unlock()
-	if s.lingers.Load() {
+	if s.closes.Load() {
 		h.leave()
 	}
 	return h
@@ -175,11 +176,16 @@ func (h *http2Conn) received(f frameHeader, ping [8]byte) {
 	}
 }
 
-// leave ends the connection in both phases, in the background.
+// leave ends the connection in both phases, in the background. A client that has not
+// sent a request yet made the connection for one: it gets a moment before GOAWAY, which
+// not every client takes for a reason to connect again.
 func (h *http2Conn) leave() {
 	h.mu.Lock()
 	asked := h.asked
-	h.asked = true
+	if !asked {
+		h.asked, h.fresh = true, h.last == 0
+	}
+	fresh := h.fresh
 	h.mu.Unlock()
 	s := h.conn.srv
 	if asked || !s.join() {
@@ -187,6 +193,19 @@ func (h *http2Conn) leave() {
 	}
 	go func() { // ends with the connection, or at the linger limit
 		defer s.wg.Done()
+		if fresh {
+			t := time.NewTimer(http2Grace)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-h.acked: // GOAWAY went out with the first response
+			case <-h.gone:
+			case <-s.limit.Done():
+			}
+			h.mu.Lock()
+			h.fresh = false
+			h.mu.Unlock()
+		}
 		h.wmu.Lock()
 		h.firstPhaseLocked()
 		h.wmu.Unlock()
@@ -203,7 +222,7 @@ func (h *http2Conn) leave() {
 // and the server has sent its settings, which must be first.
 func (h *http2Conn) firstPhaseLocked() {
 	h.mu.Lock()
-	if !h.asked || h.pinged || h.out.count == 0 || !h.out.between() || isClosed(h.acked) {
+	if !h.asked || h.pinged || h.fresh && h.last == 0 || h.out.count == 0 || !h.out.between() || isClosed(h.acked) {
 		h.mu.Unlock()
 		return
 	}

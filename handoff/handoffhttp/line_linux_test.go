@@ -179,7 +179,7 @@ func (l *line) generation(n int, ln net.Listener) *generation {
 func (g *generation) serve() {
 	go func() { // ends with the listener
 		defer close(g.served)
-		_ = g.srv.Serve(g.ln)
+		_ = g.s.Serve(g.ln)
 	}()
 	go func() { g.report <- g.s.Linger(context.Background()) }()
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // The reasons for which connections are cut, in [Report.Cut] and in
@@ -28,44 +29,63 @@ type Report struct {
 	Why    string            `json:"why,omitempty"` // the first of them stayed
 	Cut    map[string]uint64 `json:"cut,omitempty"` // closed by force, by reason
 	Took   time.Duration     `json:"took"`
+
+	// Drains says how members of SO_REUSEPORT groups have left.
+	Drains []reuseport.Report `json:"drains,omitempty"`
 }
 
 // Linger ends the service once the Upgrader is done, without losing a request, and
 // returns when no connection is left. Connections that can move to the successor move
 // as soon as they are idle. On the others the next response carries "Connection:
-// close", and HTTP/2 connections get GOAWAY; none is closed before the Upgrader's
-// linger limit. At the limit Linger closes the idle ones, longest idle first, spread
-// over [Config.Spread], and cuts the rest. If ctx ends, it cuts all at once.
+// close", and HTTP/2 connections get GOAWAY; none is closed before the linger limit. At
+// the limit Linger closes the idle ones, longest idle first, spread over
+// [Config.Spread], and cuts the rest. If ctx ends, it cuts all at once.
 //
-// Afterwards srv is closed as by [http.Server.Close], and functions given to its
-// RegisterOnShutdown have been started. Linger waits for Done itself; a second call
-// waits for the first and returns the same report.
+// Without an Upgrader it is [Server.Shutdown], which has other limits, and returns what
+// became of the connections.
+//
+// When the linger begins, Linger starts the functions that were given to the server's
+// RegisterOnShutdown. Afterwards the service is closed as by [http.Server.Close].
+// Linger waits for Done itself; a second call waits for the first and returns the same
+// report.
 func (s *Server) Linger(ctx context.Context) *Report {
 	s.linger.Do(func() { s.report = s.doLinger(ctx) })
 	return s.report
 }
 
 func (s *Server) doLinger(ctx context.Context) *Report {
-	select {
-	case <-s.up.Done():
-	case <-ctx.Done():
+	if s.up == nil {
+		s.delay(ctx)
+	} else {
+		select {
+		case <-s.up.Done():
+		case <-ctx.Done():
+		}
 	}
 	began := time.Now()
 	r := &Report{Open: s.count(), Cut: make(map[string]uint64)}
+	limit, spread, stop := s.limits(ctx)
+	defer stop()
 	s.begin()
 	select {
 	case <-s.empty():
 	case <-ctx.Done():
 		s.expire()
 		s.cut(r)
-	case <-s.up.LingerExpired():
-		s.expire()
-		s.closeIdle(ctx, r)
+	case <-limit:
+		if s.up == nil {
+			s.closeIdle(ctx, r, spread) // before a queue is given up that waits for their places
+			s.expire()
+			s.serveOut(ctx, r)
+		} else {
+			s.expire()
+			s.closeIdle(ctx, r, spread)
+		}
 		s.cut(r)
 	}
 	s.finish(r)
 	s.mu.Lock()
-	r.Moved, r.Stayed, r.Why = s.moved, s.stayed, s.why
+	r.Moved, r.Stayed, r.Why, r.Drains = s.moved, s.stayed, s.why, s.drains
 	doubted := s.doubted
 	if s.late > 0 {
 		r.Cut[CutIdle] += s.late
@@ -80,6 +100,48 @@ func (s *Server) doLinger(ctx context.Context) *Report {
 	return r
 }
 
+// limits returns what is closed, or receives, at the linger limit, and over which time
+// idle connections are then closed. A deadline of ctx bounds both without an Upgrader:
+// at the deadline itself connections would be cut.
+func (s *Server) limits(ctx context.Context) (limit <-chan struct{}, spread time.Duration, stop func()) {
+	spread = max(0, s.cfg.spread)
+	if s.up != nil {
+		return s.up.LingerExpired(), spread, func() {}
+	}
+	left := s.cfg.lingerTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		until := time.Until(deadline)
+		spread = min(spread, until/10)
+		if last := until - until/5; left < 0 || last < left {
+			left = last
+		}
+	}
+	if left < 0 {
+		return nil, spread, func() {}
+	}
+	expired := make(chan struct{})
+	t := time.AfterFunc(left, func() { close(expired) })
+	return expired, spread, func() { t.Stop() }
+}
+
+// serveOut serves requests beyond the linger limit, until ctx ends.
+func (s *Server) serveOut(ctx context.Context, r *Report) {
+	s.cutHijacked(r)
+	tick := time.NewTicker(http2Grace)
+	defer tick.Stop()
+	none := s.empty()
+	for {
+		select {
+		case <-none:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C: // a stream has ended, or the queue had one more
+			s.closeIdle(ctx, r, 0)
+		}
+	}
+}
+
 // begin has connections move, or end with their next response.
 func (s *Server) begin() {
 	s.mu.Lock()
@@ -89,18 +151,22 @@ func (s *Server) begin() {
 	s.mu.Unlock()
 	s.lingers.Store(true)
 	close(s.lingering)
+	s.sayClose()
+	s.leaveListeners(s.limit)
+	// Shutdown of a server that serves nothing starts the functions of
+	// RegisterOnShutdown, and has nothing to wait for.
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = s.user.Shutdown(ctx) // it has no listener
 	for _, c := range s.all() {
 		c.mu.Lock()
-		ph, h2 := c.phase, c.h2
+		ph := c.phase
 		c.mu.Unlock()
-		switch {
-		case h2 != nil:
-			h2.leave()
-		case ph == phaseHijacked:
+		if ph == phaseHijacked {
 			s.goodbye(c)
-		default:
-			c.callBack()
+			continue
 		}
+		c.callBack()
 	}
 }
 
@@ -159,7 +225,7 @@ func (s *Server) depart(c *conn) {
 }
 
 // closeIdle closes what is idle, oldest first, one after the other.
-func (s *Server) closeIdle(ctx context.Context, r *Report) {
+func (s *Server) closeIdle(ctx context.Context, r *Report, spread time.Duration) {
 	type idle struct {
 		c     *conn
 		since time.Duration
@@ -175,7 +241,7 @@ func (s *Server) closeIdle(ctx context.Context, r *Report) {
 	slices.SortStableFunc(cs, func(a, b idle) int { return cmp.Compare(a.since, b.since) })
 	began := time.Now()
 	for i, e := range cs {
-		at := time.Duration(float64(max(0, s.cfg.spread)) * float64(i) / float64(len(cs)))
+		at := time.Duration(float64(spread) * float64(i) / float64(len(cs)))
 		if wait := time.Until(began.Add(at)); wait > 0 {
 			t := time.NewTimer(wait)
 			select {
@@ -211,9 +277,21 @@ func (c *conn) isIdleLocked() bool {
 }
 
 // cut closes what is left.
-func (s *Server) cut(r *Report) {
+func (s *Server) cut(r *Report) { s.cutSome(r, func(*conn) bool { return true }) }
+
+// cutHijacked closes what handlers have taken.
+func (s *Server) cutHijacked(r *Report) {
+	s.cutSome(r, func(c *conn) bool { return c.phase == phaseHijacked })
+}
+
+// cutSome closes those of the open connections that which reports, with the lock held.
+func (s *Server) cutSome(r *Report, which func(*conn) bool) {
 	for _, c := range s.all() {
 		c.mu.Lock()
+		if !which(c) {
+			c.mu.Unlock()
+			continue
+		}
 		why, outer, gone := CutRequest, c.outer, c.phase == phaseClosed || c.phase == phaseMoving || c.claimed
 		switch {
 		case c.phase == phaseHijacked:
@@ -239,7 +317,7 @@ func (s *Server) finish(r *Report) {
 	close(s.ended)
 	s.expire()
 	s.cut(r) // connections that returned from a failed move
-	// Shutdown with no time left starts what RegisterOnShutdown was given, and
+	// Shutdown with no time left starts what net/http itself has registered, and
 	// waits for nothing; Close closes what a handler still uses.
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
 
 // A listener accepts connections for a Server, in wrappers that can move.
@@ -13,6 +14,7 @@ type listener struct {
 	inner  net.Listener
 	source net.Listener // inner, without the tracking of package handoff
 	srv    *Server
+	moves  bool        // it is the Upgrader's, which ends it
 	name   string      // under which its connections move; "" if they don't
 	taken  atomic.Bool // by the successor
 
@@ -39,7 +41,6 @@ func (s *Server) moveLocked(l *listener) {
 		return
 	}
 	l.name = name
-	s.listeners = append(s.listeners, l)
 	s.loops++
 	s.wg.Go(func() { l.receive(from) }) // ends with Done
 }
@@ -64,6 +65,10 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 	nc, err := l.source.Accept()
 	if err != nil {
+		err = failure.Again(err)
+		if t, ok := err.(interface{ Temporary() bool }); ok && t.Temporary() {
+			return nil, err // net/http calls again
+		}
 		if l.looping.Swap(false) {
 			l.srv.loop(-1)
 		}

@@ -17,16 +17,18 @@ import (
 // Upgrader's error if the upgrade that brought this process has failed; or why srv
 // could not be served.
 //
-// When ctx ends, the service stops, as by a stop signal.
+// up may be nil: then Run serves until ctx ends, and it is for the program to end ctx
+// on SIGTERM. In any case the end of ctx ends the service as [Server.Shutdown] does;
+// what is left after [Config.Delay] and the linger limit is cut.
 //
-// srv is prepared by [New] with a nil config, which says what that does to it.
+// srv is copied by [New] with a config that has nothing but up.
 func Run(ctx context.Context, up *handoff.Upgrader, srv *http.Server, ln ...net.Listener) error {
-	return New(up, srv, nil).Run(ctx, ln...)
+	return New(srv, &Config{Upgrader: up}).Run(ctx, ln...)
 }
 
 // RunTLS is [Run] for TLS, see [Server.ServeTLS].
 func RunTLS(ctx context.Context, up *handoff.Upgrader, srv *http.Server, certFile, keyFile string, ln ...net.Listener) error {
-	return New(up, srv, nil).RunTLS(ctx, certFile, keyFile, ln...)
+	return New(srv, &Config{Upgrader: up}).RunTLS(ctx, certFile, keyFile, ln...)
 }
 
 // Run is [Run] for a Server with a [Config] of its own.
@@ -34,7 +36,7 @@ func (s *Server) Run(ctx context.Context, ln ...net.Listener) error {
 	var serve []func() error
 	for _, ln := range ln {
 		l := s.wrap(ln, false)
-		serve = append(serve, func() error { return s.serve(l) })
+		serve = append(serve, func() error { return s.serve(l, l) })
 	}
 	return s.run(ctx, serve)
 }
@@ -43,19 +45,24 @@ func (s *Server) Run(ctx context.Context, ln ...net.Listener) error {
 func (s *Server) RunTLS(ctx context.Context, certFile, keyFile string, ln ...net.Listener) error {
 	var serve []func() error
 	for _, ln := range ln {
-		l, err := s.listenTLS(ln, certFile, keyFile)
+		l, secure, err := s.listenTLS(ln, certFile, keyFile)
 		if err != nil {
 			return errors.Join(err, s.close())
 		}
-		serve = append(serve, func() error { return s.serve(l) })
+		serve = append(serve, func() error { return s.serve(l, secure) })
 	}
 	return s.run(ctx, serve)
 }
 
 // close ends a service that has not begun.
 func (s *Server) close() error {
-	err := s.whole.Close()
-	s.Linger(context.Background())
+	var err error
+	if s.whole != nil {
+		err = s.whole.Close()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	s.Linger(ctx)
 	return err
 }
 
@@ -63,31 +70,44 @@ func (s *Server) run(ctx context.Context, serve []func() error) error {
 	var wg sync.WaitGroup
 	failed := make(chan error, len(serve))
 	for _, f := range serve {
-		wg.Go(func() { // ends with Done, or with srv
+		wg.Go(func() { // ends with Done, with Shutdown, or with its listener
 			if err := f(); err != nil {
 				failed <- err
 			}
 		})
 	}
-	if err := s.whole.Ready(); err != nil {
-		err = errors.Join(err, s.close())
-		wg.Wait()
-		return err
-	}
-	var err, shutErr error
-	select {
-	case <-s.up.Done():
-	case <-ctx.Done():
-	case err = <-failed:
-		select {
-		case <-s.up.Done():
-			err = nil // that is why
-		default:
+	var done <-chan struct{} // never without an Upgrader
+	if s.whole != nil {
+		done = s.whole.Done()
+		if err := s.whole.Ready(); err != nil {
+			err = errors.Join(err, s.close())
+			wg.Wait()
+			return err
 		}
 	}
-	// If the Upgrader isn't done yet it is now; it waits for the linger.
-	wg.Go(func() { shutErr = s.whole.Shutdown(context.WithoutCancel(ctx)) })
-	s.Linger(context.WithoutCancel(ctx))
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+	case err = <-failed:
+		if errors.Is(err, http.ErrServerClosed) || isClosed(done) {
+			err = nil // that is why
+		}
+	}
+	err = errors.Join(err, s.shutdownInTime(context.WithoutCancel(ctx)))
 	wg.Wait()
-	return errors.Join(err, s.whole.Err(), shutErr)
+	if s.whole != nil {
+		err = errors.Join(err, s.whole.Err())
+	}
+	return err
+}
+
+// shutdownInTime is Shutdown with the linger limit for all, requests included.
+func (s *Server) shutdownInTime(ctx context.Context) error {
+	if s.whole == nil && s.cfg.lingerTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.cfg.delay+s.cfg.lingerTimeout)
+		defer cancel()
+	}
+	return s.Shutdown(ctx)
 }

@@ -68,8 +68,8 @@ var scripts = []script{
 	{name: "early hints", send: "GET /hints HTTP/1.1\r\nHost: h\r\n\r\n", shut: true},
 }
 
-// serveScript answers scripts for srv.
-func serveScript(srv *http.Server) http.HandlerFunc {
+// serveScript answers scripts.
+func serveScript() http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		switch r.URL.Path {
@@ -112,7 +112,7 @@ func serveScript(srv *http.Server) http.HandlerFunc {
 				fmt.Fprintln(w, err)
 			}
 		case "/off":
-			srv.SetKeepAlivesEnabled(false)
+			r.Context().Value(http.ServerContextKey).(*http.Server).SetKeepAlivesEnabled(false)
 		case "/hints":
 			w.WriteHeader(http.StatusEarlyHints)
 		}
@@ -131,7 +131,7 @@ func TestSameAsPlain(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			prepare := func(srv *http.Server) {
-				srv.Handler = serveScript(srv)
+				srv.Handler = serveScript()
 				srv.ErrorLog = log.New(io.Discard, "", 0)
 				if s.set != nil {
 					s.set(srv)

@@ -3,6 +3,7 @@ package handoffhttp
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"reflect"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/internal/conns"
+	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // upgrader is what a Server needs of a handoff.Upgrader.
@@ -29,9 +31,10 @@ type upgrader interface {
 // moves them to the successor, without losing a request. Its methods may be
 // called from several goroutines.
 type Server struct {
-	up    upgrader
+	up    upgrader          // nil for a server that has none
 	whole *handoff.Upgrader // up; nil in tests
-	srv   *http.Server
+	user  *http.Server      // New's: it has the functions of RegisterOnShutdown
+	srv   *http.Server      // a copy of user, which serves
 	cfg   config
 	log   hclog.Logger
 	facts facts
@@ -49,6 +52,8 @@ type Server struct {
 	tlsConfigs []*tls.Config
 
 	http2     sync.Once
+	ending    sync.Once     // Config.Delay
+	closes    atomic.Bool   // responses end their connections: the end has begun
 	lingers   atomic.Bool   // the linger has begun
 	lingering chan struct{} // closed when it begins
 	ended     chan struct{} // closed when it ends: net/http gets nothing more
@@ -63,33 +68,53 @@ type Server struct {
 	conns     conn               // the head of a ring
 	open      int                // its length
 	foreign   map[net.Conn]*conn // those that are not wrapped
-	listeners []*listener
-	loops     int           // goroutines that may bring connections
-	none      chan struct{} // closed when open and loops fall to 0 in the linger
-	over      bool          // ended is closed
+	listeners []*listener        // all that were wrapped
+	loops     int                // goroutines that may bring connections
+	none      chan struct{}      // closed when open and loops fall to 0 in the linger
+	over      bool               // ended is closed
 	moved     int
 	doubted   uint64 // sent to a successor that died with it
 	stayed    int    // tried and not taken
 	why       string // of the first of them
 	late      uint64 // returned from a failed move after the linger, and were closed
+	drains    []reuseport.Report
+	failed    error // of the drains
 }
 
-// New prepares srv to be served by a Server: it sets srv's Handler, ConnState,
-// ConnContext and BaseContext to functions that call the ones that are there,
-// and must be called before srv serves, once. A nil config means all defaults.
+// New returns a Server that serves with the settings of srv: its fields are copied, and
+// what is set later has no effect. srv itself serves nothing: use the methods of
+// Server in place of its Serve, Shutdown and Close. Functions that were given, or will
+// be given, to its RegisterOnShutdown run when the linger begins. In the context of a
+// request, [http.ServerContextKey] has the copy. A nil config means all defaults.
 //
-// The connections count in [handoff.Upgrader.Shutdown], which waits for
-// [Server.Linger].
-func New(up *handoff.Upgrader, srv *http.Server, c *Config) *Server {
-	s := newServer(up, srv, c)
-	s.whole = up
-	s.hold = up.Hold(s.count)
+// With an Upgrader, the connections count in [handoff.Upgrader.Shutdown], which waits
+// for [Server.Linger].
+func New(srv *http.Server, c *Config) *Server {
+	if c == nil || c.Upgrader == nil {
+		return newServer(nil, srv, c)
+	}
+	s := newServer(c.Upgrader, srv, c)
+	s.whole = c.Upgrader
+	s.hold = s.whole.Hold(s.count)
 	return s
 }
 
-func newServer(up upgrader, srv *http.Server, c *Config) *Server {
+// copyServer returns a server with the exported fields of srv.
+func copyServer(srv *http.Server) *http.Server {
+	c := new(http.Server)
+	from, to := reflect.ValueOf(srv).Elem(), reflect.ValueOf(c).Elem()
+	for i := range from.NumField() {
+		if from.Type().Field(i).IsExported() {
+			to.Field(i).Set(from.Field(i))
+		}
+	}
+	return c
+}
+
+func newServer(up upgrader, user *http.Server, c *Config) *Server {
+	srv := copyServer(user)
 	s := &Server{
-		up: up, srv: srv, cfg: newConfig(c), born: time.Now(),
+		up: up, user: user, srv: srv, cfg: newConfig(c), born: time.Now(), hold: func(map[string]uint64) {},
 		handler: srv.Handler, connState: srv.ConnState, connContext: srv.ConnContext,
 		sending:   make(chan struct{}, maxSending),
 		lingering: make(chan struct{}),
@@ -116,7 +141,7 @@ func newServer(up upgrader, srv *http.Server, c *Config) *Server {
 			return base(ln)
 		}
 	}
-	if !s.cfg.stay {
+	if s.cfg.stay = s.cfg.stay || up == nil; !s.cfg.stay {
 		var err error
 		if s.facts, err = probe(); err != nil {
 			s.log.Warn("connections will not move", "error", err)
@@ -127,12 +152,12 @@ func newServer(up upgrader, srv *http.Server, c *Config) *Server {
 	return s
 }
 
-// Wrap returns a listener whose connections can move to a successor that has
-// wrapped a listener of the same address, for srv.Serve. It must be called
-// before [handoff.Upgrader.Ready]. ln is a [handoff.Listener], or one that
-// wraps one: connections that are not those of package net are left as they
-// are and don't move. The connections of a TLS listener can't move: give
-// [tls.NewListener] a listener that is not wrapped, or use [Server.ServeTLS].
+// Wrap returns a listener for [Server.Serve] whose connections can move to a successor
+// that has wrapped a listener of the same address. A program whose Serve may begin
+// after [handoff.Upgrader.Ready] calls Wrap before that; otherwise Serve does so itself.
+// ln is a [handoff.Listener], or one that wraps one: connections that are not those of
+// package net don't move. The connections of a TLS listener can't move: use
+// [Server.ServeTLS].
 //
 // A connection of a wrapped listener has the methods of *net.TCPConn or
 // *net.UnixConn and NetConn, which returns that.
@@ -145,32 +170,43 @@ func (s *Server) wrap(ln net.Listener, secure bool) *listener {
 }
 
 func (s *Server) wrapLocked(ln net.Listener, secure bool) *listener {
+	if l, ok := ln.(*listener); ok && l.srv == s {
+		return l
+	}
 	l := newListener(s, ln)
-	if s.canMove(ln) && !secure && !s.cfg.stay {
+	s.listeners = append(s.listeners, l)
+	if l.moves = s.up != nil && s.canMove(ln); l.moves && !secure && !s.cfg.stay {
 		s.moveLocked(l)
 	}
 	return l
 }
 
-// Serve serves srv on ln. It returns [http.ErrServerClosed] once the Upgrader is done
-// or srv was shut down, else the error that ended it. It doesn't linger. Like Wrap,
-// call it before [handoff.Upgrader.Ready] to get a predecessor's connections.
-func (s *Server) Serve(ln net.Listener) error { return s.serve(s.wrap(ln, false)) }
+// Serve accepts connections on ln and serves them, as [http.Server.Serve] does. It
+// returns [http.ErrServerClosed] once Shutdown has begun or the Upgrader is done, else
+// the error that ended it. It doesn't linger: wait for [Server.Shutdown] before the
+// program ends. Like Wrap, call it before [handoff.Upgrader.Ready] to get a
+// predecessor's connections.
+func (s *Server) Serve(ln net.Listener) error {
+	l := s.wrap(ln, false)
+	return s.serve(l, l)
+}
 
-func (s *Server) serve(ln net.Listener) error {
-	err := s.srv.Serve(ln)
-	select {
-	case <-s.up.Done():
-		return http.ErrServerClosed
-	default:
-		return err
+// serve serves on ln, which is l or stands on it.
+func (s *Server) serve(l *listener, ln net.Listener) error {
+	if s.lingers.Load() && !l.moves {
+		return errors.Join(http.ErrServerClosed, l.Close()) // begin may have been before wrap
 	}
+	err := s.srv.Serve(ln)
+	if s.lingers.Load() || s.up != nil && isClosed(s.up.Done()) {
+		return http.ErrServerClosed
+	}
+	return err
 }
 
 // onContext is srv's ConnContext.
 func (s *Server) onContext(ctx context.Context, nc net.Conn) context.Context {
 	if s.connContext != nil {
-		if ctx = s.connContext(ctx, nc); ctx == nil {
+		if ctx = s.connContext(ctx, usersConn(nc)); ctx == nil {
 			return nil // net/http complains
 		}
 	}
@@ -178,6 +214,18 @@ func (s *Server) onContext(ctx context.Context, nc net.Conn) context.Context {
 		return context.WithValue(ctx, connKey{}, c)
 	}
 	return ctx
+}
+
+// usersConn returns what hooks of the program get for a connection: what its listener
+// has returned, if that is a type of its own.
+func usersConn(nc net.Conn) net.Conn {
+	if h2, ok := nc.(interface{ secured() net.Conn }); ok {
+		nc = h2.secured()
+	}
+	if o, ok := nc.(*otherConn); ok {
+		nc = o.Conn
+	}
+	return nc
 }
 
 // connKey is the key of a *conn in the context of a request.
@@ -196,7 +244,7 @@ func Lingering(ctx context.Context) <-chan struct{} {
 
 // serveHTTP is srv's handler.
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.lingers.Load() {
+	if s.closes.Load() {
 		c, ok := r.Context().Value(connKey{}).(*conn)
 		if !ok || c.ends() {
 			// net/http closes the connection after this response; on HTTP/2 it
@@ -238,7 +286,7 @@ func (s *Server) onState(nc net.Conn, st http.ConnState) {
 			c.enter(phaseIdle)
 		case http.StateHijacked:
 			c.enter(phaseHijacked)
-			if c.raw == nil {
+			if c.self == nil {
 				s.forget(c) // its end can't be seen
 			} else if s.lingers.Load() {
 				s.goodbye(c)
@@ -250,10 +298,7 @@ func (s *Server) onState(nc net.Conn, st http.ConnState) {
 	if s.connState == nil {
 		return
 	}
-	if h2, ok := nc.(interface{ secured() net.Conn }); ok {
-		nc = h2.secured()
-	}
-	s.connState(nc, st)
+	s.connState(usersConn(nc), st)
 }
 
 // entry returns what is known of nc. A connection that is not wrapped is made
@@ -303,91 +348,4 @@ func (s *Server) join() bool {
 	}
 	s.wg.Add(1)
 	return true
-}
-
-// enlist counts c among the open connections, and reports whether it can. If
-// parked, it has finish wait for a goroutine as well.
-func (s *Server) enlist(c *conn, parked bool) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c.listed {
-		return true
-	}
-	if s.over {
-		return false
-	}
-	if parked {
-		s.wg.Add(1)
-	}
-	c.listed = true
-	c.prev, c.next = s.conns.prev, &s.conns
-	c.prev.next, c.next.prev = c, c
-	s.open++
-	return true
-}
-
-// forget ends the count of c.
-func (s *Server) forget(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c.raw == nil {
-		delete(s.foreign, c.outer)
-	}
-	if !c.listed {
-		return
-	}
-	c.listed = false
-	c.prev.next, c.next.prev = c.next, c.prev
-	c.prev, c.next = nil, nil
-	s.open--
-	s.doneLocked()
-}
-
-// loop counts goroutines that may bring connections.
-func (s *Server) loop(n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.loops += n
-	s.doneLocked()
-}
-
-func (s *Server) doneLocked() {
-	if s.open+s.loops == 0 && s.none != nil {
-		close(s.none)
-		s.none = nil
-	}
-}
-
-// count returns the number of open connections.
-func (s *Server) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.open
-}
-
-// all returns the open connections.
-func (s *Server) all() []*conn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	cs := make([]*conn, 0, s.open)
-	for c := s.conns.next; c != &s.conns; c = c.next {
-		cs = append(cs, c)
-	}
-	return cs
-}
-
-// empty returns a channel that is closed when no connection is open and none can
-// come.
-func (s *Server) empty() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	done := make(chan struct{})
-	if s.open+s.loops == 0 {
-		close(done)
-		return done
-	}
-	if s.none == nil {
-		s.none = done
-	}
-	return s.none
 }

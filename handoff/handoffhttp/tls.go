@@ -12,18 +12,18 @@ import (
 // certFile and keyFile may be empty if srv's TLSConfig has a certificate.
 // Session tickets stay valid across an upgrade (see [ShareTickets]), unless
 // TLSConfig has tickets disabled or has callbacks or a key for them, or
-// [Config.OwnTickets] is set. srv's TLSConfig is replaced by a clone. It must be
-// called before [handoff.Upgrader.Ready].
+// [Config.OwnTickets] is set. srv's TLSConfig is cloned. With an Upgrader, call it before
+// [handoff.Upgrader.Ready].
 func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
-	l, err := s.listenTLS(ln, certFile, keyFile)
+	l, secure, err := s.listenTLS(ln, certFile, keyFile)
 	if err != nil {
 		return err
 	}
-	return s.serve(l)
+	return s.serve(l, secure)
 }
 
 // listenTLS does what http.Server.ServeTLS does before it serves.
-func (s *Server) listenTLS(ln net.Listener, certFile, keyFile string) (net.Listener, error) {
+func (s *Server) listenTLS(ln net.Listener, certFile, keyFile string) (l *listener, secure net.Listener, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.tlsBase == nil {
@@ -36,20 +36,21 @@ func (s *Server) listenTLS(ln net.Listener, certFile, keyFile string) (net.Liste
 	if certFile != "" || keyFile != "" || len(cfg.Certificates) == 0 && cfg.GetCertificate == nil && cfg.GetConfigForClient == nil {
 		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 		if err != nil {
-			return nil, fmt.Errorf("handoffhttp: certificate: %w", err)
+			return nil, nil, fmt.Errorf("handoffhttp: certificate: %w", err)
 		}
 		cfg.Certificates = []tls.Certificate{cert}
 	}
 	//lint:ignore SA1019 a program that sets the field has chosen its own key
 	own := cfg.SessionTicketsDisabled || cfg.SessionTicketKey != [32]byte{} || cfg.WrapSession != nil || cfg.UnwrapSession != nil
-	if !own && !s.cfg.ownTickets {
+	if !own && !s.cfg.ownTickets && s.whole != nil {
 		if err := ShareTickets(s.whole, ticketsPrefix+ln.Addr().Network()+" "+ln.Addr().String(), cfg); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	s.srv.TLSConfig = cfg // net/http looks for "h2" there
 	s.tlsConfigs = append(s.tlsConfigs, cfg)
-	return tls.NewListener(s.wrapLocked(ln, true), cfg), nil
+	l = s.wrapLocked(ln, true)
+	return l, tls.NewListener(l, cfg), nil
 }
 
 // nextProtos is what adjustNextProtos of net/http makes of protos. It may name

@@ -177,9 +177,10 @@ func (s *servers) expired() context.Context {
 
 // handoff serves the HTTP servers by package handoffhttp.
 func (s *servers) handoff(accepting *sync.WaitGroup, web, secure *http.Server) (linger func()) {
-	hs, hts := handoffhttp.New(s.up, web, nil), handoffhttp.New(s.up, secure, nil)
+	c := &handoffhttp.Config{Upgrader: s.up}
+	hs, hts := handoffhttp.New(web, c), handoffhttp.New(secure, c)
 	plain := hs.Wrap(s.lns[lnHTTP])
-	accepting.Go(func() { _ = web.Serve(plain) }) // the error is the end
+	accepting.Go(func() { _ = hs.Serve(plain) }) // the error is the end
 	accepting.Go(func() { _ = hts.ServeTLS(s.lns[lnTLS], "", "") })
 	return func() {
 		var both sync.WaitGroup

@@ -54,7 +54,7 @@ func rows() []row {
 		add(row{"from the signal to the first accept, " + mode + ", ms", ref{"handoff.FirstAccept", mode + "-ms", 0}, ref{"handoff.FirstAccept", "tableflip-ms", 0}, "plain tableflip"})
 		add(row{"the same", ref{"handoff.FirstAccept", mode + "-ms", 0}, ref{"handoff.FirstAccept", "exec-ms", 0}, "fork and exec alone"})
 	}
-	for _, what := range []struct{ name, benchmark string }{{"request", "Requests"}, {"connection", "Conns"}} {
+	for _, what := range []struct{ name, benchmark string }{{"request", "Requests"}, {"request, no Upgrader", "RequestsAlone"}, {"connection", "Conns"}} {
 		add(row{"an HTTP " + what.name + ", ns", ref{"handoffhttp." + what.benchmark, "baton-ns", 0}, ref{"handoffhttp." + what.benchmark, "plain-ns", 0}, "net/http alone"})
 		add(row{"the same, ns of the CPU", ref{"handoffhttp." + what.benchmark, "baton-cpu-ns", 0}, ref{"handoffhttp." + what.benchmark, "plain-cpu-ns", 0}, "net/http alone"})
 	}

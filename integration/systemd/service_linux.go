@@ -153,10 +153,10 @@ func (a *app) listen(ctx context.Context, text string) error {
 		return nil
 	}
 	srv := &http.Server{Handler: a.service, ReadHeaderTimeout: 10 * time.Second, ConnState: a.note}
-	web := handoffhttp.New(a.up, srv, nil)
+	web := handoffhttp.New(srv, &handoffhttp.Config{Upgrader: a.up})
 	wrapped := web.Wrap(ln)
 	a.web = append(a.web, web)
-	a.start = append(a.start, func() { _ = srv.Serve(wrapped) }) // the error is the end
+	a.start = append(a.start, func() { _ = web.Serve(wrapped) }) // the error is the end
 	return nil
 }
 

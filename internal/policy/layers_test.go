@@ -72,7 +72,7 @@ var layers = []map[string]string{
 			handoff handoff/internal/failure handoff/internal/fdpass handoff/internal/operate handoff/internal/session
 			handoff/internal/wire internal/fdx internal/procs`,
 		"handoff/handoffdebug": "handoff",
-		"handoff/handoffhttp":  "handoff handoff/internal/conns",
+		"handoff/handoffhttp":  "handoff handoff/internal/conns handoff/internal/failure reuseport",
 	},
 	{
 		"handoff/handoffhttp/internal/rig": "handoff handoff/handoffhttp internal/load internal/testservice " + tableflip, // of plain services

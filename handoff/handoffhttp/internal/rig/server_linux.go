@@ -173,11 +173,11 @@ func (p *Process) run() error {
 	case Shutdown:
 		err = p.serveShutdown(srv, ln)
 	default:
-		c := &handoffhttp.Config{Logger: log, Stay: p.Stay}
+		c := &handoffhttp.Config{Upgrader: up, Logger: log, Stay: p.Stay}
 		if p.Config != nil {
 			p.Config(p, c)
 		}
-		s := handoffhttp.New(up, srv, c)
+		s := handoffhttp.New(srv, c)
 		if p.Protocol == "tls" || p.Protocol == "h2" {
 			err = s.RunTLS(ctx, p.Cert, p.Key, ln)
 		} else {
