@@ -3,6 +3,7 @@ package rebind
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
@@ -19,7 +20,11 @@ type Own struct {
 
 // explain says what to do about a socket that can't be in the group of another.
 func explain(err error) error {
-	if !errors.Is(err, reuseport.ErrForeign) {
+	switch {
+	case errors.Is(err, reuseport.ErrForeign):
+	case errors.Is(err, syscall.EADDRINUSE): // of bind(2) or listen(2)
+		err = fmt.Errorf("%w: %w", reuseport.ErrForeign, err)
+	default:
 		return err
 	}
 	return fmt.Errorf("%w: run both versions as one user, in one network namespace and on the same device, and have the running one in mode Drain from its start, or have made its sockets with reuseport.Control: %w", failure.Unsupported, err)

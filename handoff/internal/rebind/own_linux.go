@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -65,11 +64,7 @@ func reserve(ctx context.Context, k sockets.Key, from sockets.Handle, lc *net.Li
 
 // Join has the kernel give the socket its share from now on.
 func (o *Own) Join() error {
-	err := fdx.Borrow(o.Handle, o.join)
-	if errors.Is(err, unix.EADDRINUSE) {
-		err = fmt.Errorf("%w: %w", reuseport.ErrForeign, err)
-	}
-	return explain(err)
+	return explain(fdx.Borrow(o.Handle, o.join))
 }
 
 func boundTo(h sockets.Handle) string {
@@ -86,9 +81,6 @@ func boundTo(h sockets.Handle) string {
 func listener(ctx context.Context, k sockets.Key, address string, lc *net.ListenConfig) (*Own, error) {
 	cfg := net.ListenConfig{Control: reuseport.Control(lc.Control)}
 	fd, err := fdx.Bind(ctx, &cfg, k.Network, address)
-	if errors.Is(err, unix.EADDRINUSE) {
-		err = fmt.Errorf("%w: %w", reuseport.ErrForeign, err)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -105,16 +97,9 @@ func listener(ctx context.Context, k sockets.Key, address string, lc *net.Listen
 func bound(ctx context.Context, k sockets.Key, lc *net.ListenConfig) (*Own, error) {
 	cfg := *lc
 	cfg.Control = reuseport.Control(lc.Control)
-	pc, err := cfg.ListenPacket(ctx, k.Network, k.Address)
-	if errors.Is(err, unix.EADDRINUSE) {
-		err = fmt.Errorf("%w: %w", reuseport.ErrForeign, err)
-	}
+	h, err := sockets.HandleOf(cfg.ListenPacket(ctx, k.Network, k.Address))
 	if err != nil {
 		return nil, err
-	}
-	h, ok := pc.(sockets.Handle)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("%w: a socket of type %T", failure.Unsupported, pc), pc.Close())
 	}
 	return &Own{h, func(int) error { return nil }}, nil
 }
