@@ -12,7 +12,6 @@ import (
 func sleepingTests(r *repo) []string {
 	const poll = "polls what the kernel reports by no event, with a bound"
 	allowed := exceptions{
-		"reuseport/matrix_linux_test.go":            poll,
 		"reuseport/processes_linux_test.go waitFor": poll,
 	}
 	broken := make(map[string][]string)
