@@ -104,6 +104,16 @@ func TestTrack(t *testing.T) {
 	if got := s.Open(); got != 0 || !idle(s) {
 		t.Errorf("%d connections are open in the end", got)
 	}
+	// A connection of another set is tracked by both.
+	other := conns.NewSet()
+	c, _ := pair(t, "tcp")
+	both := other.Track(s.Track(c))
+	if a, b := s.Open(), other.Open(); a != 1 || b != 1 || other.Track(both) != both {
+		t.Errorf("%d and %d connections are open, want 1 in each set", a, b)
+	}
+	if err := both.Close(); err != nil || !idle(s) || !idle(other) {
+		t.Errorf("Close() = %v, idle: %t and %t, want both", err, idle(s), idle(other))
+	}
 }
 
 func TestNoDescriptor(t *testing.T) {

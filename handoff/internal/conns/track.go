@@ -34,11 +34,12 @@ type otherConn struct {
 
 // Track counts c until it is closed. The result is c in a wrapper with all methods of
 // c, if that is a *net.TCPConn or a *net.UnixConn, else with those of net.Conn and
-// SyscallConn; NetConn returns c. One that is tracked already is returned as it is.
+// SyscallConn; NetConn returns c. One that s tracks already is returned as it is.
 func (s *Set) Track(c net.Conn) net.Conn {
-	switch c := c.(type) {
-	case wrapper:
+	if w, ok := c.(wrapper); ok && w.in(s) {
 		return c
+	}
+	switch c := c.(type) {
 	case *net.TCPConn:
 		t := &tcpConn{TCPConn: c}
 		t.track(s, t)
@@ -78,9 +79,13 @@ func (e *entry) untrack() {
 	s.doneLocked()
 }
 
+// in reports whether the connection is one of s's.
+func (e *entry) in(s *Set) bool { return e.set == s }
+
 // wrapper is what Track returns.
 type wrapper interface {
 	net.Conn
+	in(s *Set) bool
 	NetConn() net.Conn
 	untrack()
 }
