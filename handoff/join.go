@@ -26,6 +26,12 @@ func (u *Upgrader) join() error {
 	if err != nil {
 		return err
 	}
+	first := conv == nil && !inherit.Spawned()
+	if first { // before tableflip, which a process can start once
+		if err := u.joinControl(retries); err != nil {
+			return err
+		}
+	}
 	if u.cfg.Mode == Inherit || inherit.Spawned() {
 		if u.engine, err = inherit.New(u.cfg.upgradeTimeout(), u.cfg.program.Explain); err != nil {
 			if conv != nil {
@@ -37,10 +43,8 @@ func (u *Upgrader) join() error {
 	switch {
 	case conv != nil:
 		err = u.joinPeer(conv, wire.ViaSpawn)
-	case u.engine != nil && u.engine.HasParent():
+	case !first:
 		err = u.joinParent()
-	default:
-		err = u.joinControl(retries)
 	}
 	if err != nil {
 		return err

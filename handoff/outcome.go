@@ -163,13 +163,13 @@ func (up *upgrade) obituary(cause error) error {
 	}
 }
 
-// finish ends the upgrade. The next one can begin before the last event is published.
+// finish ends the upgrade. The next one begins after the last event.
 func (u *Upgrader) finish(up *upgrade, err error, last Event) {
 	u.owner.ask(func(s *state) {
 		_, _ = u.step(s, event{kind: lifecycle.Fail}) // if it has not committed
 		s.upgrade = nil
+		u.publish(s, last)
 	})
-	u.emit(last)
 	up.err = err
 	up.end()
 	up.dismiss()

@@ -61,7 +61,11 @@ func (u *Upgrader) Shutdown(ctx context.Context) error {
 		<-u.shutDone
 		return u.shutErr
 	}
-	u.shutErr = u.shutdown(ctx)
+	cut, err := u.shutdown(ctx)
+	u.shutErr, u.closeErr = errors.Join(cut, err), err
+	if !errors.Is(cut, context.Canceled) {
+		u.closeErr = u.shutErr
+	}
 	close(u.shutDone)
 	return u.shutErr
 }
@@ -70,35 +74,32 @@ func (u *Upgrader) Shutdown(ctx context.Context) error {
 func (u *Upgrader) Close() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	err := u.Shutdown(ctx)
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
+	_ = u.Shutdown(ctx) // closeErr has the rest
+	return u.closeErr
 }
 
-func (u *Upgrader) shutdown(ctx context.Context) error {
+// shutdown is Shutdown, once. cut is ctx's error if its end has cut connections.
+func (u *Upgrader) shutdown(ctx context.Context) (cut, err error) {
 	u.stop("shutdown")
 	<-u.done
 	u.table.Drain() // an Accept that has a connection tracks it before it returns
 	u.table.Answered(ctx, answerTime)
 	u.releasePackets()
-	var errs []error
 	select {
 	case <-u.conns.Idle():
 	case <-u.expired:
 		u.awaitHolds(ctx)
 	case <-ctx.Done():
 		if u.conns.Open() > 0 {
-			errs = append(errs, ctx.Err())
+			cut = ctx.Err()
 		}
 	}
 	u.expire("shutdown")
 	if up := u.underWay(); up != nil {
 		<-up.over.Done() // it may have committed all the same
 	}
-	if err := u.awaitFailures(ctx); err != nil && len(errs) == 0 {
-		errs = append(errs, err)
+	if err := u.awaitFailures(ctx); err != nil {
+		cut = err
 	}
 	u.systemd.Close()
 	if l := u.successorLink(); l != nil {
@@ -111,7 +112,7 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	}
 	close(u.closing)
 	u.unfollow()
-	errs = append(errs, u.letGo())
+	err = u.letGo()
 	report := u.finishReport()
 	_, _ = u.post(event{kind: lifecycle.Close}) // nothing refuses it
 	u.emit(Event{Kind: EventStopped, Report: report})
@@ -119,7 +120,7 @@ func (u *Upgrader) shutdown(ctx context.Context) error {
 	u.hook.wait()
 	u.owner.stop()
 	u.redirect.Close()
-	return errors.Join(errs...)
+	return cut, err
 }
 
 // awaitFailures waits until the successors that have failed have served what they

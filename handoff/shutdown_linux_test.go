@@ -114,3 +114,23 @@ func TestCloseBeforeReady(t *testing.T) {
 		}
 	}
 }
+
+// TestCloseErrors has Close cut a connection, and find a file that its owner, the
+// Upgrader, has not closed: it returns the second error, and Shutdown both.
+func TestCloseErrors(t *testing.T) {
+	t.Parallel()
+	up := newUpgrader(t, handoff.Config{})
+	in, out := net.Pipe()
+	defer out.Close()
+	up.Track(in)
+	f, err := os.Open(os.DevNull)
+	if err := errors.Join(err, up.AddFile("null", f), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := up.Close(); !errors.Is(err, os.ErrClosed) || errors.Is(err, context.Canceled) {
+		t.Errorf("Close() = %v, want os.ErrClosed alone", err)
+	}
+	if err := up.Shutdown(t.Context()); !errors.Is(err, os.ErrClosed) || !errors.Is(err, context.Canceled) {
+		t.Errorf("Shutdown() = %v, want os.ErrClosed and Canceled", err)
+	}
+}

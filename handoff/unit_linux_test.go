@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -57,8 +58,13 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
-// TestDefaultMode asks which mode the zero Mode is.
+// TestDefaultMode asks which mode the zero Mode is, after a New that has failed.
 func TestDefaultMode(t *testing.T) {
+	path := filepath.Join(testenv.ShortDir(t), "c", "s")
+	newUpgrader(t, handoff.Config{ControlSocket: path})
+	if up, err := handoff.New(&handoff.Config{Mode: handoff.Inherit, ControlSocket: path}); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Fatalf("New() at another's control socket = %v, %v, want EADDRINUSE", up, err)
+	}
 	for want, cfg := range map[handoff.Mode]handoff.Config{
 		handoff.Inherit:  {},
 		handoff.Takeover: {ControlSocket: filepath.Join(testenv.ShortDir(t), "c", "s")},

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -308,17 +309,38 @@ func TestUpgradeContextEnded(t *testing.T) {
 	t.Parallel()
 	started := filepath.Join(t.TempDir(), "started")
 	program := testenv.Script(t, "touch "+started+"\n")
-	up := newUpgrader(t, handoff.Config{Executable: program})
+	var events []handoff.EventKind
+	up := newUpgrader(t, handoff.Config{Executable: program, OnEvent: func(e handoff.Event) { events = append(events, e.Kind) }})
 	if err := up.Ready(); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for range 20 {
-		err := up.Upgrade(ctx)
-		var failed *handoff.UpgradeError
-		if !errors.As(err, &failed) || failed.PID != 0 || !errors.Is(err, context.Canceled) || !errors.Is(err, handoff.ErrRolledBack) {
-			t.Fatalf("Upgrade() = %v, want an UpgradeError without a pid that matches context.Canceled and ErrRolledBack", err)
+	var callers sync.WaitGroup
+	for range 4 {
+		callers.Go(func() {
+			for range 200 {
+				err := up.Upgrade(ctx)
+				var failed *handoff.UpgradeError
+				if errors.Is(err, handoff.ErrInProgress) {
+					continue // another caller's
+				}
+				if !errors.As(err, &failed) || failed.PID != 0 || !errors.Is(err, context.Canceled) || !errors.Is(err, handoff.ErrRolledBack) {
+					t.Errorf("Upgrade() = %v, want an UpgradeError without a pid that matches context.Canceled and ErrRolledBack", err)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	if err := up.Close(); err != nil {
+		t.Error(err)
+	}
+	events = slices.DeleteFunc(events, func(k handoff.EventKind) bool {
+		return k != handoff.EventUpgradeStarted && k != handoff.EventUpgradeFailed
+	})
+	for i, k := range events {
+		if want := []handoff.EventKind{handoff.EventUpgradeStarted, handoff.EventUpgradeFailed}[i%2]; k != want {
+			t.Fatalf("event %d of %d is %s, want %s: an upgrade has begun before the end of the last one", i, len(events), k, want)
 		}
 	}
 	if _, err := os.Stat(started); !errors.Is(err, os.ErrNotExist) {

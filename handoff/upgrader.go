@@ -66,6 +66,7 @@ type Upgrader struct {
 
 	shutDone chan struct{} // closed when Shutdown is over
 	shutErr  error         // valid then
+	closeErr error         // likewise: shutErr, but for connections that Close has cut
 }
 
 // New joins a running predecessor, or makes this process the first of its line. It
@@ -145,6 +146,9 @@ func (u *Upgrader) discard(err error) {
 	u.received.Close()
 	if u.control != nil {
 		_ = u.control.Release()
+		if u.successor == nil && (u.engine == nil || !u.engine.HasParent()) { // it was bound here
+			_ = sockets.Unlink(&u.control.Entry)
+		}
 	}
 	if u.engine != nil {
 		u.engine.Stop(false) // the paths are the parent's
@@ -314,15 +318,17 @@ func (u *Upgrader) replacement() (r *Report) {
 
 // emit publishes an event.
 func (u *Upgrader) emit(e Event) {
-	e.Time, e.PID = time.Now(), os.Getpid()
+	u.owner.ask(func(s *state) { u.publish(s, e) })
+}
+
+// publish is emit in the owner's goroutine: events come in the order of what they say.
+func (u *Upgrader) publish(s *state, e Event) {
+	e.Time, e.PID, e.Generation = time.Now(), os.Getpid(), s.generation
 	if e.Err != nil {
 		e.Reason = e.Err.Error()
 	}
-	u.owner.ask(func(s *state) {
-		e.Generation = s.generation
-		if e.Report != nil {
-			s.event = &e
-		}
-	})
+	if e.Report != nil {
+		s.event = &e
+	}
 	u.subscribers.Publish(operate.Event{Value: e, Starts: e.Kind == EventUpgradeStarted, Last: e.Kind == EventStopped})
 }
