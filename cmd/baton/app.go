@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -147,6 +149,24 @@ func (a *app) names() []string {
 	return names
 }
 
+// live returns those of the names at whose control socket a process answers.
+func (a *app) live(names []string) []string {
+	var live []string
+	for _, name := range names {
+		c, err := net.Dial("unix", a.path(name))
+		if err == nil {
+			_ = c.Close() // it has asked for nothing
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			live = append(live, name)
+		}
+	}
+	return live
+}
+
+// path returns the path of the control socket of this user's server of that name.
+func (a *app) path(name string) string { return strings.Replace(a.sockets, "*", name, 1) }
+
 // client returns a client for the server that the arguments name.
 func (a *app) client(args []string) (*control.Client, error) {
 	switch {
@@ -158,13 +178,17 @@ func (a *app) client(args []string) (*control.Client, error) {
 		if args[0] == "" || strings.ContainsAny(args[0], "/*?[") {
 			return nil, fmt.Errorf("%w: %q is no name of a server: use --socket for a path", errUsage, args[0])
 		}
-		return client(strings.Replace(a.sockets, "*", args[0], 1))
+		return client(a.path(args[0]))
 	}
-	switch names := a.names(); len(names) {
+	names := a.names()
+	if live := a.live(names); len(live) > 0 {
+		names = live
+	}
+	switch len(names) {
 	case 0:
 		return nil, fmt.Errorf("%w at %s: start the server, or use --socket", control.ErrNoServer, a.sockets)
 	case 1:
-		return client(strings.Replace(a.sockets, "*", names[0], 1))
+		return client(a.path(names[0]))
 	default:
 		return nil, fmt.Errorf("%w: which server? %s", errUsage, strings.Join(names, ", "))
 	}

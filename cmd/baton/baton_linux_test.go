@@ -17,6 +17,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
 	"github.com/seed-11c92bf9/baton/internal/terminal"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // TestExitStatus compares the exit status for each condition with the documented one.
@@ -114,7 +115,7 @@ func TestRefusals(t *testing.T) {
 // TestWhichServer chooses among no server, one and several.
 func TestWhichServer(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := testenv.ShortDir(t)
 	a := newApp(&bytes.Buffer{})
 	a.sockets = filepath.Join(dir, "*", "control.sock")
 	if _, err := a.client(nil); !errors.Is(err, control.ErrNoServer) {
@@ -138,6 +139,18 @@ func TestWhichServer(t *testing.T) {
 	}
 	if got := a.names(); !slices.Equal(got, []string{"api", "web"}) {
 		t.Errorf("names() = %v", got)
+	}
+	path := a.path("web")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if c, err := a.client(nil); err != nil || c.Socket() != path {
+		t.Errorf("client() with one that no process serves = %v, %v, want %s", c, err, path)
 	}
 }
 

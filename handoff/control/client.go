@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff"
@@ -54,7 +55,11 @@ func (c *Client) dial() (*fdpass.Conn, error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		return nil, fmt.Errorf("%w at %s: start the server, or check its name", ErrNoServer, c.socket)
+		elsewhere := ""
+		if os.Geteuid() == 0 && c.socket == operate.Path(filepath.Base(filepath.Dir(c.socket))) {
+			elsewhere = "; if it is another user's, give the path of its control socket (baton --socket PATH)"
+		}
+		return nil, fmt.Errorf("%w at %s: start the server, or check its name%s", ErrNoServer, c.socket, elsewhere)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w: %s: start the server again", ErrStale, c.socket)
 	case errors.Is(err, os.ErrPermission):

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -123,6 +124,15 @@ func TestNoServer(t *testing.T) {
 	} {
 		if _, err := client(t, path).Status(ctx); !errors.Is(err, want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("Status() = %v, want %v", err, want)
+		}
+	}
+	if os.Geteuid() == 0 {
+		c, err := control.New(&control.Config{Name: "none" + strconv.Itoa(os.Getpid())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Status(ctx); !errors.Is(err, control.ErrNoServer) || !strings.Contains(err.Error(), "baton --socket PATH") {
+			t.Errorf("Status() by name as root = %v, want ErrNoServer and --socket", err)
 		}
 	}
 	if _, err := control.New(nil); err == nil {

@@ -40,7 +40,7 @@ func Locate(name, path string) (string, error) {
 		return "", fmt.Errorf("control socket: %w", err)
 	}
 	if len(path) > maxSunPath {
-		return "", fmt.Errorf("control socket %s: %d bytes, unix(7) allows %d: choose a shorter path", path, len(path), maxSunPath)
+		return "", fmt.Errorf("control socket %s: the path has %d bytes, and unix(7) allows %d: choose a shorter ControlSocket", path, len(path), maxSunPath)
 	}
 	return path, nil
 }

@@ -24,14 +24,11 @@ func Open(path string) (*net.UnixConn, net.Listener, error) {
 		return nil, ln, err
 	}
 	if err := makeDir(filepath.Dir(path)); err != nil {
-		return nil, nil, fmt.Errorf("control socket: %w", err)
+		return nil, nil, fmt.Errorf("control socket: %w", explain(err))
 	}
 	unlock, err := lockFile(path + ".lock")
-	if errors.Is(err, os.ErrPermission) {
-		err = fmt.Errorf("%w: run both processes as the user that owns the folder, or choose another ControlSocket", err)
-	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("control socket: %w", err)
+		return nil, nil, fmt.Errorf("control socket: %w", explain(err))
 	}
 	defer unlock()
 	c, err := Dial(path)
@@ -91,14 +88,37 @@ func makeDir(dir string) error {
 	if !fi.IsDir() {
 		return fmt.Errorf("%s is no folder", dir)
 	}
-	if perm := fi.Mode().Perm(); perm&0o077 != 0 {
-		return fmt.Errorf("folder %s has mode %#o: others could reach the control socket: chmod 700 it, or choose a ControlSocket in a folder of its own", dir, perm)
-	}
 	// A folder of root's is safe: root could replace the socket in any case.
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("folder %s belongs to uid %d, this process to uid %d: run both as one user, or choose another ControlSocket: %w", dir, st.Uid, os.Geteuid(), os.ErrPermission)
+		return &unusable{fmt.Sprintf("folder %s belongs to uid %d, and this process to uid %d: run both as one user, or choose another ControlSocket", dir, st.Uid, os.Geteuid())}
+	}
+	switch perm := fi.Mode().Perm(); {
+	case perm&0o002 != 0: // as /tmp, which has to stay so
+		return fmt.Errorf("every user can write to the folder %s: choose a ControlSocket in a folder of its own, such as %s: New makes it", dir, filepath.Join(dir, "NAME", "control.sock"))
+	case perm&0o077 != 0:
+		return fmt.Errorf("folder %s has mode %#o: others could reach the control socket: chmod 700 it, or choose a ControlSocket in a folder of its own", dir, perm)
 	}
 	return nil
+}
+
+// unusable says why the folder of a control socket can't be this process's.
+type unusable struct{ text string }
+
+func (e *unusable) Error() string { return e.text }
+func (e *unusable) Unwrap() error { return os.ErrPermission }
+
+// explain says what to do about a folder or lock file that can't be made.
+func explain(err error) error {
+	var said *unusable
+	switch {
+	case errors.As(err, &said):
+		return err
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: choose a ControlSocket in a folder that uid %d can write to, or set XDG_RUNTIME_DIR to one (RuntimeDirectory= of a systemd unit makes one)", err, os.Geteuid())
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w: choose a ControlSocket in a folder that can be written to, or mount a volume or tmpfs there", err)
+	}
+	return err
 }
 
 // removeStale removes the path of a control socket whose process was killed. The

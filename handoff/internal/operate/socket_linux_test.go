@@ -49,6 +49,15 @@ func TestOpenUnsafe(t *testing.T) {
 			}
 			return filepath.Join(dir, "s")
 		}, []string{"0710", "chmod 700"}},
+		{"folder of all users", func(t *testing.T, dir string) string {
+			if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {
+				t.Fatal(err)
+			}
+			return filepath.Join(dir, "s")
+		}, []string{"every user can write", "NAME/control.sock"}},
+		{"folder that is read-only", func(t *testing.T, _ string) string {
+			return "/sys/s/s" // mkdir(2) has EPERM for root, EACCES for others
+		}, []string{"choose a ControlSocket", "XDG_RUNTIME_DIR"}},
 		{"folder of another user", func(t *testing.T, dir string) string {
 			testenv.Need(t, "root")
 			const other = 65534
@@ -85,7 +94,7 @@ func TestOpenUnsafe(t *testing.T) {
 		}, []string{"is no socket"}},
 		{"long path", func(_ *testing.T, dir string) string {
 			return filepath.Join(dir, strings.Repeat("x", 108-len(dir)-1))
-		}, []string{"108 bytes, unix(7) allows 107", "choose a shorter"}},
+		}, []string{"108 bytes, and unix(7) allows 107", "choose a shorter ControlSocket"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -18,6 +18,17 @@ type Own struct {
 	join func(fd int) error
 }
 
+// inUse says that a program which is not of this service has an address.
+type inUse struct{ address string }
+
+func (e *inUse) Error() string {
+	return syscall.EADDRINUSE.Error() + ": a program of another user, or one whose socket has no SO_REUSEPORT, has " + e.address + ": stop it, or choose another address"
+}
+
+func (e *inUse) Unwrap() []error {
+	return []error{syscall.EADDRINUSE, failure.Unsupported, reuseport.ErrForeign}
+}
+
 // explain says what to do about a socket that can't be in the group of another.
 func explain(err error) error {
 	switch {

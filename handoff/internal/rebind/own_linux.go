@@ -23,6 +23,9 @@ import (
 // k's address: a TCP listener listens with Join, a datagram socket is bound at once.
 func Reserve(ctx context.Context, k sockets.Key, from sockets.Handle, lc *net.ListenConfig) (*Own, error) {
 	o, err := reserve(ctx, k, from, lc)
+	if from == nil && errors.Is(err, unix.EADDRINUSE) {
+		return o, &inUse{k.Address}
+	}
 	return o, explain(err)
 }
 
