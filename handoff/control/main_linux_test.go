@@ -31,6 +31,7 @@ const patience = 20 * time.Second
 // settings are what a service process gets through its environment, which
 // its successors inherit.
 type settings struct {
+	Careless  bool // ends without Shutdown
 	Dir       string
 	Mode      handoff.Mode
 	Probation time.Duration
@@ -80,6 +81,9 @@ func serviceMain([]string) {
 		check(json.NewEncoder(os.Stdout).Encode(listening{ln.Addr().String()}))
 	}
 	<-up.Done()
+	if set.Careless {
+		return
+	}
 	check(up.Shutdown(context.Background()))
 	conns.Wait()
 	// What a program may have to do after Shutdown: a pipe with a name, which opens

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -121,11 +122,15 @@ func (c *Client) Upgrade(ctx context.Context, cfg *UpgradeConfig) (*handoff.Repo
 		asked.Executable = path
 	}
 	var report *handoff.Report
+	var last handoff.Report // so far
 	err := c.do(ctx, call{op: operate.OpUpgrade, body: asked, cancels: true, answer: func(a answer) error {
 		if ctx.Err() != nil && a.Linger != nil {
 			return context.Cause(ctx) // committed: too late to cancel
 		}
 		a.observe(cfg.OnEvent, cfg.OnLinger)
+		if a.Event != nil && a.Event.Report != nil {
+			last = *a.Event.Report
+		}
 		switch {
 		case a.Report != nil:
 			report = a.Report
@@ -134,10 +139,29 @@ func (c *Client) Upgrade(ctx context.Context, cfg *UpgradeConfig) (*handoff.Repo
 		}
 		return nil
 	}})
+	if errors.Is(err, ErrNoAnswer) && c.replaced(ctx, &last) {
+		return &last, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	return report, nil
+}
+
+// replaced reports whether the successor of an upgrade serves whose predecessor has
+// ended before its answer. r is the last report of it, which replaced completes.
+func (c *Client) replaced(ctx context.Context, r *handoff.Report) bool {
+	if r.Outcome != handoff.OutcomeCommitted {
+		ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+		defer cancel()
+		st, err := c.Status(ctx)
+		if err != nil || st.Generation != r.Generation {
+			return false // that would be the generation after the commit
+		}
+		r.Outcome, r.Successor = handoff.OutcomeCommitted, handoff.Process{PID: st.PID, Version: st.Version}
+	}
+	r.Warnings = append(r.Warnings, fmt.Sprintf("the process of the predecessor, pid %d, has ended without Shutdown: its open connections were cut: main must call Shutdown after Done", r.Predecessor.PID))
+	return true
 }
 
 // observe calls the hooks.

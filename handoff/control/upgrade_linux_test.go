@@ -113,6 +113,18 @@ func TestUpgradeLinger(t *testing.T) {
 	}
 }
 
+// TestUpgradeWithoutShutdown has the predecessor's main return at Done: the upgrade is
+// committed, and the report says what is missing.
+func TestUpgradeWithoutShutdown(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := start(t, settings{Mode: mode, Careless: true})
+		r, err := s.Upgrade(within(t), nil)
+		if err != nil || r.Outcome != handoff.OutcomeCommitted || r.Generation != 2 || !strings.Contains(strings.Join(r.Warnings, "\n"), "without Shutdown") {
+			t.Errorf("Upgrade() = %+v, %v, want a committed one with a warning", r, err)
+		}
+	})
+}
+
 func TestUpgradeFails(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		s := start(t, settings{Mode: mode})
