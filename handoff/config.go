@@ -173,8 +173,10 @@ type Config struct {
 	// must not wait for another goroutine that does.
 	OnEvent func(Event)
 
-	// Logger gets a line for each step. nil means no log. SlogLogger makes one
-	// of a *slog.Logger.
+	// Logger gets a line for each step. SlogLogger makes one of a *slog.Logger. nil
+	// means one line to standard error for each upgrade that was committed or has
+	// failed, and for a Ready that is not called within ReadyTimeout;
+	// hclog.NewNullLogger() discards these, too.
 	Logger hclog.Logger
 }
 
@@ -191,6 +193,7 @@ type config struct {
 	Config
 	program      spawn.Program // the next version of this one
 	pidFile      string
+	notices      bool          // there is no Logger
 	hang         time.Duration // the silence after which a peer counts as hung
 	listenConfig net.ListenConfig
 }
@@ -221,7 +224,7 @@ func newConfig(c *Config) (*config, error) {
 		cfg.StopSignals = []os.Signal{syscall.SIGTERM, os.Interrupt}
 	}
 	if cfg.Logger == nil {
-		cfg.Logger = hclog.NewNullLogger()
+		cfg.Logger, cfg.notices = hclog.NewNullLogger(), true
 	}
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("handoff: config: %w", err)

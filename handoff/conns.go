@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
@@ -32,6 +33,8 @@ type inboxes struct {
 	mu   sync.Mutex
 	all  map[string]chan MovedConn
 	sent bool // the predecessor knows the names
+
+	received atomic.Uint64 // connections that the program has got
 }
 
 // Track counts c among the connections that Shutdown waits for, until it is
@@ -164,6 +167,7 @@ func (u *Upgrader) deliver(generation uint64, name string, state []byte, fd int)
 	}
 	select {
 	case ch <- MovedConn{Conn: nc, State: state, Generation: generation}:
+		u.inboxes.received.Add(1)
 		return true
 	case <-u.done:
 	case <-u.closing:

@@ -11,7 +11,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff"
@@ -301,4 +303,52 @@ func flagsOf(path string) (int64, bool) {
 	}
 	flags, err := strconv.ParseInt(fields[0], 8, 64)
 	return flags, err == nil
+}
+
+// TestNoLogger wants a line on standard error for what an operator must know.
+func TestNoLogger(t *testing.T) {
+	t.Parallel()
+	s := newService(t, settings{Mode: handoff.Takeover, NoLogger: true, Sockets: []string{"tcp 127.0.0.1:0"}, Ready: soon}).start()
+	s.wait("addrs")
+	want := []string{
+		"timed out: not ready within 1s: New was called, and Ready was not; it had asked for 0 of 1 sockets",
+		"upgrade committed: the sockets are those of pid ",
+	}
+	s.plan(plan{At: "joined", How: "hang"})
+	s.signal(syscall.SIGUSR2)
+	if m := s.wait("upgrade-failed"); !strings.HasSuffix(m.Err, want[0]) {
+		t.Errorf("upgrade: %s, want %q at its end", m.Err, want[0])
+	}
+	s.plan(plan{At: "start", How: "hang"})
+	s.signal(syscall.SIGUSR2)
+	if m := s.wait("upgrade-failed"); !strings.Contains(m.Err, "not ready within 1s: New was not called") {
+		t.Errorf("upgrade: %s", m.Err)
+	}
+	s.upgrade()
+	log := s.log()
+	for _, line := range want {
+		if strings.Count(log, line) != 1 {
+			t.Errorf("log:\n%s\nwant one line with %q", log, line)
+		}
+	}
+	s.stop()
+}
+
+// A sink gets lines of a log.
+type sink chan string
+
+func (s sink) Write(line []byte) (int, error) {
+	s <- string(line)
+	return len(line), nil
+}
+
+// TestReadyForgotten wants a line in the log of a first process that has not called
+// Ready.
+func TestReadyForgotten(t *testing.T) {
+	t.Parallel()
+	log := make(sink, 100)
+	newUpgrader(t, handoff.Config{ReadyTimeout: time.Millisecond, Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: log})})
+	if line := <-log; !strings.Contains(line, "Ready was not called within 1ms") {
+		t.Errorf("log: %s", line)
+	}
 }

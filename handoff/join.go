@@ -211,6 +211,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	s.Healthy = u.cfg.Healthy
 	s.Accepted = u.table.Accepted
 	s.Conns = u.inboxes.names
+	s.Unready = u.unready
 	_, _ = u.post(event{kind: lifecycle.Join}) // nothing refuses it
 	u.log.Info("joined", "predecessor", got.Welcome.PID, "generation", generation, "sockets", len(got.Sockets))
 	u.emit(Event{Kind: EventJoined})
@@ -258,6 +259,15 @@ func (u *Upgrader) takeControl(got *session.Received) error {
 		return nil
 	}
 	return nil
+}
+
+// unready says what the program has asked for, unless it has called Ready.
+func (u *Upgrader) unready() string {
+	if u.life().Phase != lifecycle.Starting {
+		return ""
+	}
+	asked, all := u.table.Asked()
+	return fmt.Sprintf("it had asked for %d of %d sockets", asked, all)
 }
 
 // succeed sees our side as a successor through to its end.

@@ -63,6 +63,8 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	for _, text := range report.Warnings {
 		u.log.Warn("upgrade committed: " + text)
 	}
+	by := report.Successor
+	u.notice(strings.Join(append([]string{strings.TrimSpace(fmt.Sprintf("upgrade committed: the sockets are those of pid %d %s", by.PID, by.Version))}, report.Warnings...), "; "))
 	u.history.record(*report)
 	u.owner.ask(func(s *state) {
 		s.lingering, s.replaced = res.Lingering, report
@@ -81,7 +83,6 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	if l := res.Lingering; l != nil {
 		history = func() { u.sendHistory(l) } // it says, too, that systemd knows the successor
 	}
-	by := report.Successor
 	u.systemd.Replaced(systemd.Successor{PID: by.PID, Generation: report.Generation, Version: by.Version, OtherUnit: up.child == nil}, history)
 	if up.child != nil {
 		u.wg.Go(func() { // ends with closing
@@ -112,6 +113,9 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	if silent && (errors.Is(err.Err, ErrSuccessorDied) || errors.Is(err.Err, ErrTimeout)) {
 		err.Err = fmt.Errorf("%w: its New had not reached this process: in mode inherit what it wrote until then is only in this service's standard error", err.Err)
 	}
+	if res.Unready != "" && errors.Is(err.Err, ErrTimeout) {
+		err.Err = fmt.Errorf("%w; %s", err.Err, res.Unready)
+	}
 	if err := u.pid.Clean(); err != nil {
 		u.log.Warn("PID file of a successor that has failed", "error", err)
 	}
@@ -125,6 +129,7 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 		fields = append(fields, "stderr", strings.Join(err.Stderr, " | "))
 	}
 	u.log.Error("upgrade failed", fields...)
+	u.notice("upgrade failed, this process serves on: " + err.Error())
 	u.history.record(*report) // which Status shows
 	u.systemd.UpgradeFailed(u.Generation(), report.Reason)
 	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: report, Err: err})

@@ -47,6 +47,7 @@ type settings struct {
 	Reuseport bool
 	Defer     bool // TCP_DEFER_ACCEPT: a connection is half-open until its client sends
 	Greet     bool // answers an accept by a line with the process ID
+	NoLogger  bool
 
 	late *sync.WaitGroup // answers that are given after the end
 }
@@ -177,6 +178,9 @@ func serviceMain([]string) {
 			}
 			return nil
 		},
+	}
+	if set.NoLogger {
+		cfg.Logger = nil
 	}
 	if set.Unnamed {
 		cfg.ControlSocket = ""

@@ -47,6 +47,7 @@ type Status struct {
 	Remaining time.Duration `json:"remaining"`
 
 	Accepted uint64         `json:"accepted"` // by all listeners, in this process
+	Received uint64         `json:"received"` // connections that predecessors have passed on
 	Sockets  []SocketStatus `json:"sockets"`
 
 	Lingering []Process `json:"lingering"` // predecessors that do, oldest first
@@ -96,6 +97,7 @@ func (u *Upgrader) Status() Status {
 	for _, socket := range s.Sockets {
 		s.Accepted += socket.Accepted
 	}
+	s.Received = u.inboxes.received.Load()
 	u.history.status(&s)
 	var life lifecycle.State
 	u.owner.ask(func(st *state) {

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
@@ -46,7 +48,7 @@ func TestConfigErrors(t *testing.T) {
 		"a path for a name":       {handoff.Config{Mode: handoff.Takeover, Name: "a/b"}, "can't be the name of a folder"},
 		"a mode that is none":     {handoff.Config{Mode: "x"}, `mode "x": the modes are ["inherit" "takeover" "drain"]`},
 		"inherit, executable":     {handoff.Config{Executable: "/bin/true"}, "tableflip"},
-		"a long path":             {handoff.Config{Mode: handoff.Takeover, ControlSocket: "/tmp/" + strings.Repeat("x", 120)}, "unix(7) allows 107"},
+		"a long path":             {handoff.Config{Mode: handoff.Takeover, ControlSocket: "/tmp/" + strings.Repeat("x", 120)}, "choose a shorter ControlSocket"},
 	} {
 		up, err := handoff.New(&c.cfg)
 		if err == nil {
@@ -105,6 +107,9 @@ func newUpgrader(tb testing.TB, cfg handoff.Config) *handoff.Upgrader {
 		cfg.ControlSocket = filepath.Join(testenv.ShortDir(tb), "c", "s")
 	}
 	cfg.UpgradeSignals, cfg.StopSignals = []os.Signal{}, []os.Signal{}
+	if cfg.Logger == nil {
+		cfg.Logger = hclog.NewNullLogger()
+	}
 	up, err := handoff.New(&cfg)
 	if err != nil {
 		tb.Fatal(err)

@@ -171,6 +171,9 @@ func (u *Upgrader) start() {
 		u.wg.Go(u.succeed) // ends with the conversation
 	} else {
 		u.history.settle()
+		if u.cfg.ReadyTimeout > 0 {
+			u.wg.Go(u.remind) // ends with done
+		}
 	}
 }
 

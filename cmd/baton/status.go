@@ -97,7 +97,7 @@ func (a *app) statusText(st *handoff.Status) string {
 	fmt.Fprintf(&b, "version      %s\n", or(st.Version, "-"))
 	fmt.Fprintf(&b, "build        %s\n", or(st.Build, "-"))
 	fmt.Fprintf(&b, "mode         %v; an upgrade starts %s\n", st.Mode, st.Executable)
-	fmt.Fprintf(&b, "connections  %d accepted, %d open, %d moved, %d cut%s\n", st.Accepted, st.Open, st.Moved, st.Cut, limit(st.Remaining))
+	fmt.Fprintf(&b, "connections  %d accepted, %d received, %d open, %d moved, %d cut%s\n", st.Accepted, st.Received, st.Open, st.Moved, st.Cut, limit(st.Remaining))
 	if t := st.Totals; t != nil {
 		fmt.Fprintf(&b, "upgrades     %d committed, %d rolled back, %d failed, since generation 1\n", t.Committed, t.RolledBack, t.Failed)
 	}

@@ -70,7 +70,11 @@ func (p *Predecessor) transferFailed(err error) {
 }
 
 func (p *Predecessor) notReady() *Error {
-	return &Error{Text: fmt.Sprintf("not ready within %v", p.Timeouts.Ready)}
+	called := "New was not called"
+	if p.conv != nil {
+		called = "New was called, and Ready was not"
+	}
+	return &Error{Text: fmt.Sprintf("not ready within %v: %s", p.Timeouts.Ready, called)}
 }
 
 // passStates has the program write the state blobs, and sends them.

@@ -73,6 +73,7 @@ type Predecessor struct {
 
 	deadline, trialOver, lastWords <-chan time.Time
 	graced, garbled, leaving       bool
+	unready                        string
 	parted                         bool
 }
 
@@ -102,6 +103,9 @@ type Result struct {
 	// Parted says that a successor that is not committed has sent Abort or
 	// RolledBack: it had closed its sockets by then.
 	Parted bool
+	// Unready is what the successor's program had asked for when it was rolled back
+	// before Ready, in words.
+	Unready string
 	// Lingering is the conversation after Commit. It is nil if the successor has
 	// none.
 	Lingering *Lingering
@@ -129,7 +133,7 @@ func (p *Predecessor) Run(arrivals <-chan Arrival) Result {
 	p.loop(arrivals)
 	p.enter(PhaseDone)
 
-	res := Result{Committed: p.state.phase == predCommitted, Hello: p.hello, Trial: p.trial, Parted: p.parted}
+	res := Result{Committed: p.state.phase == predCommitted, Hello: p.hello, Trial: p.trial, Parted: p.parted, Unready: p.unready}
 	if !res.Committed {
 		if p.conv != nil {
 			p.conv.close()
@@ -269,7 +273,7 @@ func (p *Predecessor) message(m wire.Message) {
 		p.because(predAborted, &Error{Text: m.Text})
 	case *wire.RolledBack:
 		p.parted = true
-		p.trial.Accepted = m.Accepted
+		p.trial.Accepted, p.unready = m.Accepted, m.Unready
 		p.event(predRolledBack)
 	case *wire.Took:
 		p.event(predTook)

@@ -28,6 +28,8 @@ type Successor struct {
 	Accepted func() uint64
 	// Conns are the names under which open connections are taken.
 	Conns func() []string
+	// Unready says what the program has asked for, if it has not called Ready.
+	Unready func() string
 
 	conv    *conversation
 	welcome wire.Welcome
@@ -261,7 +263,11 @@ func (s *Successor) do(a succAction) {
 	case succSendCommitted:
 		m = &wire.Committed{Accepted: s.accepted()}
 	case succSendRolledBack:
-		m = &wire.RolledBack{Accepted: s.accepted()}
+		r := &wire.RolledBack{Accepted: s.accepted()}
+		if s.Unready != nil {
+			r.Unready = s.Unready()
+		}
+		m = r
 	case succSendTook:
 		m = &wire.Took{}
 	case succSendAbort:

@@ -234,6 +234,19 @@ func (t *Table) Answered(ctx context.Context, timeout time.Duration) {
 	}
 }
 
+// Asked returns how many sockets of the predecessor a Listen has taken, and how many
+// there were.
+func (t *Table) Asked() (asked, all int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, a := range t.arrived.all {
+		if a.matched {
+			asked++
+		}
+	}
+	return asked, len(t.arrived.all)
+}
+
 // Own makes this process the one that removes paths. It returns the sockets of the
 // predecessor that the program has not asked for.
 func (t *Table) Own() []Arrived {

@@ -205,6 +205,7 @@ type Rollback struct {
 // RolledBack confirms Rollback.
 type RolledBack struct {
 	Accepted uint64 `wire:"1"`
+	Unready  string `wire:"2,text"` // what the program had asked for, if it had not called Ready
 }
 
 // Took says that the successor owns the sockets, because the predecessor was silent for
