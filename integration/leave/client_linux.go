@@ -1,0 +1,69 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+
+	"github.com/seed-11c92bf9/baton/internal/load"
+)
+
+// workers is the number of connections of each client.
+const workers = 16
+
+// A kind of client.
+type kind struct {
+	name    string
+	command func(url, addr string) (*exec.Cmd, error)
+	// count reads in its output how many requests were answered, and how many failed.
+	count func(out []byte) (answered, failed uint64, err error)
+}
+
+func program(name string, args ...string) func(url, addr string) (*exec.Cmd, error) {
+	return func(url, _ string) (*exec.Cmd, error) {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: apt-get install apache2-utils wrk", err)
+		}
+		return exec.Command(path, append(args, url)...), nil
+	}
+}
+
+// counted returns a count that adds what the groups of two expressions find. The first
+// must be there; without the second nothing has failed.
+func counted(answered, failed string) func([]byte) (uint64, uint64, error) {
+	sum := func(expr string, out []byte) (n uint64, found bool) {
+		m := regexp.MustCompile(expr).FindSubmatch(out)
+		for _, g := range m[min(1, len(m)):] {
+			v, _ := strconv.ParseUint(string(g), 10, 64) // digits
+			n += v
+		}
+		return n, m != nil
+	}
+	return func(out []byte) (uint64, uint64, error) {
+		n, ok := sum(answered, out)
+		if !ok {
+			return 0, 0, fmt.Errorf("no count in its output: %s", out)
+		}
+		bad, _ := sum(failed, out)
+		return n, bad, nil
+	}
+}
+
+func kinds() []kind {
+	ab := counted(`Complete requests:\s+(\d+)`, `Failed requests:\s+(\d+)`)
+	c, n := strconv.Itoa(workers), strconv.Itoa(1<<22) // ab has 32 bytes of memory for each
+	return []kind{
+		{"ab", program("ab", "-r", "-q", "-c", c, "-n", n), ab},
+		{"ab -k", program("ab", "-k", "-r", "-q", "-c", c, "-n", n), ab},
+		{"wrk", program("wrk", "-t1", "-c"+c, "-d3600s"), counted(`(\d+) requests in`, `Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)`)},
+		{"POST", func(_, addr string) (*exec.Cmd, error) { return self("post", addr), nil }, func(out []byte) (uint64, uint64, error) {
+			var s load.Stats
+			err := json.Unmarshal(bytes.TrimSpace(out), &s)
+			return s.Connections - s.Failed, s.Failed, err
+		}},
+	}
+}
