@@ -6,9 +6,6 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 )
 
-// modes are the modes in which a run upgrades, in order.
-func modes() []handoff.Mode { return []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} }
-
 func modeNames() string {
 	var names []string
 	for _, m := range modes() {

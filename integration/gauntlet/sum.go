@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -37,6 +36,9 @@ func readResults(paths []string) ([]*result, error) {
 	return all, nil
 }
 
+// modes are the modes in which a run upgrades, in order.
+func modes() []handoff.Mode { return []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} }
+
 // sum adds results up.
 func sum(all []*result) *result {
 	whole := newResult(0)
@@ -57,8 +59,10 @@ func sum(all []*result) *result {
 			to.add(m)
 		}
 	}
-	for _, mode := range slices.Sorted(maps.Keys(byMode)) {
-		whole.Modes = append(whole.Modes, byMode[mode])
+	for _, mode := range modes() {
+		if m := byMode[mode]; m != nil {
+			whole.Modes = append(whole.Modes, m)
+		}
 	}
 	return whole
 }
