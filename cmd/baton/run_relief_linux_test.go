@@ -80,8 +80,8 @@ func relieve(t *testing.T, kind, plan, says string, flags ...string) *relieved {
 	install(t, r.dir)
 	r.write("plan", plan)
 	r.signal(syscall.SIGUSR2)
-	r.second = r.await("started").PID
-	r.await(says)
+	// The app may log before baton does.
+	r.second = r.awaitAll("started", says)["started"].PID
 	// The process has accepted no connection then.
 	signalApp(t, first, syscall.SIGHUP)
 	r.await("accepts nothing")

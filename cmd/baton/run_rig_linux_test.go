@@ -130,13 +130,16 @@ func (r *running) awaitAny(is func(line) bool, what string) line {
 	}
 }
 
-// awaitAll waits for lines with these messages, in any order.
-func (r *running) awaitAll(messages ...string) {
+// awaitAll waits for lines with these messages, in any order, and returns them by message.
+func (r *running) awaitAll(messages ...string) map[string]line {
 	r.t.Helper()
+	found := make(map[string]line)
 	for len(messages) > 0 {
 		l := r.awaitAny(func(l line) bool { return slices.Contains(messages, l.Message) }, fmt.Sprint(messages))
 		messages = slices.DeleteFunc(messages, func(m string) bool { return m == l.Message })
+		found[l.Message] = l
 	}
+	return found
 }
 
 // address returns the address of the next socket.
