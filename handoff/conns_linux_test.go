@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // TestMovedConnections moves open connections through several upgrades: each
@@ -33,7 +34,8 @@ func TestMovedConnections(t *testing.T) {
 				t.Fatalf("generation %d, %v, want 1", gen, err)
 			}
 		}
-		for gen := uint64(2); gen <= 4; gen++ {
+		last := uint64(testenv.Times(3, 4))
+		for gen := uint64(2); gen <= last; gen++ {
 			// A line of which half is on its way when the connection moves.
 			for _, c := range conns {
 				if _, err := io.WriteString(c, "ha"); err != nil {
@@ -63,7 +65,7 @@ func TestMovedConnections(t *testing.T) {
 		}
 		// The sender's copy is gone: when the last owner ends, the peer sees it.
 		s.signal(syscall.SIGTERM)
-		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == 4 })
+		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == last })
 		for i, c := range conns {
 			_ = c.SetReadDeadline(time.Now().Add(patience))
 			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {

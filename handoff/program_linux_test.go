@@ -409,6 +409,9 @@ func TestGoRun(t *testing.T) {
 		t.Skipf("needs the go command: %v", err)
 	}
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		if mode != handoff.Takeover {
+			testenv.Long(t, "TestGoRun") // the programs are built
+		}
 		s := newService(t, settings{Mode: mode})
 		main := filepath.Join(s.set.Dir, "main.go")
 		if err := os.WriteFile(main, []byte(goRunMain), 0o600); err != nil {

@@ -42,7 +42,12 @@ func TestProcesses(t *testing.T) {
 	t.Run("killed demo", func(t *testing.T) { testKilledDemo(t, bin) })
 	t.Run("interrupted demo", func(t *testing.T) { testInterruptedDemo(t, bin) })
 	for _, mode := range modes() {
-		t.Run("bad version, "+string(mode), func(t *testing.T) { testBadVersion(t, bin, mode) })
+		t.Run("bad version, "+string(mode), func(t *testing.T) {
+			if mode != handoff.Takeover {
+				testenv.Long(t, "TestProcesses") // in the demo, each mode upgrades
+			}
+			testBadVersion(t, bin, mode)
+		})
 	}
 	t.Run("killed service", func(t *testing.T) { testKilledService(t, bin) })
 }

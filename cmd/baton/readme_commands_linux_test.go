@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // readmeCommands returns the command lines in the README that begin with word, from
@@ -68,10 +70,13 @@ func TestReadmeGo(t *testing.T) {
 	for _, line := range lines {
 		switch args := strings.Fields(line)[1:]; args[0] {
 		case "run":
-			out := inRoot(t, "go", strings.Fields(regexp.MustCompile(` \d+`).ReplaceAllString(strings.Join(args, " "), " 2"))...)
-			if !strings.Contains(out, "result: ") {
-				t.Errorf("%s has no result:\n%s", line, out)
-			}
+			t.Run(line, func(t *testing.T) {
+				testenv.Long(t, "TestReadmeGo") // it is built, and runs under load
+				out := inRoot(t, "go", strings.Fields(regexp.MustCompile(` \d+`).ReplaceAllString(strings.Join(args, " "), " 2"))...)
+				if !strings.Contains(out, "result: ") {
+					t.Errorf("%s has no result:\n%s", line, out)
+				}
+			})
 		case "get":
 			if name := inRoot(t, "go", "list", "-f", "{{.Name}}", args[1]); name == "" || name == "main\n" {
 				t.Errorf("%s: package %q, want one to import", line, name)

@@ -44,13 +44,16 @@ func TestRunPython(t *testing.T) {
 		"tcp":  {"--ready-tcp", address},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name != "http" {
+				testenv.Long(t, "TestRunPython")
+			}
 			flags := append([]string{"--listen", "tcp://" + address, "--stop-timeout", "1m"}, ready...)
 			r := runApp(t, nil, flags, "python3", app)
 			r.address()
 			p := press(t, address, load.HTTP)
 			r.await("ready")
 			serving := 0
-			for range 3 {
+			for range testenv.Times(1, 3) {
 				p.more(100)
 				r.signal(syscall.SIGUSR2)
 				l := r.await("upgraded")
@@ -59,7 +62,7 @@ func TestRunPython(t *testing.T) {
 				p.until("generation "+generation, func(s load.Stats) bool { return s.Targets["http"].Versions[generation] > 0 })
 			}
 			s := p.clean()
-			t.Logf("3 upgrades of a Python app, %d requests, %d failed", s.Connections, s.Failed)
+			t.Logf("upgrades of a Python app, %d requests, %d failed", s.Connections, s.Failed)
 
 			// Connections that arrive during a crash are served.
 			p = press(t, address, load.HTTP)
@@ -114,7 +117,7 @@ func TestRunNginx(t *testing.T) {
 	g := newGetter("http://" + address + "/")
 	defer g.end()
 	var master int
-	for range 3 {
+	for range testenv.Times(1, 3) {
 		g.more(t, 100)
 		r.signal(syscall.SIGUSR2)
 		master = r.await("upgraded").PID
@@ -124,7 +127,7 @@ func TestRunNginx(t *testing.T) {
 	if failed := g.failed.Load(); failed > 0 {
 		t.Errorf("%d of %d requests failed in upgrades: %v", failed, g.done.Load(), g.first.Load())
 	}
-	t.Logf("3 upgrades of nginx, %d requests, %d failed", g.done.Load(), g.failed.Load())
+	t.Logf("upgrades of nginx, %d requests, %d failed", g.done.Load(), g.failed.Load())
 
 	// The master is killed. baton kills its workers too: they would serve on without a
 	// master.

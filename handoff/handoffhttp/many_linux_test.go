@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp/internal/rig"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // dialMany opens n connections with a request each.
@@ -72,7 +73,7 @@ func ask(c *client) (response, error) {
 // the successor probes the kernel's steering when this process no longer accepts.
 func TestManyIdle(t *testing.T) {
 	t.Parallel()
-	const n = 1200
+	n := testenv.Times(400, 1200)
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		ctx := bounded(t)
 		s := startService(t, rig.Settings{How: rig.Baton, Mode: mode})
@@ -93,7 +94,7 @@ func TestManyIdle(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r := stopped.Report; r == nil || r.Open != n || r.Moved != n || r.Cut != 0 || len(r.CutBy) != 0 {
+			if r := stopped.Report; r == nil || r.Open != uint64(n) || r.Moved != uint64(n) || r.Cut != 0 || len(r.CutBy) != 0 {
 				t.Errorf("the upgrader's report: %+v, want %d open and moved", r, n)
 			}
 			each(t, n, func(i int) error {

@@ -16,9 +16,11 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
+var modes = []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain}
+
 // eachMode runs a test in each mode.
 func eachMode(t *testing.T, f func(t *testing.T, mode handoff.Mode)) {
-	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
+	for _, mode := range modes {
 		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			f(t, mode)
@@ -91,7 +93,7 @@ func startClientIn(tb testing.TB, in func(func()), load rig.Load) *rig.Client {
 // http.Server.Shutdown must lose requests, or else it proves nothing.
 func TestNoRequestLost(t *testing.T) {
 	t.Parallel()
-	const upgrades = 5
+	upgrades := testenv.Times(2, 5)
 	loads := []rig.Load{
 		{Clients: 64, Body: 5},
 		{Clients: 64, Body: 5, Close: true},
@@ -102,7 +104,7 @@ func TestNoRequestLost(t *testing.T) {
 		{Clients: 16, Body: 700, Ahead: 30}, // always more than net/http's buffer holds
 	}
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
-		for _, load := range loads {
+		for i, load := range loads {
 			name := fmt.Sprintf("clients %d think %v", load.Clients, load.Think)
 			if load.Close {
 				name += " close"
@@ -111,6 +113,9 @@ func TestNoRequestLost(t *testing.T) {
 				name += fmt.Sprintf(" ahead %d", load.Ahead)
 			}
 			t.Run(name, func(t *testing.T) {
+				if i > 0 && modes[i%len(modes)] != mode { // the first in each mode, the others in one
+					testenv.Long(t, "TestNoRequestLost")
+				}
 				o := runLoad(t, rig.Settings{How: rig.Baton, Mode: mode}, load, upgrades)
 				if o.Failed != 0 || len(o.Gens) < upgrades/2 {
 					t.Errorf("%d failed of %d, by generation %v: %v", o.Failed, o.OK+o.Failed, o.Gens, o.Errors)
@@ -171,7 +176,7 @@ func runLoadIn(t *testing.T, server, client func(func()), set rig.Settings, load
 // about to be replaced itself.
 func TestBackToBack(t *testing.T) {
 	t.Parallel()
-	const upgrades = 10
+	upgrades := testenv.Times(3, 10)
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		ctx := bounded(t)
 		s := startService(t, rig.Settings{How: rig.Baton, Mode: mode, Probation: time.Millisecond})
@@ -245,29 +250,31 @@ func TestDelayedLink(t *testing.T) {
 		link := netlab.NewLink(t, 25*time.Millisecond)
 		server, client := stayIn(t, link.Server), stayIn(t, link.Client)
 		set := rig.Settings{How: rig.Baton, Mode: mode, Addr: net.JoinHostPort(netlab.ServerAddrs[0].String(), "8080")}
-		for _, load := range []rig.Load{
+		loads := []rig.Load{
 			{Clients: 64, Body: 5},
+			{Clients: 16, Body: 700, Ahead: 30},
 			{Clients: 64, Body: 5, Close: true},
 			{Clients: 200, Body: 5, Think: 50 * time.Millisecond},
-			{Clients: 16, Body: 700, Ahead: 30},
 			{Clients: 32, Body: 5, Protocol: "tls"},
 			{Clients: 32, Body: 5, Protocol: "h2"},
-		} {
+		}
+		upgrades := testenv.Times(1, 3)
+		for _, load := range loads[:testenv.Times(2, len(loads))] {
 			set.Protocol = load.Protocol
-			o := runLoadIn(t, server, client, set, load, 3)
+			o := runLoadIn(t, server, client, set, load, upgrades)
 			if o.Failed != 0 {
 				t.Errorf("%+v: %d failed of %d: %v", load, o.Failed, o.OK+o.Failed, o.Errors)
 			}
 			t.Logf("%+v: %d requests, %d failed", load, o.OK, o.Failed)
 		}
 		set.How, set.Protocol = rig.Shutdown, ""
-		o := runLoadIn(t, server, client, set, rig.Load{Clients: 64, Body: 5}, 3)
+		o := runLoadIn(t, server, client, set, rig.Load{Clients: 64, Body: 5}, upgrades)
 		if o.Failed == 0 {
 			t.Errorf("http.Server.Shutdown lost none of %d requests: the test proves nothing", o.OK)
 		}
 		t.Logf("control: %d requests, %d failed: %v", o.OK, o.Failed, o.Errors)
 	}
-	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
+	for _, mode := range modes {
 		t.Run(string(mode), func(t *testing.T) { delayed(t, mode) })
 	}
 }

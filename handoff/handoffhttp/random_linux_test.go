@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // More of the same: -seed=100 -seeds=50.
@@ -32,7 +34,7 @@ func TestRandomStreams(t *testing.T) {
 }
 
 func randomStreams(t *testing.T, seed uint64) {
-	const clients, requests = 12, 150
+	clients, requests := 12, testenv.Times(50, 150)
 	l := newLine(t, nil, nil)
 	var wg sync.WaitGroup
 	for i := range clients {

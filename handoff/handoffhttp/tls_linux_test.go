@@ -6,13 +6,14 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp/internal/rig"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // TestNoRequestLostTLS is TestNoRequestLost for connections that can't move. The
 // clients come back with their sessions: a full handshake is the exception.
 func TestNoRequestLostTLS(t *testing.T) {
 	t.Parallel()
-	const upgrades = 3
+	upgrades := testenv.Times(1, 3)
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		for _, protocol := range []string{"tls", "h2", "h2c"} {
 			t.Run(protocol, func(t *testing.T) {

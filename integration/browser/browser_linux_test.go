@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/seed-11c92bf9/baton/internal/testmain"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // patience bounds each run of the browser, which is slow to start where the
@@ -26,14 +26,12 @@ type browser string
 // newBrowser skips the test where there is none.
 func newBrowser(t *testing.T) browser {
 	t.Helper()
-	for _, name := range []string{"chromium", "google-chrome", "chromium-browser"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return browser(path)
-		}
+	testenv.Need(t, "chromium")
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Fatal(err)
 	}
-	testmain.Skipped()
-	t.Skip("no browser: apt-get install chromium")
-	return ""
+	return browser(path)
 }
 
 // run starts the browser with arguments of its own, and returns its standard

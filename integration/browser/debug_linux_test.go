@@ -84,6 +84,7 @@ func upgraded(t *testing.T) string {
 // screen. The picture's background says that the style was applied: the browser
 // has found it to be the one that the page's policy allows.
 func TestDebugPage(t *testing.T) {
+	testenv.Long(t, "handoff/handoffdebug.TestPage")
 	b := newBrowser(t)
 	url := upgraded(t)
 	dom := b.dom(t, url)

@@ -84,6 +84,7 @@ func TestFarClients(t *testing.T) {
 // TestClockSteps has the clock on the wall jump by a day and back, at each step
 // of an upgrade: nothing that Baton waits for, or cuts, goes by it.
 func TestClockSteps(t *testing.T) {
+	testenv.Long(t, "handoff.TestUpgradeAllNetworks")
 	testenv.Need(t, "own_clock")
 	for _, mode := range modes() {
 		t.Run(string(mode), func(t *testing.T) {
@@ -100,6 +101,7 @@ func TestClockSteps(t *testing.T) {
 // TestControl has the service do what http.Server.Shutdown does: the same clients
 // and the same ledgers have to find that requests are lost.
 func TestControl(t *testing.T) {
+	testenv.Long(t, "TestJudge")
 	o := short(t, handoff.Takeover)
 	o.restarts, o.faulty, o.shutdown = 10, 0, true
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

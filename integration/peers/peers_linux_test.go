@@ -44,11 +44,9 @@ func measured(t *testing.T, name string, upgrades int, on network) *row {
 
 // TestBaton wants Baton to lose nothing.
 func TestBaton(t *testing.T) {
+	testenv.Long(t, "handoff/handoffhttp.TestNoRequestLost")
 	for _, name := range []string{"baton-inherit", "baton-takeover", "baton-drain"} {
 		t.Run(name, func(t *testing.T) {
-			if name != "baton-takeover" {
-				testenv.Long(t, "TestBaton")
-			}
 			if r := measured(t, name, 1, loopback()); r.Failed != 0 {
 				t.Errorf("%d of %d requests failed: %v, %s", r.Failed, r.Requests, r.ByClass, r.Sample)
 			}
@@ -59,6 +57,7 @@ func TestBaton(t *testing.T) {
 // TestControl wants the same clients to see what http.Server.Shutdown does: it
 // closes each connection that is kept and idle, and most are.
 func TestControl(t *testing.T) {
+	testenv.Long(t, "TestEvaluate")
 	r := measured(t, "tableflip", 1, loopback())
 	if r.ByKind[get.String()] == 0 || r.ByKind[post.String()] == 0 {
 		t.Errorf("http.Server.Shutdown: failed requests %v: the clients see nothing", r.ByKind)
@@ -67,7 +66,7 @@ func TestControl(t *testing.T) {
 
 // TestPeers runs the other libraries.
 func TestPeers(t *testing.T) {
-	testenv.Long(t, "TestBaton")
+	testenv.Long(t, "TestEvaluate")
 	for _, name := range []string{"grace", "endless", "overseer", "scalingo"} {
 		t.Run(name, func(t *testing.T) { measured(t, name, 1, loopback()) })
 	}
@@ -75,7 +74,7 @@ func TestPeers(t *testing.T) {
 
 // TestLink has a round trip.
 func TestLink(t *testing.T) {
-	testenv.Long(t, "TestBaton")
+	testenv.Long(t, "TestEvaluate")
 	testenv.Need(t, "netns")
 	l := new(lab)
 	defer l.end()

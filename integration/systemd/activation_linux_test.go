@@ -6,12 +6,14 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/load"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // TestActivation has a service started by its first client, with sockets of each
 // kind: by name and by address, from two socket units. It is upgraded and
 // restarted under load, and nothing is lost.
 func TestActivation(t *testing.T) {
+	testenv.Long(t, "handoff.TestActivation")
 	r := newTestRig(t, "")
 	const (
 		path, seq, abstract = "/run/app.sock", "/run/app.seq", "@app"

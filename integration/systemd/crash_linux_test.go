@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/internal/load"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // held is plain with sockets that systemd holds, from app.socket or in the store.
@@ -67,7 +68,10 @@ func greeted(t *testing.T, conns []net.Conn, pid int) {
 // TestCrash kills the main process under load, before and after an upgrade. Those who wait in the queue then, and those who come
 // before the next process is there, are served; what fails had been taken by the
 // process that was killed.
-func TestCrash(t *testing.T) { eachHold(t, testCrash) }
+func TestCrash(t *testing.T) {
+	testenv.Long(t, "handoff.TestStoreCrash")
+	eachHold(t, testCrash)
+}
 
 func testCrash(t *testing.T, hold string) {
 	r := newTestRig(t, "")
@@ -136,7 +140,10 @@ func (r *testRig) alone(unit string) {
 
 // TestRestart restarts a service under load: systemd holds its sockets, and no
 // request fails.
-func TestRestart(t *testing.T) { eachHold(t, testRestart) }
+func TestRestart(t *testing.T) {
+	testenv.Long(t, "handoff.TestStoreRestart")
+	eachHold(t, testRestart)
+}
 
 func testRestart(t *testing.T, hold string) {
 	r := newTestRig(t, "")
@@ -173,6 +180,7 @@ func testRestart(t *testing.T, hold string) {
 // TestWatchdog halts the main process, before and after an upgrade: systemd
 // starts another, and those who wait are served.
 func TestWatchdog(t *testing.T) {
+	testenv.Long(t, "handoff.TestSystemdWatchdog")
 	r := newTestRig(t, "")
 	r.held(holdStore, settings{extra: []string{"WatchdogSec=4"}})
 	for i := range 2 {
@@ -210,6 +218,7 @@ func (r *testRig) halted(pid int) {
 // TestExtend stops a service with a connection that is open for longer than
 // TimeoutStopSec: the process asks for more time, and gets it.
 func TestExtend(t *testing.T) {
+	testenv.Long(t, "handoff.TestStopInUpgrade")
 	r := newTestRig(t, "")
 	set, _ := plain(settings{extra: []string{"TimeoutStopSec=2"}})
 	r.must(r.install(r.ctx, set, "app.service"))

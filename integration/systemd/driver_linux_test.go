@@ -18,6 +18,7 @@ import (
 // TestDriver runs what make systemd runs, with a few upgrades and crashes, and
 // reads its JSON as a script would.
 func TestDriver(t *testing.T) {
+	testenv.Long(t, "TestReport")
 	testenv.Need(t, "systemd")
 	program, err := buildBaton()
 	if err != nil {

@@ -8,12 +8,16 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // TestBadMoments has systemctl do something to a service under load in the middle
 // of an upgrade: while its successor starts, and in probation. No request fails, and
 // the next upgrade works.
-func TestBadMoments(t *testing.T) { eachHold(t, testBadMoments) }
+func TestBadMoments(t *testing.T) {
+	testenv.Long(t, "handoff.TestStopInUpgrade")
+	eachHold(t, testBadMoments)
+}
 
 func testBadMoments(t *testing.T, hold string) {
 	r := newTestRig(t, "")

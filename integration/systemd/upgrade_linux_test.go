@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/load"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // ends are what systemd says when it takes a service for ended.
@@ -38,6 +39,7 @@ func plain(s settings) (settings, []load.Target) {
 // TestReload upgrades a service through systemctl reload under load, and once to a
 // version that fails. Then it stops the service, with a connection open.
 func TestReload(t *testing.T) {
+	testenv.Long(t, "handoff.TestSystemdMessages")
 	r := newTestRig(t, "")
 	set, targets := plain(settings{})
 	r.must(r.install(r.ctx, set, "app.service"))
@@ -117,6 +119,7 @@ func (r *testRig) stops(t *testing.T) {
 // TestBarrier halts systemd while an upgrade is committed: the process that is
 // replaced must not end before systemd knows by whom.
 func TestBarrier(t *testing.T) {
+	testenv.Long(t, "handoff.TestSystemdBarrier")
 	r := newTestRig(t, "")
 	set, _ := plain(settings{})
 	r.must(r.install(r.ctx, set, "app.service"))
@@ -157,6 +160,7 @@ func TestBarrier(t *testing.T) {
 
 // TestInstances upgrades three instances on one port, one after the other.
 func TestInstances(t *testing.T) {
+	testenv.Long(t, "handoff.TestDrainInstances")
 	r := newTestRig(t, "")
 	set, targets := plain(settings{})
 	set.mode = handoff.Drain

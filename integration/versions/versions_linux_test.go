@@ -34,6 +34,7 @@ const patience = 60 * time.Second
 // tree's, back, and to this tree's again, in each mode, under clients that are a
 // process of their own and try nothing twice.
 func TestOldest(t *testing.T) {
+	testenv.Long(t, "handoff/internal/wire.TestGolden")
 	// The checkout may be another user's.
 	git := []string{"git", "-c", "safe.directory=*"}
 	if err := exec.Command(git[0], append(git[1:], "cat-file", "-e", oldest+"^{commit}")...).Run(); err != nil {

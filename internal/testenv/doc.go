@@ -12,6 +12,7 @@
 //
 // The features:
 //
+//	chromium       the web browser, in PATH
 //	ipv6           a TCP listener on ::1
 //	memfd          memfd_create(2) with seals
 //	mptcp          sockets of IPPROTO_MPTCP

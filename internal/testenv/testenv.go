@@ -20,6 +20,7 @@ const envRequire = "BATON_REQUIRE"
 // features holds what probes the features, by name. A probe returns nil if the
 // machine has the feature, and remembers what it found. The map never changes.
 var features = map[string]func() error{
+	"chromium":      sync.OnceValue(program("chromium")),
 	"ipv6":          sync.OnceValue(ipv6),
 	"memfd":         sync.OnceValue(memfd),
 	"mptcp":         sync.OnceValue(mptcp),
