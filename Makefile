@@ -173,6 +173,13 @@ systemd: ## boot a systemd, upgrade a unit under load RELOADS times, crash it CR
 	cd integration && $(GO) build -o ../bin/systemd ./systemd
 	bin/systemd -upgrades $(RELOADS) -crashes $(CRASHES) $(ARGS)
 
+.PHONY: containers
+containers: ## upgrade a service in containers in each way, under load (root; podman, crun, catatonit; ARGS=--json)
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -o bin/ ./cmd/baton ./cmd/baton-demo
+	cd integration && $(GO) build -o ../bin/containers ./containers
+	bin/containers $(ARGS)
+
 .PHONY: peers
 peers: ## upgrade Baton and its PEERS under the same load: a table, JSON and a picture in OUT (ARGS=-h: flags)
 	@mkdir -p bin

@@ -11,8 +11,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
@@ -27,6 +29,7 @@ type serveConfig struct {
 	addresses         addresses
 	probation, linger time.Duration
 	untilEOF, verbose bool
+	stay              bool
 }
 
 // message is a line on the service's standard output. All processes of its line
@@ -60,6 +63,7 @@ func serveCommand(args []string, stdout, stderr io.Writer) error {
 	fs.DurationVar(&c.probation, "probation", handoff.DefaultProbation, "time in which an upgrade can be rolled back")
 	fs.DurationVar(&c.linger, "linger", handoff.DefaultLingerTimeout, "time that open connections get after an upgrade")
 	fs.BoolVar(&c.untilEOF, "until-eof", false, "end when standard input ends")
+	fs.BoolVar(&c.stay, "stay", false, "after a handover wait for SIGTERM before the end: in a pod, whose container would be started again")
 	fs.BoolVar(&c.verbose, "v", false, "log each step to standard error")
 	if err := parse(fs, args); err != nil {
 		return err
@@ -125,6 +129,8 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	}
 	out.say(message{Kind: kindServing, Generation: up.Generation(), Addresses: &s.addresses})
 
+	stopped, end := signal.NotifyContext(ctx, syscall.SIGTERM)
+	defer end()
 	select {
 	case <-up.Done():
 		err = up.Err() // nil: a successor is committed, or a signal came
@@ -134,7 +140,8 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	s.loops.Go(func() { s.web.Linger(ctx) }) // ends with the last HTTP connection; Shutdown waits for it
 	err = errors.Join(err, up.Shutdown(ctx))
 	s.wait()
-	if _, replaced := up.Successor(); !replaced && up.Err() == nil { // no successor continues
+	_, replaced := up.Successor()
+	if !replaced && up.Err() == nil { // no successor continues
 		if rmErr := os.Remove(filepath.Join(c.dir, addressesName)); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
 			err = errors.Join(err, rmErr)
 		}
@@ -144,6 +151,9 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 		last.Reason = err.Error()
 	}
 	out.say(last)
+	if c.stay && replaced {
+		<-stopped.Done()
+	}
 	return err
 }
 
