@@ -100,6 +100,12 @@ type Config struct {
 	// mode Inherit at most one can.
 	MaxLingering int
 
+	// RequireAll has Ready fail with ErrMismatch, and the upgrade with it, where the
+	// program has not asked for an address that its predecessor serves. Otherwise the
+	// predecessor leaves such a socket at the commit, and the report names it. The
+	// successor's value counts.
+	RequireAll bool
+
 	// PIDFile is a file that holds the process ID of the process that serves. The
 	// successor replaces it atomically at commit, the predecessor again if it takes
 	// its sockets back after that, and the last process removes it. Ready writes

@@ -45,8 +45,8 @@ func keepAccepting(ln net.Listener) {
 	}()
 }
 
-// TestDrainLatePacket asks for a UDP socket between Ready and commit: it is bound
-// at once, and usable.
+// TestDrainLatePacket asks for one more UDP socket between Ready and commit: it is
+// usable at once.
 func TestDrainLatePacket(t *testing.T) {
 	t.Parallel()
 	generation := drainLine(t)
@@ -59,6 +59,9 @@ func TestDrainLatePacket(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := generation()
+	if _, err := second.ListenPacket(t.Context(), "udp4", old.LocalAddr().String()); err != nil {
+		t.Fatal(err)
+	}
 	if err := second.Ready(); err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,10 @@ var (
 	ErrVersion error = failure.Version
 	// ErrProtocol says that a peer broke the protocol.
 	ErrProtocol error = failure.Protocol
+	// ErrMismatch says that the successor is no version of the predecessor's service: it
+	// has another Name, or has asked for none of its sockets, or not for all that
+	// Config.RequireAll wants.
+	ErrMismatch error = failure.Mismatch
 	// ErrTransfer says that sockets or state could not be passed on.
 	ErrTransfer error = failure.Transfer
 	// ErrCommitted says that it is too late: the upgrade is committed.

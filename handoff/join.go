@@ -158,6 +158,10 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		return err
 	}
 	u.successor, u.welcome = s, got.Welcome
+	if name := got.Welcome.Name; name != "" && u.cfg.Name != "" && name != u.cfg.Name {
+		got.Close()
+		return fmt.Errorf("%w: the predecessor, pid %d, has the Name %q, and this process %q: let both have one Name, or stop the one and start the other", ErrMismatch, got.Welcome.PID, name, u.cfg.Name)
+	}
 	generation := got.Welcome.Generation + 1
 	u.owner.ask(func(s *state) { s.generation = generation })
 	if len(got.Stderr) == 3 {
@@ -201,6 +205,10 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	}
 	s.Own = func() {
 		_, _ = u.post(event{kind: lifecycle.Own}) // a process that has quit owns nothing
+		// Before the predecessor leaves the sockets that overlap them.
+		if err := u.mover.JoinLate(); err != nil {
+			u.log.Error("a socket beside those of the predecessor does not listen", "error", err)
+		}
 		// The PID file names this process before the event says so.
 		if err := errors.Join(u.pid.Write(), u.own()); err != nil {
 			u.log.Error("commit", "error", err)
@@ -212,6 +220,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	s.Accepted = u.table.Accepted
 	s.Conns = u.inboxes.names
 	s.Unready = u.unready
+	s.Announce = u.announce
 	_, _ = u.post(event{kind: lifecycle.Join}) // nothing refuses it
 	u.log.Info("joined", "predecessor", got.Welcome.PID, "generation", generation, "sockets", len(got.Sockets))
 	u.emit(Event{Kind: EventJoined})
@@ -224,7 +233,7 @@ func (u *Upgrader) arrived(items []session.Item) []sockets.Arrived {
 	for i, it := range items {
 		all[i] = sockets.Arrived{Entry: it.Socket, Source: sockets.Descriptor(it.FD)}
 		if it.Inherited {
-			all[i].Source = inherited{u.engine}
+			all[i].Source = &inherited{engine: u.engine}
 		}
 	}
 	return all

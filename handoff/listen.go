@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
@@ -110,6 +111,11 @@ func (u *Upgrader) socket(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 	if err != nil {
 		return nil, err
 	}
+	if h == nil {
+		if over := u.table.Overlapping(k); len(over) > 0 {
+			return u.beside(ctx, k, over)
+		}
+	}
 	if u.rebinds(k) && (h == nil || u.engine == nil) { // what tableflip has passed on does not move
 		return u.rebound(ctx, k, h, origin)
 	}
@@ -162,10 +168,15 @@ func (u *Upgrader) match(k sockets.Key) (sockets.Handle, *sockets.Origin, error)
 
 // An inherited socket is one that tableflip has passed on and that the manifest
 // describes.
-type inherited struct{ engine *inherit.Engine }
+type inherited struct {
+	engine *inherit.Engine
+
+	mu       sync.Mutex
+	borrowed sockets.Handle // what Borrow has opened
+}
 
 // Open returns the socket if it is what the manifest says.
-func (i inherited) Open(e *wire.Socket) (sockets.Handle, error) {
+func (i *inherited) Open(e *wire.Socket) (sockets.Handle, error) {
 	h, err := i.engine.Open(e)
 	if err != nil || h == nil {
 		return nil, err
@@ -177,8 +188,38 @@ func (i inherited) Open(e *wire.Socket) (sockets.Handle, error) {
 	return h, nil
 }
 
-// Close does nothing: tableflip's Ready closes what was not opened.
-func (inherited) Close() error { return nil }
+// Borrow takes the socket out of tableflip, which would pass it on.
+func (i *inherited) Borrow(e *wire.Socket) (int, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.borrowed == nil {
+		h, err := i.Open(e)
+		if err == nil && h == nil {
+			err = fmt.Errorf("%w: %s %s was not inherited", ErrTransfer, e.Network, e.Bound)
+		}
+		if err != nil {
+			return -1, err
+		}
+		fd, err := fdx.Dup(h)
+		if err == nil {
+			i.borrowed, err = sockets.Open(sockets.KeyOf(e), fd)
+		}
+		if err = errors.Join(err, h.Close(), i.engine.Forget(e)); err != nil {
+			return -1, err
+		}
+	}
+	return fdx.Number(i.borrowed)
+}
+
+// Close closes what was borrowed: tableflip's Ready closes what was not opened.
+func (i *inherited) Close() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.borrowed == nil {
+		return nil
+	}
+	return i.borrowed.Close()
+}
 
 // add puts a socket into the table and has a child of tableflip's inherit it.
 func (u *Upgrader) add(s *sockets.Socket) error {

@@ -53,6 +53,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		case <-up.child.Done():
 		}
 	}
+	u.leaveKept(up)
 	if spawn.Same(up.account.report.Successor.PID) {
 		up.account.warn("the successor runs the same program file as its predecessor: if this upgrade was to bring a new version, it is not at " + u.cfg.program.Path)
 	}

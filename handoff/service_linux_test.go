@@ -72,6 +72,8 @@ type plan struct {
 	How     string
 	Sockets []string // other sockets than settings say
 	Mode    *handoff.Mode
+
+	RequireAll bool // Config.RequireAll
 }
 
 // message is a line that a service writes for the test.
@@ -96,7 +98,7 @@ var sentinels = map[string]error{
 	"ErrPeerRefused": handoff.ErrPeerRefused, "ErrVersion": handoff.ErrVersion, "ErrProtocol": handoff.ErrProtocol,
 	"ErrTransfer": handoff.ErrTransfer, "ErrCommitted": handoff.ErrCommitted, "ErrNotTaken": handoff.ErrNotTaken, "ErrInDoubt": handoff.ErrInDoubt,
 	"ErrClosed": handoff.ErrClosed, "ErrUnsupported": handoff.ErrUnsupported,
-	"ErrNotStored": handoff.ErrNotStored,
+	"ErrNotStored": handoff.ErrNotStored, "ErrMismatch": handoff.ErrMismatch,
 }
 
 func sentinelsOf(err error) []string {
@@ -182,6 +184,7 @@ func serviceMain([]string) {
 	if set.NoLogger {
 		cfg.Logger = nil
 	}
+	cfg.RequireAll = p.RequireAll
 	if set.Unnamed {
 		cfg.ControlSocket = ""
 	}

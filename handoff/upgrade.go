@@ -177,7 +177,7 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 	up.states = u.providers.Begin()
 	p.Welcome = wire.Welcome{
 		Generation: u.Generation(), PID: int64(os.Getpid()), Build: u.cfg.Version,
-		Mode: u.cfg.Mode.number(), States: uint32(up.states.Len()),
+		Name: u.cfg.Name, Mode: u.cfg.Mode.number(), States: uint32(up.states.Len()),
 	}
 	up.account.report.States = up.states.Len()
 	if !up.inherit { // else no socket moves
@@ -193,6 +193,12 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 		return u.manifest(up)
 	}
 	p.States = up.states.Write
+	p.Announced = func(m *wire.Ready) {
+		u.table.Keep(m.Left)
+		for _, text := range m.Warnings {
+			up.account.warn(text)
+		}
+	}
 	p.Pause = func() wire.Paused { return u.pause(up) }
 	p.Resume = func() {
 		_, _ = u.post(event{kind: lifecycle.Resume}) // a process that stops does not accept

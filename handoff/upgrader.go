@@ -42,6 +42,8 @@ type Upgrader struct {
 	control   *sockets.Socket                           // the control socket; never nil after New
 	successor *session.Successor                        // our side as a successor; nil if we are the first
 	welcome   wire.Welcome                              // the predecessor's, with successor
+	left      []sockets.LeftOut                         // of the predecessor's sockets, from Ready on
+	warnings  []string                                  // for its report, from Ready on
 	mover     *rebind.Mover                             // to sockets of this process's own
 	release   func(kind wire.SocketKind, holders []int) // for message Released, with successor
 	failures  *conns.Set                                // has a hold for each process of a successor that has failed
@@ -180,8 +182,10 @@ func (u *Upgrader) start() {
 // Ready says that the process can serve: Accept returns connections from now on. The
 // predecessor stops accepting, and commits at the end of the probation. Ready does not
 // wait for that: Done, Err and OnEvent show how the upgrade ends. The program opens
-// its sockets before Ready; a commit closes those of the predecessor that it has not
-// opened.
+// its sockets before Ready. The predecessor leaves those of its own that the program has
+// not opened at the commit: it serves what is in their queues and under way to them,
+// then closes them, and the report names them. A program that has opened none of them is
+// no version of the service: Ready returns [ErrMismatch], and the predecessor serves on.
 //
 // A second call has no effect. Ready returns an error if the upgrade has failed
 // meanwhile, or if the PID file can't be written, which aborts the upgrade.
@@ -192,6 +196,12 @@ func (u *Upgrader) Ready() error {
 		return errors.Join(ErrClosed, u.Err())
 	case life.Phase != lifecycle.Starting:
 		return nil
+	}
+	if u.successor != nil {
+		if err := u.leaveOut(); err != nil {
+			_ = u.Abort(err) // or the predecessor has ended it already
+			return err
+		}
 	}
 	if err := u.mover.Join(); err != nil {
 		if u.successor != nil {

@@ -181,8 +181,8 @@ func process(p handoff.Process) string {
 	return strings.TrimRight(fmt.Sprintf("%d %s", p.PID, p.Version), " ")
 }
 
-// withReasons writes the table of the last upgrades. The reason of a failed one follows
-// on a line of its own: the table has no room for it.
+// withReasons writes the table of the last upgrades. The reason of a failed one, and
+// warnings, follow on lines of their own: the table has no room for it.
 func (a *app) withReasons(b *bytes.Buffer, table string, upgrades []handoff.Report) {
 	i := -2 // an empty line and the head
 	for line := range strings.Lines(table) {
@@ -192,9 +192,14 @@ func (a *app) withReasons(b *bytes.Buffer, table string, upgrades []handoff.Repo
 			}
 		}
 		b.WriteString(line)
-		if i >= 0 && upgrades[i].Reason != "" {
-			for _, text := range a.screen.Wrap(4, plain(upgrades[i].Reason)) {
-				fmt.Fprintf(b, "    %s\n", text)
+		if i >= 0 {
+			for _, reason := range append(slices.Clip(upgrades[i].Warnings), upgrades[i].Reason) {
+				if reason == "" {
+					continue
+				}
+				for _, text := range a.screen.Wrap(4, plain(reason)) {
+					fmt.Fprintf(b, "    %s\n", text)
+				}
 			}
 		}
 		i++

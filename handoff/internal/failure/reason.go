@@ -45,6 +45,7 @@ const (
 	Stale                         // the control socket has no process behind it
 	NoAnswer                      // the server closed the connection before its answer
 	TooLate                       // Ready was called before
+	Mismatch                      // the two processes are not versions of one service
 )
 
 // The exit statuses of the command that reasons have. README and manual list them.
@@ -101,13 +102,14 @@ var table = [...]struct {
 	NoServer:        {"no-server", "control: no server: there is no control socket", exitNoServer, os.ErrNotExist},
 	Stale:           {"stale", "control: no server: its control socket is left over from one that was killed", exitStale, nil},
 	TooLate:         {"too-late", "handoff: too late: Ready was called before", exitOther, nil},
+	Mismatch:        {"mismatch", "handoff: not a version of the same service", exitFailed, nil},
 	NoAnswer:        {"no-answer", "control: the server broke off before it had answered", exitBrokeOff, nil},
 }
 
 // order is that in which [Of] tries the reasons: of two that an error matches, the
 // first says more.
 var order = [...]Reason{
-	NoServer, Stale, NoSpace, PeerRefused, Hung, Timeout, Canceled, RolledBack, Start, SuccessorDied, PredecessorDied, Aborted, Transfer,
+	NoServer, Stale, NoSpace, PeerRefused, Hung, Timeout, Canceled, RolledBack, Start, SuccessorDied, PredecessorDied, Mismatch, Aborted, Transfer,
 	InProgress, NotReady, InProbation, NoUpgrade, NoSuccessor, Committed, Version, Protocol,
 	NotTaken, InDoubt, NotStored, TooLate, Unsupported, NoAnswer, Closed, Other,
 }

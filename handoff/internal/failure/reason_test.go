@@ -42,7 +42,7 @@ func TestNumbers(t *testing.T) {
 	t.Parallel()
 	want := strings.Fields(`none other in-progress not-ready in-probation no-upgrade no-successor not-started
 		successor-died predecessor-died timeout hung aborted rolled-back canceled peer-refused version protocol transfer
-		committed not-taken in-doubt closed not-stored unsupported no-space no-server stale no-answer too-late`)
+		committed not-taken in-doubt closed not-stored unsupported no-space no-server stale no-answer too-late mismatch`)
 	if len(want) != int(failure.Last)+1 {
 		t.Errorf("there are %d reasons, want %d", failure.Last+1, len(want))
 	}

@@ -36,6 +36,7 @@ type Mover struct {
 	own     map[*sockets.Socket]*Own // the sockets that have not moved yet
 	fresh   []*Own                   // on addresses of this process alone
 	joined  bool                     // Join was called
+	late    map[*sockets.Socket]*Own // that listen with JoinLate
 	holders []*holding
 	changed chan struct{}      // closed and replaced when own or holders change
 	cancel  context.CancelFunc // nil while it does not move
@@ -90,6 +91,33 @@ func (m *Mover) Join() error {
 		}
 	}
 	return nil
+}
+
+// AddLate takes in what listens with JoinLate: s, whose handle is o's.
+func (m *Mover) AddLate(s *sockets.Socket, o *Own) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.late == nil {
+		m.late = make(map[*sockets.Socket]*Own)
+	}
+	m.late[s] = o
+}
+
+// JoinLate has the late sockets listen, and their programs accept.
+func (m *Mover) JoinLate() error {
+	m.mu.Lock()
+	late := m.late
+	m.late = nil
+	m.mu.Unlock()
+	var errs []error
+	for s, o := range late {
+		if err := o.Join(); err == nil {
+			m.table.Begin(s)
+		} else if !errors.Is(err, net.ErrClosed) { // by its user
+			errs = append(errs, fmt.Errorf("%s %s: %w", s.Entry.Network, s.Entry.Bound, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Moves reports whether s is still to move.

@@ -9,11 +9,22 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
+	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // Reserve needs Linux.
 func Reserve(context.Context, sockets.Key, sockets.Handle, *net.ListenConfig) (*Own, error) {
 	return nil, failure.Unsupported
+}
+
+// ReserveBeside needs Linux.
+func ReserveBeside(context.Context, sockets.Key, *net.ListenConfig, []int, bool) (*Own, error) {
+	return nil, failure.Unsupported
+}
+
+// GiveUp needs Linux.
+func GiveUp(context.Context, *sockets.Socket) (reuseport.Report, error) {
+	return reuseport.Report{}, failure.Unsupported
 }
 
 // Join needs Linux.

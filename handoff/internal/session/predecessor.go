@@ -33,6 +33,8 @@ type Predecessor struct {
 	// Welcome answers Hello; the version is filled in.
 	Welcome wire.Welcome
 
+	// Announced is called with the successor's Ready, before Pause, if it is not nil.
+	Announced func(*wire.Ready)
 	// Pause stops accepting and reports what is queued. Required.
 	Pause func() wire.Paused
 	// Resume accepts again. Required.
@@ -254,6 +256,9 @@ func (p *Predecessor) message(m wire.Message) {
 		}
 	case *wire.Ready:
 		p.trial.Conns, p.trial.Tells = m.Conns, m.Tells
+		if p.Announced != nil && p.state.phase == predWarming {
+			p.Announced(m)
+		}
 		p.event(predReady)
 	case *wire.Alive:
 		p.trial.Accepted = m.Accepted

@@ -30,6 +30,8 @@ type Successor struct {
 	Conns func() []string
 	// Unready says what the program has asked for, if it has not called Ready.
 	Unready func() string
+	// Announce completes Ready, if it is not nil.
+	Announce func(*wire.Ready)
 
 	conv    *conversation
 	welcome wire.Welcome
@@ -256,6 +258,9 @@ func (s *Successor) do(a succAction) {
 		r := &wire.Ready{Tells: true}
 		if s.Conns != nil {
 			r.Conns = s.Conns()
+		}
+		if s.Announce != nil {
+			s.Announce(r)
 		}
 		m = r
 	case succSendAlive:

@@ -82,13 +82,9 @@ func (t *Table) ServeLeft() error {
 	var all []left
 	t.mu.Lock()
 	for _, a := range t.arrived.all {
-		_, passed := a.Source.(Descriptor) // tableflip closes its own
-		if a.matched || !passed || !Inet(&a.Entry) {
-			continue
-		}
-		if to := t.boundLocked(&a.Entry); len(to) > 0 {
+		if to := t.adoptsLocked(a); to != nil {
 			a.matched = true
-			all = append(all, left{a, to[0]})
+			all = append(all, left{a, to})
 		}
 	}
 	t.mu.Unlock()
@@ -106,6 +102,19 @@ func (t *Table) ServeLeft() error {
 		t.serve(newLeaving(a.Entry, h, fd, a.to))
 	}
 	return errors.Join(errs...)
+}
+
+// adoptsLocked returns the socket that gets what comes out of a, or nil.
+func (t *Table) adoptsLocked(a *arrival) *Socket {
+	_, passed := a.Source.(Descriptor) // tableflip closes its own
+	if a.matched || a.left || !passed || !Inet(&a.Entry) {
+		return nil
+	}
+	to := t.boundLocked(&a.Entry)
+	if i := slices.IndexFunc(to, func(s *Socket) bool { return !s.deferred.Load() }); i >= 0 {
+		return to[i]
+	}
+	return nil
 }
 
 // Leaving returns the sockets that leave.

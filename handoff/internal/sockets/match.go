@@ -10,6 +10,9 @@ type Source interface {
 	// Open returns the socket that e describes, which the caller owns, or nil if
 	// there is none. It is called once at most.
 	Open(e *wire.Socket) (Handle, error)
+	// Borrow returns the descriptor of the socket that e describes. It stays the
+	// Source's, and open until Open or Close.
+	Borrow(e *wire.Socket) (int, error)
 	// Close closes what was not opened.
 	Close() error
 }
@@ -19,6 +22,9 @@ type Descriptor int
 
 // Open makes a handle of the descriptor.
 func (d Descriptor) Open(e *wire.Socket) (Handle, error) { return Open(KeyOf(e), int(d)) }
+
+// Borrow returns the descriptor.
+func (d Descriptor) Borrow(*wire.Socket) (int, error) { return int(d), nil }
 
 // Close closes the descriptor.
 func (d Descriptor) Close() error { return fdx.Close(int(d)) }

@@ -11,6 +11,7 @@ import (
 type source int
 
 func (source) Open(*wire.Socket) (sockets.Handle, error) { return nil, nil }
+func (source) Borrow(*wire.Socket) (int, error)          { return -1, nil }
 func (source) Close() error                              { return nil }
 
 func TestMatch(t *testing.T) {

@@ -57,6 +57,8 @@ type Socket struct {
 	forget func() error           // what else is to be done when its user closes it
 	stored atomic.Pointer[string] // the name under which systemd's store has the socket
 
+	deferred atomic.Bool // its gate stays paused until Begin
+
 	mu      sync.Mutex
 	handle  Handle
 	fd      int  // valid while refs > 0
@@ -180,6 +182,10 @@ func (s *Socket) Release() error {
 	}
 	return h.Close()
 }
+
+// Defer keeps Accept waiting, whatever the other gates do, until [Table.Begin]: the
+// socket does not listen yet. It is called before the socket is in a table.
+func (s *Socket) Defer() { s.deferred.Store(true) }
 
 // Open lets Accept and reads through.
 func (s *Socket) Open() { s.gate.open() }

@@ -21,6 +21,7 @@ type Table struct {
 	shards  map[Key]uint32 // the next shard number of each key
 	arrived arrivals
 	leaving []*Leaving
+	kept    []*Socket // the program serves them although the others are paused
 	gates   gateState // of new sockets
 	paths   paths
 	closed  bool
@@ -71,10 +72,23 @@ func (t *Table) Add(s *Socket, forget func() error) error {
 	case s.PacketConn != nil:
 		s.PacketConn.closing = closing
 	}
-	if s.gate != nil && t.gates != gatePaused {
+	t.setGateLocked(s)
+	return nil
+}
+
+// setGateLocked gives s the state of the other gates.
+func (t *Table) setGateLocked(s *Socket) {
+	if s.gate != nil && t.gates != gatePaused && (t.gates == gateShut || !s.deferred.Load()) {
 		s.gate.set(t.gates)
 	}
-	return nil
+}
+
+// Begin ends what [Socket.Defer] began.
+func (t *Table) Begin(s *Socket) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.deferred.Store(false)
+	t.setGateLocked(s)
 }
 
 // NextShard returns the number that the next socket with k gets.
@@ -155,22 +169,30 @@ func (t *Table) All() []*Socket {
 func (t *Table) setGates(state gateState) {
 	t.mu.Lock()
 	t.gates = state
-	all := t.allGatesLocked()
+	if state == gateOpen {
+		t.kept = nil
+	}
+	all := t.gatesLocked(state)
 	t.mu.Unlock()
 	for _, g := range all {
 		g.set(state)
 	}
 }
 
-func (t *Table) allGatesLocked() []*gate {
+// gatesLocked returns the gates that a change to a state concerns.
+func (t *Table) gatesLocked(state gateState) []*gate {
 	var all []*gate
-	for _, s := range t.sockets {
-		if s.gate != nil {
+	add := func(s *Socket) {
+		kept := state == gatePaused && slices.Contains(t.kept, s)
+		if s.gate != nil && !kept && (state != gateOpen || !s.deferred.Load()) {
 			all = append(all, s.gate)
 		}
 	}
+	for _, s := range t.sockets {
+		add(s)
+	}
 	for _, l := range t.leaving {
-		all = append(all, l.gate)
+		add(&l.Socket)
 	}
 	return all
 }
@@ -185,7 +207,7 @@ func (t *Table) Pause() { t.setGates(gatePaused) }
 // Drain returns when no call is inside of Accept or a read any more.
 func (t *Table) Drain() {
 	t.mu.Lock()
-	all := t.allGatesLocked()
+	all := t.gatesLocked(gatePaused)
 	t.mu.Unlock()
 	for _, g := range all {
 		g.drain()
@@ -201,7 +223,7 @@ func (t *Table) Entered(timeout time.Duration) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	for _, s := range t.All() {
-		if s.gate == nil {
+		if s.gate == nil || s.deferred.Load() {
 			continue
 		}
 		select {

@@ -63,6 +63,8 @@ type opened struct{ sockets.Handle }
 
 func (o opened) Open(*wire.Socket) (sockets.Handle, error) { return o.Handle, nil }
 
+func (o opened) Borrow(*wire.Socket) (int, error) { return fdx.Number(o.Handle) }
+
 // errNoSocket says that a descriptor can't be served.
 var errNoSocket = errors.New("neither a listening socket nor one for datagrams")
 

@@ -75,12 +75,13 @@ type Welcome struct {
 	Generation   uint64        `wire:"2"` // of the predecessor
 	PID          int64         `wire:"3"`
 	Build        string        `wire:"4,build"`
-	Mode         uint32        `wire:"5"`  // handoff.Mode of the predecessor
-	Sockets      uint32        `wire:"6"`  // entries that follow in Sockets messages
-	States       uint32        `wire:"7"`  // entries that follow in States messages
-	Probation    time.Duration `wire:"8"`  // time between Ready and Commit
-	HangTimeout  time.Duration `wire:"9"`  // silence after which the peer counts as hung
-	ReadyTimeout time.Duration `wire:"10"` // time from here to Ready; 0 means no limit
+	Mode         uint32        `wire:"5"`       // handoff.Mode of the predecessor
+	Sockets      uint32        `wire:"6"`       // entries that follow in Sockets messages
+	States       uint32        `wire:"7"`       // entries that follow in States messages
+	Probation    time.Duration `wire:"8"`       // time between Ready and Commit
+	HangTimeout  time.Duration `wire:"9"`       // silence after which the peer counts as hung
+	ReadyTimeout time.Duration `wire:"10"`      // time from here to Ready; 0 means no limit
+	Name         string        `wire:"11,name"` // the predecessor's Config.Name
 }
 
 // Refuse answers Hello where no conversation begins, or any message where the
@@ -163,6 +164,10 @@ type Verified struct{}
 type Ready struct {
 	Conns []string `wire:"1,name"` // names under which the successor takes open connections
 	Tells bool     `wire:"2"`      // the successor sends Taking
+	// Left are the sockets that the successor does not serve, by Kind, Name, Network,
+	// Address and Shard: the predecessor serves them to the end of what is in them.
+	Left     []Socket `wire:"3"`
+	Warnings []string `wire:"4,text"` // for the report
 }
 
 // Paused says that the predecessor has stopped accepting.

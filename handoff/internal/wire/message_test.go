@@ -18,7 +18,7 @@ var samples = []wire.Message{
 	&wire.Hello{MinVersion: 1, MaxVersion: 3, PID: 4711, Build: "api 2.7.1", Via: wire.ViaSpawn, Mode: 2},
 	&wire.Welcome{
 		Version: 1, Generation: 41, PID: 815, Build: "api 2.7.0", Mode: 1, Sockets: 300, States: 2,
-		Probation: 2 * time.Second, HangTimeout: 5 * time.Second, ReadyTimeout: time.Minute,
+		Probation: 2 * time.Second, HangTimeout: 5 * time.Second, ReadyTimeout: time.Minute, Name: "api",
 	},
 	&wire.Refuse{Reason: failure.InProgress, Text: "an upgrade is under way"},
 	&wire.Sockets{Seq: 1, First: 253, Entries: []wire.Socket{
@@ -38,7 +38,7 @@ var samples = []wire.Message{
 	&wire.States{Seq: 2, Entries: []wire.State{{Name: "cache", Size: 1 << 30}, {Name: "empty"}}},
 	&wire.Ack{Seq: 2, Taken: 2},
 	&wire.Verified{},
-	&wire.Ready{Conns: []string{"ws", "", "redis"}, Tells: true},
+	&wire.Ready{Conns: []string{"ws", "", "redis"}, Tells: true, Left: []wire.Socket{{Kind: wire.KindListener, Network: "tcp", Address: ":80", Shard: 1}}, Warnings: []string{"tcp :80 is left"}},
 	&wire.Paused{Queue: 7, HalfOpen: -1, Accepted: 99},
 	&wire.Ping{Seq: 3, Final: true},
 	&wire.Alive{Seq: 3, Accepted: 12},

@@ -1,0 +1,90 @@
+package sockets
+
+import (
+	"slices"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+)
+
+// A LeftOut is a socket of the predecessor's that the program has not asked for.
+type LeftOut struct {
+	Entry wire.Socket
+	// By is the address of a socket of this process that gets a part of what is for
+	// Entry, or all, if it is Covered. It is empty if there is none.
+	By      string
+	Covered bool
+}
+
+// LeaveOut ends the matching of what the predecessor has passed on. It returns the
+// listeners and datagram sockets that no Listen has taken, and how many there are in
+// all; none that ServeLeft takes.
+func (t *Table) LeaveOut() (left []LeftOut, all int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, a := range t.arrived.all {
+		e := &a.Entry
+		if e.Leaving || e.Kind != wire.KindListener && e.Kind != wire.KindPacket {
+			continue
+		}
+		all++
+		if a.matched || t.adoptsLocked(a) != nil {
+			continue
+		}
+		a.left = true
+		l := LeftOut{Entry: *e}
+		at := placeOf(e)
+		for _, s := range t.sockets {
+			if p := placeOf(&s.Entry); s.Entry.Kind == e.Kind && p.overlaps(at) && !l.Covered {
+				l.By, l.Covered = s.Entry.Bound, p.covers(at)
+			}
+		}
+		left = append(left, l)
+	}
+	return left, all
+}
+
+// Overlapping returns the TCP and UDP sockets that have arrived, that no Listen has
+// taken, and whose address overlaps that of k: one for k can't be bound beside them
+// without more.
+func (t *Table) Overlapping(k Key) []Arrived {
+	t.mu.Lock()
+	none := len(t.arrived.all) == 0
+	t.mu.Unlock()
+	if none {
+		return nil
+	}
+	at := PlaceOf(k.Network, k.Address)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []Arrived
+	for _, a := range t.arrived.all {
+		if !a.matched && a.Entry.Kind == k.Kind && Inet(&a.Entry) && at.overlaps(placeOf(&a.Entry)) {
+			all = append(all, a.Arrived)
+		}
+	}
+	return all
+}
+
+// Keep has the program serve those of left on while the others are paused: the
+// successor does not. Open and Shut end that.
+func (t *Table) Keep(left []wire.Socket) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.sockets {
+		if slices.ContainsFunc(left, func(e wire.Socket) bool { return KeyOf(&e) == KeyOf(&s.Entry) && e.Shard == s.Entry.Shard }) {
+			t.kept = append(t.kept, s)
+		}
+	}
+	for _, l := range t.leaving {
+		if slices.Contains(t.kept, l.to.Load()) {
+			t.kept = append(t.kept, &l.Socket)
+		}
+	}
+}
+
+// Kept returns what Keep has kept.
+func (t *Table) Kept() []*Socket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.kept)
+}

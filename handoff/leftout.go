@@ -1,0 +1,128 @@
+package handoff
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/rebind"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+)
+
+// A successor may have other addresses than its predecessor. The predecessor serves
+// those that the successor has not asked for until the commit, and then leaves them.
+
+// leaveOut finds out, before Ready, which sockets of the predecessor the program has not
+// asked for. It returns why the upgrade must not be.
+func (u *Upgrader) leaveOut() error {
+	left, all := u.table.LeaveOut()
+	var names, gone []string
+	others := 0 // that have none of this process's beside them
+	for _, l := range left {
+		name := strings.TrimSpace(fmt.Sprint(l.Entry.Name, " ", l.Entry.Network, " ", l.Entry.Bound))
+		names = append(names, name)
+		if l.By == "" {
+			others++
+		}
+		switch {
+		case l.Covered:
+			continue
+		case l.Entry.Keeper == wire.KeeperUnit:
+			name += " is not served any more: connections will wait in it, because its socket unit has it"
+		case l.By != "":
+			name += " is given up, but for what " + l.By + " gets"
+		default:
+			name += " is given up"
+		}
+		gone = append(gone, name)
+	}
+	switch {
+	case all > 0 && others == all:
+		return fmt.Errorf("%w: the program has asked for none of the sockets of its predecessor, pid %d (Name %q, version %q): %s: ask for one of them beside new ones, or stop the one service and start the other, with another Name", ErrMismatch, u.welcome.PID, u.welcome.Name, u.welcome.Build, strings.Join(names, ", "))
+	case u.cfg.RequireAll && len(gone) > 0:
+		return fmt.Errorf("%w: the program has not asked for all sockets of its predecessor, as RequireAll wants: %s", ErrMismatch, strings.Join(gone, ", "))
+	}
+	for _, text := range gone {
+		u.log.Warn("left out: " + text)
+		u.warnings = append(u.warnings, text)
+	}
+	u.left = left
+	return nil
+}
+
+// announce completes Ready.
+func (u *Upgrader) announce(m *wire.Ready) {
+	m.Warnings = u.warnings[:min(len(u.warnings), wire.MaxEntries)]
+	for _, l := range u.left {
+		if l.Entry.Keeper != wire.KeeperUnit && len(m.Left) < wire.MaxEntries {
+			e := &l.Entry
+			m.Left = append(m.Left, wire.Socket{Kind: e.Kind, Name: e.Name, Network: e.Network, Address: e.Address, Shard: e.Shard})
+		}
+	}
+}
+
+// beside makes a socket for k whose address overlaps that of sockets of the predecessor,
+// as of "127.0.0.1:80" and ":80". It listens from the commit on, before the predecessor
+// leaves those: until then they get what comes to their address.
+func (u *Upgrader) beside(ctx context.Context, k sockets.Key, over []sockets.Arrived) (*sockets.Socket, error) {
+	var fds []int
+	for _, a := range over {
+		fd, err := a.Source.Borrow(&a.Entry)
+		if err != nil {
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	o, err := rebind.ReserveBeside(ctx, k, &u.cfg.listenConfig, fds, u.cfg.Mode == Drain)
+	if err != nil {
+		return nil, fmt.Errorf("the predecessor has %s %s, which overlaps: %w", over[0].Entry.Network, over[0].Entry.Bound, err)
+	}
+	s, err := sockets.New(k, o.Handle, &u.cfg.listenConfig, &sockets.Origin{}) // net has forgotten the keep-alive
+	if err != nil {
+		return nil, err
+	}
+	s.Defer()
+	u.mover.AddLate(s, o)
+	return s, nil
+}
+
+// leaveTime bounds how long a predecessor that is replaced serves the sockets that its
+// successor does not: a client that does not end its handshake is not waited for.
+const leaveTime = 5 * time.Second
+
+// leaveKept leaves the sockets that the successor does not serve, after the commit. The
+// program accepts meanwhile.
+func (u *Upgrader) leaveKept(up *upgrade) {
+	kept := u.table.Kept()
+	if len(kept) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	if u.life().Done() {
+		cancel() // a stop has shut the gates
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for _, s := range kept {
+		wg.Go(func() { // ends with ctx
+			r, err := rebind.GiveUp(ctx, s)
+			mu.Lock()
+			defer mu.Unlock()
+			name := s.Entry.Network + " " + s.Entry.Bound
+			u.log.Info("left", "address", name, "strategy", r.Strategy, "half_open", r.HalfOpen, "took", r.Duration)
+			switch {
+			case r.Left > 0:
+				up.account.warn(fmt.Sprintf("%s is closed with %d connections in its queue, or in a handshake", name, r.Left))
+			case err != nil:
+				up.account.warn(fmt.Sprintf("%s is left: %v", name, err))
+			case r.LossPossible:
+				up.account.warn(fmt.Sprintf("%s is closed, and a connection may be lost: %s", name, r.Reason))
+			}
+		})
+	}
+	wg.Wait()
+}
