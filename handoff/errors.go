@@ -72,9 +72,9 @@ type UpgradeError struct {
 	// PID is the successor's process ID, or 0 if there was none.
 	PID int
 	// Stderr holds the last lines that the successor wrote to its standard
-	// error, oldest first. In mode Inherit they begin when the successor has
-	// called New: a panic in an init function, say, is in the predecessor's own
-	// standard error alone, which the successor has until then, and Err says so.
+	// error, oldest first. In mode Inherit they begin when the successor calls New.
+	// What it writes before, such as a panic in an init function, is only in the
+	// predecessor's own standard error, and Err says so.
 	Stderr []string
 	// Outcome is that of its [Report]: OutcomeFailed, or OutcomeRolledBack. It is
 	// OutcomePending where a server that is older does not say so.

@@ -15,16 +15,16 @@ const (
 	EventCommitting     EventKind = "committing"
 	EventCommitted      EventKind = "committed"
 	EventUpgradeFailed  EventKind = "upgrade-failed" // the predecessor serves on
-	EventLingering      EventKind = "lingering"      // open connections go on
-	EventStopped        EventKind = "stopped"        // this process is done
+	EventLingering      EventKind = "lingering"      // this process serves its open connections to their end
+	EventStopped        EventKind = "stopped"        // Shutdown is over
 
-	EventJoined          EventKind = "joined"           // the sockets have come
+	EventJoined          EventKind = "joined"           // this process has received the sockets
 	EventReady           EventKind = "ready"            // the Accept gate is open
 	EventOwner           EventKind = "owner"            // committed: this process is the one that serves
 	EventQuit            EventKind = "quit"             // aborted or rolled back
 	EventMoved           EventKind = "moved"            // mode Drain: the sockets of an address are this process's own; Err says why not, or why a loss was possible
 	EventStored          EventKind = "stored"           // systemd keeps the sockets (see Config.NoStore), or Err says why not
-	EventPredecessorDone EventKind = "predecessor-done" // one has ended its linger
+	EventPredecessorDone EventKind = "predecessor-done" // a predecessor has ended its linger
 )
 
 // An Event is one step of the Upgrader.
@@ -37,7 +37,7 @@ type Event struct {
 	Report *Report `json:"report,omitempty"`
 	// Address is the network and address of the socket, for EventMoved.
 	Address string `json:"address,omitempty"`
-	// Err is why, for EventUpgradeFailed, EventQuit, EventMoved and EventStored.
+	// Err is the reason, for EventUpgradeFailed, EventQuit, EventMoved and EventStored.
 	Err error `json:"-"`
 	// Reason is Err's text.
 	Reason string `json:"reason,omitempty"`

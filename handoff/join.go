@@ -168,7 +168,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		fds := got.Stderr
 		got.Stderr = nil
 		if u.redirect, err = spawn.NewRedirect(fds); err != nil {
-			u.log.Warn("standard error stays as it is", "error", err)
+			u.log.Warn("the predecessor's standard error is not usable", "error", err)
 		}
 	}
 	if err := u.takeControl(got); err != nil {
@@ -189,7 +189,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	}
 	s.Open = func() {
 		if err := u.table.ServeLeft(); err != nil {
-			u.log.Error("serve the predecessor's other sockets", "error", err)
+			u.log.Error("sockets of the predecessor that the program has not asked for are not emptied", "error", err)
 		}
 		_, _ = u.open(lifecycle.Start) // a process that ends has told its predecessor
 		// The predecessor stops when calls are inside of Accept here: no gap.
@@ -200,7 +200,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		// What this process answers to the predecessor says that it has no duplicates.
 		// Datagrams that were read can be answered until Shutdown.
 		if err := u.table.DropKind(wire.KindListener); err != nil {
-			u.log.Warn("release sockets", "error", err)
+			u.log.Warn("a listener did not close after the rollback", "error", err)
 		}
 	}
 	s.Own = func() {
@@ -211,7 +211,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		}
 		// The PID file names this process before the event says so.
 		if err := errors.Join(u.pid.Write(), u.own()); err != nil {
-			u.log.Error("commit", "error", err)
+			u.log.Error("the commit is incomplete", "error", err)
 		}
 		u.mover.Resume()
 	}
@@ -222,7 +222,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	s.Unready = u.unready
 	s.Announce = u.announce
 	_, _ = u.post(event{kind: lifecycle.Join}) // nothing refuses it
-	u.log.Info("joined", "predecessor", got.Welcome.PID, "generation", generation, "sockets", len(got.Sockets))
+	u.log.Info("joined the predecessor", "pid", got.Welcome.PID, "generation", generation, "sockets", len(got.Sockets))
 	u.emit(Event{Kind: EventJoined})
 	return nil
 }

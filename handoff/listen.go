@@ -20,20 +20,20 @@ import (
 // a new one. The networks are those of [net.Listen]: tcp, tcp4, tcp6, unix
 // (abstract names begin with "@") and unixpacket.
 //
-// The first call for an address gets the first socket that the predecessor had
-// asked for by the same network and address, the next call the next one
-// (several sockets can share an address with SO_REUSEPORT, set by
-// Config.ListenConfig's Control). Failing that, a socket that is bound to the
-// address is taken; failing that, one of systemd's (see Config.NoSystemd). Port 0
-// keeps the port that it came to mean.
+// Listen returns the first of these that exists: a socket that the predecessor had
+// asked for with the same network and address; another one of the predecessor's that
+// is bound to the address; one of systemd's (see Config.NoSystemd); a new one. Several
+// sockets can share an address with SO_REUSEPORT, which Config.ListenConfig's Control
+// sets: each call then gets the next of them. A socket of port 0 keeps the port that
+// the kernel chose. Listen replaces a unix socket whose owner was killed.
 //
-// In mode Drain a TCP or UDP socket of the predecessor is replaced by a new one after
-// the commit. An error that matches [ErrUnsupported] and reuseport's ErrForeign says
-// that it can't be: the two would not be in one group. Where the program asks for more
-// sockets on an address than the predecessor has, two share one until then.
+// In mode Drain a new socket replaces a TCP or UDP socket of the predecessor after the
+// commit. An error that matches [ErrUnsupported] and reuseport's ErrForeign says that
+// the two would not be in one group. Where the program asks for more sockets on an
+// address than the predecessor has, two share one until the commit.
 //
-// The errors of binding are those of package net; a unix socket whose owner
-// was killed is replaced. After Done it returns [ErrClosed].
+// The errors of binding are those of package net. After Done, Listen returns
+// [ErrClosed].
 func (u *Upgrader) Listen(ctx context.Context, network, address string) (*Listener, error) {
 	return u.listener(ctx, sockets.Key{Kind: wire.KindListener, Network: network, Address: address})
 }

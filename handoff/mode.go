@@ -39,9 +39,9 @@ const (
 	// SO_REUSEPORT. MPTCP is off: the kernel can't steer it. In the first process a
 	// TCP socket listens from Ready on, so a slow start holds no connection.
 	//
-	// The groups are left to the kernel's own choice (reuseport's Hash) but while
-	// a process leaves them. One that is killed while it leaves can't put that back;
-	// the first process of a line does it at Ready, and each move.
+	// The kernel chooses the member of a group (reuseport's Hash), except while a
+	// process leaves the group. A process that is killed while it leaves can't restore
+	// that choice. The first process of a line restores it at Ready, and each move does.
 	Drain Mode = "drain"
 )
 

@@ -72,10 +72,10 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		_, _ = u.step(s, event{kind: lifecycle.Commit}) // nothing refuses it
 	})
 	if err := u.table.Release(); err != nil {
-		u.log.Warn("release sockets", "error", err)
+		u.log.Warn("a socket that the successor has did not close", "error", err)
 	}
 	if err := u.mover.Stop(); err != nil {
-		u.log.Warn("release sockets", "error", err)
+		u.log.Warn("a socket that the successor has did not close", "error", err)
 	}
 	u.control.Shut()
 	_, _ = u.control.Drop() // the successor has it
@@ -118,7 +118,7 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 		err.Err = fmt.Errorf("%w; %s", err.Err, res.Unready)
 	}
 	if err := u.pid.Clean(); err != nil {
-		u.log.Warn("PID file of a successor that has failed", "error", err)
+		u.log.Warn("the PID file of a successor that has failed stays", "error", err)
 	}
 	if up.child != nil {
 		err.Stderr = up.child.Stderr.Tail()

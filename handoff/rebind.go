@@ -117,7 +117,7 @@ func (u *Upgrader) resumeMove(up *upgrade, res session.Result) {
 // released tells the successor that this process has closed its sockets of a kind.
 func (u *Upgrader) released(l *session.Lingering, kind wire.SocketKind) {
 	if err := u.mover.Released(kind, func(holders []int) { l.Released(kind, holders) }); err != nil {
-		u.log.Warn("the successor serves the shared sockets on", "error", err)
+		u.log.Warn("the successor does not move to sockets of its own: this process could not release its sockets", "error", err)
 	}
 }
 
@@ -132,7 +132,7 @@ func (u *Upgrader) resetSteering() {
 			continue
 		}
 		if err := reuseport.ResetSteering(s.Handle()); err != nil {
-			u.log.Debug("take steering off", "address", s.Entry.Bound, "error", err)
+			u.log.Debug("the steering program of a group stays", "address", s.Entry.Bound, "error", err)
 		}
 	}
 }

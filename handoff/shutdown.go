@@ -18,7 +18,7 @@ func (u *Upgrader) expire(reason string) {
 		return
 	}
 	if n := u.conns.Cut(); n > 0 {
-		u.log.Warn("linger ended", "reason", reason, "cut", n)
+		u.log.Warn("cut the open connections", "reason", reason, "cut", n)
 	}
 }
 
@@ -165,7 +165,7 @@ func (u *Upgrader) releasePackets() {
 		return
 	}
 	if err := u.table.DropKind(wire.KindPacket); err != nil {
-		u.log.Warn("release sockets", "error", err)
+		u.log.Warn("a datagram socket did not close", "error", err)
 	}
 	u.released(l, wire.KindPacket)
 }

@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"context"
+	"fmt"
 	"os"
 )
 
@@ -17,7 +18,8 @@ func (u *Upgrader) handleSignals() {
 		case s := <-u.signals.Upgrades:
 			up, err := u.initiate()
 			if err != nil {
-				u.log.Error("upgrade", "signal", s, "error", err)
+				u.log.Error("a signal started no upgrade", "signal", s, "error", err)
+				u.notice(fmt.Sprintf("signal %v started no upgrade: %v", s, err))
 				continue
 			}
 			u.wg.Go(func() { u.run(context.Background(), up) }) // ends with the upgrade

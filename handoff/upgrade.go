@@ -204,7 +204,7 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 		_, _ = u.post(event{kind: lifecycle.Resume}) // a process that stops does not accept
 		u.control.Open()
 		if err := u.pid.Write(); err != nil {
-			u.log.Error("PID file", "error", err)
+			u.log.Error("the PID file does not name this process, which serves again", "error", err)
 		}
 	}
 	p.Entered = func(ph session.Phase) { u.entered(up, ph) }

@@ -258,7 +258,7 @@ func (u *Upgrader) own() error {
 	u.redirect.Restore()
 	u.control.Open()
 	err := errors.Join(errs...)
-	u.log.Info("owner", "generation", u.Generation(), "pid", os.Getpid())
+	u.log.Info("this process owns the sockets", "generation", u.Generation(), "pid", os.Getpid())
 	u.emit(Event{Kind: EventOwner})
 	u.systemd.Owner(u.Generation())
 	if u.successor == nil {
