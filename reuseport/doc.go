@@ -43,16 +43,14 @@
 // with members get some connections from an address of this machine that say nothing
 // and are reset within a millisecond, or a datagram.
 //
-// A process that is killed while a member leaves takes nothing along but what it
-// had accepted and what waited in its own queues. The program that it may leave
-// behind names places of members that live, or none, and then the kernel
-// chooses: nothing is lost. But members that join later get nothing, nor may one
-// that was there get anything, until a process of the group steers, or drains a
-// member: that replaces the program. The kernel does not tell whether a program
-// was left behind or is wanted ([Weights], [CPU], an eBPF program), so this package
-// takes none off unasked. A process that knows can do so when it has joined:
-// Group.Steer(ctx, Hash()) takes any program off, in its turn, and with a context
-// that has ended only if no other process has the lock.
+// When a process is killed while a member leaves, the connections that it had accepted
+// and those in its own queues are lost, and no others. Its steering program stays in
+// the kernel. Members that join later get nothing then, and neither may a member that
+// was there, until a process of the group steers or drains a member, which replaces the
+// program. The kernel does not tell whether a program was left behind or is wanted
+// ([Weights], [CPU], an eBPF program), so this package removes none unasked. A process
+// that knows removes it when it has joined, by [ResetSteering], or by
+// Group.Steer(ctx, Hash()), which waits for the lock.
 //
 // # Systems
 //

@@ -45,17 +45,17 @@ An app that uses package handoff sends READY=1 (--ready-notify), or baton asks i
 control socket (--name, --socket). Its open connections move as in its mode. An app in
 mode Inherit needs --name or --socket.
 
-An app that has ended is restarted as --restart says: on-failure means unless its exit
-status was 0; baton then exits with 0 too. An app that is not ready in time counts as
-failed. A restart uses the program at the app's path. If that program was tried and was
-not ready, it uses the program that was ready last. It does so as well when the app dies
-while its next version is not ready yet: the next version keeps running beside it. An
-app that sends READY=1, or that baton asks, is killed in that case unless it is ready
-within a second. A script, or a program that the app's command executes (env), is
-always the one at its path.
+When the app ends, baton starts it again as --restart says. With on-failure, an app
+whose exit status is 0 ends baton too, with 0. An app that is not ready in time counts
+as failed. A restart uses the program at the app's path, or, if that one was started
+and was never ready, the program that was ready last. baton also starts the latter when
+the app dies while its next version is not ready yet, and the next version keeps running
+beside it. If the app has sent READY=1, or baton asks its control socket, the next
+version first gets a second to be ready, and is killed after that. A script, or a
+program that the app's command executes (env), is always the one at its path.
 
-If baton itself is killed, the kernel sends the app the stop signal, but not to a
-successor that the app has started itself (mode Inherit, or baton upgrade).
+If baton itself is killed, the kernel sends the stop signal to the app. It sends none
+to a successor that the app has started itself (mode Inherit, or baton upgrade).
 Connections in a queue are lost when the app closes the socket. If baton is PID 1, all
 processes of the container end with it. baton --help lists the exit statuses.`,
 		Example: `  baton run --listen tcp://:8080 --ready-tcp 127.0.0.1:8080 -- python3 app.py
