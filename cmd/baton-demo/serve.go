@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -54,7 +55,14 @@ func serveCommand(args []string, stdout, stderr io.Writer) error {
 	var c serveConfig
 	fs := flag.NewFlagSet("serve", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	fs.StringVar((*string)(&c.mode), "mode", string(handoff.Inherit), "how a successor gets the sockets: "+modeNames())
+	c.mode = handoff.Inherit
+	fs.Func("mode", "how a successor gets the sockets: "+modeNames()+" (default "+string(c.mode)+")", func(s string) error {
+		c.mode = handoff.Mode(s)
+		if !slices.Contains(modes(), c.mode) {
+			return errors.New("want " + modeNames())
+		}
+		return nil
+	})
 	fs.StringVar(&c.dir, "dir", "", "`folder` for the PID file, the sockets and the addresses; required, created if missing")
 	fs.StringVar(&c.addresses.TCP, "tcp", "127.0.0.1:0", "`address` of the raw TCP protocol")
 	fs.StringVar(&c.addresses.Unix, "unix", "", "`path` of the same on a unix socket (default DIR/"+unixName+")")
