@@ -39,8 +39,15 @@ func TestProcesses(t *testing.T) {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	t.Run("demo", func(t *testing.T) { testDemo(t, bin) })
-	t.Run("killed demo", func(t *testing.T) { testKilledDemo(t, bin) })
-	t.Run("interrupted demo", func(t *testing.T) { testInterruptedDemo(t, bin) })
+	// Each demo builds two versions of the service.
+	t.Run("killed demo", func(t *testing.T) {
+		testenv.Long(t, "TestProcesses")
+		testKilledDemo(t, bin)
+	})
+	t.Run("interrupted demo", func(t *testing.T) {
+		testenv.Long(t, "TestProcesses")
+		testInterruptedDemo(t, bin)
+	})
 	for _, mode := range modes() {
 		t.Run("bad version, "+string(mode), func(t *testing.T) {
 			if mode != handoff.Takeover {
