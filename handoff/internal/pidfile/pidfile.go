@@ -76,6 +76,10 @@ func (f *File) do(change func() error) error {
 }
 
 func (f *File) stage() error {
+	// The rename would replace a device or a named pipe. To open one could wait for ever.
+	if fi, err := os.Stat(f.path); err == nil && !fi.Mode().IsRegular() {
+		return fmt.Errorf("%s is no regular file but %v: remove it, or choose another PIDFile", f.path, fi.Mode())
+	}
 	if err := remove(f.next); err != nil {
 		return err
 	}
@@ -107,6 +111,9 @@ func removeOurs(path string) error {
 
 // namesUs reports whether a file holds the ID of this process.
 func namesUs(path string) bool {
+	if fi, err := os.Stat(path); err != nil || !fi.Mode().IsRegular() {
+		return false
+	}
 	text, err := os.ReadFile(path)
 	return err == nil && strings.TrimSpace(string(text)) == strconv.Itoa(os.Getpid())
 }
