@@ -46,13 +46,15 @@ type Config struct {
 	// /run/baton/NAME/control.sock for root and
 	// $XDG_RUNTIME_DIR/baton/NAME/control.sock for others (without
 	// XDG_RUNTIME_DIR: baton-UID/NAME/control.sock in [os.TempDir]).
-	// Takeover and Drain need a Name or a ControlSocket. Inherit without either
-	// uses an unnamed control socket that only its own successors find.
+	// Takeover and Drain need a Name or a ControlSocket. Inherit without either has
+	// no control socket. Both sides of a request or an upgrade compare the Name.
 	Name string
 	// ControlSocket is the path of the control socket, instead of the one that
 	// comes from Name. New creates its folder with mode 0700 if it is missing. A
 	// folder that exists must belong to this user or to root and have no permissions
-	// for others. The service leaves a file with the suffix ".lock" in it.
+	// for others; those above it must belong to this user or to root, and others must
+	// not be able to write into them, unless they are root's and sticky. The service
+	// leaves a file with the suffix ".lock" in it.
 	ControlSocket string
 
 	// Version describes this build to the other side, in reports and in
@@ -160,7 +162,9 @@ type Config struct {
 	StopSignals []os.Signal
 
 	// Allow decides about peers of the control socket that have neither the
-	// uid of this process nor root's, and about a predecessor that has neither.
+	// uid of this process nor root's, and about a predecessor that has neither. In a
+	// user namespace that does not map all users, the overflow uid (65534) is never
+	// taken for that of this process.
 	// A peer that it allows may make each request of package control, but may not
 	// choose the program of an upgrade. nil allows none. It is called from the
 	// goroutine that serves the peer.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
@@ -36,8 +37,11 @@ type controlService struct{ u *Upgrader }
 // serveControl answers at the control socket until that is shut. Its gate is open
 // only in the process that serves.
 func (u *Upgrader) serveControl() {
+	if u.control == nil {
+		return
+	}
 	server := &operate.Server{
-		Service: controlService{u}, Allow: u.allow, Subscribers: &u.subscribers, Log: u.log,
+		Service: controlService{u}, Name: u.cfg.Name, Allow: u.allow, Subscribers: &u.subscribers, Log: u.log,
 		Timeout: u.cfg.hang, Stop: u.closing,
 	}
 	server.Serve(func() (net.Conn, error) { return u.control.Listener.Accept(nil) })
@@ -48,6 +52,15 @@ func (u *Upgrader) allow(c fdx.Cred) bool { return u.cfg.Allow != nil && u.cfg.A
 
 // checkPeer returns an error unless the peer may talk to this process.
 func (u *Upgrader) checkPeer(c fdx.Cred, err error) error { return operate.CheckPeer(c, err, u.allow) }
+
+// checkInherited is checkPeer for the other end of an inherited conversation: the process
+// that has started this one made it, so that equal numbers are enough.
+func (u *Upgrader) checkInherited(c fdx.Cred, err error) error {
+	if err == nil && c.UID == os.Geteuid() {
+		return nil
+	}
+	return u.checkPeer(c, err)
+}
 
 // Status returns the status, a part of the sockets at a time.
 func (s controlService) Status() []any {

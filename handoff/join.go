@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -55,7 +56,7 @@ func (u *Upgrader) join() error {
 		}
 	}
 	u.owner.ask(func(s *state) { s.generation = max(s.generation, 1) })
-	if u.engine != nil && u.cfg.Mode == Inherit {
+	if u.engine != nil && u.cfg.Mode == Inherit && u.control != nil {
 		return u.engine.Add(&u.control.Entry, u.control.Handle())
 	}
 	return nil
@@ -91,14 +92,17 @@ func (u *Upgrader) joinControl(tries int) error {
 	return u.joinControl(tries - 1)
 }
 
-// openControl makes a control socket. Where another process serves it, it returns a
-// connection to that process, or an error if this process may not join it.
+// openControl makes a control socket, if it has a path. Where another process serves it,
+// it returns a connection to that process, or an error if this process may not join it.
 func (u *Upgrader) openControl(mayJoin bool) (*net.UnixConn, error) {
 	path, err := operate.Locate(u.cfg.Name, u.cfg.ControlSocket)
 	if err != nil {
 		return nil, fmt.Errorf("handoff: %w", err)
 	}
-	c, ln, err := operate.Open(path)
+	if path == "" {
+		return nil, nil // only its own successors could find it, and they inherit the conversation
+	}
+	c, ln, err := operate.Open(path, u.cfg.hang, u.log)
 	if err != nil {
 		return nil, fmt.Errorf("handoff: %w", err)
 	}
@@ -120,7 +124,11 @@ func (u *Upgrader) openControl(mayJoin bool) (*net.UnixConn, error) {
 
 // joinPeer is joinOver with a peer that is not checked yet.
 func (u *Upgrader) joinPeer(c *net.UnixConn, via wire.Via) error {
-	if err := u.checkPeer(fdx.PeerCred(c)); err != nil {
+	check := u.checkPeer
+	if via == wire.ViaSpawn {
+		check = u.checkInherited
+	}
+	if err := check(fdx.PeerCred(c)); err != nil {
 		_ = c.Close() // nothing was sent
 		return err
 	}
@@ -251,11 +259,16 @@ func (u *Upgrader) takeControl(got *session.Received) error {
 		}
 		got.Sockets = append(got.Sockets[:i], got.Sockets[i+1:]...)
 		if it.Inherited {
-			if u.control == nil {
+			switch {
+			case u.control != nil:
+				u.control.Entry = it.Socket // with the identity of its path
+			case !abstract(it.Socket.Bound):
 				return fmt.Errorf("%w: the control socket was not inherited", ErrTransfer)
 			}
-			u.control.Entry = it.Socket // with the identity of its path
 			return nil
+		}
+		if abstract(it.Socket.Bound) {
+			return fdx.Close(it.FD)
 		}
 		ln, err := fdx.Listener(it.FD, it.Socket.Address)
 		if err != nil {
@@ -278,6 +291,11 @@ func (u *Upgrader) unready() string {
 	asked, all := u.table.Asked()
 	return fmt.Sprintf("it had asked for %d of %d sockets", asked, all)
 }
+
+// abstract reports whether the address of a control socket is an abstract name, which
+// any process can reach. A predecessor of an older Baton has one where the service has
+// no path for it.
+func abstract(address string) bool { return strings.HasPrefix(address, "@") }
 
 // succeed sees our side as a successor through to its end.
 func (u *Upgrader) succeed() {

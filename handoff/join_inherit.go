@@ -51,7 +51,7 @@ func (u *Upgrader) inheritConversation() (*net.UnixConn, error) {
 	if err != nil || c == nil {
 		return nil, err
 	}
-	if u.checkPeer(fdx.PeerCred(c)) != nil {
+	if u.checkInherited(fdx.PeerCred(c)) != nil {
 		_ = c.Close() // it is none of ours
 		return nil, nil
 	}
@@ -85,9 +85,14 @@ func (u *Upgrader) inheritControl() error {
 	if err != nil {
 		return fmt.Errorf("handoff: inherited control socket: %w", err)
 	}
-	if h != nil {
-		u.control, err = controlSocket(h.(net.Listener))
+	if h == nil {
+		return nil
 	}
+	ln := h.(net.Listener)
+	if abstract(ln.Addr().String()) {
+		return errors.Join(ln.Close(), u.engine.Forget(&wire.Socket{Kind: wire.KindControl}))
+	}
+	u.control, err = controlSocket(ln)
 	return err
 }
 

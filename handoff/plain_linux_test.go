@@ -156,6 +156,9 @@ func TestPlainTableflip(t *testing.T) {
 			s.upgrade()
 			s.waitFor("exit", func(m message) bool { return m.PID == first.PID && m.Kind == "exit" })
 			l.run(10)
+			if names := abstractNames(t, s.pid()); len(names) > 0 {
+				t.Errorf("the service listens at abstract names, which any user can reach: %q", names)
+			}
 			if mode == handoff.Inherit {
 				if err := os.Remove(baton); err != nil {
 					t.Fatal(err)
@@ -192,6 +195,27 @@ func TestPlainTableflip(t *testing.T) {
 			}
 		})
 	}
+}
+
+// abstractNames returns those of the unix sockets that a process has (proc_net_unix(5)).
+func abstractNames(tb testing.TB, pid int) (names []string) {
+	tb.Helper()
+	table, err := os.ReadFile("/proc/net/unix")
+	fds, derr := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err := errors.Join(err, derr); err != nil {
+		tb.Fatal(err)
+	}
+	own := make(map[string]bool)
+	for _, fd := range fds {
+		link, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, fd.Name())) // it may be closed
+		own[link] = true
+	}
+	for line := range strings.Lines(string(table)) {
+		if f := strings.Fields(line); len(f) == 8 && f[7][0] == '@' && own["socket:["+f[6]+"]"] {
+			names = append(names, f[7])
+		}
+	}
+	return names
 }
 
 // fixPID waits until the PID file names a living process: tableflip writes it

@@ -39,7 +39,7 @@ type Upgrader struct {
 	inboxes   inboxes
 
 	engine    *inherit.Engine                           // tableflip, in mode Inherit or started by it
-	control   *sockets.Socket                           // the control socket; never nil after New
+	control   *sockets.Socket                           // the control socket; nil where it has no path
 	successor *session.Successor                        // our side as a successor; nil if we are the first
 	welcome   wire.Welcome                              // the predecessor's, with successor
 	left      []sockets.LeftOut                         // of the predecessor's sockets, from Ready on

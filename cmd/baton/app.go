@@ -173,12 +173,12 @@ func (a *app) client(args []string) (*control.Client, error) {
 	case a.socket != "" && len(args) > 0:
 		return nil, fmt.Errorf("%w: either --socket or a name, not both", errUsage)
 	case a.socket != "":
-		return client(a.socket)
+		return client("", a.socket)
 	case len(args) > 0:
 		if args[0] == "" || strings.ContainsAny(args[0], "/*?[") {
 			return nil, fmt.Errorf("%w: %q is no name of a server: use --socket for a path", errUsage, args[0])
 		}
-		return client(a.path(args[0]))
+		return client(args[0], a.path(args[0]))
 	}
 	names := a.names()
 	if live := a.live(names); len(live) > 0 {
@@ -188,14 +188,14 @@ func (a *app) client(args []string) (*control.Client, error) {
 	case 0:
 		return nil, fmt.Errorf("%w at %s: start the server, or use --socket", control.ErrNoServer, a.sockets)
 	case 1:
-		return client(a.path(names[0]))
+		return client(names[0], a.path(names[0]))
 	default:
 		return nil, fmt.Errorf("%w: which server? %s", errUsage, strings.Join(names, ", "))
 	}
 }
 
-func client(socket string) (*control.Client, error) {
-	c, err := control.New(&control.Config{Socket: socket})
+func client(name, socket string) (*control.Client, error) {
+	c, err := control.New(&control.Config{Name: name, Socket: socket})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}

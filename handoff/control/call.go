@@ -47,6 +47,7 @@ func (c *Client) do(ctx context.Context, r call) error {
 	if err != nil {
 		return err
 	}
+	m.Name = c.name
 	conn, err := c.dial()
 	if err != nil {
 		return err

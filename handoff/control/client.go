@@ -10,19 +10,22 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
+	"github.com/seed-11c92bf9/baton/internal/trust"
 )
 
 // Config says which server to ask.
 type Config struct {
-	// Name is the server's [handoff.Config] Name, for a server of the same user.
+	// Name is the server's [handoff.Config] Name, for a server of the same user. A
+	// server that has another one refuses each request.
 	Name string
-	// Socket is the path of its control socket, instead. One of the two is
-	// required; Socket wins.
+	// Socket is the path of its control socket, where that does not follow from Name.
+	// One of the two is required.
 	Socket string
 }
 
 // A Client asks one server.
 type Client struct {
+	name   string // empty: any
 	socket string
 }
 
@@ -39,7 +42,7 @@ func New(c *Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
-	return &Client{socket: path}, nil
+	return &Client{name: c.Name, socket: path}, nil
 }
 
 // Socket returns the path of the control socket.
@@ -71,8 +74,18 @@ func (c *Client) dial() (*fdpass.Conn, error) {
 	cred, err := conn.Peer()
 	// Root may ask servers of all users. Another user could have put its own socket
 	// there, and answer anything.
-	if err == nil && os.Geteuid() != 0 && cred.UID != 0 && cred.UID != os.Geteuid() {
-		err = fmt.Errorf("%w: the server at %s has uid %d, we have %d", handoff.ErrPeerRefused, c.socket, cred.UID, os.Geteuid())
+	owner := 0
+	switch {
+	case err != nil:
+	case os.Geteuid() == 0:
+		owner = cred.UID
+	case !trust.User(cred.UID):
+		err = fmt.Errorf("%w: the server at %s has uid %d, this process has %d", handoff.ErrPeerRefused, c.socket, cred.UID, os.Geteuid())
+	}
+	if err == nil {
+		if err = operate.CheckFolder(c.socket, owner); err != nil {
+			err = fmt.Errorf("%w: control socket: %w", handoff.ErrPeerRefused, err)
+		}
 	}
 	if err != nil {
 		_ = conn.Close() // nothing was sent

@@ -24,6 +24,7 @@ var layers = []map[string]string{
 		"internal/selfsigned":     "",
 		"internal/terminal":       "",
 		"internal/testmain":       "",
+		"internal/trust":          "",
 		"reuseport/internal/diag": "",
 	},
 	{
@@ -54,7 +55,7 @@ var layers = []map[string]string{
 		"handoff/internal/inherit": `handoff/internal/failure handoff/internal/sockets handoff/internal/wire
 			internal/fdx internal/procs ` + tableflip,
 		"handoff/internal/operate": `handoff/internal/failure handoff/internal/fdpass handoff/internal/session
-			handoff/internal/wire internal/fdx internal/procs`,
+			handoff/internal/wire internal/fdx internal/procs internal/trust`,
 		"handoff/internal/stateblob": "handoff/internal/session internal/fdx",
 		"handoff/internal/rebind":    "handoff/internal/failure handoff/internal/sockets handoff/internal/wire internal/fdx internal/procs reuseport",
 		"handoff/internal/systemd": `handoff/internal/failure handoff/internal/sockets handoff/internal/wire
@@ -70,7 +71,7 @@ var layers = []map[string]string{
 	{
 		"handoff/control": `
 			handoff handoff/internal/failure handoff/internal/fdpass handoff/internal/operate handoff/internal/session
-			handoff/internal/wire internal/fdx internal/procs`,
+			handoff/internal/wire internal/fdx internal/procs internal/trust`,
 		"handoff/handoffdebug": "handoff",
 		"handoff/handoffhttp":  "handoff handoff/internal/conns handoff/internal/failure reuseport",
 	},

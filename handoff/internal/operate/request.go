@@ -18,6 +18,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/internal/procs"
+	"github.com/seed-11c92bf9/baton/internal/trust"
 )
 
 const (
@@ -58,8 +59,13 @@ func (s *Server) serveRequest(conn *fdpass.Conn, peer fdx.Cred, m wire.Request) 
 		refuse(r.link, fmt.Errorf("%w: this server knows no request %q", failure.Unsupported, m.Op))
 		return
 	}
-	defer s.requests.Add(-1)
-	if s.requests.Add(1) > maxRequests {
+	if own := s.Name; m.Name != "" && own != "" && m.Name != own {
+		refuse(r.link, fmt.Errorf("%w: the server at this socket has the Name %q, and the request is for %q: another user may have moved its folder", failure.PeerRefused, own, m.Name))
+		return
+	}
+	release, ok := s.place(m.Op)
+	defer release()
+	if !ok {
 		refuse(r.link, errors.New("too many requests are being answered: try again"))
 		return
 	}
@@ -80,6 +86,26 @@ func (s *Server) serveRequest(conn *fdpass.Conn, peer fdx.Cred, m wire.Request) 
 	}
 	_ = r.link.Close() // receive returns
 	<-ctx.Done()
+}
+
+// place takes a place for a request, if there is one. The caller calls release in any
+// case.
+func (s *Server) place(op string) (release func(), ok bool) {
+	taken, limit := &s.commands, int64(maxCommands)
+	switch op {
+	case OpEvents:
+		taken, limit = &s.followers, maxFollowers
+	case OpStatus:
+		taken, limit = &s.readers, maxReaders
+	case OpRollback:
+		limit += maxRollbacks
+	}
+	for n := taken.Load(); n < limit; n = taken.Load() {
+		if taken.CompareAndSwap(n, n+1) {
+			return func() { taken.Add(-1) }, true
+		}
+	}
+	return func() {}, false
 }
 
 // receive reads what else the tool sends, until it closes the connection.
@@ -248,7 +274,7 @@ func (r *request) checkProgram(asked *Upgrade) error {
 	path := asked.Executable
 	switch {
 	case path == "" && asked.Env == nil:
-	case r.peer.UID != 0 && r.peer.UID != os.Geteuid():
+	case !trust.User(r.peer.UID):
 		return fmt.Errorf("%w: uid %d may not choose the program that uid %d runs, or its environment", failure.PeerRefused, r.peer.UID, os.Geteuid())
 	case path != "" && !filepath.IsAbs(path):
 		return fmt.Errorf("%w: executable %q: give its absolute path", failure.Protocol, path)

@@ -17,6 +17,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/trust"
 )
 
 const (
@@ -25,8 +26,13 @@ const (
 	// its first message, so that silent peers do not keep a successor waiting.
 	maxConns     = 512
 	patientConns = 64
-	// maxRequests leaves some of maxConns to successors.
-	maxRequests = 64
+	// The requests that are answered at the same time, by kind, which leave some of
+	// maxConns to successors. Those that follow events, for ever perhaps, keep no
+	// other waiting, and a rollback finds a place when no other command does.
+	maxFollowers = 32
+	maxReaders   = 16
+	maxCommands  = 15
+	maxRollbacks = 1
 	// hurriedTimeout is the time for the first message when the server stops, or has
 	// many connections.
 	hurriedTimeout = 200 * time.Millisecond
@@ -57,9 +63,11 @@ type Service interface {
 	Join(a session.Arrival, peer fdx.Cred) error
 }
 
-// A Server answers at a control socket. All fields but Allow are required.
+// A Server answers at a control socket. All fields but Name and Allow are required.
 type Server struct {
 	Service Service
+	// Name is that of the service, and empty if it has none.
+	Name string
 	// Allow reports whether a peer of another user, root apart, may talk to the
 	// server.
 	Allow       func(fdx.Cred) bool
@@ -72,7 +80,9 @@ type Server struct {
 	Stop <-chan struct{}
 
 	running  sync.WaitGroup // connections
-	requests atomic.Int64   // that are being answered
+	warnings limiter
+
+	followers, readers, commands atomic.Int64 // requests that are being answered
 }
 
 // Serve answers the connections that accept returns, until its error matches
@@ -87,7 +97,7 @@ func (s *Server) Serve(accept func() (net.Conn, error)) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			s.Log.Warn("control socket", "error", err)
+			s.warn("control socket", "error", err)
 			retry := time.NewTimer(acceptRetry)
 			select {
 			case <-retry.C:
@@ -119,7 +129,7 @@ func (s *Server) serveConn(conn *fdpass.Conn, timeout time.Duration) {
 	link := session.NewWireLink(conn, s.Timeout)
 	cred, err := conn.Peer()
 	if err := CheckPeer(cred, err, s.Allow); err != nil {
-		s.Log.Warn("control socket", "error", err)
+		s.warn("control socket", "error", err)
 		refuse(link, err)
 		return
 	}
@@ -134,7 +144,7 @@ func (s *Server) serveConn(conn *fdpass.Conn, timeout time.Duration) {
 		s.serveRequest(conn, cred, *m)
 	case *wire.Hello:
 		if err := s.Service.Join(session.Arrival{Link: link, Hello: *m}, cred); err != nil {
-			s.Log.Warn("successor refused", "pid", m.PID, "error", err)
+			s.warn("successor refused", "pid", m.PID, "error", err)
 			refuse(link, err)
 		}
 	default:
@@ -163,6 +173,18 @@ func (s *Server) first(conn *fdpass.Conn, link *session.WireLink, timeout time.D
 	return m, err
 }
 
+// warn logs a warning, unless there were many of late: any process may cause one.
+func (s *Server) warn(text string, args ...any) {
+	left, ok := s.warnings.take(time.Now())
+	if !ok {
+		return
+	}
+	if left > 0 {
+		args = append(args, "warnings left out", left)
+	}
+	s.Log.Warn(text, args...)
+}
+
 // refuse ends a connection with the reason.
 func refuse(link *session.WireLink, reason error) {
 	_ = link.Send(session.Refusal(reason), nil) // the peer may be gone
@@ -176,8 +198,11 @@ func CheckPeer(cred fdx.Cred, err error, allow func(fdx.Cred) bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", failure.PeerRefused, err)
 	}
-	if cred.UID == 0 || cred.UID == os.Geteuid() || allow != nil && allow(cred) {
+	if trust.User(cred.UID) || allow != nil && allow(cred) {
 		return nil
+	}
+	if cred.UID == os.Geteuid() {
+		return fmt.Errorf("%w: pid %d has uid %d, as has this process, but the user namespace does not map all users, and shows each of the others by that number, too: run the service as another user, or set Config.Allow", failure.PeerRefused, cred.PID, cred.UID)
 	}
 	return fmt.Errorf("%w: pid %d has uid %d, pid %d has uid %d: run both as one user, or set Config.Allow", failure.PeerRefused, cred.PID, cred.UID, os.Getpid(), os.Geteuid())
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // patience bounds each wait of a test.
@@ -49,22 +52,23 @@ type rig struct {
 	tb     testing.TB
 	ln     net.Listener
 	events operate.Subscribers
+	log    hclog.Logger
 	stop   chan struct{}
 	served chan struct{} // closed when Serve has returned
 }
 
 func newRig(tb testing.TB) *rig {
 	tb.Helper()
-	_, ln, err := operate.Open("")
+	_, ln, err := operate.Open(filepath.Join(testenv.ShortDir(tb), "s"), patience, hclog.NewNullLogger())
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &rig{tb: tb, ln: ln, stop: make(chan struct{}), served: make(chan struct{})}
+	return &rig{tb: tb, ln: ln, log: hclog.NewNullLogger(), stop: make(chan struct{}), served: make(chan struct{})}
 }
 
 // serve has s answer.
 func (r *rig) serve(s *service, timeout time.Duration) *rig {
-	server := &operate.Server{Service: s, Subscribers: &r.events, Log: hclog.NewNullLogger(), Timeout: timeout, Stop: r.stop}
+	server := &operate.Server{Service: s, Name: "api", Subscribers: &r.events, Log: r.log, Timeout: timeout, Stop: r.stop}
 	go func() {
 		defer close(r.served)
 		server.Serve(r.ln.Accept)
@@ -169,6 +173,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{&wire.Request{Op: operate.OpStatus, MinVersion: 98, MaxVersion: 99}, failure.Version, "98 to 99"},
 		{request("dance", ""), failure.Unsupported, `"dance"`},
+		{&wire.Request{Op: operate.OpStatus, MinVersion: wire.MinVersion, MaxVersion: wire.MaxVersion, Name: "web"}, failure.PeerRefused, `the Name "api", and the request is for "web"`},
 		{&wire.Welcome{}, failure.Unsupported, "neither a successor nor a request"},
 		{&wire.Hello{}, failure.InProgress, "of all times"},
 	} {
@@ -364,6 +369,65 @@ func TestSlowTool(t *testing.T) {
 			}
 			return
 		}
+	}
+}
+
+// TestPlaces has tools that follow events, as many as there may be, and commands: each
+// kind has places of its own, and a rollback one more.
+func TestPlaces(t *testing.T) {
+	t.Parallel()
+	hold := make(chan struct{})
+	r := newRig(t)
+	r.serve(&service{upgrade: func(context.Context, string) (any, error) {
+		r.events.Publish(operate.Event{Value: "started", Starts: true})
+		<-hold
+		return "late", nil
+	}}, patience)
+	t.Cleanup(func() { close(hold) }) // before the rig's
+	r.events.Publish(operate.Event{Value: "first"})
+	fill := func(op, body string) (n int) {
+		t.Helper()
+		for ; n < 100; n++ {
+			link := r.ask(request(op, body))
+			m, fds, err := link.Recv()
+			_ = fdx.Close(fds...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := m.(*wire.Refuse); ok {
+				return n
+			}
+		}
+		return n
+	}
+	if n := fill(operate.OpEvents, `{"follow":true}`); n != operate.MaxFollowers {
+		t.Errorf("%d tools may follow events, want %d", n, operate.MaxFollowers)
+	}
+	if n := fill(operate.OpUpgrade, ""); n != operate.MaxCommands {
+		t.Errorf("%d tools may command, want %d", n, operate.MaxCommands)
+	}
+	if a, _ := next(t, r.ask(request(operate.OpStatus, ""))); a.Status["a"] != 1 {
+		t.Errorf("a status: %+v", a)
+	}
+	if a, final := next(t, r.ask(request(operate.OpRollback, `{"reason":"now"}`))); a.Report != "now" || !final {
+		t.Errorf("a rollback: %+v, %t", a, final)
+	}
+}
+
+// TestWarnings refuses many successors, and writes a few lines about them.
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	r := newRig(t)
+	r.log = hclog.New(&hclog.LoggerOptions{Output: &log, Mutex: new(sync.Mutex)})
+	r.serve(&service{join: func(session.Arrival) error { return failure.InProgress }}, patience)
+	for range 100 {
+		refused(t, r.ask(&wire.Hello{}))
+	}
+	r.end()
+	<-r.served
+	if n := strings.Count(log.String(), "\n"); n != operate.MaxWarnings {
+		t.Errorf("%d lines, want %d:\n%s", n, operate.MaxWarnings, log.String())
 	}
 }
 

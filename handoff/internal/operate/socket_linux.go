@@ -7,26 +7,27 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/trust"
 )
 
 // Open returns a connection to the process that serves the control socket at
 // path, or a new listener where no process does. Of several processes that call
 // it at the same time, one gets the listener and the others a connection to it.
-// An empty path makes an abstract socket.
-func Open(path string) (*net.UnixConn, net.Listener, error) {
-	if path == "" {
-		ln, err := listen("")
-		return nil, ln, err
-	}
-	if err := makeDir(filepath.Dir(path)); err != nil {
+// It waits up to limit for another process that does the same.
+func Open(path string, limit time.Duration, log hclog.Logger) (*net.UnixConn, net.Listener, error) {
+	if err := trust.MakeFolder(filepath.Dir(path)); err != nil {
 		return nil, nil, fmt.Errorf("control socket: %w", explain(err))
 	}
-	unlock, err := lockFile(path + ".lock")
+	unlock, err := lockFile(path+".lock", limit, log)
 	if err != nil {
 		return nil, nil, fmt.Errorf("control socket: %w", explain(err))
 	}
@@ -47,13 +48,16 @@ func Open(path string) (*net.UnixConn, net.Listener, error) {
 	return nil, ln, err
 }
 
+// CheckFolder returns an error if a user other than root, this process's or owner could
+// replace the control socket at path.
+func CheckFolder(path string, owner int) error { return trust.CheckFolder(filepath.Dir(path), owner) }
+
 // Dial connects to a control socket. The path of an abstract one begins with "@".
 func Dial(path string) (*net.UnixConn, error) {
 	return net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 }
 
-// listen binds a control socket. An empty path makes an abstract one (autobind,
-// unix(7)), for processes that inherit it.
+// listen binds a control socket.
 func listen(path string) (net.Listener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
@@ -72,44 +76,9 @@ func listen(path string) (net.Listener, error) {
 	return ln, nil
 }
 
-// makeDir makes the folder of a control socket, or checks it: a user that can
-// write into it can replace the socket.
-func makeDir(dir string) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	fi, err := os.Lstat(dir)
-	if err != nil {
-		return err
-	}
-	if !fi.IsDir() {
-		return fmt.Errorf("%s is no folder", dir)
-	}
-	// A folder of root's is safe: root could replace the socket in any case.
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return &unusable{fmt.Sprintf("folder %s belongs to uid %d, and this process to uid %d: run both as one user, or choose another ControlSocket", dir, st.Uid, os.Geteuid())}
-	}
-	switch perm := fi.Mode().Perm(); {
-	case perm&0o002 != 0: // as /tmp, which has to stay so
-		return fmt.Errorf("every user can write to the folder %s: choose a ControlSocket in a folder of its own, such as %s: New makes it", dir, filepath.Join(dir, "NAME", "control.sock"))
-	case perm&0o077 != 0:
-		return fmt.Errorf("folder %s has mode %#o: others could reach the control socket: chmod 700 it, or choose a ControlSocket in a folder of its own", dir, perm)
-	}
-	return nil
-}
-
-// unusable says why the folder of a control socket can't be this process's.
-type unusable struct{ text string }
-
-func (e *unusable) Error() string { return e.text }
-func (e *unusable) Unwrap() error { return os.ErrPermission }
-
 // explain says what to do about a folder or lock file that can't be made.
 func explain(err error) error {
-	var said *unusable
+	var said *trust.Error
 	switch {
 	case errors.As(err, &said):
 		return err
@@ -134,22 +103,53 @@ func removeStale(path string) error {
 	return os.Remove(path)
 }
 
+const (
+	lockTick   = 10 * time.Millisecond
+	lockNotice = 200 * time.Millisecond // a process has the lock for as long as a connect and a bind take
+)
+
 // lockFile makes the file at path and waits for an exclusive lock on it.
-func lockFile(path string) (unlock func(), err error) {
+func lockFile(path string, limit time.Duration, log hclog.Logger) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	fd, err := fdx.Number(f)
-	if err == nil {
-		err = unix.EINTR
-		for errors.Is(err, unix.EINTR) {
-			err = os.NewSyscallError("flock", unix.Flock(fd, unix.LOCK_EX))
+	said := false
+	for began := time.Now(); err == nil; time.Sleep(lockTick) {
+		err = os.NewSyscallError("flock", unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB))
+		waited := time.Since(began)
+		switch {
+		case err == nil:
+			return func() { _ = f.Close() }, nil // which gives back the lock
+		case errors.Is(err, unix.EINTR):
+			err = nil
+		case !errors.Is(err, unix.EWOULDBLOCK):
+		case waited > limit:
+			err = fmt.Errorf("%w: %s has the lock on %s for %v: end it: %w", failure.Timeout, lockHolder(f), path, limit, err)
+		default:
+			if !said && waited > lockNotice {
+				said = true
+				log.Warn("control socket: waiting for a lock", "file", path, "held by", lockHolder(f), "at most", limit)
+			}
+			err = nil
 		}
 	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
+	_ = f.Close()
+	return nil, err
+}
+
+// lockHolder names the process that has locked f (proc_locks(5)).
+func lockHolder(f *os.File) string {
+	fi, err := f.Stat()
+	locks, lerr := os.ReadFile("/proc/locks")
+	if err == nil && lerr == nil {
+		inode := fmt.Sprintf(":%d", fi.Sys().(*syscall.Stat_t).Ino)
+		for line := range strings.Lines(string(locks)) {
+			if l := strings.Fields(line); len(l) > 5 && l[1] == "FLOCK" && strings.HasSuffix(l[5], inode) {
+				return "pid " + l[4]
+			}
+		}
 	}
-	return func() { _ = f.Close() }, nil // which gives back the lock
+	return "another process"
 }

@@ -2,13 +2,21 @@ package operate_test
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
@@ -18,7 +26,7 @@ func open(path string) error {
 	if err != nil {
 		return err
 	}
-	c, ln, err := operate.Open(path)
+	c, ln, err := operate.Open(path, patience, hclog.NewNullLogger())
 	if c != nil {
 		return errors.Join(errors.New("another process serves it"), c.Close())
 	}
@@ -50,6 +58,7 @@ func TestOpenUnsafe(t *testing.T) {
 			return filepath.Join(dir, "s")
 		}, []string{"0710", "chmod 700"}},
 		{"folder of all users", func(t *testing.T, dir string) string {
+			testenv.Need(t, "root") // of another user it is refused for what is below it
 			if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {
 				t.Fatal(err)
 			}
@@ -66,6 +75,12 @@ func TestOpenUnsafe(t *testing.T) {
 			}
 			return filepath.Join(dir, "s")
 		}, []string{"belongs to uid 65534"}},
+		{"folder that another user can replace", func(t *testing.T, dir string) string {
+			if err := os.Chmod(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			return filepath.Join(dir, "web", "s")
+		}, []string{"0777", "others could replace what is below it", "chmod go-w"}},
 		{"link to a folder", func(t *testing.T, dir string) string {
 			link := filepath.Join(dir, "link")
 			if err := os.Symlink(dir, link); err != nil {
@@ -126,11 +141,11 @@ func TestOpen(t *testing.T) {
 func TestOpenServed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(testenv.ShortDir(t), "s")
-	_, ln, err := operate.Open(path)
+	_, ln, err := operate.Open(path, patience, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, second, err := operate.Open(path)
+	c, second, err := operate.Open(path, patience, hclog.NewNullLogger())
 	if err != nil || second != nil || c == nil {
 		t.Fatalf("Open of a served socket = %v, %v, %v, want a connection", c, second, err)
 	}
@@ -147,4 +162,40 @@ func TestOpenServed(t *testing.T) {
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the new socket's path after Close: %v, want none", err)
 	}
+}
+
+// TestOpenLocked waits for a process that has the lock and gives it back, and says so,
+// and not for ever for one that keeps it.
+func TestOpenLocked(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(testenv.ShortDir(t), "s")
+	f, err := os.Create(path + ".lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := fdx.Borrow(f, func(fd int) error { return syscall.Flock(fd, syscall.LOCK_EX) }); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	_, _, err = operate.Open(path, 300*time.Millisecond, hclog.New(&hclog.LoggerOptions{Output: &log}))
+	holder := fmt.Sprintf("pid %d", os.Getpid())
+	if !errors.Is(err, failure.Timeout) || !strings.Contains(err.Error(), path+".lock") || !strings.Contains(err.Error(), holder) {
+		t.Errorf("Open: %v, want a timeout that names the file, and %s", err, holder)
+	}
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, path+".lock") || !strings.Contains(got, holder) {
+		t.Errorf("the log says %q, want a line that names the file, and %s", got, holder)
+	}
+	r, w := io.Pipe()
+	go func() { // ends with the line, or with the test
+		_, _ = r.Read(make([]byte, 1))
+		_ = f.Close()
+		_, _ = io.Copy(io.Discard, r)
+	}()
+	_, ln, err := operate.Open(path, patience, hclog.New(&hclog.LoggerOptions{Output: w}))
+	_ = w.Close()
+	if err != nil {
+		t.Fatalf("Open when the lock is given back: %v", err)
+	}
+	_ = ln.Close()
 }

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
@@ -15,7 +18,12 @@ func unsupported() error {
 }
 
 // Open returns an error that matches [errors.ErrUnsupported].
-func Open(string) (*net.UnixConn, net.Listener, error) { return nil, nil, unsupported() }
+func Open(string, time.Duration, hclog.Logger) (*net.UnixConn, net.Listener, error) {
+	return nil, nil, unsupported()
+}
+
+// CheckFolder returns an error that matches [errors.ErrUnsupported].
+func CheckFolder(string, int) error { return unsupported() }
 
 // Dial returns an error that matches [errors.ErrUnsupported].
 func Dial(string) (*net.UnixConn, error) { return nil, unsupported() }

@@ -41,7 +41,8 @@ type Origin struct {
 }
 
 // A Socket is one descriptor that is handed on: a listener, a datagram socket
-// or a file, with what the manifest says of it.
+// or a file, with what the manifest says of it. Hold, Open, Pause, Shut and Drop of a nil
+// one do nothing.
 type Socket struct {
 	Entry wire.Socket
 
@@ -162,6 +163,9 @@ func (s *Socket) SetStored(name string) { s.stored.Store(&name) }
 // Hold keeps the descriptor, which it returns, open until Release. It reports
 // false if the socket is closed.
 func (s *Socket) Hold() (fd int, ok bool) {
+	if s == nil {
+		return 0, false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.refs == 0 {
@@ -188,18 +192,30 @@ func (s *Socket) Release() error {
 func (s *Socket) Defer() { s.deferred.Store(true) }
 
 // Open lets Accept and reads through.
-func (s *Socket) Open() { s.gate.open() }
+func (s *Socket) Open() {
+	if s != nil {
+		s.gate.open()
+	}
+}
 
 // Pause holds Accept and reads, and returns when none is inside any more.
-func (s *Socket) Pause() { s.gate.pause() }
+func (s *Socket) Pause() {
+	if s != nil {
+		s.gate.pause()
+	}
+}
 
 // Shut turns Accept and reads away for good, and closes nothing.
-func (s *Socket) Shut() { s.gate.shut() }
+func (s *Socket) Shut() {
+	if s != nil {
+		s.gate.shut()
+	}
+}
 
 // Drop shuts the socket and gives back the hold that it has for being open. It
 // reports false if that was done before.
 func (s *Socket) Drop() (bool, error) {
-	if !s.drop() {
+	if s == nil || !s.drop() {
 		return false, nil
 	}
 	if s.gate != nil {

@@ -295,6 +295,7 @@ type Request struct {
 	Body       []byte `wire:"2,body"` // JSON, see package operate
 	MinVersion uint32 `wire:"3"`      // oldest protocol version that the operator's tool speaks
 	MaxVersion uint32 `wire:"4"`      // newest protocol version that the operator's tool speaks
+	Name       string `wire:"5,name"` // of the service that the tool means; empty if it does not say
 }
 
 // Response answers a Request; several may follow one Request, the last one is

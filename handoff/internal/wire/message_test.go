@@ -57,7 +57,7 @@ var samples = []wire.Message{
 	&wire.Stderr{},
 	&wire.Released{Kind: wire.KindPacket, Holders: 2},
 	&wire.Account{Body: []byte(`{"totals":{"committed":40},"reports":[{"generation":41,"outcome":"committed"}]}`)},
-	&wire.Request{Op: "upgrade", Body: []byte(`{"wait":"commit"}`), MinVersion: 1, MaxVersion: 3},
+	&wire.Request{Op: "upgrade", Body: []byte(`{"wait":"commit"}`), MinVersion: 1, MaxVersion: 3, Name: "api"},
 	&wire.Response{Final: true, Body: []byte(`{"failure":{"reason":3,"text":"starting"}}`), Version: 1},
 }
 

@@ -1,0 +1,2 @@
+// Package trust says which users, and which folders, a process may rely on.
+package trust
