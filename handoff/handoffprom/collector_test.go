@@ -13,7 +13,9 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
-func TestMain(m *testing.M) { testmain.Run(m) }
+func TestMain(m *testing.M) {
+	testmain.RunWith(m, map[string]func([]string){"metrics": metricsMain})
+}
 
 // fixed is a Source that says always the same.
 type fixed handoff.Status

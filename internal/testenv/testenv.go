@@ -26,6 +26,7 @@ var features = map[string]func() error{
 	"mptcp":         sync.OnceValue(mptcp),
 	"netns":         sync.OnceValue(netns),
 	"nginx":         sync.OnceValue(program("nginx")),
+	"prometheus":    sync.OnceValue(program("prometheus")),
 	"own_clock":     sync.OnceValue(ownClock),
 	"pidfd":         sync.OnceValue(pidfd),
 	"python3":       sync.OnceValue(program("python3")),
