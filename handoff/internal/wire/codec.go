@@ -48,6 +48,15 @@ func (s *structure) append(b []byte, v reflect.Value) []byte {
 
 func (f *field) append(b []byte, v reflect.Value) []byte {
 	switch {
+	case f.kind == reflect.String && f.cut:
+		return appendValue(b, f.tag, cutOff(v.String(), f.bytes))
+	case f.kind == reflect.String:
+		return appendValue(b, f.tag, v.String())
+	case f.kind != reflect.Slice:
+		n := f.numberOf(v)
+		var value [8]byte
+		binary.BigEndian.PutUint64(value[:], n)
+		return appendValue(b, f.tag, value[bits.LeadingZeros64(n)/8:])
 	case f.elem != nil:
 		for i := range v.Len() {
 			start := len(b)
@@ -59,54 +68,50 @@ func (f *field) append(b []byte, v reflect.Value) []byte {
 		for i := range v.Len() {
 			b = append(head(b, f.tag, v.Index(i).Len()), v.Index(i).String()...)
 		}
-	case v.Kind() == reflect.String && f.cut:
-		b = f.appendValue(b, cutOff(v.String(), f.bytes))
-	case v.Kind() == reflect.String:
-		b = f.appendValue(b, v.String())
-	case v.Kind() == reflect.Slice:
-		b = f.appendValue(b, string(v.Bytes()))
 	default:
-		n := numberOf(v)
-		var value [8]byte
-		binary.BigEndian.PutUint64(value[:], n)
-		b = f.appendValue(b, string(value[bits.LeadingZeros64(n)/8:]))
+		b = appendValue(b, f.tag, v.Bytes())
 	}
 	return b
 }
 
 // appendValue appends a field, unless its value is empty.
-func (f *field) appendValue(b []byte, value string) []byte {
-	if value == "" {
+func appendValue[T string | []byte](b []byte, tag uint64, value T) []byte {
+	if len(value) == 0 {
 		return b
 	}
-	return append(head(b, f.tag, len(value)), value...)
+	return append(head(b, tag, len(value)), value...)
 }
 
 // head appends the tag and the length of a value.
 func head(b []byte, tag uint64, n int) []byte {
+	if tag < 0x80 && n < 0x80 { // nearly all of them
+		return append(b, byte(tag), byte(n))
+	}
 	return binary.AppendUvarint(binary.AppendUvarint(b, tag), uint64(n))
 }
 
 // numberOf returns the unsigned integer that stands for v.
-func numberOf(v reflect.Value) uint64 {
-	switch {
-	case v.Kind() == reflect.Bool && v.Bool():
-		return 1
-	case v.Kind() == reflect.Bool:
+func (f *field) numberOf(v reflect.Value) uint64 {
+	switch f.kind {
+	case reflect.Bool:
+		if v.Bool() {
+			return 1
+		}
 		return 0
-	case v.CanInt():
-		return uint64(v.Int())<<1 ^ uint64(v.Int()>>63)
+	case reflect.Int32, reflect.Int64:
+		n := v.Int()
+		return uint64(n)<<1 ^ uint64(n>>63)
 	}
 	return v.Uint()
 }
 
 // setNumber is the reverse of numberOf. It reports false if n is too large.
-func setNumber(v reflect.Value, n uint64) bool {
-	switch {
-	case v.Kind() == reflect.Bool:
+func (f *field) setNumber(v reflect.Value, n uint64) bool {
+	switch f.kind {
+	case reflect.Bool:
 		v.SetBool(n == 1)
 		return n <= 1
-	case v.CanInt():
+	case reflect.Int32, reflect.Int64:
 		i := int64(n>>1) ^ -int64(n&1)
 		v.SetInt(i)
 		return !v.OverflowInt(i)
@@ -145,15 +150,19 @@ func (s *structure) decode(b string, v reflect.Value) error {
 
 // next returns the first field of b, and what follows it.
 func next(b string) (tag uint64, value, rest string, err error) {
-	tag, n := uvarint(b)
-	if n <= 0 {
-		return 0, "", "", malformed("no tag")
+	var size uint64
+	if len(b) >= 2 && b[0]|b[1] < 0x80 { // nearly all of them
+		tag, size, b = uint64(b[0]), uint64(b[1]), b[2:]
+	} else {
+		var n, k int
+		if tag, n = uvarint(b); n <= 0 {
+			return 0, "", "", malformed("no tag")
+		}
+		if size, k = uvarint(b[n:]); k <= 0 {
+			return 0, "", "", malformed("no length of field %d", tag)
+		}
+		b = b[n+k:]
 	}
-	size, k := uvarint(b[n:])
-	if k <= 0 {
-		return 0, "", "", malformed("no length of field %d", tag)
-	}
-	b = b[n+k:]
 	if size > uint64(len(b)) {
 		return 0, "", "", malformed("field %d of %d bytes ends after %d", tag, size, len(b))
 	}
@@ -182,10 +191,10 @@ func (f *field) decode(value, rest string, v reflect.Value) error {
 		}
 		v.Index(i).SetString(value)
 		return f.fits(len(value))
-	case v.Kind() == reflect.String:
+	case f.kind == reflect.String:
 		v.SetString(value)
 		return f.fits(len(value))
-	case v.Kind() == reflect.Slice:
+	case f.kind == reflect.Slice:
 		if len(value) > 0 {
 			v.SetBytes([]byte(value))
 		}
@@ -199,7 +208,7 @@ func (f *field) decode(value, rest string, v reflect.Value) error {
 	for i := range len(value) {
 		n = n<<8 | uint64(value[i])
 	}
-	if !setNumber(v, n) {
+	if !f.setNumber(v, n) {
 		return malformed("field %d is %d", f.tag, n)
 	}
 	return nil

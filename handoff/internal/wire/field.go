@@ -37,6 +37,7 @@ type field struct {
 	limit
 	tag   uint64
 	index int
+	kind  reflect.Kind
 	list  bool       // of strings or structs
 	elem  *structure // of a list of structs
 }
@@ -45,7 +46,7 @@ type field struct {
 func structureOf(t reflect.Type) *structure {
 	s := &structure{of: t}
 	for i := range t.NumField() {
-		f := field{index: i}
+		f := field{index: i, kind: t.Field(i).Type.Kind()}
 		number, name, _ := strings.Cut(t.Field(i).Tag.Get("wire"), ",")
 		if _, err := fmt.Sscan(number, &f.tag); err != nil {
 			panic(fmt.Sprintf("wire: %v.%s: %v", t, t.Field(i).Name, err))
