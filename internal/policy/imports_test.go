@@ -29,7 +29,7 @@ var (
 // package of internal that tests import.
 func testSide(s *source) bool {
 	return s.test() || slices.Contains([]string{
-		"internal/testmain", "internal/testenv", "internal/netlab", "internal/policy", "internal/fakesystemd",
+		"internal/testmain", "internal/testenv", "internal/sysfault", "internal/netlab", "internal/policy", "internal/fakesystemd",
 	}, s.dir())
 }
 

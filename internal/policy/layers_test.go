@@ -22,6 +22,7 @@ var layers = []map[string]string{
 		"internal/policy":         "",
 		"internal/procs":          "",
 		"internal/selfsigned":     "",
+		"internal/sysfault":       "",
 		"internal/terminal":       "",
 		"internal/testmain":       "",
 		"internal/trust":          "",

@@ -21,7 +21,8 @@ const chunk = 64 << 10
 // [Conn.Recv] from one at a time (others wait), and both at the same time. Deadlines can
 // be set, and [Conn.Close] called, meanwhile.
 type Conn struct {
-	uc *net.UnixConn
+	uc       *net.UnixConn
+	patience time.Duration
 
 	writing sync.Mutex
 	out     []byte // scratch
@@ -46,10 +47,18 @@ type incoming struct {
 	oob     []byte
 }
 
+// defaultPatience is what [Conn.SetPatience] changes.
+const defaultPatience = time.Second
+
 // New returns a Conn on c, which must be a stream, and takes ownership of it.
 func New(c *net.UnixConn) *Conn {
-	return &Conn{uc: c}
+	return &Conn{uc: c, patience: defaultPatience}
 }
+
+// SetPatience sets for how long Send and Recv repeat a system call that fails in this
+// process, for want of memory for one, before they return its error. It is called
+// before the first of them.
+func (c *Conn) SetPatience(d time.Duration) { c.patience = d }
 
 // Send sends one frame. It borrows payload and fds for the call; the kernel
 // keeps its own references to the files in flight. It waits while the socket's
@@ -60,7 +69,8 @@ func New(c *net.UnixConn) *Conn {
 // peer to take some, and try again); [syscall.EPIPE] if the peer is gone;
 // [os.ErrDeadlineExceeded]; [net.ErrClosed]. After an error that left a part of
 // the frame sent, each Send returns that error; otherwise nothing of the frame
-// was sent and the stream stays usable.
+// was sent and the stream stays usable. An error that [Own] reports is returned
+// after the patience.
 func (c *Conn) Send(typ uint16, payload []byte, fds []int) error {
 	if err := supported(); err != nil {
 		return err
@@ -81,14 +91,19 @@ func (c *Conn) Send(typ uint16, payload []byte, fds []int) error {
 	c.out = appendHeader(c.out[:0], typ, len(payload), len(fds))
 	c.out = append(c.out, payload[:first]...)
 
+	again := c.retry()
 	n, _, err := c.uc.WriteMsgUnix(c.out, rights(fds), nil)
+	for n <= 0 && again.after(err) {
+		n, _, err = c.uc.WriteMsgUnix(c.out, rights(fds), nil)
+	}
 	if err != nil && n <= 0 {
 		return sendError(err, len(fds))
 	}
 	// The kernel has attached the descriptors to the first byte.
 	for _, rest := range [][]byte{c.out[n:], payload[first:]} {
-		if err == nil && len(rest) > 0 {
-			_, err = c.uc.Write(rest)
+		for len(rest) > 0 && (err == nil || again.after(err)) {
+			n, err = c.uc.Write(rest)
+			rest = rest[n:]
 		}
 	}
 	if err != nil {
@@ -196,7 +211,11 @@ func (c *Conn) read(p []byte) (n int, fds []int, truncated bool, err error) {
 	}
 	// ReadMsgUnix sets MSG_CMSG_CLOEXEC (net, unixsock_readmsg_cmsg_cloexec.go)
 	// and waits through EINTR and EAGAIN.
+	again := c.retry()
 	n, oobn, flags, _, err := c.uc.ReadMsgUnix(p, c.in.oob)
+	for again.after(err) {
+		n, oobn, flags, _, err = c.uc.ReadMsgUnix(p, c.in.oob)
+	}
 	if err != nil {
 		return 0, nil, false, err // n may be -1
 	}
@@ -205,10 +224,10 @@ func (c *Conn) read(p []byte) (n int, fds []int, truncated bool, err error) {
 }
 
 // readError gives an error of reading its place: between two frames, or inside
-// one. A deadline changes nothing.
+// one. A deadline changes nothing, and a system call that failed has read nothing.
 func (c *Conn) readError(err error) error {
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), Own(err):
 		return err
 	case errors.Is(err, io.EOF) && c.in.nheader == 0:
 		return c.in.fail(io.EOF)
@@ -256,6 +275,9 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.uc.SetReadDeadline(
 
 // SetWriteDeadline sets the same for Send.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.uc.SetWriteDeadline(t) }
+
+// CloseRead has Recv return what has arrived, and then [io.EOF].
+func (c *Conn) CloseRead() error { return c.uc.CloseRead() }
 
 // Peer returns the identity of the process that connected.
 func (c *Conn) Peer() (fdx.Cred, error) { return fdx.PeerCred(c.uc) }

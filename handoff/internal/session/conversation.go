@@ -19,6 +19,7 @@ const quietTicks = 5
 type incoming struct {
 	msg wire.Message
 	fds []int
+	err error // of a system call of this process, in place of a message: more may come
 }
 
 // conversation reads a link in a goroutine of its own, so that its owner can
@@ -48,12 +49,13 @@ func (c *conversation) read() {
 		if errors.Is(err, fdpass.ErrTruncated) && optional(m) {
 			err = nil
 		}
-		if err != nil {
+		in := incoming{m, fds, err}
+		if err != nil && !fdpass.Own(err) {
 			c.err = err
 			return
 		}
 		select {
-		case c.inbox <- incoming{m, fds}:
+		case c.inbox <- in:
 		case <-c.quit:
 			_ = fdx.Close(fds...) // the inbox has no reader
 			c.err = errInterrupted
@@ -71,6 +73,15 @@ func optional(m wire.Message) bool {
 		return true
 	}
 	return false
+}
+
+// say sends m with fds, which it borrows. An error of the connection shows as its end,
+// behind the peer's last messages. Another error ends the conversation: the peer
+// would wait for m.
+func (c *conversation) say(m wire.Message, fds ...int) {
+	if err := c.link.Send(m, fds); fdpass.Own(err) {
+		_ = c.link.Close()
+	}
 }
 
 // gone describes the end of the conversation once the inbox is closed.

@@ -20,3 +20,6 @@ var ErrInterrupted = errInterrupted
 
 // Gone is closed when the conversation is over.
 func (l *Lingering) Gone() <-chan struct{} { return l.gone }
+
+// LinkOf returns the link of a successor.
+func LinkOf(s *Successor) Link { return s.conv.link }

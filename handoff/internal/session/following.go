@@ -132,14 +132,11 @@ func (f *Following) deliver(m *wire.Conns, fds []int) uint32 {
 	return uint32(len(fds))
 }
 
-func (f *Following) ack(seq, taken uint32) {
-	// If it can't be sent, the predecessor has ended.
-	_ = f.conv.link.Send(&wire.Ack{Seq: seq, Taken: taken}, nil)
-}
+func (f *Following) ack(seq, taken uint32) { f.conv.say(&wire.Ack{Seq: seq, Taken: taken}) }
 
 // End asks the predecessor to end its linger now.
 func (f *Following) End(reason string) {
-	_ = f.conv.link.Send(&wire.EndLinger{Text: reason}, nil) // an error means that it has ended
+	f.conv.say(&wire.EndLinger{Text: reason}) // an error ends the conversation, and so the linger
 }
 
 // Detach stops Run between two messages and reports whether the conversation can be

@@ -12,7 +12,7 @@ import (
 
 // greet answers the successor that has come on link.
 func (p *Predecessor) greet(a Arrival) {
-	p.conv, p.hello = converse(a.Link), a.Hello
+	p.conv, p.hello, p.peer = converse(a.Link), a.Hello, a.Ended
 	w := p.Welcome
 	var ok bool
 	if w.Version, ok = wire.Choose(a.Hello.MinVersion, a.Hello.MaxVersion); !ok {
@@ -27,14 +27,17 @@ func (p *Predecessor) greet(a Arrival) {
 	items, release := p.Manifest()
 	defer release()
 	w.Sockets = uint32(len(items))
-	_ = p.conv.link.Send(&w, p.Process) // an error shows as in send
 	p.event(predHello)
+	p.send(&w, p.Process...)
 	if p.state.phase != predSending {
 		return
 	}
 	p.enter(PhaseTransfer)
 	if p.Stderr != nil {
-		_ = p.conv.link.Send(&wire.Stderr{}, p.Stderr()) // shows in what follows
+		p.send(&wire.Stderr{}, p.Stderr()...)
+	}
+	if p.state.phase != predSending {
+		return
 	}
 	t := transfer{conv: p.conv, hang: p.Timeouts.Hang, deadline: p.deadline, cancel: p.Cancel}
 	err := t.sockets(items)
@@ -100,7 +103,10 @@ func (p *Predecessor) passStates(t *transfer) error {
 		stopped = &Error{Reason: failure.Timeout}
 	case in, ok := <-t.conv.inbox:
 		stopped = &Error{Reason: failure.SuccessorDied}
-		if ok {
+		switch {
+		case in.err != nil:
+			stopped = in.err
+		case ok:
 			stopped = &Error{Reason: failure.Protocol, Text: fmt.Sprintf("%T while state is written", in.msg)}
 			if m, is := in.msg.(*wire.Abort); is {
 				stopped = &Error{Reason: failure.Aborted, Text: m.Text}

@@ -86,8 +86,8 @@ func (j *Joiner) Join(link Link) (*Received, *Successor, error) {
 		conv.close()
 		r.Close()
 		var e *Error
-		if !errors.As(err, &e) { // a message could not be sent
-			err = &Error{Reason: failure.PredecessorDied, Err: err}
+		if !errors.As(err, &e) {
+			err = unsent(err)
 		}
 		return nil, nil, err
 	}
@@ -96,13 +96,12 @@ func (j *Joiner) Join(link Link) (*Received, *Successor, error) {
 
 func (j *Joiner) receive(conv *conversation, r *Received) error {
 	if err := conv.link.Send(&j.Hello, nil); err != nil {
-		// A refusal may be there already.
-		_, fds, e := j.next(conv, j.Timeout)
-		_ = fdx.Close(fds...) // none belong here
-		if e != nil {
-			return e
+		if !fdpass.Own(err) { // a refusal may be there already
+			_, fds, e := j.next(conv, j.Timeout)
+			_ = fdx.Close(fds...) // none belong here
+			err = cmp.Or(e, err)
 		}
-		return &Error{Reason: failure.PredecessorDied, Err: err}
+		return err
 	}
 	if j.Meanwhile != nil {
 		var err error
@@ -244,6 +243,9 @@ func (j *Joiner) next(conv *conversation, patience time.Duration) (wire.Message,
 			if !ok {
 				return nil, nil, ended(conv)
 			}
+			if in.err != nil {
+				return nil, nil, &Error{Reason: failure.Transfer, Err: in.err}
+			}
 			return said(in)
 		case s := <-j.stop:
 			return nil, nil, &Error{Reason: failure.Aborted, Err: &Stopped{s}}
@@ -280,6 +282,14 @@ func ended(conv *conversation) error {
 		return &Error{Reason: failure.Protocol, Err: err}
 	}
 	return &Error{Reason: failure.PredecessorDied, Text: "before all sockets were passed", Err: err}
+}
+
+// unsent says why a message could not be sent.
+func unsent(err error) error {
+	if fdpass.Own(err) {
+		return &Error{Reason: failure.Transfer, Err: err}
+	}
+	return &Error{Reason: failure.PredecessorDied, Err: err}
 }
 
 func unexpected(m wire.Message) error {

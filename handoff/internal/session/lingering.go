@@ -115,18 +115,18 @@ func (l *Lingering) Adopt(m wire.Adopt, fd int) error {
 }
 
 // Tell sends the progress of the linger. Errors show as the end of the conversation.
-func (l *Lingering) Tell(m wire.Linger) { _ = l.conv.link.Send(&m, nil) }
+func (l *Lingering) Tell(m wire.Linger) { l.conv.say(&m) }
 
 // Released says that the sockets of a kind are closed here. holders are pidfds,
 // borrowed, of other processes that may still have duplicates. Errors show as the
 // end of the conversation.
 func (l *Lingering) Released(kind wire.SocketKind, holders []int) {
-	_ = l.conv.link.Send(&wire.Released{Kind: kind, Holders: uint32(len(holders))}, holders)
+	l.conv.say(&wire.Released{Kind: kind, Holders: uint32(len(holders))}, holders...)
 }
 
 // Account tells the successor how the last upgrades went. Errors show as the end
 // of the conversation.
-func (l *Lingering) Account(m wire.Account) { _ = l.conv.link.Send(&m, nil) }
+func (l *Lingering) Account(m wire.Account) { l.conv.say(&m) }
 
 // Bye ends the conversation: nothing moves any more, and Run returns when the
 // successor has acknowledged what was sent, or was silent for too long. Only the first

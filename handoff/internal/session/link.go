@@ -22,10 +22,13 @@ type Link interface {
 	Send(m wire.Message, fds []int) error
 	// Recv returns the next message. The caller owns the descriptors. With an
 	// error that matches fdpass.ErrTruncated comes the message without them.
-	// After Interrupt it returns an error between two messages.
+	// After Interrupt it returns an error between two messages. After an error
+	// that fdpass.Own reports it can be called again.
 	Recv() (wire.Message, []int, error)
 	// Interrupt makes Recv return without having consumed a part of a message.
 	Interrupt()
+	// Hangup makes Recv return what has arrived, and then io.EOF.
+	Hangup()
 	Close() error
 }
 
@@ -39,8 +42,13 @@ type WireLink struct {
 	finishing   bool // Recv's own: the frame at hand is the last
 }
 
-// NewWireLink takes ownership of conn.
+// NewWireLink takes ownership of conn. Where a system call fails in this process, Send
+// and Recv give up before a peer that waits for sendTimeout does: their error can be
+// told to it.
 func NewWireLink(conn *fdpass.Conn, sendTimeout time.Duration) *WireLink {
+	if sendTimeout > 0 {
+		conn.SetPatience(sendTimeout / quietTicks * 3)
+	}
 	return &WireLink{conn: conn, sendTimeout: sendTimeout}
 }
 
@@ -118,6 +126,10 @@ func (l *WireLink) Interrupt() {
 	l.interrupted.Store(true)
 	_ = l.conn.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
 }
+
+// Hangup makes Recv return what has arrived, and then [io.EOF]: where another process
+// has a copy of the peer's descriptor, the kernel does not end the stream.
+func (l *WireLink) Hangup() { _ = l.conn.CloseRead() } // fails only on a closed connection
 
 // Close closes the connection.
 func (l *WireLink) Close() error { return l.conn.Close() }

@@ -18,12 +18,16 @@ type memLink struct {
 	closed      chan struct{}
 	peerClosed  chan struct{}
 	interrupted chan struct{}
+	over        chan struct{} // by Hangup
 	closing     sync.Once
 	stopping    sync.Once
+	hanging     sync.Once
 
 	// onSend is called in Send, before m is on its way: a process that is
 	// stopped at this point stays in it.
 	onSend func(m wire.Message)
+	// refuse, if it is not nil, returns why m is not sent.
+	refuse func(m wire.Message) error
 }
 
 type memMessage struct {
@@ -37,8 +41,8 @@ type memMessage struct {
 func memPair() (a, b *memLink) {
 	ab, ba := make(chan memMessage, 10_000), make(chan memMessage, 10_000)
 	ca, cb := make(chan struct{}), make(chan struct{})
-	a = &memLink{in: ba, out: ab, closed: ca, peerClosed: cb, interrupted: make(chan struct{})}
-	b = &memLink{in: ab, out: ba, closed: cb, peerClosed: ca, interrupted: make(chan struct{})}
+	a = &memLink{in: ba, out: ab, closed: ca, peerClosed: cb, interrupted: make(chan struct{}), over: make(chan struct{})}
+	b = &memLink{in: ab, out: ba, closed: cb, peerClosed: ca, interrupted: make(chan struct{}), over: make(chan struct{})}
 	return a, b
 }
 
@@ -54,6 +58,11 @@ func isClosed(c <-chan struct{}) bool {
 func (l *memLink) Send(m wire.Message, fds []int) error {
 	if l.onSend != nil {
 		l.onSend(m)
+	}
+	if l.refuse != nil {
+		if err := l.refuse(m); err != nil {
+			return err
+		}
 	}
 	switch {
 	case isClosed(l.closed):
@@ -87,6 +96,7 @@ func (l *memLink) Recv() (wire.Message, []int, error) {
 		return nil, nil, net.ErrClosed
 	case <-l.interrupted:
 		return nil, nil, session.ErrInterrupted
+	case <-l.over:
 	case <-l.peerClosed:
 	}
 	select {
@@ -98,6 +108,8 @@ func (l *memLink) Recv() (wire.Message, []int, error) {
 }
 
 func (l *memLink) Interrupt() { l.stopping.Do(func() { close(l.interrupted) }) }
+
+func (l *memLink) Hangup() { l.hanging.Do(func() { close(l.over) }) }
 
 func (l *memLink) Close() error {
 	l.closing.Do(func() { close(l.closed) })

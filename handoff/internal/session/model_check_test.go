@@ -75,11 +75,11 @@ func (w world) checkSettled() string {
 	pGave, sQuit := w.p.phase == predCommitted, w.s.phase == succQuit
 	pLives, sLives := w.pFate == alive && !w.left, w.sFate == alive
 	switch {
-	case !pLives && sLives && w.s.phase == succProbation:
+	case !pLives && sLives && w.s.phase == succProbation && !(w.sMute && w.pFate == hung): // it can't say Took
 		return "S is alone and does not own the sockets"
 	case pLives && w.sFate == dead && !w.p.phase.terminal():
 		return "P waits for a successor that is dead"
-	case w.drain && sLives && w.s.phase == succOwner && !w.moved && (w.pFate == dead || w.left || w.closed && !w.s.alone):
+	case w.drain && sLives && w.s.phase == succOwner && !w.moved && (w.pFate == dead || w.left || w.closed && !w.s.alone && !w.pMute && !w.sDeaf):
 		return "S could move, and does not"
 	case w.serves():
 		return ""
@@ -133,6 +133,10 @@ func (c *coverage) add(o *coverage) {
 // TestModel holds every state that can come about against the table of deaths.
 func TestModel(t *testing.T) {
 	t.Parallel()
+	faults := 2
+	if testing.Short() {
+		faults = 1
+	}
 	var mu sync.Mutex
 	all := newCoverage()
 	t.Run("settings", func(t *testing.T) {
@@ -147,7 +151,7 @@ func TestModel(t *testing.T) {
 				seen := explore(t, world{
 					setting: s, p: predState{probation: probation, child: s.child},
 					lp: lifecycle.State{Phase: lifecycle.Serving, Gate: lifecycle.Open, Owner: true, Upgrading: true},
-				}, 2)
+				}, faults)
 				t.Logf("%d states", seen.states)
 				mu.Lock()
 				defer mu.Unlock()
@@ -160,7 +164,7 @@ func TestModel(t *testing.T) {
 	}
 	t.Logf("%d states, %d pairs of phase and event of the predecessor, %d of the successor", all.states, len(all.preds), len(all.succs))
 	// The model must go everywhere: a figure that falls says that it no longer does.
-	if all.states < 30_000 {
+	if all.states < 15_000*faults {
 		t.Errorf("%d states: the model does not move", all.states)
 	}
 	for a := predTransfer; a <= predPauseQuietly; a++ {

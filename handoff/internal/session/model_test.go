@@ -40,7 +40,12 @@ type world struct {
 	closed  bool // P has closed its duplicates of the sockets
 	moved   bool // S listens on sockets of its own, and hides those that it was given
 	wasOpen bool // S has accepted at some time
-	slain   bool // P has killed S, which was not silent and had accepted
+	slain   bool // P has killed S, which was neither silent nor mute and had accepted
+	pMute   bool // every send of P fails, for a reason in P's process
+	sMute   bool
+	pDeaf   bool // every receive of P fails, for a reason in P's process
+	sDeaf   bool
+	owed    bool // S owns the sockets, and could not say so
 }
 
 // setting is what does not change.
@@ -94,32 +99,38 @@ func (w world) stepP(e predEvent, seen *coverage) world {
 	var acts []predAction
 	seen.pred(w.p.phase, e)
 	w.p, acts = w.p.next(e)
+	after := w.p
 	for _, a := range acts {
+		if w.p != after {
+			break // as Predecessor.event
+		}
 		seen.predActs[a]++
 		switch a {
 		case predTransfer:
-			w.toS += string(msgTransfer)
+			w = w.sendP(msgTransfer, seen)
 		case predPause:
 			w = w.lifeP(lifecycle.Pause, seen)
-			w.toS += string(msgPaused)
+			w = w.sendP(msgPaused, seen)
 		case predPauseQuietly:
 			w = w.lifeP(lifecycle.Pause, seen)
 		case predRelease:
 			w = w.lifeP(lifecycle.Commit, seen)
 			if w.drain { // nothing else comes of it
 				w.closed = true
-				w.toS += string(msgReleased)
+				if !w.pMute { // else the conversation ends
+					w.toS += string(msgReleased)
+				}
 			}
 		case predPing:
-			w.toS += string(msgFinalPing)
+			w = w.sendP(msgFinalPing, seen)
 		case predCommit:
-			w.toS += string(msgCommit)
+			w = w.sendP(msgCommit, seen)
 		case predSendBack:
-			w.toS += string(msgRollback)
+			w = w.sendP(msgRollback, seen)
 		case predResume:
 			w = w.lifeP(lifecycle.Resume, seen)
 		case predKill:
-			w.slain = w.slain || e != predSilent && w.sFate == alive && w.wasOpen
+			w.slain = w.slain || e != predSilent && w.sFate == alive && w.wasOpen && !w.sMute
 			w.sFate = dead
 		}
 	}
@@ -131,6 +142,30 @@ func (w world) stepP(e predEvent, seen *coverage) world {
 		w.left = true
 	}
 	return w
+}
+
+// sendP is Predecessor.send.
+func (w world) sendP(m rune, seen *coverage) world {
+	if w.pMute {
+		return w.stepP(predUnsent, seen)
+	}
+	w.toS += string(m)
+	return w
+}
+
+// sendS is Successor.do for a message. It reports whether that was sent.
+func (w world) sendS(m rune, seen *coverage) (world, bool) {
+	switch {
+	case w.hungUp(): // EPIPE: the end of the stream says more
+		return w, false
+	case !w.sMute:
+		w.toP += string(m)
+	case m == msgReady, m == msgAlive, m == msgAliveYet:
+		w = w.stepS(succAbort, seen)
+	case m == msgCommitted:
+		w.owed = true
+	}
+	return w, !w.sMute
 }
 
 // lifeP feeds an event to the lifecycle of P's process, and carries out what concerns
@@ -157,6 +192,7 @@ func (w world) lifeS(e lifecycle.Event, seen *coverage) world {
 func (w world) stepS(e succEvent, seen *coverage) world {
 	var acts []succAction
 	seen.succ(w.s.phase, e)
+	before := w
 	w.s, acts = w.s.next(e)
 	for _, a := range acts {
 		seen.succActs[a]++
@@ -169,21 +205,24 @@ func (w world) stepS(e succEvent, seen *coverage) world {
 		case succOwn:
 			w = w.lifeS(lifecycle.Own, seen)
 		case succSendReady:
-			w.toP += string(msgReady)
+			w, _ = w.sendS(msgReady, seen)
 		case succSendAlive:
+			m := msgAliveYet
 			if w.final {
-				w.toP += string(msgAlive)
-			} else {
-				w.toP += string(msgAliveYet)
+				m = msgAlive
 			}
+			w, _ = w.sendS(m, seen)
 		case succSendCommitted:
-			w.toP += string(msgCommitted)
+			w, _ = w.sendS(msgCommitted, seen)
 		case succSendAbort:
-			w.toP += string(msgAbort)
+			w, _ = w.sendS(msgAbort, seen)
 		case succSendRolledBack:
-			w.toP += string(msgRolledBack)
+			w, _ = w.sendS(msgRolledBack, seen)
 		case succSendTook:
-			w.toP += string(msgTook)
+			var sent bool
+			if w, sent = w.sendS(msgTook, seen); !sent {
+				return before // as Successor.event
+			}
 		}
 	}
 	if w.s.phase == succQuit {
@@ -235,9 +274,17 @@ type adder func(due bool, name string, to world)
 
 func (w world) stepsOfP(add adder, seen *coverage) {
 	switch {
+	case w.pDeaf:
+		// Until it can read, it does not see the end of the stream either.
+		add(true, "P can't read", w.stepP(predUnread, seen))
+		if w.sFate == dead && !w.pHeard {
+			n := w
+			n.pHeard = true
+			add(true, "P sees the end by the pidfd", n.stepP(predGone, seen))
+		}
 	case w.toP != "":
 		w.mailOfP(add, seen)
-	case w.sFate == dead && !w.pHeard:
+	case (w.sFate == dead || w.joined && w.s.phase == succQuit) && !w.pHeard:
 		n := w
 		n.pHeard = true
 		add(true, "P sees the end", n.stepP(predGone, seen))
@@ -246,21 +293,23 @@ func (w world) stepsOfP(add adder, seen *coverage) {
 		// Mail or not: it takes no account of what is on its way.
 		add(true, "P: probation over", w.stepP(predProbationOver, seen))
 	}
-	if w.toP == "" { // other timers give way to the mail
+	if w.toP == "" || w.pDeaf { // other timers give way to the mail
 		switch w.p.phase {
 		case predWaiting, predWarming:
 			add(false, "P: deadline", w.stepP(predDeadline, seen)) // there may be none
 		case predSending:
-			add(true, "P: no acknowledgement", w.stepP(predSilent, seen))
+			if !w.pDeaf {
+				add(true, "P: no acknowledgement", w.stepP(predSilent, seen))
+			}
 			add(false, "P: deadline", w.stepP(predDeadline, seen))
 		case predProbation, predConfirming, predCommitting, predDoubting, predWithdrawing:
-			add(true, "P: silence", w.stepP(predSilent, seen))
+			if !w.pDeaf { // else it is not S that is silent
+				add(true, "P: silence", w.stepP(predSilent, seen))
+			}
 		}
 	}
 	if w.p.phase == predProbation && !strings.ContainsRune(w.toS, msgPing) && !strings.ContainsRune(w.toP, msgAliveYet) {
-		n := w
-		n.toS += string(msgPing)
-		add(false, "P asks for a sign of life", n)
+		add(w.pMute, "P asks for a sign of life", w.sendP(msgPing, seen))
 	}
 	if w.p.phase == predSending {
 		add(false, "P: transfer fails", w.stepP(predTransferError, seen))
@@ -307,23 +356,31 @@ func (w world) hungUp() bool { return w.pFate == dead || w.left || w.p.phase == 
 func (w world) stepsOfJoin(add adder) {
 	fail := func(n world) world {
 		n.s.phase = succQuit
-		n.toP += string(msgAbort)
+		if !n.sMute {
+			n.toP += string(msgAbort)
+		}
 		return n
 	}
 	if !w.hello {
 		n := w
 		n.hello = true
-		n.toP += string(msgHello)
+		if n.sMute {
+			n.s.phase = succQuit
+		} else {
+			n.toP += string(msgHello)
+		}
 		add(false, "S: hello", n)
 		return
 	}
 	switch {
+	case w.sDeaf:
+		add(true, "S can't read", fail(w))
 	case w.toS != "":
 		m := rune(w.toS[0])
 		n := w
 		n.toS = w.toS[1:]
 		name := fmt.Sprintf("S gets %c", m)
-		if m != msgTransfer {
+		if m != msgTransfer || w.sMute {
 			add(true, name, fail(n))
 			return
 		}
@@ -344,6 +401,12 @@ func (w world) stepsOfJoin(add adder) {
 // stepsOfS is Successor.Run.
 func (w world) stepsOfS(add adder, seen *coverage) {
 	switch {
+	case w.sDeaf:
+		e := succAbort
+		if w.pFate == dead {
+			e = succGone // by its pidfd
+		}
+		add(true, "S can't read", w.stepS(e, seen))
 	case w.toS != "":
 		m := rune(w.toS[0])
 		n := w
@@ -361,9 +424,13 @@ func (w world) stepsOfS(add adder, seen *coverage) {
 	case w.hungUp() && !w.sHeard:
 		n := w
 		n.sHeard = true
-		add(true, "S sees the end", n.stepS(succGone, seen))
+		if w.pFate == dead || w.left { // otherwise its process runs, and serves
+			add(true, "S sees the end", n.stepS(succGone, seen))
+		} else {
+			add(true, "S sees the end, and P runs", n.stepS(succAbort, seen))
+		}
 	}
-	if w.toS == "" && !w.s.alone && w.s.phase == succProbation {
+	if w.toS == "" && !w.sHeard && w.s.phase == succProbation {
 		add(true, "S: silence", w.stepS(succSilent, seen))
 	}
 	if w.s.phase == succWarming {
@@ -413,6 +480,18 @@ func (w world) faults() []transition {
 		n := w
 		n.sFate = hung
 		ts = append(ts, transition{name: "S hangs", to: n})
+	}
+	for name, fails := range map[string]func(n *world) *bool{
+		"sends of P fail":    func(n *world) *bool { return &n.pMute },
+		"sends of S fail":    func(n *world) *bool { return &n.sMute },
+		"receives of P fail": func(n *world) *bool { return &n.pDeaf },
+		"receives of S fail": func(n *world) *bool { return &n.sDeaf },
+	} {
+		n := w
+		*fails(&n) = true
+		if n != w {
+			ts = append(ts, transition{name: name, to: n})
+		}
 	}
 	return ts
 }

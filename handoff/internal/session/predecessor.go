@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -65,6 +66,8 @@ type Predecessor struct {
 
 	conv  *conversation
 	hello wire.Hello
+	peer  <-chan struct{} // Arrival.Ended
+	dead  bool            // it is closed
 	state predState
 	trial Trial
 	cause *Error
@@ -117,6 +120,10 @@ type Result struct {
 type Arrival struct {
 	Link  Link
 	Hello wire.Hello
+	// Ended is closed when the process that has sent Hello has ended. It need not be
+	// the one that was started, which may be a wrapper. nil means that this can't be
+	// seen.
+	Ended <-chan struct{}
 }
 
 // Run waits for the successor on arrivals (one that this process started needs time;
@@ -189,6 +196,15 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 				p.gone(p.conv.gone(), "the conversation ended")
 				continue
 			}
+			if in.err != nil {
+				if p.dead {
+					p.gone(in.err, "its process ended")
+					continue
+				}
+				p.quiet.heard() // it is not the successor that is silent
+				p.because(predUnread, &Error{Err: in.err})
+				continue
+			}
 			_ = fdx.Close(in.fds...) // a successor sends none
 			p.message(in.msg)
 		case err := <-p.Exited:
@@ -198,9 +214,15 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 				p.gone(nil, "")
 				continue
 			}
+			if p.peer != nil {
+				continue // a wrapper may end before the process that it has started
+			}
 			// Its last messages may still be in the socket: the end of the
 			// conversation comes behind them.
 			p.lastWords = time.After(p.Timeouts.Hang)
+		case <-p.peer:
+			p.peer, p.dead = nil, true
+			p.conv.link.Hangup() // its last messages come first
 		case <-p.EngineReady:
 			p.EngineReady = nil
 			p.event(predEngineReady)
@@ -316,8 +338,11 @@ func (p *Predecessor) event(e predEvent) {
 	if p.state.phase != was {
 		p.quiet.heard()
 	}
+	after := p.state
 	for _, a := range acts {
-		p.do(a)
+		if p.do(a); p.state != after {
+			break // a message could not be sent, which was an event of its own
+		}
 	}
 	if p.leaving && p.state.phase == predDoubting {
 		p.event(predLeave)
@@ -351,11 +376,14 @@ func (p *Predecessor) do(a predAction) {
 	}
 }
 
-// send sends m. An error shows as the end of the conversation, behind the
-// successor's last messages.
-func (p *Predecessor) send(m wire.Message) {
-	if p.conv != nil {
-		_ = p.conv.link.Send(m, nil)
+// send sends m with fds, which it borrows. An error of the connection shows as its end,
+// behind the successor's last messages, and one of the deadline as silence.
+func (p *Predecessor) send(m wire.Message, fds ...int) {
+	if p.conv == nil {
+		return
+	}
+	if err := p.conv.link.Send(m, fds); fdpass.Own(err) {
+		p.because(predUnsent, &Error{Err: err})
 	}
 }
 

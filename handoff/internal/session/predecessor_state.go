@@ -49,6 +49,8 @@ const (
 	predEngineReady                    // tableflip's child is ready: committed, with a conversation or without
 	predGone                           // the conversation, or the process, has ended
 	predTransferError                  // sockets or state could not be passed
+	predUnsent                         // a message could not be sent, for a reason in this process
+	predUnread                         // no message can be read, for a reason in this process
 	predProtocolError                  // a message out of turn
 	predDeadline                       // ready timeout
 	predProbationOver                  // the probation's timer
@@ -169,7 +171,7 @@ func (s predState) beforeReady(e predEvent) (predState, []predAction) {
 		return s.fail(failure.Aborted)
 	case predGone:
 		return s.fail(failure.SuccessorDied)
-	case predTransferError:
+	case predTransferError, predUnsent, predUnread:
 		return s.refuse(failure.Transfer)
 	case predDeadline:
 		return s.giveUp(failure.Timeout)
@@ -218,6 +220,8 @@ func (s predState) inProbation(e predEvent) (predState, []predAction) {
 		return s.withdraw(failure.Hung, true)
 	case predCancel:
 		return s.withdraw(failure.RolledBack, false)
+	case predUnsent, predUnread:
+		return s.withdraw(failure.Transfer, false)
 	case predDeadline, predLeave:
 		return s, nil
 	}
@@ -235,6 +239,11 @@ func (s predState) afterCommit(e predEvent) (predState, []predAction) {
 			return s.back(failure.Hung) // it was killed because it hung
 		}
 		return s.back(failure.SuccessorDied)
+	case predUnsent: // the successor does not get Commit
+		return s.withdraw(failure.Transfer, false)
+	case predUnread: // its answer may be there
+		s.phase = predDoubting
+		return s, []predAction{predResume}
 	case predSilent:
 		// The death of a child, which can be killed, decides; it is the next event.
 		// Any other process reads Commit when it wakes up, or never.
@@ -262,10 +271,21 @@ func (s predState) inDoubt(e predEvent) (predState, []predAction) {
 		s.phase, s.reason = predEnded, failure.Aborted
 	case predGone:
 		s.phase, s.reason = predEnded, failure.SuccessorDied
+		if s.killed {
+			s.reason = failure.Hung
+		}
+	case predSilent:
+		if s.child && !s.killed { // its end is the next event
+			s.killed = true
+			return s, []predAction{predKill}
+		}
 	}
 	return s, nil
 }
 
+// whileWithdrawing waits for the answer to Rollback. Where that can't be sent, the
+// successor takes the sockets when it has heard nothing for too long, or reads the end
+// of the conversation while this process runs.
 func (s predState) whileWithdrawing(e predEvent) (predState, []predAction) {
 	switch e {
 	case predReady: // sent before Rollback was read: it serves what it has accepted

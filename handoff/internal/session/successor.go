@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -32,11 +33,15 @@ type Successor struct {
 	Unready func() string
 	// Announce completes Ready, if it is not nil.
 	Announce func(*wire.Ready)
+	// Ended is closed when the predecessor's process has ended. nil means that this
+	// can't be seen: then the end of the conversation counts.
+	Ended <-chan struct{}
 
 	conv    *conversation
 	welcome wire.Welcome
 	state   succState
 	cause   *Error
+	owed    bool // Committed could not be sent yet
 
 	requests chan request
 	done     chan struct{}
@@ -110,25 +115,36 @@ func (s *Successor) Run() Tenure {
 	defer cancel()
 	quiet := newSilence(s.welcome.HangTimeout)
 	defer quiet.stop()
-	for s.state.phase == succWarming || s.state.phase == succProbation {
-		inbox := s.conv.inbox
-		if s.state.alone {
-			inbox = nil
-		}
+	inbox, ended := s.conv.inbox, s.Ended
+	var hungUp <-chan time.Time // the conversation has ended, and the process has not
+	for s.state.phase == succWarming || s.state.phase == succProbation || s.owed {
 		select {
 		case in, ok := <-inbox:
-			if !ok && s.conv.garbled() {
+			switch {
+			case ok && in.err != nil && (s.Ended == nil || ended != nil):
+				s.fail(failure.Transfer, "", in.err)
+			case ok && in.err == nil:
+				quiet.heard()
+				s.message(ctx, in)
+			case !ok && s.conv.garbled():
 				// It may be alive and serve: that is no reason to take the sockets.
-				s.cause = &Error{Reason: failure.Protocol, Err: s.conv.gone()}
-				s.event(succAbort)
-				continue
-			}
-			if !ok {
+				s.fail(failure.Protocol, "", s.conv.gone())
+			case s.Ended != nil && ended != nil:
+				inbox, hungUp = nil, time.After(s.welcome.HangTimeout)
+			default:
+				inbox = nil
 				s.lost()
+			}
+		case <-ended:
+			ended = nil
+			if hungUp == nil {
+				s.conv.link.Hangup() // what it has sent comes first
 				continue
 			}
-			quiet.heard()
-			s.message(ctx, in)
+			s.lost()
+		case <-hungUp:
+			s.owed = false
+			s.fail(failure.RolledBack, "the predecessor has ended the conversation, and its process runs", nil)
 		case r := <-s.requests:
 			if r.event == succReady && s.state.phase == succWarming {
 				quiet.heard()
@@ -141,18 +157,17 @@ func (s *Successor) Run() Tenure {
 		case err := <-s.health:
 			s.probing = false
 			if err != nil {
-				s.cause = &Error{Reason: failure.Aborted, Text: "health check", Err: err}
-				s.event(succAbort)
+				s.fail(failure.Aborted, "health check", err)
 				continue
 			}
 			s.event(succPing)
 		case <-quiet.ticker.C:
-			if s.state.phase != succProbation || s.state.alone {
+			switch {
+			case s.owed:
+				s.do(succSendCommitted)
+			case s.state.phase != succProbation || inbox == nil:
 				quiet.heard() // before Ready the predecessor sends nothing
-				continue
-			}
-			// In probation it sends Ping at each tick.
-			if quiet.tick() {
+			case quiet.tick(): // in probation it sends Ping at each tick
 				s.event(succSilent)
 			}
 		}
@@ -164,8 +179,17 @@ func (s *Successor) Run() Tenure {
 	return s.finish()
 }
 
+// fail gives up, if this process does not own the sockets yet.
+func (s *Successor) fail(reason failure.Reason, text string, err error) {
+	if s.state.phase == succWarming || s.state.phase == succProbation {
+		s.cause = &Error{Reason: reason, Text: text, Err: err}
+		s.event(succAbort)
+	}
+}
+
 // lost notes that the predecessor has ended.
 func (s *Successor) lost() {
+	s.owed = false
 	if s.Gone != nil {
 		s.Gone()
 	}
@@ -238,14 +262,23 @@ func (s *Successor) message(ctx context.Context, in incoming) {
 }
 
 func (s *Successor) event(e succEvent) {
+	before := s.state
 	var acts []succAction
 	s.state, acts = s.state.next(e)
 	for _, a := range acts {
-		s.do(a)
+		if err := s.do(a); err != nil && a == succSendTook {
+			// The predecessor does not know that it has to yield, and may be alive.
+			s.state = before
+			return
+		}
+	}
+	if e == succAbort {
+		s.owed = false // this process ends, and leaves the answer to the end of the conversation
 	}
 }
 
-func (s *Successor) do(a succAction) {
+// do carries out an action. Its error is that of a message that was not sent.
+func (s *Successor) do(a succAction) error {
 	var m wire.Message
 	switch a {
 	case succOpen:
@@ -282,9 +315,19 @@ func (s *Successor) do(a succAction) {
 		}
 		m = a
 	}
-	if m != nil {
-		_ = s.conv.link.Send(m, nil) // a dead predecessor shows in the inbox
+	if m == nil {
+		return nil
 	}
+	err := s.conv.link.Send(m, nil) // a dead predecessor shows in the inbox
+	switch own := fdpass.Own(err); a {
+	case succSendCommitted:
+		s.owed = own // until the predecessor has it, both would own the sockets
+	case succSendReady, succSendAlive:
+		if own {
+			s.fail(failure.Transfer, "", err)
+		}
+	}
+	return err
 }
 
 func (s *Successor) accepted() uint64 {

@@ -145,6 +145,9 @@ func (t *transfer) acknowledged() error {
 			if !ok {
 				return &Error{Reason: failure.SuccessorDied}
 			}
+			if in.err != nil {
+				return in.err
+			}
 			_ = fdx.Close(in.fds...) // a successor sends none
 			switch m := in.msg.(type) {
 			case *wire.Ack:
