@@ -133,7 +133,7 @@ func (s controlService) Join(a session.Arrival, peer fdx.Cred) error {
 		if !procs.Descends(peer.PID) {
 			return fmt.Errorf("%w: pid %d is no child of this process", ErrPeerRefused, peer.PID)
 		}
-		up.peer.Store(int64(peer.PID))
+		a.Ended = u.identify(up, peer.PID)
 		up.arrive(a)
 		return nil
 	}
@@ -146,6 +146,7 @@ func (s controlService) Join(a session.Arrival, peer fdx.Cred) error {
 		return err
 	}
 	up.account.report.Successor.PID = peer.PID
+	a.Ended = u.identify(up, peer.PID)
 	up.arrivals <- a
 	u.log.Info("upgrade started by the successor", "pid", peer.PID)
 	u.emit(Event{Kind: EventUpgradeStarted, Report: up.account.copy()})

@@ -147,6 +147,10 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		Expect: fdx.RaiseNoFile,
 		Meanwhile: func() (<-chan os.Signal, error) {
 			u.signals.Begin()
+			if via == wire.ViaSpawn {
+				cred, _ := conn.Peer() // 0 where it is in another PID namespace
+				spawn.JoinGroup(cred.PID)
+			}
 			if via == wire.ViaInherit && u.control == nil {
 				return u.signals.Stops, u.inheritControl()
 			}
@@ -188,7 +192,12 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		u.systemd.Received(&got.Sockets[i].Socket)
 	}
 	u.table.Arrive(u.arrived(got.Sockets))
-	predecessor := u.mover.Hold(got.Process, wire.KindListener, wire.KindPacket)
+	kinds := []wire.SocketKind{wire.KindListener, wire.KindPacket}
+	if via == wire.ViaInherit {
+		kinds = nil // no socket moves
+	}
+	predecessor := u.mover.Hold(got.Process, kinds...)
+	s.Ended = predecessor.Ended()
 	u.release = func(kind wire.SocketKind, holders []int) {
 		for _, pidfd := range holders {
 			u.mover.Hold([]int{pidfd}, kind)

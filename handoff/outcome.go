@@ -146,6 +146,7 @@ func (u *Upgrader) finishChild(up *upgrade) {
 	hold := u.failures.Hold(func() int { return 0 })
 	u.wg.Go(func() { // ends with the process, which the limit or closing ends
 		defer hold.Release(nil)
+		defer up.unwatch()
 		c.End(u.cfg.LingerTimeout, u.closing)
 		if up.inherit {
 			runtime.GC() // tableflip leaves its ends of two pipes to the collector
@@ -178,5 +179,8 @@ func (u *Upgrader) finish(up *upgrade, err error, last Event) {
 	})
 	up.err = err
 	up.end()
+	if err == nil || up.child == nil {
+		up.unwatch() // else finishChild does
+	}
 	up.dismiss()
 }

@@ -10,8 +10,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
@@ -324,6 +326,43 @@ func TestWrapper(t *testing.T) {
 	l.run(10)
 	l.stop()
 	s.stop()
+}
+
+// TestWrapperHangs has a shell script start a successor that hangs: before its New, and
+// when it is ready, in the process group of the script and in another. The predecessor
+// serves, and no process is left.
+func TestWrapperHangs(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		for _, c := range []struct {
+			name, script string
+			at           plan
+		}{
+			{"before New", "'%s' \"$@\"", plan{At: "start", How: "hang"}},
+			{"ready", "'%s' \"$@\"", plan{At: "probation", How: "stop"}},
+			{"ready, in another group", "setsid -w '%s' \"$@\"", plan{At: "probation", How: "stop"}},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				i := install(t, mode)
+				i.set.Probation, i.set.Hang = time.Minute, soon
+				if c.at.At == "start" {
+					i.set.Ready = soon
+				}
+				program := filepath.Join(i.bin, "program")
+				copyBinary(t, program)
+				i.run(variation{}, "", i.app)
+				addr := i.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+				if err := os.Rename(testenv.Script(t, fmt.Sprintf(c.script+"\nexit $?\n", program)), i.app); err != nil {
+					t.Fatal(err)
+				}
+				i.plan(c.at)
+				i.mustFail("timed out")
+				eventually(t, "one process is left", func() bool { return len(procs.Marked(i.mark())) == 1 })
+				mustAnswer(t, addr, 1)
+				i.stop()
+			})
+		}
+	})
 }
 
 // TestPID1 upgrades a service that is PID 1 of its PID namespace: it refuses,

@@ -101,7 +101,7 @@ func (u *Upgrader) suspendMove(up *upgrade) {
 		}
 	}
 	if len(kinds) > 0 && !up.inherit {
-		up.holder = u.mover.HoldProcess(up.account.report.Successor.PID, kinds...)
+		up.holder = u.mover.HoldProcess(int(up.speaker.Load()), kinds...)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 // startSpawn starts the successor of modes Takeover and Drain.
@@ -44,7 +45,7 @@ func (u *Upgrader) awaitHello(up *upgrade, c *net.UnixConn) {
 		close(late)
 	})
 	link := session.NewWireLink(conn, u.cfg.hang)
-	hello, err := up.expectHello(c, link)
+	hello, pid, err := expectHello(c, link)
 	if !inTime() {
 		<-late
 	}
@@ -60,26 +61,50 @@ func (u *Upgrader) awaitHello(up *upgrade, c *net.UnixConn) {
 		}
 		return // tableflip reports the end of its child, and another process may dial
 	}
-	up.arrive(session.Arrival{Link: link, Hello: *hello})
+	up.arrive(session.Arrival{Link: link, Hello: *hello, Ended: u.identify(up, pid)})
 }
 
-// expectHello waits for the first message on link, which is over c.
-func (up *upgrade) expectHello(c *net.UnixConn, link session.Link) (*wire.Hello, error) {
-	if up.inherit {
-		if cred, err := fdx.SenderCred(c); err == nil { // an error: Recv has it as well
-			up.peer.Store(int64(cred.PID))
-		}
-	}
+// expectHello waits for the first message on link, which is over c, and returns it with
+// the process ID of its sender, as the kernel names it. The child need not be the sender:
+// it may be a wrapper. An error of the credentials shows in the message as well.
+func expectHello(c *net.UnixConn, link session.Link) (*wire.Hello, int, error) {
+	cred, _ := fdx.SenderCred(c)
 	m, fds, err := link.Recv()
 	_ = fdx.Close(fds...) // none belong here
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	hello, ok := m.(*wire.Hello)
 	if !ok {
-		return nil, fmt.Errorf("%w: %T instead of a Hello", ErrProtocol, m)
+		return nil, 0, fmt.Errorf("%w: %T instead of a Hello", ErrProtocol, m)
 	}
-	return hello, nil
+	return hello, cred.PID, nil
+}
+
+// identify notes which process has sent Hello, before its arrival. The channel that it
+// returns is closed when that process has ended; it is nil where the kernel has no pidfds,
+// or the process is in a PID namespace that this one does not see.
+func (u *Upgrader) identify(up *upgrade, pid int) <-chan struct{} {
+	up.speaker.Store(int64(pid))
+	if pid <= 0 {
+		return nil
+	}
+	p, err := procs.OpenPidfd(pid)
+	if err != nil {
+		u.log.Debug("watch the successor", "pid", pid, "error", err)
+		return nil
+	}
+	ended := make(chan struct{})
+	if up.child != nil {
+		up.child.SpokenFor(pid, p, ended)
+	}
+	u.wg.Go(func() { // ends with the process, or by unwatch
+		if p.Wait(up.watched) == nil {
+			close(ended)
+		}
+		_ = p.Close() // a copy
+	})
+	return ended
 }
 
 // arrive hands a successor to the upgrade, if that still waits for one.
@@ -132,7 +157,7 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	if err != nil {
 		return err
 	}
-	c, err := spawn.NewProcess(func() { u.killInherited(up) })
+	c, err := spawn.NewProcess(killInherited)
 	if err != nil {
 		_ = conv.Close() // no process has the other end
 		return err
@@ -152,16 +177,9 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 }
 
 // killInherited kills the child that tableflip has started, whose process ID tableflip
-// does not return.
-func (u *Upgrader) killInherited(up *upgrade) {
-	pid := int(up.peer.Load())
-	if pid == 0 {
-		pid = inherit.Child()
-	}
-	if pid <= 0 {
-		return // it has ended, or tableflip's own timeout kills it
-	}
-	if p, err := os.FindProcess(pid); err == nil {
-		_ = p.Kill() // has no effect on one that has ended
+// does not return, with its descendants: tableflip starts it in this process's group.
+func killInherited() {
+	if pid := inherit.Child(); pid > 0 { // else it has ended, or tableflip's own timeout kills it
+		procs.KillTree(pid)
 	}
 }

@@ -38,9 +38,11 @@ type upgrade struct {
 	asked operate.Upgrade // of a request: what differs from the configuration
 
 	account *account
-	child   *spawn.Process // nil for a successor that this process has not started
-	ready   chan struct{}  // closed when tableflip says that child is ready; in mode Inherit, else nil
-	peer    atomic.Int64   // the successor's pid as the kernel names it; 0 before it is known
+	child   *spawn.Process  // nil for a successor that this process has not started
+	ready   chan struct{}   // closed when tableflip says that child is ready; in mode Inherit, else nil
+	speaker atomic.Int64    // the pid of the process that has sent Hello, as the kernel names it; 0 if it is not known
+	watched context.Context // ends when the end of that process does not matter any more
+	unwatch context.CancelFunc
 }
 
 // giveUp has the upgrade end without a commit, if it still can.
@@ -73,6 +75,7 @@ func (u *Upgrader) begin(mode Mode) (*upgrade, error) {
 	}
 	up.wanted, up.unwant = context.WithCancelCause(context.Background())
 	up.over, up.end = context.WithCancel(context.Background())
+	up.watched, up.unwatch = context.WithCancel(context.Background())
 	accepted := u.table.Accepted()
 	var err error
 	u.owner.ask(func(s *state) {
@@ -180,12 +183,10 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 		Name: u.cfg.Name, Mode: u.cfg.Mode.number(), States: uint32(up.states.Len()),
 	}
 	up.account.report.States = up.states.Len()
-	if !up.inherit { // else no socket moves
-		if self, err := procs.OpenPidfd(os.Getpid()); err == nil { // else the kernel has none
-			defer self.Close() // the successor has a copy
-			if fd, err := fdx.Number(self); err == nil {
-				p.Process = []int{fd}
-			}
+	if self, err := procs.OpenPidfd(os.Getpid()); err == nil { // else the kernel has none
+		defer self.Close() // the successor has a copy
+		if fd, err := fdx.Number(self); err == nil {
+			p.Process = []int{fd}
 		}
 	}
 	p.Manifest = func() ([]session.Item, func()) {

@@ -54,6 +54,19 @@ func (p *Pidfd) Wait(ctx context.Context) error {
 	return errors.Join(err, perr)
 }
 
+// Kill kills the process.
+func (p *Pidfd) Kill() error {
+	rc, err := p.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var kerr error
+	err = rc.Control(func(fd uintptr) {
+		kerr = os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0))
+	})
+	return errors.Join(err, kerr)
+}
+
 // SyscallConn gives access to the descriptor, which stays the Pidfd's.
 func (p *Pidfd) SyscallConn() (syscall.RawConn, error) { return p.file.SyscallConn() }
 

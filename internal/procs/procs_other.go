@@ -11,6 +11,9 @@ import (
 // Child is not supported here.
 func Child(string) int { return 0 }
 
+// KillTree is not supported here.
+func KillTree(int) {}
+
 // Descends is not supported here.
 func Descends(int) bool { return true }
 
@@ -34,6 +37,9 @@ func NewPidfd(int) (*Pidfd, error) { return nil, errors.ErrUnsupported }
 
 // Wait is not supported here.
 func (p *Pidfd) Wait(context.Context) error { return errors.ErrUnsupported }
+
+// Kill is not supported here.
+func (p *Pidfd) Kill() error { return errors.ErrUnsupported }
 
 // SyscallConn is not supported here.
 func (p *Pidfd) SyscallConn() (syscall.RawConn, error) { return nil, errors.ErrUnsupported }

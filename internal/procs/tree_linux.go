@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Child returns the process ID of a child of this process that has the mark, or 0.
@@ -46,6 +48,49 @@ func Descends(pid int) bool {
 		pid = ppid
 	}
 	return false
+}
+
+// KillTree kills the process pid and its descendants. It stops them first, so that none
+// of them starts another meanwhile; one whose parent has ended is not found.
+func KillTree(pid int) {
+	stopped := make(map[int]bool)
+	for grown := true; grown; {
+		grown = false
+		for _, p := range append(descendants(pid), pid) {
+			if !stopped[p] {
+				grown, stopped[p] = true, true
+				_ = unix.Kill(p, unix.SIGSTOP) // it has ended
+			}
+		}
+	}
+	for p := range stopped {
+		_ = unix.Kill(p, unix.SIGKILL) // likewise
+	}
+}
+
+// descendants returns the descendants of the process pid.
+func descendants(pid int) []int {
+	files, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
+	parents := make(map[int]int)
+	for _, file := range files {
+		p, err := strconv.Atoi(filepath.Base(file))
+		if err != nil {
+			continue
+		}
+		if ppid, err := parent(p); err == nil {
+			parents[p] = ppid
+		}
+	}
+	var all []int
+	for p := range parents {
+		for up := parents[p]; up > 1; up = parents[up] {
+			if up == pid {
+				all = append(all, p)
+				break
+			}
+		}
+	}
+	return all
 }
 
 // parent returns the parent's process ID (proc_pid_stat(5), field 4).

@@ -14,8 +14,9 @@ import (
 // A Holder is another process that may have duplicates of this process's sockets.
 type Holder struct {
 	m       *Mover
-	process *procs.Pidfd // nil: it can't be watched
-	stop    func()       // ends the watch
+	process *procs.Pidfd  // nil: it can't be watched
+	stop    func()        // ends the watch
+	ended   chan struct{} // closed when the process has ended
 }
 
 // A holding is what the Mover knows of a Holder.
@@ -40,19 +41,29 @@ func (m *Mover) Hold(pidfd []int, kinds ...wire.SocketKind) *Holder {
 
 func (m *Mover) hold(pid int, p *procs.Pidfd, kinds []wire.SocketKind) *Holder {
 	ctx, stop := context.WithCancel(context.Background())
-	h := &Holder{m: m, process: p, stop: stop}
+	h := &Holder{m: m, process: p, stop: stop, ended: make(chan struct{})}
 	m.mu.Lock()
 	m.holders = append(m.holders, &holding{h, pid, slices.Clone(kinds)})
 	m.mu.Unlock()
 	if p != nil {
 		m.watchers.Go(func() { // ends with the process, with the last Release, or with Close
 			if p.Wait(ctx) == nil {
+				close(h.ended)
 				h.Release(wire.KindListener, wire.KindPacket)
 			}
 			_ = p.Close() // a copy
 		})
 	}
 	return h
+}
+
+// Ended is closed when the process has ended, if that is seen before the last Release. It
+// is nil for a process that can't be watched.
+func (h *Holder) Ended() <-chan struct{} {
+	if h.process == nil {
+		return nil
+	}
+	return h.ended
 }
 
 // HoldProcess is Hold for the process pid, which may be held already: it has one

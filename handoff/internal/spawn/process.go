@@ -24,6 +24,11 @@ type Process struct {
 	err     error         // how it ended; valid once done is closed
 	pidfd   *procs.Pidfd  // nil for a process that we do not wait for, and before Linux 5.3
 	waiting sync.WaitGroup
+
+	mu      sync.Mutex
+	speaker *procs.Pidfd    // borrowed; nil if it is not known
+	pid     int             // of the speaker
+	silent  <-chan struct{} // closed when the speaker has ended
 }
 
 // NewProcess returns a process for whose end the caller waits, who then calls Ended.
@@ -36,12 +41,13 @@ func NewProcess(kill func()) (*Process, error) {
 	return &Process{Stderr: stderr, kill: kill, exited: make(chan error, 1), done: make(chan struct{})}, nil
 }
 
-// start starts cmd and waits for its end.
+// start starts cmd in a process group of its own and waits for its end.
 func start(cmd *exec.Cmd) (*Process, error) {
-	p, err := NewProcess(func() { _ = cmd.Process.Kill() })
+	p, err := NewProcess(func() { killGroup(cmd.Process) })
 	if err != nil {
 		return nil, err
 	}
+	ownGroup(cmd)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, p.Stderr.w
 	if fd, err := fdx.Number(p.Stderr.w); err == nil {
 		if journal := journalVia(fd); journal != "" {
@@ -72,8 +78,31 @@ func (p *Process) Ended(err error) {
 	close(p.done)
 }
 
-// Kill kills the process.
-func (p *Process) Kill() { p.kill() }
+// SpokenFor says which process speaks for the successor: p, or one that p has started,
+// where p is a wrapper. pidfd is borrowed, and may be closed when silent is, which says
+// that the process has ended.
+func (p *Process) SpokenFor(pid int, pidfd *procs.Pidfd, silent <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pid, p.speaker, p.silent = pid, pidfd, silent
+}
+
+// Kill kills the process and its group, and the process that speaks for it, which has
+// left the group, with what that has started.
+func (p *Process) Kill() {
+	p.mu.Lock()
+	pid, speaker, silent := p.pid, p.speaker, p.silent
+	p.mu.Unlock()
+	select {
+	case <-silent:
+	default:
+		if speaker != nil {
+			procs.KillTree(pid)
+			_ = speaker.Kill() // it has ended
+		}
+	}
+	p.kill()
+}
 
 // Exited yields how the process has ended, once.
 func (p *Process) Exited() <-chan error { return p.exited }
@@ -84,8 +113,9 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // Err returns how the process has ended, once Done is closed.
 func (p *Process) Err() error { return p.err }
 
-// End returns when the process has ended and nothing of it is left here. It kills the
-// process when limit has passed, where that is positive, or when cut is closed.
+// End returns when the process has ended, and the one that speaks for it, and nothing of
+// them is left here. It kills them when limit has passed, where that is positive, or when
+// cut is closed, and what is left of their group in any case.
 func (p *Process) End(limit time.Duration, cut <-chan struct{}) {
 	var expired <-chan time.Time
 	if limit > 0 {
@@ -93,14 +123,24 @@ func (p *Process) End(limit time.Duration, cut <-chan struct{}) {
 		defer t.Stop()
 		expired = t.C
 	}
-	select {
-	case <-p.done:
-	case <-expired:
-		p.kill()
-	case <-cut:
-		p.kill()
+	p.mu.Lock()
+	silent := p.silent
+	p.mu.Unlock()
+	for done := p.done; done != nil || silent != nil; {
+		select {
+		case <-done:
+			done = nil
+		case <-silent:
+			silent = nil
+		case <-expired:
+			expired = nil
+			p.Kill()
+		case <-cut:
+			cut = nil
+			p.Kill()
+		}
 	}
-	<-p.done
+	p.kill()
 	p.Release()
 }
 

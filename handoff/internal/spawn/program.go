@@ -111,7 +111,8 @@ func (p *Program) Check() error {
 	return nil
 }
 
-// Start starts the program and returns its process and our end of the conversation.
+// Start starts the program and returns its process and our end of the conversation, for
+// which [fdx.SenderCred] names the process that speaks first.
 func (p *Program) Start() (*Process, *net.UnixConn, error) {
 	if err := p.Check(); err != nil {
 		return nil, nil, err
@@ -121,6 +122,10 @@ func (p *Program) Start() (*Process, *net.UnixConn, error) {
 		return nil, nil, err
 	}
 	defer theirs.Close() // the successor has its own copy
+	if err := fdx.ExpectCred(ours); err != nil {
+		_ = ours.Close() // no process has the other end
+		return nil, nil, err
+	}
 	cmd := exec.Command(p.Path, p.Args...)
 	cmd.Args[0] = p.Name
 	cmd.Dir = p.Dir
