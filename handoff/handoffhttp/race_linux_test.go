@@ -90,3 +90,60 @@ func TestAcceptedLate(t *testing.T) {
 	c.send(get)
 	c.want(2, "GET", "/a")
 }
+
+// failing is a listener whose next Accept fails.
+type failing struct {
+	net.Listener
+	mu  sync.Mutex
+	err error
+}
+
+func (f *failing) Accept() (net.Conn, error) {
+	f.mu.Lock()
+	err := f.err
+	f.err = nil
+	f.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return f.Listener.Accept()
+}
+
+// TestAcceptFailsOnce goes on to accept after an error that passes, with an Upgrader and
+// without; before the linger and in it.
+func TestAcceptFailsOnce(t *testing.T) {
+	t.Parallel()
+	for _, errno := range []syscall.Errno{syscall.ENOMEM, syscall.ENOBUFS, syscall.EMFILE, syscall.ENFILE, syscall.EPROTO, syscall.EHOSTUNREACH} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			t.Parallel()
+			err := &net.OpError{Op: "accept", Net: "tcp", Err: errno}
+			l := newLeaver(t, &failing{Listener: listen(t), err: err}, nil, nil)
+			c := l.dial()
+			c.send(get)
+			c.want(1, "GET", "/a")
+			_ = c.nc.Close()
+			l.shutdown(context.Background())
+			l.gone(nil)
+
+			up := newFakeUpgrader()
+			ln := &failing{Listener: listen(t), err: err}
+			s := handoffhttp.NewTestServer(up, &http.Server{Handler: l.srv.Handler, ErrorLog: l.srv.ErrorLog}, nil)
+			served := make(chan error, 1)
+			go func() { served <- s.Serve(ln) }()
+			c = newClient(t, func() net.Conn {
+				nc, err := net.Dial("tcp", ln.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return nc
+			}())
+			c.send(get)
+			c.want(1, "GET", "/a")
+			_ = c.nc.Close()
+			close(up.done)
+			_ = ln.Close()
+			<-served
+			s.Linger(context.Background())
+		})
+	}
+}
