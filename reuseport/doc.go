@@ -10,13 +10,26 @@
 // connections to other members, waits until nothing that was under way is left,
 // and closes.
 //
-//	ln, err := reuseport.Listen(ctx, "tcp", ":8080", nil)
-//	go srv.Serve(ln)
-//	…
-//	report, err := ln.Drain(ctx) // Serve accepts until it is over
-//	err = srv.Shutdown(ctx)
+// [net/http.Server.Shutdown] right behind Drain fails requests nevertheless: it drops what
+// was accepted a moment before, and closes idle connections on which a request is on its
+// way. Package handoffhttp has the server that does not, and drains its listeners itself. A
+// whole program, which leaves at SIGTERM while other members serve on:
 //
-// Call Drain before [net/http.Server.Shutdown], which closes the listener.
+//	func main() {
+//		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+//		defer stop()
+//		ln, err := reuseport.Listen(ctx, "tcp", ":8080", nil)
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		srv := &http.Server{Handler: http.FileServer(http.Dir("public"))}
+//		if err := handoffhttp.Run(ctx, nil, srv, ln); err != nil { // until ctx ends
+//			log.Fatal(err)
+//		}
+//	}
+//
+// A server of another protocol accepts from the listener until Drain returns, and then
+// ends its connections as its protocol has it.
 //
 // A [Group] is several members of one process, as listeners or merged into one,
 // with members that come and go. [Steering] decides which member gets new

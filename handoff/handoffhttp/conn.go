@@ -50,7 +50,6 @@ type rawConn interface {
 // used. That includes a byte that a background reader has read
 // (connReader.backgroundRead), because connReader gives it to bufio before it reads
 // again. [probe] verifies all of this before anything moves.
-// moves.
 type conn struct {
 	srv  *Server
 	l    *listener // the listener that accepted it; nil if not through Wrap

@@ -59,11 +59,10 @@
 //
 // Delay (10 s here) covers what it takes until no node or balancer sends new connections:
 // the spread of the endpoint, a second or a few, or periodSeconds times failureThreshold
-// plus the probe's timeout for a balancer that has only the check. LingerTimeout (30 s,
-// the default) is the longest pause of a client that keeps its connection, plus the
-// longest request. The kubelet sends SIGKILL after terminationGracePeriodSeconds; Run
-// ends before, at the sum of both at the latest. HAProxy needs inter times fall of its check, and `option redispatch` is of no use for
-// a POST: Delay is.
+// plus the probe's timeout for a balancer that has only the check (for HAProxy, inter
+// times fall). LingerTimeout (30 s, the default) is the longest pause of a client that
+// keeps its connection, plus the longest request. The kubelet sends SIGKILL after
+// terminationGracePeriodSeconds; Run ends before, at the sum of both at the latest.
 //
 // # What moves
 //

@@ -238,7 +238,9 @@ func TestHijacked(t *testing.T) {
 		goodbyes++
 		_, _ = io.WriteString(nc, "goodbye\n")
 	}}
+	hooked := make(chan int, 2)
 	l := newLine(t, cfg, func(g *generation) {
+		g.srv.RegisterOnShutdown(func() { hooked <- g.n })
 		g.srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			lingering := handoffhttp.Lingering(r.Context())
 			nc, rw, err := http.NewResponseController(w).Hijack()
@@ -278,6 +280,11 @@ func TestHijacked(t *testing.T) {
 		if s, err := c.r.ReadString('\n'); err != nil || s != want {
 			t.Fatalf("read %q, %v, want %q", s, err, want)
 		}
+	}
+	select {
+	case <-hooked: // while the connections are open
+	case <-time.After(patience):
+		t.Fatal("the function of RegisterOnShutdown has not run when the linger begins")
 	}
 	line(first, "goodbye\n")
 	line(second, "goodbye\n")

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -127,13 +128,13 @@ func report(w io.Writer, runs []*run) int {
 		if n := len(r.Linger); n > 0 {
 			p50, worst = r.Linger[n/2], r.Linger[n-1]
 		}
-		by := ""
+		var by strings.Builder
 		for _, k := range kinds() {
 			if n := r.By[k.name]; n > 0 {
-				by += fmt.Sprintf("%s %d ", k.name, n)
+				by.WriteString(fmt.Sprintf("%s %d ", k.name, n))
 			}
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%d\t%v\t%v\t%.0f\n", r.Way, r.Where, r.User, r.Handovers, r.Requests, r.Failed, by, r.Cut,
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%d\t%v\t%v\t%.0f\n", r.Way, r.Where, r.User, r.Handovers, r.Requests, r.Failed, by.String(), r.Cut,
 			p50.Round(time.Millisecond), worst.Round(time.Millisecond), float64(r.Requests)/r.Seconds)
 		if r.Way != wayBaton {
 			control += r.Failed
