@@ -3,4 +3,5 @@ package fdx
 var (
 	CountOpen   = countOpen
 	CountListed = countListed
+	RaiseIn     = raiseNoFile
 )

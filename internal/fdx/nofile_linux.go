@@ -1,6 +1,7 @@
 package fdx
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,17 +17,23 @@ import (
 // The Go runtime raises the soft limit at start by itself (os, since Go 1.19),
 // so this finds work only in a process that has lowered it, or a hard limit
 // that is too low.
-func RaiseNoFile(need int) error {
-	open, err := countOpen()
-	if err != nil {
+//
+// Without proc(5), as in a chroot, there is no count: the soft limit is raised to the
+// hard one.
+func RaiseNoFile(need int) error { return raiseNoFile(need, "/proc/self/fd") }
+
+func raiseNoFile(need int, dir string) error {
+	open, err := countOpen(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	counted := err == nil
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		return os.NewSyscallError("getrlimit(RLIMIT_NOFILE)", err)
 	}
 	want := uint64(open) + uint64(max(need, 0))
-	if want <= lim.Cur {
+	if counted && want <= lim.Cur {
 		return nil
 	}
 	if lim.Cur < lim.Max {
@@ -35,7 +42,7 @@ func RaiseNoFile(need int) error {
 			return os.NewSyscallError("setrlimit(RLIMIT_NOFILE)", err)
 		}
 	}
-	if want > lim.Max {
+	if counted && want > lim.Max {
 		return fmt.Errorf("%d descriptors open and %d more needed, but the hard limit RLIMIT_NOFILE is %d (raise it: `ulimit -n %d` in the shell that starts the service, or LimitNOFILE=%d in its unit): %w",
 			open, need, lim.Max, want, want, unix.EMFILE)
 	}
@@ -43,11 +50,11 @@ func RaiseNoFile(need int) error {
 }
 
 // countOpen returns the number of open descriptors of the process.
-func countOpen() (int, error) {
+func countOpen(dir string) (int, error) {
 	// Since Linux 6.2 the size of the folder is the count (proc_pid_fd(5)).
 	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/fd", &st); err != nil {
-		return 0, fmt.Errorf("count open descriptors: %w", os.NewSyscallError("stat /proc/self/fd", err))
+	if err := unix.Stat(dir, &st); err != nil {
+		return 0, fmt.Errorf("count open descriptors: %w", os.NewSyscallError("stat "+dir, err))
 	}
 	if st.Size > 0 {
 		return int(st.Size), nil

@@ -34,7 +34,7 @@ func raise() error {
 	if err != nil {
 		return err
 	}
-	if open, err := fdx.CountOpen(); err != nil || open != listed {
+	if open, err := fdx.CountOpen("/proc/self/fd"); err != nil || open != listed {
 		return fmt.Errorf("countOpen = %d, %v, want %d", open, err, listed)
 	}
 
@@ -52,6 +52,12 @@ func raise() error {
 	}
 	if err := fdx.RaiseNoFile(400); !errors.Is(err, unix.EMFILE) || cur() != 400 {
 		return fmt.Errorf("too many: %v, limit %d, want EMFILE and 400", err, cur())
+	}
+	if err := set(100, 400); err != nil {
+		return err
+	}
+	if err := fdx.RaiseIn(1000, "/none/self/fd"); err != nil || cur() != 400 {
+		return fmt.Errorf("without proc: %v, limit %d, want no error and 400", err, cur())
 	}
 	return nil
 }

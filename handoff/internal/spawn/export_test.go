@@ -13,3 +13,9 @@ func Folder(program string) (string, error) { return folder(program) }
 
 // Own returns the path of the program of this process.
 func Own(name, wd string) string { return own(name, wd) }
+
+// WithRoot returns p as it was found below a root folder.
+func WithRoot(p Program, root os.FileInfo) *Program {
+	p.root = root
+	return &p
+}

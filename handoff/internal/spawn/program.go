@@ -17,11 +17,12 @@ import (
 
 // A Program is what an upgrade starts.
 type Program struct {
-	Path string   // absolute
-	Name string   // os.Args[0] of the successor
-	Args []string // without the name
-	Dir  string   // the working directory
-	Env  []string // the environment
+	Path string      // absolute
+	Name string      // os.Args[0] of the successor
+	root os.FileInfo // nil, or the root folder when the program was found
+	Args []string    // without the name
+	Dir  string      // the working directory
+	Env  []string    // the environment
 }
 
 // Resolve returns the program that an upgrade starts. An empty path means the program
@@ -45,7 +46,8 @@ func Resolve(path string, args []string, dir string, env []string) (Program, err
 	if args == nil {
 		args = os.Args[1:]
 	}
-	return Program{Path: path, Name: name, Args: slices.Clone(args), Dir: dir, Env: slices.Clone(env)}, nil
+	root, _ := os.Stat("/") // nil: the reason of a failed start is less exact
+	return Program{Path: path, Name: name, Args: slices.Clone(args), Dir: dir, Env: slices.Clone(env), root: root}, nil
 }
 
 // own returns the path of the program that this process runs, which was started under
@@ -100,6 +102,8 @@ func (p *Program) Check() error {
 	case err == nil:
 	case errors.Is(err, os.ErrNotExist) && strings.Contains(p.Path, string(os.PathSeparator)+"go-build"):
 		return fmt.Errorf("%w: %s is gone: `go run` removes its binary when the process that it started ends: build with `go build` and start that: %w", failure.Start, p.Path, err)
+	case errors.Is(err, os.ErrNotExist) && p.moved():
+		return fmt.Errorf("%w: %s is not there: this process has changed its root folder since its start (chroot): install the new version below that root, or start it by hand: %w", failure.Start, p.Path, err)
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w: %s is gone: install the new version at that path, or set Config.Executable: %w", failure.Start, p.Path, err)
 	default:
@@ -109,6 +113,13 @@ func (p *Program) Check() error {
 		return fmt.Errorf("%w: the working directory of the successor is not accessible: start the service below a link that leads to the newest release, or set Config.Dir: %w", failure.Start, err)
 	}
 	return nil
+}
+
+// moved reports whether this process has another root folder than when the program was
+// found (chroot(2)).
+func (p *Program) moved() bool {
+	root, err := os.Stat("/")
+	return err == nil && p.root != nil && !os.SameFile(root, p.root)
 }
 
 // Start starts the program and returns its process and our end of the conversation, for

@@ -184,6 +184,19 @@ func TestAdvice(t *testing.T) {
 	}
 }
 
+// TestChrooted has the root folder be another one than when the program was found.
+func TestChrooted(t *testing.T) {
+	t.Parallel()
+	root, err := os.Stat(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := spawn.WithRoot(spawn.Program{Path: "/none/app", Dir: "/"}, root)
+	if err := p.Check(); !errors.Is(err, failure.Start) || !strings.Contains(fmt.Sprint(err), "chroot") {
+		t.Errorf("Check() = %v, want that it names the chroot", err)
+	}
+}
+
 // TestResolve finds the program, its arguments and its folder.
 func TestResolve(t *testing.T) {
 	t.Parallel()
@@ -205,7 +218,7 @@ func TestResolve(t *testing.T) {
 		env := []string{"A=1"}
 		tt.want.Name, tt.want.Env = os.Args[0], env
 		got, err := spawn.Resolve(tt.path, tt.args, tt.dir, env)
-		if diff := cmp.Diff(tt.want, got, cmpopts.EquateEmpty()); err != nil || diff != "" {
+		if diff := cmp.Diff(tt.want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(spawn.Program{})); err != nil || diff != "" {
 			t.Errorf("Resolve(%q, %q, %q): %v (-want +got):\n%s", tt.path, tt.args, tt.dir, err, diff)
 		}
 	}
