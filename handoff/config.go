@@ -102,6 +102,13 @@ type Config struct {
 	// mode Inherit at most one can.
 	MaxLingering int
 
+	// Supervised says that the process that has started this one stays when this one
+	// ends. Otherwise no upgrade begins where that is PID 1 of a container, or a shell
+	// below it, and no supervisor that package handoff knows: tini, dumb-init,
+	// catatonit (docker run --init) and shell scripts end with the process that they
+	// have started, and the container with them.
+	Supervised bool
+
 	// RequireAll has Ready fail with ErrMismatch, and the upgrade with it, where the
 	// program has not asked for an address that its predecessor serves. Otherwise the
 	// predecessor leaves such a socket at the commit, and the report names it. The

@@ -137,6 +137,11 @@ func (s controlService) Join(a session.Arrival, peer fdx.Cred) error {
 		up.arrive(a)
 		return nil
 	}
+	if peer.PID != 0 { // it is in this PID namespace, or below
+		if err := u.outlived(); err != nil {
+			return err
+		}
+	}
 	mode := u.cfg.Mode
 	if mode != Drain {
 		mode = Takeover

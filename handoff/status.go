@@ -52,6 +52,9 @@ type Status struct {
 
 	Lingering []Process `json:"lingering"` // predecessors that do, oldest first
 
+	// Warnings say what an operator should change: why no upgrade can begin, for one.
+	Warnings []string `json:"warnings,omitempty"`
+
 	// Upgrade is the last event of the upgrade that is under way; nil if none is.
 	Upgrade *Event `json:"upgrade,omitempty"`
 	// Upgrades are the accounts of the last upgrades, oldest first: of this
@@ -98,6 +101,9 @@ func (u *Upgrader) Status() Status {
 		s.Accepted += socket.Accepted
 	}
 	s.Received = u.inboxes.received.Load()
+	if u.watcher != "" {
+		s.Warnings = append(s.Warnings, "no upgrade can begin: "+u.watcher+": "+outliveAdvice)
+	}
 	u.history.status(&s)
 	var life lifecycle.State
 	u.owner.ask(func(st *state) {

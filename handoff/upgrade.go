@@ -102,8 +102,8 @@ func (u *Upgrader) underWay() (up *upgrade) {
 // matches [ErrStart], [ErrSuccessorDied], [ErrTimeout], [ErrAborted], [ErrRolledBack],
 // [ErrVersion], [ErrTransfer] or [ErrProtocol]. [ErrInProgress], [ErrNotReady],
 // [ErrInProbation] and [ErrClosed] say that no upgrade began. [ErrUnsupported] says
-// that none can: this process is PID 1 of a container, and its end would end the
-// successor.
+// that none can: the end of this process would be the end of its container, and of the
+// successor, see Config.Supervised.
 //
 // When ctx ends before the commit, the upgrade is rolled back.
 func (u *Upgrader) Upgrade(ctx context.Context) error {
@@ -125,14 +125,21 @@ func (u *Upgrader) upgradeTo(ctx context.Context, asked operate.Upgrade) (Report
 
 // initiate is begin for an upgrade whose successor this process starts.
 func (u *Upgrader) initiate() (*upgrade, error) {
-	if os.Getpid() == 1 {
-		return nil, errPID1
+	if err := u.outlived(); err != nil {
+		return nil, err
 	}
 	return u.begin(u.cfg.Mode)
 }
 
-// errPID1 says that an upgrade must not begin.
-var errPID1 = fmt.Errorf("%w: this process is PID 1 of its PID namespace: the successor would be killed with it when it ends: start it below an init that stays (`docker run --init`, tini), or start the successor in a container of its own, in mode Takeover, on the same control socket", ErrUnsupported)
+// outlived returns why no successor in this container can outlive this process, or nil.
+func (u *Upgrader) outlived() error {
+	if u.watcher == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s, so the successor would end with this process: %s", ErrUnsupported, u.watcher, outliveAdvice)
+}
+
+const outliveAdvice = "have `baton run` start the program, as entrypoint of the container, or start the successor in a container of its own, in mode Takeover, on the same control socket; if what has started this process stays, set Config.Supervised"
 
 // rollback has the upgrade that is under way end without a commit. It returns that.
 func (u *Upgrader) rollback(reason string) (*upgrade, error) {

@@ -43,6 +43,7 @@ type Upgrader struct {
 	successor *session.Successor                        // our side as a successor; nil if we are the first
 	welcome   wire.Welcome                              // the predecessor's, with successor
 	left      []sockets.LeftOut                         // of the predecessor's sockets, from Ready on
+	watcher   string                                    // what would end with this process, and end a successor by that
 	warnings  []string                                  // for its report, from Ready on
 	mover     *rebind.Mover                             // to sockets of this process's own
 	release   func(kind wire.SocketKind, holders []int) // for message Released, with successor
@@ -118,6 +119,9 @@ func New(c *Config) (*Upgrader, error) {
 	}
 	if cfg.OnEvent != nil {
 		u.hook = newHook(cfg.OnEvent, u.subscribers.Subscribe())
+	}
+	if !spawned() && (!cfg.Supervised || os.Getpid() == 1) {
+		u.watcher = spawn.Watcher()
 	}
 	u.mover = rebind.New(u.table, u.log, u.moved)
 	u.systemd, err = systemd.New(systemd.Config{

@@ -226,7 +226,7 @@ func TestDoctor(t *testing.T) {
 		"open server's folder":   {checkSocketFolder(open), problem},
 		"full disk":              {roomFor("/proc"), ok}, // a file system without blocks
 		"no server":              {checkServer(nil, control.ErrStale), problem},
-		"PID 1":                  {checkServer(&handoff.Status{PID: 1}, nil), problem},
+		"PID 1":                  {checkServer(&handoff.Status{Warnings: []string{"no upgrade can begin"}}, nil), problem},
 		"no program":             {checkServer(&handoff.Status{PID: 2, Executable: filepath.Join(dir, "none")}, nil), warning},
 		"a server that is well":  {checkServer(&handoff.Status{PID: 2, Executable: dir}, nil), ok},
 		"many that linger there": {checkServer(&handoff.Status{PID: 2, Executable: dir, Lingering: make([]handoff.Process, 4)}, nil), warning},

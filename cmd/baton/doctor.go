@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -160,9 +161,9 @@ func checkServer(st *handoff.Status, err error) finding {
 	f := finding{Verdict: ok, Found: fmt.Sprintf("pid %d, generation %d, mode %v, %s", st.PID, st.Generation, st.Mode, st.State)}
 	_, statErr := os.Stat(st.Executable)
 	switch {
-	case st.PID == 1:
+	case len(st.Warnings) > 0:
 		f.Verdict = problem
-		f.Advice = "as PID 1 it can't be replaced: its end is the end of its container. Start it below an init that stays (docker run --init, tini)"
+		f.Advice = plain(strings.Join(st.Warnings, "; "))
 	case os.IsNotExist(statErr):
 		f.Verdict = warning
 		f.Advice = "an upgrade starts " + st.Executable + ", which does not exist (as seen from here): install the next version at that path, or use --exec"

@@ -152,7 +152,7 @@ func checkInit() finding {
 	case dead > maxZombies:
 		return finding{
 			Verdict: warning, Found: fmt.Sprintf("%s does not wait for its children: %d have ended", name, dead),
-			Advice: "it adopts a successor whose predecessor has ended, and leaves it a zombie when it ends: run an init as PID 1 (docker run --init, tini, baton run)",
+			Advice: "it adopts a successor whose predecessor has ended, and leaves it a zombie when it ends: run baton run as PID 1, or another init that waits for its children",
 		}
 	}
 	return finding{Verdict: ok, Found: name + " waits for its children, so for successors whose predecessors have ended"}

@@ -19,3 +19,6 @@ func journalVia(int) string { return "" }
 func replaceStderr(int) error { return failure.Unsupported }
 
 func placePipe(int, int) error { return failure.Unsupported }
+
+// Watcher is not known here.
+func Watcher() string { return "" }

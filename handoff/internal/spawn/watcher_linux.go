@@ -1,0 +1,78 @@
+package spawn
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Watcher returns what ends with this process and ends a successor by that, or "": this
+// process is PID 1 of its PID namespace, or PID 1 has started it and ends with it, as
+// tini, dumb-init, catatonit and a shell do, or a shell that PID 1 has started. It is
+// asked before the parent of this process can have changed. Without /proc it is not known.
+func Watcher() string {
+	if os.Getpid() == 1 {
+		return "this process is PID 1 of its PID namespace"
+	}
+	var st syscall.Stat_t
+	const initial = 0xEFFFFFFC // PROC_PID_INIT_INO, include/linux/proc_ns.h
+	if err := syscall.Stat("/proc/self/ns/pid", &st); err != nil || st.Ino == initial {
+		return "" // the end of PID 1 is that of the machine
+	}
+	for pid := os.Getpid(); ; {
+		parent, err := parentOf(pid)
+		if err != nil || parent == 0 { // outside of the namespace
+			return ""
+		}
+		name, err := commOf(parent)
+		shell := slices.Contains(shells, name)
+		if err != nil || shell && !sameGroup(parent, pid) { // an interactive one stays
+			return ""
+		}
+		if parent == 1 && !slices.Contains(supervisors, name) {
+			return fmt.Sprintf("%s, PID 1 of the PID namespace, has started this process and ends with it", name)
+		}
+		if parent == 1 || !shell && !slices.Contains(watchers, name) {
+			return ""
+		}
+		pid = parent
+	}
+}
+
+var (
+	shells      = []string{"sh", "bash", "dash", "ash", "busybox", "ksh", "zsh"}
+	watchers    = []string{"tini", "docker-init", "dumb-init", "catatonit", "podman-init", "su", "sudo", "runuser"}
+	supervisors = []string{"systemd", "init", "baton", "supervisord", "runsvdir", "runit", "s6-svscan", "openrc-init"}
+)
+
+func sameGroup(a, b int) bool {
+	x, err := syscall.Getpgid(a)
+	y, err2 := syscall.Getpgid(b)
+	return err == nil && err2 == nil && x == y
+}
+
+// commOf returns the name of a process. podman calls its catatonit /dev/init.
+func commOf(pid int) (string, error) {
+	if cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline")); err == nil && bytes.HasPrefix(cmdline, []byte("/dev/init\x00")) {
+		return "catatonit", nil
+	}
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
+	return strings.TrimSpace(string(b)), err
+}
+
+func parentOf(pid int) (int, error) {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return 0, err
+	}
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]) // proc_pid_stat(5)
+	if len(fields) < 2 {
+		return 0, syscall.EINVAL
+	}
+	return strconv.Atoi(string(fields[1]))
+}
