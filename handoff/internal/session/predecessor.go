@@ -82,19 +82,6 @@ type Predecessor struct {
 	parted                         bool
 }
 
-// Phase names a part of the upgrade, for reports.
-type Phase uint8
-
-// The phases of an upgrade.
-const (
-	PhaseWaiting Phase = iota
-	PhaseTransfer
-	PhaseWarming
-	PhaseProbation
-	PhaseCommitting
-	PhaseDone
-)
-
 // Result is how the predecessor's side ended.
 type Result struct {
 	// Committed says that the successor has the sockets.
