@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,9 @@ const (
 	// cancelTimeout bounds how long the answer to a canceled request may take: the
 	// server has to give up a successor that hangs first.
 	cancelTimeout = 30 * time.Second
+	// maxObjects bounds the JSON objects of an answer: the largest part of a status has
+	// 512 sockets, 16 reports, and what lingers.
+	maxObjects = 1 << 13
 )
 
 // A call is a request and the use of its answers.
@@ -136,6 +140,8 @@ type answer struct {
 	Report  *handoff.Report  `json:"report"`
 	Linger  *Linger          `json:"linger"`
 	Failure *operate.Failure `json:"failure"`
+
+	size int // of its JSON
 }
 
 // decode makes an answer of a message.
@@ -147,6 +153,10 @@ func decode(m wire.Message) (a answer, final bool, err error) {
 		if m.Version < wire.MinVersion || m.Version > wire.MaxVersion {
 			return a, false, fmt.Errorf("%w: the server answers in version %d", handoff.ErrVersion, m.Version)
 		}
+		if n := bytes.Count(m.Body, []byte("{")); n > maxObjects { // a small one can take a hundred times its length
+			return a, false, fmt.Errorf("%w: %d objects in an answer", handoff.ErrProtocol, n)
+		}
+		a.size = len(m.Body)
 		if err := json.Unmarshal(m.Body, &a); err != nil {
 			return a, false, fmt.Errorf("%w: answer: %w", handoff.ErrProtocol, err)
 		}

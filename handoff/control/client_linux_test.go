@@ -357,6 +357,30 @@ func TestManyRequests(t *testing.T) {
 	}
 }
 
+// TestEndlessStatus asks servers that never end their status for it: the client ends it,
+// before it takes much memory.
+func TestEndlessStatus(t *testing.T) {
+	t.Parallel()
+	for name, part := range map[string]string{
+		"many objects in one answer": `{"status":{"sockets":[` + strings.Repeat(`{},`, 300_000) + `{}]}}`,
+		"many sockets":               `{"status":{"sockets":[` + strings.Repeat(`{},`, 4000) + `{}]}}`,
+		"many bytes":                 `{"status":{"version":"` + strings.Repeat("x", 1<<19) + `"}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := fake(t, func(conn *fdpass.Conn) {
+				for range 100 {
+					send(conn, &wire.Response{Version: 1, Body: []byte(part)})
+				}
+				send(conn, &wire.Response{Version: 1, Final: true, Body: []byte(`{"status":{}}`)})
+			})
+			if _, err := c.Status(within(t)); !errors.Is(err, handoff.ErrProtocol) {
+				t.Errorf("Status() = %v, want ErrProtocol", err)
+			}
+		})
+	}
+}
+
 // TestFollowEnded follows a line whose successor ends before a client can ask it: the
 // line has ended, and that is no error. A server that never existed is one.
 func TestFollowEnded(t *testing.T) {

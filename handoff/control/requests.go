@@ -24,8 +24,12 @@ const (
 	WaitExit   Wait = "exit"   // of Drain: when the process has ended
 )
 
-// maxParts bounds the parts of a status.
-const maxParts = 1024
+// The limits of a status: its parts, the JSON of all together, and its sockets.
+const (
+	maxParts   = 1024
+	maxStatus  = 16 << 20
+	maxSockets = 1 << 16
+)
 
 // Status returns what the server says of itself.
 //
@@ -34,17 +38,22 @@ const maxParts = 1024
 // of ctx; all other calls can return them, too.
 func (c *Client) Status(ctx context.Context) (*handoff.Status, error) {
 	var all *handoff.Status
-	parts := 0
+	parts, size := 0, 0
 	err := c.do(ctx, call{op: operate.OpStatus, answer: func(a answer) error {
-		parts++
+		parts, size = parts+1, size+a.size
 		switch {
 		case parts > maxParts:
 			return fmt.Errorf("%w: more than %d answers", handoff.ErrProtocol, maxParts)
+		case size > maxStatus:
+			return fmt.Errorf("%w: a status of more than %d bytes", handoff.ErrProtocol, maxStatus)
 		case a.Status == nil:
 		case all == nil:
 			all = a.Status
 		default:
 			all.Sockets = append(all.Sockets, a.Status.Sockets...)
+			if len(all.Sockets) > maxSockets {
+				return fmt.Errorf("%w: a status of more than %d sockets", handoff.ErrProtocol, maxSockets)
+			}
 		}
 		return nil
 	}})
