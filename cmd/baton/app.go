@@ -29,6 +29,8 @@ type app struct {
 	socket  string
 	sockets string // pattern of this user's control sockets
 
+	tty bool // standard output is a terminal, also where the output is plain
+
 	patience time.Duration // longest time without a message from the server
 }
 
@@ -38,7 +40,7 @@ const silenceLimit = 30 * time.Second
 
 func newApp(stdout io.Writer) *app {
 	out := &output{w: stdout}
-	return &app{out: out, screen: terminal.New(stdout, out), sockets: control.Path("*"), patience: silenceLimit}
+	return &app{out: out, tty: terminal.Is(stdout), screen: terminal.New(stdout, out), sockets: control.Path("*"), patience: silenceLimit}
 }
 
 // about is the introduction of the help.
@@ -123,6 +125,14 @@ func (a *app) status(ctx context.Context, c *control.Client) (*handoff.Status, e
 	ctx, cancel := context.WithTimeoutCause(ctx, a.patience, errSilent)
 	defer cancel()
 	return c.Status(ctx)
+}
+
+// quote has a terminal show what a server sends, each character of it, instead of obeying
+// it: v leads to strings. In a pipe and in JSON they stay as they are.
+func (a *app) quote(v any) {
+	if a.tty && !a.json {
+		terminal.QuoteAll(v)
+	}
 }
 
 // answered returns a context that ends when the server has sent no message for too

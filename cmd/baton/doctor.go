@@ -89,6 +89,7 @@ func (a *app) examine(checks []check) error {
 		if a.json {
 			continue
 		}
+		a.quote(&f) // a server's status, or error
 		head := a.screen.Colour(colourOf(f.Verdict), fmt.Sprintf("%-7s", f.Verdict))
 		for _, text := range []string{f.Check + ": " + f.Found, f.Advice} {
 			if text == "" {

@@ -51,6 +51,7 @@ func (a *app) showEvent(e handoff.Event) {
 		a.printJSON(e)
 		return
 	}
+	a.quote(&e)
 	more := ""
 	if r := e.Report; r != nil && r.Successor.PID != 0 && r.Successor.PID != e.PID {
 		more = fmt.Sprintf("  successor %d", r.Successor.PID)

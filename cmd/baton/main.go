@@ -43,14 +43,22 @@ func run(args []string, stdout, stderr io.Writer) exit {
 	if a.json || errors.Is(err, errUsage) && asksJSON(args) {
 		a.printJSON(map[string]any{"error": errorJSON(err, status, name)})
 	}
-	fmt.Fprintln(stderr, terminal.New(stderr, stderr).Colour(terminal.Red, "baton:"), oneLine(err))
+	fmt.Fprintln(stderr, terminal.New(stderr, stderr).Colour(terminal.Red, "baton:"), shownOn(stderr, oneLine(err)))
 	var ue *handoff.UpgradeError
 	if errors.As(err, &ue) {
 		for _, line := range ue.Stderr {
-			fmt.Fprintln(stderr, "  |", line)
+			fmt.Fprintln(stderr, "  |", shownOn(stderr, line))
 		}
 	}
 	return status
+}
+
+// shownOn returns what a server has sent as w shows it: quoted if that is a terminal.
+func shownOn(w io.Writer, text string) string {
+	if terminal.Is(w) {
+		return terminal.Quote(text)
+	}
+	return text
 }
 
 // asksJSON reports whether --json is among the arguments. A wrong flag ended the

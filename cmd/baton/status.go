@@ -67,6 +67,7 @@ func (a *app) showStatus(st *handoff.Status, watch bool) {
 		a.printJSON(st)
 		return
 	}
+	a.quote(st)
 	if !watch {
 		_, _ = a.out.Write([]byte(a.statusText(st))) // output keeps the error
 		return
@@ -186,13 +187,14 @@ func process(p handoff.Process) string {
 func (a *app) withReasons(b *bytes.Buffer, table string, upgrades []handoff.Report) {
 	i := -2 // an empty line and the head
 	for line := range strings.Lines(table) {
-		if i >= 0 {
+		row := i >= 0 && i < len(upgrades) // a server may send line breaks
+		if row {
 			if outcome := string(upgrades[i].Outcome); outcome != string(handoff.OutcomeCommitted) {
 				line = strings.Replace(line, outcome, a.screen.Colour(terminal.Red, outcome), 1)
 			}
 		}
 		b.WriteString(line)
-		if i >= 0 {
+		if row {
 			for _, reason := range append(slices.Clip(upgrades[i].Warnings), upgrades[i].Reason) {
 				if reason == "" {
 					continue

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/terminal"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
@@ -238,5 +241,33 @@ func TestTerminal(t *testing.T) {
 		if lines := strings.Count(page, "\n"); lines >= rows || lines < 15 || !strings.Contains(page, "serving") || !strings.Contains(page, red+"failed") {
 			t.Errorf("a page of %d lines on a terminal of %d: %q", lines, rows, page)
 		}
+	}
+}
+
+// TestHostileText shows what a hostile server sends: on a terminal in quotes, plain or
+// not, elsewhere as it is.
+func TestHostileText(t *testing.T) {
+	const evil = "\x1b]52;c;eA==\a\nthe upgrade is committed"
+	show := func(w io.Writer) {
+		a := newApp(w)
+		report := handoff.Report{Reason: evil, Outcome: handoff.Outcome(evil), Successor: handoff.Process{PID: 1, Version: evil}}
+		a.showStatus(&handoff.Status{Name: evil, Version: evil, State: handoff.State(evil), Upgrades: []handoff.Report{report}}, false)
+		a.screen = terminal.Sized(a.out, 0, 0) // --plain
+		a.showEvent(handoff.Event{Kind: handoff.EventKind(evil), Reason: evil})
+		a.showReport(&report, "")
+		_ = a.examine([]check{{"server", func() finding { return finding{Verdict: ok, Found: evil} }}})
+		fmt.Fprintln(w, shownOn(w, evil))
+		fmt.Fprintln(w, "the end")
+	}
+	var pipe bytes.Buffer
+	show(&pipe)
+	if !strings.Contains(pipe.String(), "version      "+evil) {
+		t.Errorf("in a pipe: %q, want the version as it is", pipe.String())
+	}
+	o, tty := openTerminal(t)
+	show(tty)
+	o.await("the end")
+	if got := o.so(); strings.Contains(got, "\x1b]") || strings.Contains(got, "\nthe upgrade") || strings.Count(got, `\x1b]52;c;eA==\a`) < 6 {
+		t.Errorf("on a terminal: %q", got)
 	}
 }

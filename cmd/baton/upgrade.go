@@ -167,6 +167,7 @@ func (p *progress) event(e handoff.Event) {
 	if p.json {
 		return
 	}
+	p.quote(&e)
 	switch e.Kind {
 	case handoff.EventUpgradeStarted, handoff.EventTransfer, handoff.EventWarming, handoff.EventPaused, handoff.EventCommitting:
 		// A failed upgrade is shown by its error.
@@ -221,6 +222,7 @@ func (p *progress) linger(l control.Linger) {
 
 // showReport shows the report of a committed upgrade.
 func (a *app) showReport(r *handoff.Report, wait control.Wait) {
+	a.quote(r)
 	switch {
 	case a.json && r == nil:
 		a.printJSON(map[string]string{"state": "started"})
@@ -273,6 +275,7 @@ for that. No connection is lost.`,
 		if err != nil {
 			return still(err, "rolls back")
 		}
+		a.quote(r)
 		switch {
 		case a.json:
 			a.printJSON(r)

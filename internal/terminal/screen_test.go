@@ -37,6 +37,30 @@ func TestScreen(t *testing.T) {
 	}
 }
 
+// TestQuote shows what a terminal would obey, or not show, and leaves the rest.
+func TestQuote(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"api 2.1 (größer 世界)":        "api 2.1 (größer 世界)",
+		"\x1b]0;title\a":             `\x1b]0;title\a`,
+		"one\r\n\tforged":            `one\r\n\tforged`,
+		"\x7f\u009b31m\u202egnp.exe": `\x7f\u009b31m\u202egnp.exe`,
+		"\xff\x9b":                   `\xff\x9b`,
+	} {
+		if got := terminal.Quote(text); got != want {
+			t.Errorf("Quote(%q) = %q, want %q", text, got, want)
+		}
+	}
+	v := struct {
+		S []struct{ T string }
+		P *string
+	}{[]struct{ T string }{{"\a"}}, new(string)}
+	*v.P = "\x1b"
+	if terminal.QuoteAll(&v); v.S[0].T != `\a` || *v.P != `\x1b` {
+		t.Errorf("QuoteAll: %q, %q", v.S[0].T, *v.P)
+	}
+}
+
 func TestColour(t *testing.T) {
 	for _, c := range []struct {
 		columns int
