@@ -293,7 +293,10 @@ func TestWaitGivenUp(t *testing.T) {
 	waits := func() {
 		t.Helper()
 		s.signal(syscall.SIGUSR2)
-		s.waitFor("upgrade-started", func(m message) bool { return m.Kind == "upgrade-started" && m.PID != first })
+		m := s.waitFor("waiting", func(m message) bool { return m.Kind == "waiting" && m.PID != first })
+		if !strings.Contains(m.Err, "the process before this one, which still serves open connections: waiting for that until ") {
+			t.Errorf("the event of an upgrade that waits: %s", m.Err)
+		}
 	}
 	waits()
 	s.signal(syscall.SIGUSR1)

@@ -9,6 +9,7 @@ type EventKind string
 // seen by the predecessor, the second by the successor.
 const (
 	EventUpgradeStarted EventKind = "upgrade-started" // a successor is on its way
+	EventWaiting        EventKind = "waiting"         // before it starts a successor, for what Err says
 	EventTransfer       EventKind = "transfer"        // sockets and state are being passed on
 	EventWarming        EventKind = "warming"         // the successor has them and prepares itself
 	EventPaused         EventKind = "paused"          // the successor accepts; probation begins
@@ -37,7 +38,8 @@ type Event struct {
 	Report *Report `json:"report,omitempty"`
 	// Address is the network and address of the socket, for EventMoved.
 	Address string `json:"address,omitempty"`
-	// Err is the reason, for EventUpgradeFailed, EventQuit, EventMoved and EventStored.
+	// Err is the reason, for EventWaiting, EventUpgradeFailed, EventQuit, EventMoved and
+	// EventStored.
 	Err error `json:"-"`
 	// Reason is Err's text.
 	Reason string `json:"reason,omitempty"`

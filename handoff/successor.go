@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"slices"
@@ -139,18 +140,14 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 		return err
 	}
 	// tableflip has one child at a time, and does not tell which it is.
-	if !closedWithin(up.wanted, 2*u.cfg.hang, u.failures.Idle()) {
+	if !u.awaitStart(up, 2*u.cfg.hang, u.failures.Idle(), "the last successor, which still serves what it had accepted before it was rolled back") {
 		return fmt.Errorf("%w: in mode inherit the last successor must have ended, and it still serves what it had accepted before it was rolled back: try again later, or end it", ErrInProgress)
 	}
-	wait := up.wanted
-	if u.cfg.ReadyTimeout > 0 {
-		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeout(wait, u.cfg.ReadyTimeout)
-		defer cancel()
+	patience := u.cfg.ReadyTimeout
+	if patience < 0 {
+		patience = math.MaxInt64
 	}
-	select {
-	case <-u.engine.ParentEnded().Done():
-	case <-wait.Done():
+	if !u.awaitStart(up, patience, u.engine.ParentEnded().Done(), "the process before this one, which still serves open connections") {
 		return fmt.Errorf("%w: in mode inherit the process before this one must have ended: try again later, or end it", ErrInProgress)
 	}
 	conv, err := u.engine.AddConversation()
@@ -174,6 +171,23 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	p.Exited, p.Kill, p.Stderr = c.Exited(), c.Kill, c.Stderr.Descriptors
 	p.EngineReady = up.ready
 	return nil
+}
+
+// awaitStart waits until c is closed, before the start of a successor. It reports whether
+// that is so within the patience.
+func (u *Upgrader) awaitStart(up *upgrade, patience time.Duration, c <-chan struct{}, process string) bool {
+	if closedWithin(up.wanted, 0, c) {
+		return true
+	}
+	until := time.Now().Add(patience)
+	limit := "without a limit"
+	if patience < math.MaxInt64 {
+		limit = "until " + until.Format(time.TimeOnly)
+	}
+	err := fmt.Errorf("in mode inherit a successor can start after the end of %s: waiting for that %s", process, limit)
+	u.log.Info("upgrade waits", "reason", err)
+	u.emit(Event{Kind: EventWaiting, Report: up.account.copy(), Err: err})
+	return closedWithin(up.wanted, patience, c)
 }
 
 // killInherited kills the child that tableflip has started, whose process ID tableflip

@@ -243,6 +243,8 @@ func stepWords(e *handoff.Event) string {
 	switch e.Kind {
 	case handoff.EventUpgradeStarted:
 		return "starting a successor"
+	case handoff.EventWaiting:
+		return plain(e.Reason)
 	case handoff.EventTransfer:
 		return "passing sockets and state to " + successor
 	case handoff.EventWarming:

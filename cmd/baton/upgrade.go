@@ -169,7 +169,7 @@ func (p *progress) event(e handoff.Event) {
 	}
 	p.quote(&e)
 	switch e.Kind {
-	case handoff.EventUpgradeStarted, handoff.EventTransfer, handoff.EventWarming, handoff.EventPaused, handoff.EventCommitting:
+	case handoff.EventUpgradeStarted, handoff.EventWaiting, handoff.EventTransfer, handoff.EventWarming, handoff.EventPaused, handoff.EventCommitting:
 		// A failed upgrade is shown by its error.
 		p.step(stepWords(&e), liveWords(e.Kind))
 	case handoff.EventCommitted:
@@ -184,6 +184,8 @@ func liveWords(k handoff.EventKind) string {
 	switch k {
 	case handoff.EventUpgradeStarted:
 		return "waiting for its hello ..."
+	case handoff.EventWaiting:
+		return "waiting ..."
 	case handoff.EventTransfer:
 		return "waiting for the transfer ..."
 	case handoff.EventWarming:

@@ -82,7 +82,7 @@ func newView(s *handoff.Status, now time.Time, refresh int) *view {
 		v.Ends = short(s.Remaining)
 	}
 	if u := s.Upgrade; u != nil {
-		v.Step = &step{What: words(u.Kind)}
+		v.Step = &step{What: words(u)}
 		if u.Report != nil {
 			v.Step.To = process(u.Report.Successor)
 		}
@@ -174,8 +174,10 @@ func process(p handoff.Process) string {
 }
 
 // words says what an event means for an upgrade that is under way.
-func words(k handoff.EventKind) string {
-	switch k {
+func words(e *handoff.Event) string {
+	switch e.Kind {
+	case handoff.EventWaiting:
+		return e.Reason
 	case handoff.EventUpgradeStarted:
 		return "a successor is on its way"
 	case handoff.EventTransfer:
@@ -187,7 +189,7 @@ func words(k handoff.EventKind) string {
 	case handoff.EventCommitting:
 		return "it commits"
 	}
-	return string(k)
+	return string(e.Kind)
 }
 
 // short is a duration with as much detail as a person needs.
