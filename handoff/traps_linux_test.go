@@ -116,3 +116,19 @@ func TestShutdownInOnEvent(t *testing.T) {
 		})
 	}
 }
+
+// TestGivenName starts a service under the name of another program (exec -a sleep,
+// ExecStart=@): an upgrade does not start that one.
+func TestGivenName(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		i := install(t, mode)
+		i.run(variation{}, "", "sleep")
+		if mode == handoff.Inherit {
+			i.mustFail(`tableflip would start os.Args[0], "sleep", which does not lead to`, i.app)
+		} else {
+			i.mustCommit()
+			i.runs(i.app)
+		}
+		i.stop()
+	})
+}
