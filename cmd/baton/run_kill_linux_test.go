@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // free waits until an address is free: the kernel closes the descriptors of a killed
@@ -64,6 +66,9 @@ func TestRunKilled(t *testing.T) {
 			},
 		} {
 			t.Run(kind+"/"+step, func(t *testing.T) {
+				if kind == "plain" && step != "ready" && step != "upgrade" {
+					testenv.Long(t, "TestRunKilled")
+				}
 				t.Parallel()
 				r := runApp(t, nil, []string{"--ready-notify", "--listen", "web=tcp://127.0.0.1:0"}, goApp(t, kind)...)
 				address := r.address()
