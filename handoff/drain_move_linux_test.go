@@ -94,6 +94,37 @@ func TestMoveOfSilentClients(t *testing.T) {
 	closeLoses(t)
 }
 
+// TestMoveToInherit changes the mode to Inherit while an old socket still leaves, which
+// tableflip does not pass on: the next upgrade waits until its clients have spoken.
+func TestMoveToInherit(t *testing.T) {
+	t.Parallel()
+	s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: 10 * time.Millisecond, Defer: true}).start()
+	addr := s.wait("addrs").Addrs[drainSocket]
+	silent := dialMany(t, addr, 20)
+	s.upgrade()
+	eventually(t, "the old socket and its successor's listen", func() bool { return len(listeners(t, addr)) == 2 })
+	mode := handoff.Inherit
+	s.plan(plan{Mode: &mode})
+	s.upgrade()
+	s.waitFor("owner", func(m message) bool { return m.Kind == "owner" && m.Generation == 3 })
+	s.plan(plan{Mode: &mode})
+	s.signal(syscall.SIGUSR2)
+	eventually(t, "the upgrade waits, or has committed", func() bool {
+		return strings.Contains(s.log(), "the upgrade waits until the old sockets") || s.committed(4)
+	})
+	answered(t, "half-open", silent)
+	eventually(t, "the upgrade has committed", func() bool { return s.committed(4) })
+	for _, c := range silent {
+		_ = c.Close() // answered
+	}
+	s.stop()
+}
+
+// committed reports whether a generation owns the sockets.
+func (s *service) committed(gen uint64) bool {
+	return slices.ContainsFunc(s.received(), func(m message) bool { return m.Kind == "owner" && m.Generation == gen })
+}
+
 // closeLoses is the control of tests in which a move loses nothing: a close of the old
 // socket, without a drain, loses handshakes that are not over.
 func closeLoses(t *testing.T) {

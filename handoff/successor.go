@@ -150,6 +150,12 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	if !u.awaitStart(up, patience, u.engine.ParentEnded().Done(), "the process before this one, which still serves open connections") {
 		return fmt.Errorf("%w: in mode inherit the process before this one must have ended: try again later, or end it", ErrInProgress)
 	}
+	if len(u.table.Leaving()) > 0 {
+		u.log.Info("the upgrade waits until the old sockets of mode drain are empty: tableflip passes none of them on")
+		if !u.table.AwaitLeft(wait) {
+			return fmt.Errorf("%w: in mode inherit the old sockets of mode drain must be empty, and a client has not ended its handshake: try again later, or upgrade in mode takeover", ErrInProgress)
+		}
+	}
 	conv, err := u.engine.AddConversation()
 	if err != nil {
 		return err

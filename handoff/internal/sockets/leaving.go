@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -43,9 +44,8 @@ func (t *Table) Replace(s *Socket, h Handle) error {
 		t.serve(l)
 	}
 	t.mu.Lock()
-	gates := t.gates
-	t.mu.Unlock()
-	s.gate.set(gates)
+	defer t.mu.Unlock()
+	s.gate.set(t.gates)
 	return err
 }
 
@@ -122,6 +122,21 @@ func (t *Table) Leaving() []*Leaving {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.leaving)
+}
+
+// AwaitLeft waits until no socket leaves any more, and reports whether that came before
+// the end of ctx.
+func (t *Table) AwaitLeft(ctx context.Context) bool {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for len(t.Leaving()) > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // Leave closes l for good.

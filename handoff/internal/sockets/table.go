@@ -168,13 +168,12 @@ func (t *Table) All() []*Socket {
 // setGates sets the gates of all sockets, those to come included.
 func (t *Table) setGates(state gateState) {
 	t.mu.Lock()
+	defer t.mu.Unlock() // no gate has another state than the table when it is free
 	t.gates = state
 	if state == gateOpen {
 		t.kept = nil
 	}
-	all := t.gatesLocked(state)
-	t.mu.Unlock()
-	for _, g := range all {
+	for _, g := range t.gatesLocked(state) {
 		g.set(state)
 	}
 }
