@@ -152,6 +152,8 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	}
 	if len(u.table.Leaving()) > 0 {
 		u.log.Info("the upgrade waits until the old sockets of mode drain are empty: tableflip passes none of them on")
+		wait, cancel := context.WithTimeout(up.wanted, patience)
+		defer cancel()
 		if !u.table.AwaitLeft(wait) {
 			return fmt.Errorf("%w: in mode inherit the old sockets of mode drain must be empty, and a client has not ended its handshake: try again later, or upgrade in mode takeover", ErrInProgress)
 		}
