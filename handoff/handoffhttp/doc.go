@@ -39,8 +39,9 @@
 // takes as long as the slowest of them: with clients that send each 10 ms and each
 // second, 11 ms and 1.0 s (TestShutdownWithin). Those that stay silent are closed at the limit,
 // [Config.LingerTimeout], or when four fifths of the time to the deadline of Shutdown's
-// context have passed. A request costs as much as on an http.Server: 0.98 to 1.01 of its
-// requests per second, and no allocation (BenchmarkRequestsAlone, TestAllocations).
+// context have passed. A request costs as much as on an http.Server: 1.00 of its requests
+// per second, the median of 600 pairs of rounds, and no allocation
+// (BenchmarkRequestsAlone, TestAllocations).
 //
 // # Behind a load balancer or in a pod
 //

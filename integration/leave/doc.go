@@ -5,8 +5,7 @@
 //
 // In each handover the next instance joins the group and the one before gets SIGTERM.
 // The clients are ab with and without keep-alive, wrk, and one that sends POSTs on
-// connections that it keeps, none twice. h2load, which never connects again, has its
-// turn in the test of package servers. Baton's instances end by handoffhttp.Run; as controls, others
+// connections that it keeps, none twice. Baton's instances end by handoffhttp.Run; as controls, others
 // end as net/http offers it: Drain and then Shutdown, Shutdown alone, Close. Baton's
 // have runs of their own as an unprivileged user, and over a link with a round trip of
 // 50 ms, for which the program needs root. ab and wrk are those of apache2-utils and wrk.
