@@ -61,26 +61,27 @@ type Config struct {
 	// status. It has no effect on anything else.
 	Version string
 
-	// Executable is the program that an upgrade starts. Empty means the one this
-	// process was started with: os.Args[0], resolved in New, so that a binary
-	// replaced on disk is the new version; or the path of the running file, where
-	// os.Args[0] was only given to it (exec -a, ExecStart=@). Takeover and Drain only.
+	// Executable is the program that an upgrade starts. Empty means the path by which
+	// this process was started: New resolves os.Args[0], so that the new version is the
+	// file that has replaced this program there. If os.Args[0] is not such a path (exec
+	// -a, ExecStart=@), it is the path of the running file. Takeover and Drain only.
 	Executable string
 	// Args are the arguments of the successor, without the program's name. nil
 	// means os.Args[1:]. Takeover and Drain only.
 	Args []string
-	// Dir is the working directory of the successor. Empty means the one in which New
-	// finds this process, by the path that led there: $PWD, or a folder in os.Args[0].
-	// Where that path leads through a link to the newest release, the successor
+	// Dir is the working directory of the successor. Empty means the working directory
+	// of this process when it calls New, by the path that led there: $PWD, or a folder in
+	// os.Args[0]. If that path leads through a link to the newest release, the successor
 	// starts in that release. Takeover and Drain only: in Inherit it is $PWD.
 	Dir string
 	// Env is the environment of the successor, as in [os/exec.Cmd]. nil means the
 	// environment that this process was started with, without what the program has set
-	// since. Takeover and Drain only: in Inherit it is the environment of the moment.
+	// since. Takeover and Drain only: in Inherit it is the environment that this process
+	// has when the upgrade starts.
 	Env []string
 
-	// ListenConfig is used for sockets that are bound, and its keep-alive
-	// settings on connections of all listeners, inherited ones included. nil
+	// ListenConfig is used for each socket that this process binds. Its keep-alive
+	// settings apply to the connections of all listeners, inherited ones included. nil
 	// means the zero ListenConfig.
 	ListenConfig *net.ListenConfig
 
@@ -89,10 +90,10 @@ type Config struct {
 	// rolls back. A successor that does not acknowledge the rollback within the hang
 	// timeout of 5 s is killed.
 	ReadyTimeout time.Duration
-	// Probation is the time after the successor's Ready in which the
-	// predecessor can still take its sockets back: it does when the successor
-	// dies, hangs or fails its health check, and at Abort. Zero
-	// means DefaultProbation, negative none. The predecessor's value counts.
+	// Probation is the time after the successor's Ready in which the predecessor can
+	// still take its sockets back. It does so if the successor dies, hangs or fails its
+	// health check, or if either process calls Abort. Zero means DefaultProbation,
+	// negative no probation. The predecessor's value applies.
 	Probation time.Duration
 	// LingerTimeout bounds the time that open connections get after commit or
 	// after a stop signal. Zero means DefaultLingerTimeout, negative no limit.
@@ -102,61 +103,62 @@ type Config struct {
 	// mode Inherit at most one can.
 	MaxLingering int
 
-	// Supervised says that the process that has started this one stays when this one
-	// ends. Otherwise no upgrade begins where that is PID 1 of a container, or a shell
-	// below it, and no supervisor that package handoff knows: tini, dumb-init,
-	// catatonit (docker run --init) and shell scripts end with the process that they
-	// have started, and the container with them.
+	// Supervised says that the process that started this one keeps running after this
+	// one has ended. tini, dumb-init, catatonit (docker run --init) and shell scripts do
+	// not: as PID 1 of a container they end with the process that they started, and the
+	// kernel kills the container. So in a container, without Supervised, Upgrade returns
+	// ErrUnsupported if this process is PID 1, or if PID 1 has started it, directly or
+	// through a shell, and PID 1 is no supervisor that package handoff knows.
 	Supervised bool
 
-	// RequireAll has Ready fail with ErrMismatch, and the upgrade with it, where the
-	// program has not asked for an address that its predecessor serves. Otherwise the
-	// predecessor leaves such a socket at the commit, and the report names it. The
-	// successor's value counts.
+	// RequireAll makes Ready return ErrMismatch, and the upgrade fail, if the program has
+	// not opened all addresses that its predecessor serves. Without it the predecessor
+	// leaves the sockets of the other addresses at the commit, and the report names them.
+	// The successor's value applies.
 	RequireAll bool
 
 	// PIDFile is a file that holds the process ID of the process that serves. The
-	// successor replaces it atomically at commit, the predecessor again if it takes
-	// its sockets back after that, and the last process removes it. Ready writes
-	// its content to .NAME.next in the same folder, so that a full disk fails an
-	// upgrade before the commit. Empty means none.
+	// successor replaces it atomically at the commit. A predecessor that takes its
+	// sockets back writes it again, and the last process removes it. The successor's
+	// Ready writes .NAME.next in the same folder, where NAME is the file's name, so that
+	// on a full disk the upgrade fails before the commit. Empty means none.
 	PIDFile string
 
-	// NoSystemd keeps this process from taking sockets from systemd, and from
-	// sending it messages. Otherwise Listen, ListenPacket and their variants return
-	// the sockets that systemd has passed on (LISTEN_FDS, sd_listen_fds(3)): by
-	// their FileDescriptorName where the program asks for a name, or else by their
-	// address. The owner closes those that the program has not asked for.
-	// New returns ErrUnsupported where a mode can't hand them on: in Drain none
-	// of them, in Inherit no unix socket with a path.
+	// NoSystemd keeps this process from taking sockets from systemd, and from sending
+	// messages to it. Without it, Listen, ListenPacket and their variants return the
+	// sockets that systemd has passed on (LISTEN_FDS, sd_listen_fds(3)). ListenNamed and
+	// ListenPacketNamed find a socket by its FileDescriptorName, the others by its
+	// address. The process that serves closes those that its program has not opened.
+	// New returns ErrUnsupported if the mode can't pass such a socket to a successor:
+	// Drain passes on none of them, Inherit no unix socket that has a path.
 	//
-	// Where NOTIFY_SOCKET is set, the messages say that the service is ready, that an
-	// upgrade begins and ends (as a reload), which process is the new main process,
-	// before the old one ends, and that the service stops, for which they ask for
-	// more time while connections are open; and, for a watchdog, that the process is
-	// alive (sd_notify(3); Type=notify or notify-reload).
+	// If NOTIFY_SOCKET is set (Type=notify or notify-reload), this process sends the
+	// messages of sd_notify(3): the service is ready; an upgrade begins or ends, as a
+	// reload; another process is the main process, before the old one ends; the service
+	// stops, and needs more time while connections are open; for a watchdog, the process
+	// is alive.
 	NoSystemd bool
 
 	// NoStore keeps this process from putting its sockets into systemd's descriptor
-	// store. Otherwise, where systemd says that it has one for the service (FDSTORE,
-	// systemd 254; set it in the unit beside FileDescriptorStoreMax= for an older
-	// one), the process that serves has systemd keep its listeners and datagram
-	// sockets: after its death, or `systemctl restart`, the next process gets them
-	// from Listen, ListenPacket and their variants, with everything that waits in
-	// them. It must ask for the same network, address and name: otherwise a new socket
-	// is bound. The owner closes those that the program has not asked for.
-	// EventStored and Status say what is stored.
+	// store. Without it, the process that serves puts its listeners and datagram sockets
+	// there, if the service has a store: systemd sets FDSTORE then, from version 254 on
+	// (with an older one, set it in the unit beside FileDescriptorStoreMax=). After a
+	// crash, or `systemctl restart`, the next process gets the sockets from Listen,
+	// ListenPacket and their variants, with everything that waits in them. It must ask
+	// for the same network, address and name; otherwise Listen binds a new socket. The
+	// process that serves closes those that its program has not opened. EventStored and
+	// Status say what is stored.
 	//
-	// A socket leaves the store when it is closed, unless the process is about to
-	// end: Shutdown leaves the store as it is, and the path of a unix socket that is
-	// in it. systemd empties it when the service stops for good, or, with
-	// FileDescriptorStorePreserve=yes (systemd 254), when it forgets the unit, as it
-	// may if that has stopped and no other unit refers to it (systemd.service(5)).
+	// A socket leaves the store when the program closes it. Shutdown leaves the store as
+	// it is, and leaves the path of a unix socket that is in it. systemd empties the
+	// store when the service stops for good. With FileDescriptorStorePreserve=yes
+	// (systemd 254) it empties the store when it forgets the unit, as it may when the
+	// unit has stopped and no other unit refers to it (systemd.service(5)).
 	//
-	// Not stored are files, sockets of a socket unit, which systemd has, and TCP and
-	// UDP sockets in mode Drain: after a crash, a stored member of a group would get
-	// connections that no process accepts and that another instance could serve; and
-	// it could not leave its group while systemd has it as well.
+	// The store does not get files, and sockets of a socket unit, which systemd keeps
+	// anyway. In mode Drain it gets no TCP and UDP sockets: after a crash, a stored member
+	// of a group would get connections that no process accepts and that another instance
+	// could serve; and it could not leave its group while systemd has it as well.
 	NoStore bool
 
 	// UpgradeSignals start an upgrade. nil means SIGUSR2, empty but not nil none. A
@@ -168,20 +170,19 @@ type Config struct {
 	// SIGTERM and SIGINT, empty but not nil none. Ignored ones stay ignored.
 	StopSignals []os.Signal
 
-	// Allow decides about peers of the control socket that have neither the
-	// uid of this process nor root's, and about a predecessor that has neither. In a
-	// user namespace that does not map all users, the overflow uid (65534) is never
-	// taken for that of this process.
-	// A peer that it allows may make each request of package control, but may not
-	// choose the program of an upgrade. nil allows none. It is called from the
-	// goroutine that serves the peer.
+	// Allow decides about processes that have neither the uid of this process nor root's:
+	// those that connect to the control socket, and the predecessor that this process
+	// joins. In a user namespace that does not map all users, the overflow uid (65534)
+	// never counts as that of this process. A process that Allow allows may make each
+	// request of package control, but may not choose the program or the environment of
+	// an upgrade. nil allows none. The goroutine that serves the connection calls it.
 	Allow func(Peer) bool
 
-	// Healthy is the health check of a successor in probation. This process calls
-	// it before each answer to a ping of the predecessor; the last ping comes right
-	// before the commit. An error aborts the upgrade. It is called from a goroutine
-	// of its own and must return when its context ends: after 4 s, before the
-	// predecessor counts this process as hung. nil means healthy.
+	// Healthy is the health check of a successor in probation. The successor calls it
+	// before each answer to a ping of the predecessor; the last ping comes right before
+	// the commit. An error aborts the upgrade. Healthy is called from a goroutine of its
+	// own, and must return when its context ends. That is after 4 s, because after 5 s
+	// the predecessor counts the successor as hung. nil means healthy.
 	Healthy func(ctx context.Context) error
 
 	// OnEvent is called with each event, in order, from one goroutine of the
@@ -200,7 +201,7 @@ type Config struct {
 // Peer is the process at the other end of a control socket, as the kernel
 // names it (SO_PEERCRED, unix(7)).
 type Peer struct {
-	PID int // 0 if it is not in our PID namespace
+	PID int // 0 if it is not in the PID namespace of this process
 	UID int
 	GID int
 }

@@ -48,28 +48,28 @@ type inboxes struct {
 // wait for the connection.
 func (u *Upgrader) Track(c net.Conn) net.Conn { return u.conns.Track(c) }
 
-// Hold is [Upgrader.Track] for a server that closes its connections itself: Shutdown
-// waits until release is called, and the reports count the connections that open
-// returns. The server accepts from [Listener.Untracked], closes its connections when
-// [Upgrader.LingerExpired] is closed, and then calls release, for which it has 10 s:
-// cut has the number of connections that it closed by force, by reason. Only the first
-// call counts. open must not block; it is called from any goroutine.
+// Hold is [Upgrader.Track] for a server that closes its connections itself and accepts
+// from [Listener.Untracked]. The Upgrader calls open, which must not block, from any
+// goroutine, for the number of connections in its reports. When [Upgrader.LingerExpired]
+// is closed, the server closes its connections, and calls release within 10 s. cut has
+// the number of connections that it closed by force, by reason. Shutdown waits for
+// release. A second call of release has no effect.
 func (u *Upgrader) Hold(open func() int) (release func(cut map[string]uint64)) {
 	return u.conns.Hold(open).Release
 }
 
 // SendConn passes conn, with its state, to the successor, whose program gets it
 // from Conns under the same name. It can be called once Done is closed by a
-// commit, until Shutdown. The caller must not use conn meanwhile, and state has
-// to hold what was read from conn and not used; it may have up to 64 KiB.
+// commit, until Shutdown. The caller must not use conn meanwhile. state has to hold the
+// bytes that the program has read from conn and not used; it may have up to 64 KiB.
 //
-// SendConn takes conn over when it returns nil: it closes the copy of this process,
-// which sends nothing to the client. [ErrInDoubt] says that the successor died, or did
-// not wake up before Shutdown, when it may have read from the connection. conn is
-// closed then too, because two processes must not serve one connection. On any other
-// error the caller still owns conn: [ErrNotTaken] if the successor takes no connections
-// of that name, is short of descriptors, or has ended; [ErrNoSuccessor] before a
-// commit; [ErrUnsupported] if conn has no descriptor (a TLS connection).
+// When SendConn returns nil, it has closed this process's copy of conn, which sends
+// nothing to the client. [ErrInDoubt] says that the successor may have read from the
+// connection, and then died, or did not answer before Shutdown. SendConn has closed conn
+// then too, because two processes must not serve one connection. On any other error the
+// caller still owns conn: [ErrNotTaken] if the successor takes no connections of that
+// name, is short of descriptors, or has ended; [ErrNoSuccessor] before a commit;
+// [ErrUnsupported] if conn has no descriptor (a TLS connection).
 func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, state []byte) error {
 	l, ph := u.successorLink(), u.life().Phase
 	switch {
@@ -100,8 +100,8 @@ func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, sta
 	return nil
 }
 
-// Takes reports whether a committed successor takes connections under name, so that
-// SendConn is of use. The answer does not change after Done is closed.
+// Takes reports whether the successor is committed and takes connections under name, so
+// that SendConn can succeed. The answer does not change after Done is closed.
 func (u *Upgrader) Takes(name string) bool {
 	l := u.successorLink()
 	return l != nil && u.life().Phase == lifecycle.Lingering && l.Takes(name)
@@ -111,8 +111,8 @@ func (u *Upgrader) Takes(name string) bool {
 // name. The channel is never closed; receive from it until Done is closed. A
 // connection that the program does not receive stays with the predecessor.
 //
-// Ready tells the predecessor the names, so a new name after it gives [ErrTooLate].
-// A name has up to 255 bytes, and there are up to 253 of them.
+// Ready sends the names to the predecessor. After Ready, Conns returns [ErrTooLate] for
+// a new name. A name may have up to 255 bytes, and a program up to 253 names.
 func (u *Upgrader) Conns(name string) (<-chan MovedConn, error) {
 	late := u.life().Phase != lifecycle.Starting
 	ch, err := u.inboxes.get(name, late)

@@ -11,13 +11,16 @@
 //	<-up.Done()
 //	err = up.Shutdown(ctx)
 //
-// SIGUSR2, or [Upgrader.Upgrade], starts the program that is installed at the
-// path of the running one by then. The new process is the successor: it gets the
-// same sockets and calls Ready. The old process, its predecessor, stops accepting
-// and keeps the sockets for a probation. It accepts again if the successor dies,
-// hangs, fails its health check or refuses ([Upgrader.Abort]). After the probation
-// the upgrade is committed, and the predecessor serves its open connections to their
-// end. A successor that fails before the commit costs no connection.
+// SIGUSR2, or [Upgrader.Upgrade], starts the program that is now at the path of the
+// running one. The new process is the successor: it gets the same sockets and calls
+// Ready. The old process, its predecessor, stops accepting, and keeps the sockets for a
+// short time, the probation. It accepts again if the successor dies, hangs, fails its
+// health check or refuses ([Upgrader.Abort]). At the end of the probation the predecessor
+// commits the upgrade, and then lingers: it serves its open connections to their end. A
+// successor that fails before the commit costs no connection.
+//
+// The first process and all successors that were committed are a line. The number of a
+// process in its line is its generation.
 //
 // # Modes
 //
@@ -28,26 +31,25 @@
 // on the same host, in a new unit, from a shell. The mode can change with each
 // upgrade.
 //
-// [Drain] is Takeover, after which the successor moves to sockets of its own beside
-// the predecessor's and leaves those without loss, for services whose sockets have to
-// be made by the process that serves.
+// [Drain] is Takeover until the commit. Then the successor moves to sockets of its own,
+// which it binds beside the predecessor's, and leaves those without loss. It is for
+// services in which the process that serves has to make the sockets.
 //
 // # Standard error
 //
 // Until the commit the standard error of a successor is a pipe, which its predecessor
-// copies to its own: an upgrade that fails reports the last lines. The pipe is a
-// terminal where the predecessor has one, and JOURNAL_STREAM (systemd.exec(5)) names it
-// where the predecessor writes to systemd's journal, so that a program finds what it
-// looks for at its start. A process that the successor starts before the commit keeps
-// the pipe: it gets SIGPIPE if it writes after the successor has ended. Start such a
-// process after [Upgrader.Ready] has returned and the first [EventOwner], or give it
-// another standard error.
+// copies to its own: an upgrade that fails reports the last lines. If the predecessor's
+// standard error is a terminal, the successor gets a terminal in place of the pipe. If it
+// is systemd's journal, JOURNAL_STREAM (systemd.exec(5)) names the pipe. So a program
+// that looks for either at its start finds it. A process that the successor starts before
+// the commit keeps the pipe: it gets SIGPIPE if it writes after the successor has ended.
+// Start such a process after the first [EventOwner], or give it another standard error.
 //
 // # Non-goals
 //
-// The package does not look into connections: it is the protocol's part to end one
-// without loss. It starts no process but the successor, supervises no process, and
-// never calls os.Exit.
+// The package does not read from connections or write to them: the server knows the
+// protocol, and ends them without loss. It starts no process but the successor,
+// supervises no process, and never calls os.Exit.
 //
 // # Concurrency
 //
@@ -57,6 +59,6 @@
 //
 // # Platforms
 //
-// It runs on Linux. Elsewhere it builds, and [New] returns an
-// error that matches [ErrUnsupported].
+// The package works on Linux. On other systems it builds, and [New] returns an error that
+// matches [ErrUnsupported].
 package handoff

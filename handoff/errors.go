@@ -22,8 +22,8 @@ var (
 	ErrNoUpgrade error = failure.NoUpgrade
 	// ErrNoSuccessor says that no successor is committed.
 	ErrNoSuccessor error = failure.NoSuccessor
-	// ErrStart says that the successor could not be started: its program is not
-	// there, say, or not for this machine.
+	// ErrStart says that the system could not start the successor: its program is
+	// missing, for example, or built for another machine.
 	ErrStart error = failure.Start
 	// ErrSuccessorDied says that the successor ended before commit. What it wrote
 	// last is in [UpgradeError.Stderr].
@@ -31,21 +31,22 @@ var (
 	// ErrPredecessorDied says that the predecessor ended before it had passed on
 	// its sockets.
 	ErrPredecessorDied error = failure.PredecessorDied
-	// ErrTimeout says that the peer did not do its part in time.
+	// ErrTimeout says that the other process did not reach the next step in time.
 	ErrTimeout error = failure.Timeout
 	// ErrAborted says that the successor refused the upgrade.
 	ErrAborted error = failure.Aborted
 	// ErrRolledBack says that the predecessor took its sockets back.
 	ErrRolledBack error = failure.RolledBack
-	// ErrPeerRefused says that a peer may not talk to us, or we not to it.
+	// ErrPeerRefused says that one of the two processes does not allow the user of the
+	// other: see Config.Allow.
 	ErrPeerRefused error = failure.PeerRefused
 	// ErrVersion says that the two processes have no protocol version in common.
 	ErrVersion error = failure.Version
-	// ErrProtocol says that a peer broke the protocol.
+	// ErrProtocol says that the other process broke the protocol.
 	ErrProtocol error = failure.Protocol
 	// ErrMismatch says that the successor is no version of the predecessor's service: it
-	// has another Name, or has asked for none of its sockets, or not for all that
-	// Config.RequireAll wants.
+	// has another Name, or its program has opened none of the predecessor's sockets, or
+	// not all of them although Config.RequireAll is set.
 	ErrMismatch error = failure.Mismatch
 	// ErrTransfer says that sockets or state could not be passed on.
 	ErrTransfer error = failure.Transfer
@@ -54,10 +55,11 @@ var (
 	// ErrNotTaken says that the successor did not take a connection; the caller
 	// still owns it.
 	ErrNotTaken error = failure.NotTaken
-	// ErrInDoubt says that the successor died, or fell silent, when it may have
-	// used a connection that was passed to it. The connection is closed.
+	// ErrInDoubt says that the successor died, or does not answer, and may have used a
+	// connection that this process passed to it. This process has closed the connection.
 	ErrInDoubt error = failure.InDoubt
-	// ErrClosed says that the upgrader is at its end. It matches [net.ErrClosed].
+	// ErrClosed says that the Upgrader has ended, or is ending: Done is closed. It
+	// matches [net.ErrClosed].
 	ErrClosed error = failure.Closed
 	// ErrNotStored says that systemd does not keep a socket for the next process.
 	ErrNotStored error = failure.NotStored
@@ -66,7 +68,7 @@ var (
 	ErrUnsupported error = failure.Unsupported
 )
 
-// An UpgradeError is how an upgrade failed. It unwraps to one of the package's
+// An UpgradeError says why an upgrade failed. It unwraps to one of the package's
 // sentinels and to the cause.
 type UpgradeError struct {
 	// PID is the successor's process ID, or 0 if there was none.
@@ -76,8 +78,9 @@ type UpgradeError struct {
 	// What it writes before, such as a panic in an init function, is only in the
 	// predecessor's own standard error, and Err says so.
 	Stderr []string
-	// Outcome is that of its [Report]: OutcomeFailed, or OutcomeRolledBack. It is
-	// OutcomePending where a server that is older does not say so.
+	// Outcome is that of the upgrade's [Report]: OutcomeFailed or OutcomeRolledBack. In an
+	// error of package control it is OutcomePending if the server is an older version,
+	// which does not send the outcome.
 	Outcome Outcome
 	// Err is the reason.
 	Err error

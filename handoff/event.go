@@ -5,11 +5,11 @@ import "time"
 // EventKind says what happened.
 type EventKind string
 
-// The events, in the order in which an upgrade brings them. The first group is
-// seen by the predecessor, the second by the successor.
+// The events, in the order of an upgrade. The predecessor emits the first group, the
+// successor the second.
 const (
-	EventUpgradeStarted EventKind = "upgrade-started" // a successor is on its way
-	EventWaiting        EventKind = "waiting"         // before it starts a successor, for what Err says
+	EventUpgradeStarted EventKind = "upgrade-started" // the upgrade has begun
+	EventWaiting        EventKind = "waiting"         // the predecessor can't start a successor yet; Err says what it waits for
 	EventTransfer       EventKind = "transfer"        // sockets and state are being passed on
 	EventWarming        EventKind = "warming"         // the successor has them and prepares itself
 	EventPaused         EventKind = "paused"          // the successor accepts; probation begins
@@ -20,10 +20,10 @@ const (
 	EventStopped        EventKind = "stopped"        // Shutdown is over
 
 	EventJoined          EventKind = "joined"           // this process has received the sockets
-	EventReady           EventKind = "ready"            // the Accept gate is open
-	EventOwner           EventKind = "owner"            // committed: this process is the one that serves
+	EventReady           EventKind = "ready"            // Accept returns connections from now on
+	EventOwner           EventKind = "owner"            // committed: this process owns the sockets
 	EventQuit            EventKind = "quit"             // aborted or rolled back
-	EventMoved           EventKind = "moved"            // mode Drain: the sockets of an address are this process's own; Err says why not, or why a loss was possible
+	EventMoved           EventKind = "moved"            // mode Drain: this process has moved to a socket of its own for Address; Err says why not, or why a loss was possible
 	EventStored          EventKind = "stored"           // systemd keeps the sockets (see Config.NoStore), or Err says why not
 	EventPredecessorDone EventKind = "predecessor-done" // a predecessor has ended its linger
 )
@@ -34,7 +34,7 @@ type Event struct {
 	Kind       EventKind `json:"kind"`
 	PID        int       `json:"pid"`        // of this process
 	Generation uint64    `json:"generation"` // of this process; 0 before it is known
-	// Report is the account of the upgrade so far, where there is one.
+	// Report is that of the upgrade so far; nil if the event belongs to none.
 	Report *Report `json:"report,omitempty"`
 	// Address is the network and address of the socket, for EventMoved.
 	Address string `json:"address,omitempty"`

@@ -10,8 +10,8 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// AddFile hands f to each successor, under a name. The Upgrader takes ownership
-// of f in any case. A socket among the files stays as it is: a handoff does not pause it.
+// AddFile passes f to each successor, under a name. The Upgrader takes ownership of f,
+// also if AddFile returns an error. f may be a socket: an upgrade does not pause it.
 func (u *Upgrader) AddFile(name string, f *os.File) error {
 	if err := u.mayListen(); err != nil {
 		return errors.Join(err, f.Close())
@@ -26,10 +26,9 @@ func (u *Upgrader) AddFile(name string, f *os.File) error {
 	return nil
 }
 
-// File returns a copy of the file that AddFile was given under name, here or
-// in the predecessor; the caller closes it. What came from the predecessor is
-// handed on to the next successor as well. It returns an error that matches
-// [os.ErrNotExist] if there is none.
+// File returns a copy of the file that this process or its predecessor has added under
+// name; the caller closes the copy. The Upgrader passes the predecessor's files on to the
+// next successor as well. The error matches [os.ErrNotExist] if there is none.
 func (u *Upgrader) File(name string) (*os.File, error) {
 	s := u.table.File(name)
 	if s == nil {

@@ -9,17 +9,17 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
-// Totals count what has happened since the first process of a line: each process
-// sends its own to its successor at commit. They begin anew where the predecessor
-// is an older Baton, or was killed.
+// Totals count upgrades and connections since the first process of a line: at the commit
+// each process sends its totals to its successor. If the predecessor uses an older
+// version of this package, or was killed, they begin at zero.
 type Totals struct {
 	Committed  uint64 `json:"committed"`   // upgrades, by outcome
 	RolledBack uint64 `json:"rolled_back"` // likewise
 	Failed     uint64 `json:"failed"`      // likewise
 
-	// Moved and Cut count the connections that were passed to a successor, and
-	// those that were closed by force: of this process, and of its predecessors
-	// once their linger is over.
+	// Moved and Cut count the connections that were passed to a successor, and those
+	// that were closed by force. Those of a predecessor are included when its linger is
+	// over.
 	Moved uint64 `json:"moved"`
 	Cut   uint64 `json:"cut"`
 }

@@ -23,14 +23,14 @@ import (
 // Listen returns the first of these that exists: a socket that the predecessor had
 // asked for with the same network and address; another one of the predecessor's that
 // is bound to the address; one of systemd's (see Config.NoSystemd); a new one. Several
-// sockets can share an address with SO_REUSEPORT, which Config.ListenConfig's Control
-// sets: each call then gets the next of them. A socket of port 0 keeps the port that
-// the kernel chose. Listen replaces a unix socket whose owner was killed.
+// sockets can share an address if Config.ListenConfig's Control sets SO_REUSEPORT: each
+// call then returns the next of them. A socket with port 0 keeps the port that the kernel
+// chose. Listen replaces the file of a unix socket whose owner was killed.
 //
 // In mode Drain a new socket replaces a TCP or UDP socket of the predecessor after the
 // commit. An error that matches [ErrUnsupported] and reuseport's ErrForeign says that
-// the two would not be in one group. Where the program asks for more sockets on an
-// address than the predecessor has, two share one until the commit.
+// the two would not be in one group. If the program asks for more sockets on an address
+// than the predecessor has, some of its sockets are the same one until the commit.
 //
 // The errors of binding are those of package net. After Done, Listen returns
 // [ErrClosed].
@@ -38,11 +38,11 @@ func (u *Upgrader) Listen(ctx context.Context, network, address string) (*Listen
 	return u.listener(ctx, sockets.Key{Kind: wire.KindListener, Network: network, Address: address})
 }
 
-// ListenNamed is Listen for a socket that the predecessor knows by name, so
-// that its address can change between versions: the old socket is kept while
-// the name and network are, whatever address says. Without a predecessor that
-// has it, a new one is bound to address. In mode Drain a TCP or UDP socket is kept
-// only if it has that address.
+// ListenNamed is Listen for a socket that has a name, so that the address in the
+// configuration can change: if the predecessor has a socket with that name and network,
+// ListenNamed returns it, whatever its address is. Otherwise it binds a new one to
+// address. In mode Drain it returns the predecessor's TCP or UDP socket only if that has
+// the address.
 func (u *Upgrader) ListenNamed(ctx context.Context, name, network, address string) (*Listener, error) {
 	if name == "" {
 		return nil, errors.New("handoff: listen: empty name")
@@ -55,7 +55,8 @@ func (u *Upgrader) ListenPacket(ctx context.Context, network, address string) (*
 	return u.packetConn(ctx, sockets.Key{Kind: wire.KindPacket, Network: network, Address: address})
 }
 
-// ListenPacketNamed is ListenPacket for a socket that is known by name.
+// ListenPacketNamed is ListenPacket for a socket that has a name, as ListenNamed describes
+// it.
 func (u *Upgrader) ListenPacketNamed(ctx context.Context, name, network, address string) (*PacketConn, error) {
 	if name == "" {
 		return nil, errors.New("handoff: listen: empty name")

@@ -11,18 +11,18 @@ import (
 // A Listener is a listening socket that outlives its process. It is a
 // [net.Listener] and a [syscall.Conn].
 //
-// Accept may be called from any number of goroutines. It waits until
-// [Upgrader.Ready] was called, it waits while a successor is in probation, and
-// after commit it returns an error that matches [net.ErrClosed]. A connection
-// that was accepted is always returned to a caller.
+// Accept may be called from any number of goroutines. It waits until the program has
+// called [Upgrader.Ready], and while a successor is in probation. After the commit it
+// returns an error that matches [net.ErrClosed]. Accept returns each connection that it
+// has taken from the queue, also when a pause begins meanwhile.
 type Listener struct {
 	inner *sockets.Listener
 	track func(net.Conn) net.Conn
 }
 
-// Accept waits for the next connection. The caller owns it. [Upgrader.Shutdown] waits
-// until it is closed, and closes it at the linger limit: it is in the wrapper that
-// [Upgrader.Track] describes.
+// Accept waits for the next connection, which the caller owns. It returns the connection
+// in the wrapper that [Upgrader.Track] describes: [Upgrader.Shutdown] waits until it is
+// closed, and closes it at the linger limit.
 func (l *Listener) Accept() (net.Conn, error) { return l.inner.Accept(l.track) }
 
 // Untracked returns l as a listener whose connections are those of package net,
@@ -33,10 +33,9 @@ type untrackedListener struct{ *Listener }
 
 func (l untrackedListener) Accept() (net.Conn, error) { return l.inner.Accept(nil) }
 
-// Close closes the listener for good: it will not be handed to a successor.
-// Connections that wait in its queue are reset by the kernel, as with any
-// listener, unless a successor has the socket. It does not close accepted
-// connections.
+// Close closes the listener for good: no successor gets it. Unless a successor has it
+// already, the kernel resets the connections that wait in its queue, as with any
+// listener. Close does not close accepted connections.
 func (l *Listener) Close() error { return l.inner.Close() }
 
 // Addr returns the listener's address.

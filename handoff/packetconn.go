@@ -14,12 +14,12 @@ import (
 // [net.UDPConn] that servers use; on a unixgram socket those return
 // [ErrUnsupported].
 //
-// Reading waits until [Upgrader.Ready] was called, waits while a successor is
-// in probation, and returns an error that matches [net.ErrClosed] after
-// commit. Writing goes on until [Upgrader.Shutdown], so that a datagram that
-// was read can be answered; Shutdown waits up to a second for a goroutine that has
-// read one to read again. A program that answers from other goroutines than those that
-// read waits for them before Shutdown.
+// Reads wait until the program has called [Upgrader.Ready], and while a successor is in
+// probation. After the commit they return an error that matches [net.ErrClosed]. Writes
+// work until [Upgrader.Shutdown], so that the program can answer a datagram that it has
+// read. Shutdown waits up to a second until each goroutine that has read a datagram reads
+// again. A program that answers from other goroutines waits for them before it calls
+// Shutdown.
 type PacketConn struct{ inner *sockets.PacketConn }
 
 // ReadFrom reads one datagram, as [net.PacketConn] describes it.
@@ -50,14 +50,14 @@ func (c *PacketConn) WriteMsgUDP(p, oob []byte, addr *net.UDPAddr) (n, oobn int,
 	return c.inner.WriteMsgUDP(p, oob, addr)
 }
 
-// Close closes the socket for good: it will not be handed to a successor.
+// Close closes the socket for good: no successor gets it.
 func (c *PacketConn) Close() error { return c.inner.Close() }
 
 // LocalAddr returns the socket's address.
 func (c *PacketConn) LocalAddr() net.Addr { return c.inner.LocalAddr() }
 
 // SyscallConn gives access to the descriptor, which stays the PacketConn's.
-// Reading through it goes round the pause.
+// Reads through it do not wait during a probation.
 func (c *PacketConn) SyscallConn() (syscall.RawConn, error) { return c.inner.SyscallConn() }
 
 // SetDeadline sets the deadlines of reading and writing.

@@ -22,9 +22,9 @@ type Process struct {
 	PID     int    `json:"pid"`
 	Version string `json:"version,omitempty"` // its Config.Version
 
-	// What follows is that of a predecessor that lingers, in [Status].Lingering, by
-	// its last message; zero elsewhere. Remaining is the time until its linger limit,
-	// negative if it has none.
+	// The other fields are set for a predecessor that lingers, in [Status].Lingering,
+	// from its last message; elsewhere they are zero. Remaining is the time until its
+	// linger limit, negative if it has none.
 	Generation uint64        `json:"generation,omitempty"`
 	Open       uint64        `json:"open,omitempty"`  // connections that are tracked or held, still open
 	Moved      uint64        `json:"moved,omitempty"` // passed to its successor
@@ -34,10 +34,10 @@ type Process struct {
 // Durations are the times that the phases of an upgrade took, the one in which it
 // has failed included. A phase that was not reached is zero.
 type Durations struct {
-	Start     time.Duration `json:"start"`     // from the trigger until the successor said Hello
+	Start     time.Duration `json:"start"`     // from the request until the successor's first message
 	Transfer  time.Duration `json:"transfer"`  // sockets and state
 	Warming   time.Duration `json:"warming"`   // until the successor's Ready
-	Probation time.Duration `json:"probation"` // until Commit was sent
+	Probation time.Duration `json:"probation"` // until the predecessor sent the commit
 	Commit    time.Duration `json:"commit"`    // until the successor confirmed
 	Linger    time.Duration `json:"linger"`    // until the last connection was gone
 	Total     time.Duration `json:"total"`     // without the linger
@@ -61,29 +61,29 @@ type Report struct {
 	Queue    int `json:"queue"`
 	HalfOpen int `json:"half_open"`
 
-	// AcceptedBefore is what the predecessor accepted from the start of the
-	// upgrade until its pause, AcceptedAfter what the successor accepted until
-	// commit.
+	// AcceptedBefore counts the connections that the predecessor accepted from the start
+	// of the upgrade until it stopped accepting, AcceptedAfter those that the successor
+	// accepted until the commit.
 	AcceptedBefore uint64 `json:"accepted_before"`
 	AcceptedAfter  uint64 `json:"accepted_after"`
 
-	// OwnSockets has, in mode Drain, the network and address of each socket that the
-	// successor was to move to one of its own after the commit. The value is empty if
-	// it has moved without loss. Otherwise it says why the successor serves the
-	// predecessor's socket on, or why a loss was possible. The successor adds the map
-	// to its copy of the report.
+	// OwnSockets has, in mode Drain, a key for each socket that the successor replaces
+	// by one of its own after the commit: its network and address. The value is empty if
+	// no connection was lost. Otherwise it says why the successor still serves the
+	// predecessor's socket, or why a loss was possible. Only the successor's copy of the
+	// report has the map.
 	OwnSockets map[string]string `json:"own_sockets,omitempty"`
 
-	// Open, Moved and Cut tell of the connections that were tracked or held: open
-	// at commit, passed to the successor, closed by force at the linger limit.
+	// Open, Moved and Cut count connections ([Upgrader.Track], [Upgrader.Hold]) of the
+	// predecessor: open at the commit, passed to the successor, closed by force.
 	Open  uint64 `json:"open"`
 	Moved uint64 `json:"moved"`
 	Cut   uint64 `json:"cut"`
-	// CutBy tells why: "tracked" for the connections of [Upgrader.Track], and
-	// what the owners of holds have said. nil if there was none.
+	// CutBy counts them by reason: "tracked" for the connections of [Upgrader.Track],
+	// and the reasons that callers of [Upgrader.Hold] gave. nil if none was cut.
 	CutBy map[string]uint64 `json:"cut_by,omitempty"`
 
-	// Warnings say what an operator should look at although the upgrade is committed.
+	// Warnings say what an operator should check, although the upgrade is committed.
 	Warnings []string `json:"warnings,omitempty"`
 
 	Outcome Outcome `json:"outcome"`

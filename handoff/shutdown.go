@@ -22,10 +22,10 @@ func (u *Upgrader) expire(reason string) {
 	}
 }
 
-// LingerExpired returns a channel that is closed when open connections have no
-// more time: the linger limit has passed, a second stop signal came, or a
-// successor has asked for the end because too many predecessors linger.
-// Connections that are tracked are closed by then.
+// LingerExpired returns a channel that is closed when open connections have no more time:
+// the linger limit has passed, the process has received a second stop signal, or its
+// successor has ended the linger because too many predecessors linger. The Upgrader
+// closes the tracked connections before it closes the channel.
 func (u *Upgrader) LingerExpired() <-chan struct{} { return u.expired }
 
 // stop begins a graceful end without a successor.
@@ -47,10 +47,11 @@ func (u *Upgrader) stop(reason string) {
 }
 
 // Shutdown ends the Upgrader. Without a successor it stops accepting and closes the
-// sockets. It waits until the tracked connections are closed, and those that a
-// successor accepted whose upgrade has failed. At the linger limit, or at the end of
-// ctx, it closes the rest by force. It returns when no goroutine, descriptor or child
-// of the Upgrader is left: nil, or ctx's error if the end of ctx has cut connections.
+// sockets. It waits until the tracked connections are closed. If a successor's upgrade
+// has failed, it waits for the connections that this successor accepted, too. At the
+// linger limit, or at the end of ctx, it closes the rest by force. It returns when no
+// goroutine, descriptor or child of the Upgrader is left: nil, or ctx's error if the end
+// of ctx has cut connections.
 //
 // After Shutdown no method of the Upgrader has an effect. Shutdown may be called again,
 // and from several goroutines: all calls return the same result. A call from
@@ -70,7 +71,7 @@ func (u *Upgrader) Shutdown(ctx context.Context) error {
 	return u.shutErr
 }
 
-// Close is Shutdown that closes tracked connections at once.
+// Close is Shutdown, but closes the tracked connections at once.
 func (u *Upgrader) Close() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -11,19 +11,19 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
-// State is where a process stands.
+// State says what a process does now.
 type State string
 
 // The states.
 const (
-	StateStarting  State = "starting"  // Ready was not called yet
+	StateStarting  State = "starting"  // has not called Ready yet
 	StateServing   State = "serving"   // accepts connections
-	StateLingering State = "lingering" // a successor is committed; open connections go on
-	StateStopping  State = "stopping"  // ends without a successor; open connections go on
+	StateLingering State = "lingering" // has a successor, and serves its open connections to their end
+	StateStopping  State = "stopping"  // ends without a successor, and serves its open connections to their end
 	StateClosed    State = "closed"    // Shutdown has returned
 )
 
-// Status is what a process says of itself and of its predecessors.
+// Status describes a process and its predecessors that linger.
 type Status struct {
 	Name       string `json:"name,omitempty"` // Config.Name
 	PID        int    `json:"pid"`
@@ -38,9 +38,10 @@ type Status struct {
 	Started time.Time     `json:"started"` // when New was called
 	Uptime  time.Duration `json:"uptime"`
 
-	// Open, Moved and Cut count the connections that are tracked or held: open
-	// now, passed to a successor, closed by force. Remaining is the time until
-	// the linger limit: negative if there is none, or no linger.
+	// Open, Moved and Cut count the connections ([Upgrader.Track], [Upgrader.Hold]) of
+	// this process: open now, passed to a successor, closed by force. Remaining is the
+	// time until the linger limit; negative if there is no limit, or if the process
+	// neither lingers nor stops.
 	Open      uint64        `json:"open"`
 	Moved     uint64        `json:"moved"`
 	Cut       uint64        `json:"cut"`
@@ -50,43 +51,43 @@ type Status struct {
 	Received uint64         `json:"received"` // connections that predecessors have passed on
 	Sockets  []SocketStatus `json:"sockets"`
 
-	Lingering []Process `json:"lingering"` // predecessors that do, oldest first
+	Lingering []Process `json:"lingering"` // predecessors that linger, oldest first
 
 	// Warnings say what an operator should change: why no upgrade can begin, for one.
 	Warnings []string `json:"warnings,omitempty"`
 
 	// Upgrade is the last event of the upgrade that is under way; nil if none is.
 	Upgrade *Event `json:"upgrade,omitempty"`
-	// Upgrades are the accounts of the last upgrades, oldest first: of this
-	// process, failed ones included, and of its predecessors, as far as those
-	// have told. The linger of a predecessor is in its account when it is over.
+	// Upgrades are the reports of the last upgrades of the line, oldest first, failed
+	// ones included. The predecessor sends those before it after the commit. A report
+	// has the predecessor's linger when that is over.
 	Upgrades []Report `json:"upgrades"`
-	// Totals are those of the line; nil while this process does not know
-	// them: the predecessor sends them right after the commit.
+	// Totals are those of the line. They are nil until the predecessor has sent them,
+	// right after the commit.
 	Totals *Totals `json:"totals,omitempty"`
 }
 
-// SocketStatus tells of one socket.
+// SocketStatus describes one socket.
 type SocketStatus struct {
 	Name    string `json:"name,omitempty"` // of a named socket or a file
 	Kind    string `json:"kind"`           // "listener", "packet" or "file"
 	Network string `json:"network,omitempty"`
 	Address string `json:"address,omitempty"` // the one it is bound to
-	// Queue is how many connections wait in the accept queue, Backlog the limit
-	// of that queue, HalfOpen how many handshakes are under way on the address
-	// (members of a SO_REUSEPORT group share that number). -1 where it is not
-	// known: for sockets that have none, and for all but the first of very many.
+	// Queue is the number of connections in the accept queue, Backlog the limit of that
+	// queue, HalfOpen the number of handshakes that are under way on the address (members
+	// of a SO_REUSEPORT group share it). -1 means unknown: the socket has no such number,
+	// or is not among the first of very many sockets.
 	Queue    int    `json:"queue"`
 	Backlog  int    `json:"backlog"`
 	HalfOpen int    `json:"half_open"`
 	Accepted uint64 `json:"accepted"` // by this process
-	// Stored says that systemd's descriptor store has the socket as well: it outlives
-	// the process.
+	// Stored says that systemd's descriptor store has the socket as well, so that it
+	// outlives a crash of the process.
 	Stored bool `json:"stored,omitempty"`
 }
 
 // Status describes the process as it is now. It asks the kernel about each
-// listener; -1 stands where that fails. After Shutdown it has no sockets.
+// listener; a number that it can't get is -1. After Shutdown there are no sockets.
 func (u *Upgrader) Status() Status {
 	c := u.conns.Counts()
 	s := Status{

@@ -102,8 +102,8 @@ func (u *Upgrader) underWay() (up *upgrade) {
 // matches [ErrStart], [ErrSuccessorDied], [ErrTimeout], [ErrAborted], [ErrRolledBack],
 // [ErrVersion], [ErrTransfer] or [ErrProtocol]. [ErrInProgress], [ErrNotReady],
 // [ErrInProbation] and [ErrClosed] say that no upgrade began. [ErrUnsupported] says
-// that none can: the end of this process would be the end of its container, and of the
-// successor, see Config.Supervised.
+// that none can: the container, and the successor with it, would end when this process
+// ends (see Config.Supervised).
 //
 // When ctx ends before the commit, the upgrade is rolled back.
 func (u *Upgrader) Upgrade(ctx context.Context) error {

@@ -79,9 +79,10 @@ type Upgrader struct {
 // A process joins if an upgrade has started it, in any mode, or if its mode is
 // Takeover or Drain and another process serves its control socket. The errors of
 // joining match [ErrInProgress], [ErrNotReady] or [ErrInProbation] if the predecessor
-// is busy; [ErrPeerRefused] if one of the two users may not talk to the other;
-// [ErrVersion]; [ErrTransfer] if a descriptor is missing, or is not what the manifest
-// says; [ErrTimeout]; [ErrUnsupported] if the system can't do what the mode needs.
+// is busy; [ErrPeerRefused] if one of the two processes does not allow the user of the
+// other; [ErrVersion]; [ErrTransfer] if a descriptor is missing, or is not the socket that
+// the predecessor described; [ErrTimeout]; [ErrUnsupported] if the system can't do what
+// the mode needs.
 //
 // If the predecessor dies while New runs, a process that no upgrade has started
 // becomes the first of its line; a successor that the predecessor has started fails
@@ -185,14 +186,16 @@ func (u *Upgrader) start() {
 
 // Ready says that the process can serve: Accept returns connections from now on. The
 // predecessor stops accepting, and commits at the end of the probation. Ready does not
-// wait for that: Done, Err and OnEvent show how the upgrade ends. The program opens
-// its sockets before Ready. The predecessor leaves those of its own that the program has
-// not opened at the commit: it serves what is in their queues and under way to them,
-// then closes them, and the report names them. A program that has opened none of them is
-// no version of the service: Ready returns [ErrMismatch], and the predecessor serves on.
+// wait for that: Done, Err and OnEvent show how the upgrade ends.
 //
-// A second call has no effect. Ready returns an error if the upgrade has failed
-// meanwhile, or if the PID file can't be written, which aborts the upgrade.
+// The program opens its sockets before it calls Ready. If it has not opened all of the
+// predecessor's, the predecessor leaves the others at the commit: it serves the
+// connections in their queues and those whose handshake is under way, then closes them,
+// and the report names them. If the program has opened none, it is no version of the
+// service: Ready returns [ErrMismatch], and the predecessor serves on.
+//
+// A second call has no effect. Ready returns an error if the upgrade has already failed.
+// If Ready can't write the PID file, it aborts the upgrade and returns an error.
 func (u *Upgrader) Ready() error {
 	life := u.life()
 	switch {
@@ -279,27 +282,27 @@ func (u *Upgrader) Generation() (generation uint64) {
 }
 
 // Done returns a channel that is closed when this process should end: after the commit
-// of a successor, after the failure of the upgrade that brought this process, after a
-// stop signal, or after a call of Shutdown. Accept returns errors that match
-// [net.ErrClosed] then. The program ends what it is doing and calls Shutdown.
+// of a successor, after the failure of the upgrade that started this process, after a
+// stop signal, or after a call of Shutdown. From then on Accept returns errors that match
+// [net.ErrClosed]. The program finishes its work and calls Shutdown.
 func (u *Upgrader) Done() <-chan struct{} { return u.done }
 
 // Err returns why Done was closed: nil after a commit or a stop, and an error that
 // matches [ErrRolledBack], [ErrAborted] or [ErrTimeout] after the failure of the
-// upgrade that brought this process. Before Done is closed it returns nil.
+// upgrade that started this process. Before Done is closed it returns nil.
 func (u *Upgrader) Err() (err error) {
 	u.owner.ask(func(s *state) { err = s.err })
 	return err
 }
 
-// Abort ends the upgrade that is under way before its commit, on either side, with
-// err as the reason; nil stands for "no reason given". In the successor, it refuses the
-// upgrade, and returns when Done is closed: Upgrade returns an error with the text of
-// err in the predecessor. In the predecessor, it takes the sockets back from the
-// successor, and does not wait: Upgrade returns how the upgrade ended.
+// Abort ends the upgrade that is under way before its commit, with err as the reason; nil
+// means that there is none. The successor calls it to refuse the upgrade: Abort returns
+// when Done is closed, and in the predecessor Upgrade returns an error with the text of
+// err. The predecessor calls it to take the sockets back: Abort does not wait for that,
+// and Upgrade returns when the upgrade has ended.
 //
-// Abort returns [ErrCommitted] if this process has the sockets of a predecessor by a
-// commit, and [ErrNoUpgrade] if no upgrade is under way.
+// Abort returns [ErrCommitted] in a successor that is committed, and [ErrNoUpgrade] if no
+// upgrade is under way.
 func (u *Upgrader) Abort(err error) error {
 	text := "no reason given"
 	if err != nil {
@@ -316,10 +319,11 @@ func (u *Upgrader) Abort(err error) error {
 	return none
 }
 
-// Successor returns the process that has replaced this one, and whether one
-// has: false while this process serves, and after a stop. A program that has
-// files of its own leaves them to its successor; without one it removes them,
-// unless Err says that the upgrade that brought this process has failed.
+// Successor returns the process that has replaced this one, and true. It returns false
+// while this process serves, and after a stop. At its end a program with files of its own
+// leaves them to its successor. Without a successor it removes them, unless Err returns an
+// error: then the upgrade that started this process has failed, and the predecessor uses
+// the files.
 func (u *Upgrader) Successor() (Process, bool) {
 	if r := u.replacement(); r != nil {
 		return r.Successor, true

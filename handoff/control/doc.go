@@ -7,7 +7,7 @@
 //	report, err := c.Upgrade(ctx, nil) // nil: the new version has the sockets
 //
 // The server is any process that has called [handoff.New] with a Name or a
-// ControlSocket; the program itself does nothing for it. It answers root, processes of
+// ControlSocket; the program needs no code for it. The server answers root, processes of
 // its own user, and those that its Config.Allow allows.
 //
 // A [Client] holds no connection and no descriptor: each call dials, and closes
