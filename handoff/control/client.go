@@ -29,11 +29,11 @@ type Client struct {
 	socket string
 }
 
-// Path returns the path of the control socket of a server of this user that has a name,
-// where [handoff.Config] has no ControlSocket.
+// Path returns the path of the control socket of the server with that name that this user
+// runs, if its [handoff.Config] has no ControlSocket.
 func Path(name string) string { return operate.Path(name) }
 
-// New returns a client for the server that c names. It does not talk to it yet.
+// New returns a client for the server that c names. It does not connect yet.
 func New(c *Config) (*Client, error) {
 	if c == nil || c.Name == "" && c.Socket == "" {
 		return nil, errors.New("control: neither a name nor a socket: say which server")

@@ -14,6 +14,6 @@
 // what it has dialled before it returns. Its methods may be called from several
 // goroutines. Hooks are called from the goroutine of the caller.
 //
-// It works on Linux. Elsewhere it builds, and each call returns an error that
-// matches [errors.ErrUnsupported].
+// The package works on Linux. On other systems it builds, and each call returns an error
+// that matches [errors.ErrUnsupported].
 package control

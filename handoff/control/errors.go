@@ -11,28 +11,28 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
-// The conditions that a caller may want to branch on, by [errors.Is], beside
-// handoff's: [handoff.ErrPeerRefused] where the user of one is not allowed by the
-// other, [handoff.ErrVersion] and [handoff.ErrUnsupported] where the server is too old
-// or too new, and those of an upgrade that fails.
+// The conditions that a caller may want to branch on, by [errors.Is], in addition to those
+// of package handoff. A call returns [handoff.ErrPeerRefused] if the server does not allow
+// the user of the caller, or the caller that of the server, and [handoff.ErrVersion] or
+// [handoff.ErrUnsupported] if the server is too old or too new.
 var (
 	// ErrNoServer says that there is no control socket. It matches
 	// [os.ErrNotExist].
 	ErrNoServer error = failure.NoServer
-	// ErrStale says that no process serves the control socket: the server was
-	// killed. The next one to start cleans up.
+	// ErrStale says that no process serves the control socket: the server was killed. The
+	// next server that starts replaces the socket.
 	ErrStale error = failure.Stale
-	// ErrNoAnswer says that the server closed the connection before its answer: it
-	// has ended, or was killed.
+	// ErrNoAnswer says that the server closed the connection without an answer: it has
+	// ended, or was killed.
 	ErrNoAnswer error = failure.NoAnswer
-	// ErrNoSpace says that the server found a disk full. It matches
-	// [syscall.ENOSPC].
+	// ErrNoSpace says that the server could not write to a disk, which is full. It
+	// matches [syscall.ENOSPC].
 	ErrNoSpace error = failure.NoSpace
 )
 
-// ExitStatus returns the exit status with which the command baton reports an error,
-// and the error's name in its JSON: 0 and "none" for nil, 1 and "other" for an error
-// of neither this package nor handoff.
+// ExitStatus returns the exit status with which the command baton reports err, and the
+// name of err in its JSON. For nil they are 0 and "none", for an error that is not one of
+// this package or of package handoff 1 and "other".
 func ExitStatus(err error) (status int, name string) {
 	reason := failure.Of(err)
 	status = reason.Exit()

@@ -12,10 +12,11 @@ import (
 // that linger and the one that serves.
 const maxFollowed = 64
 
-// Follow calls each with the events of the process that serves, the last ones first,
-// and with those of its successors, and theirs, while predecessors still linger.
-// Events of one process come in order, and one at a time. It returns nil when
-// the last of the line is done, or the first error of each or of a connection.
+// Follow calls each with the last events of the process that serves, and then with each
+// new event of this process and of all its successors, one at a time. The events of one
+// process come in order; those of a predecessor that lingers come between those of its
+// successor. Follow returns nil when the last process of the line has ended, or the first
+// error of each or of a connection.
 func (c *Client) Follow(ctx context.Context, each func(handoff.Event) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

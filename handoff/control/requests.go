@@ -31,11 +31,11 @@ const (
 	maxSockets = 1 << 16
 )
 
-// Status returns what the server says of itself.
+// Status returns the server's status.
 //
-// Errors: [ErrNoServer], [ErrStale], [ErrNoAnswer], [handoff.ErrPeerRefused],
-// [handoff.ErrVersion], [handoff.ErrUnsupported], [handoff.ErrProtocol], or that
-// of ctx; all other calls can return them, too.
+// Like all other calls it can return an error that matches [ErrNoServer], [ErrStale],
+// [ErrNoAnswer], [handoff.ErrPeerRefused], [handoff.ErrVersion],
+// [handoff.ErrUnsupported] or [handoff.ErrProtocol], or the error of ctx.
 func (c *Client) Status(ctx context.Context) (*handoff.Status, error) {
 	var all *handoff.Status
 	parts, size := 0, 0
@@ -66,7 +66,7 @@ func (c *Client) Status(ctx context.Context) (*handoff.Status, error) {
 	return all, nil
 }
 
-// Linger counts the open connections of a process that has a successor, or ends.
+// Linger counts the open connections of a process that lingers or stops.
 type Linger struct {
 	Open  uint64 `json:"open"`  // still open
 	Moved uint64 `json:"moved"` // passed to the successor
@@ -78,17 +78,18 @@ type Linger struct {
 // UpgradeConfig says how an upgrade goes. The zero value of each field gives its
 // default.
 type UpgradeConfig struct {
-	// Executable is the program to upgrade to. Empty means the server's own:
-	// what is at its path now. Only the server's user and root may choose it, and
-	// not in mode Inherit. A relative path is taken from the caller's working
+	// Executable is the program of the next version. Empty means that the server chooses:
+	// see Executable of [handoff.Config]. Only the server's user and root may set it. In
+	// mode Inherit it can't be set. A relative path starts at the caller's working
 	// directory.
 	Executable string
-	// Env are variables (KEY=VALUE) that the successor gets over those of the server's
-	// own start; its successors have them, too. Only the server's user and root may
-	// choose them, and not in mode Inherit.
+	// Env are variables (KEY=VALUE) that the successor, and each later one, gets in
+	// addition to the environment of the server's own start, or in place of a variable
+	// in it. Only the server's user and root may set them. In mode Inherit they can't be
+	// set.
 	Env []string
-	// Timeout bounds the time up to the commit: when it is over, the upgrade is
-	// rolled back. Zero means that the server's own limits are enough.
+	// Timeout bounds the time up to the commit: after it the server rolls the upgrade
+	// back. Zero means that only the server's own limits apply.
 	Timeout time.Duration
 	// Wait says when Upgrade returns. Empty means WaitCommit.
 	Wait Wait
@@ -100,17 +101,17 @@ type UpgradeConfig struct {
 	OnLinger func(Linger)
 }
 
-// Upgrade has the server replace itself, and returns the report when the upgrade is
-// committed. With WaitLinger the linger is in the report; with WaitNone there is no
-// report. A nil config means all defaults.
+// Upgrade makes the server start its successor, and returns the report when the upgrade
+// is committed. With WaitLinger the report includes the linger; with WaitNone it is nil.
+// A nil config means all defaults.
 //
-// When ctx ends before the commit, Upgrade has the server roll back, and waits for
-// that. When the caller is killed, the upgrade continues.
+// If ctx ends before the commit, Upgrade makes the server roll back, and waits for that.
+// If the caller is killed, the upgrade continues.
 //
-// An upgrade that has failed has left the server as it was. The error is then
-// a *[handoff.UpgradeError] with the successor's last lines, or matches
-// [handoff.ErrInProgress], [handoff.ErrNotReady], [handoff.ErrInProbation],
-// [handoff.ErrClosed] or [handoff.ErrUnsupported] where it did not begin; see
+// After a failed upgrade the server serves as before, and the error is a
+// *[handoff.UpgradeError] with the successor's last lines. If the upgrade did not begin,
+// the error matches [handoff.ErrInProgress], [handoff.ErrNotReady],
+// [handoff.ErrInProbation], [handoff.ErrClosed] or [handoff.ErrUnsupported]; see
 // [handoff.Upgrader.Upgrade].
 func (c *Client) Upgrade(ctx context.Context, cfg *UpgradeConfig) (*handoff.Report, error) {
 	if cfg == nil {
@@ -191,10 +192,10 @@ func (w Wait) check() error {
 	return fmt.Errorf("control: wait %q: commit, linger or none", string(w))
 }
 
-// Rollback has the server take its sockets back from a successor that is not
-// committed, and returns the report of that upgrade when it has them. reason
-// goes into the report; it may be empty. [handoff.ErrNoUpgrade] says that no
-// upgrade is under way, [handoff.ErrCommitted] that it was too late.
+// Rollback makes the server take its sockets back from a successor that is not committed.
+// It returns the report of that upgrade when the server has them. reason is the reason in
+// the report; it may be empty. [handoff.ErrNoUpgrade] says that no upgrade is under way,
+// [handoff.ErrCommitted] that the upgrade is committed already.
 func (c *Client) Rollback(ctx context.Context, reason string) (*handoff.Report, error) {
 	var report *handoff.Report
 	err := c.do(ctx, call{op: operate.OpRollback, body: operate.Rollback{Reason: reason}, answer: func(a answer) error {
@@ -212,9 +213,9 @@ func (c *Client) Rollback(ctx context.Context, reason string) (*handoff.Report, 
 type DrainConfig struct {
 	// Reason goes into the server's log. It may be empty.
 	Reason string
-	// Wait says when Drain returns: with WaitNone when the server has stopped
-	// accepting, with WaitExit when its process has ended, else when its open
-	// connections are done. Empty means WaitLinger. Before Linux 5.3 WaitExit means
+	// Wait says when Drain returns: with WaitNone when the server has stopped accepting,
+	// with WaitLinger when its open connections have ended, with WaitExit when its
+	// process has ended. Empty means WaitLinger. Before Linux 5.3 WaitExit means
 	// WaitLinger.
 	Wait Wait
 
@@ -223,11 +224,11 @@ type DrainConfig struct {
 	OnLinger func(Linger)
 }
 
-// Drain has the server end without a successor: it stops accepting, serves its
-// open connections up to its linger limit, and ends. It returns the last counts of the
-// open connections; nil with WaitNone. After that the program still does what follows
-// its Shutdown, for which WaitExit waits. When ctx ends, the server still drains. A nil
-// config means all defaults.
+// Drain makes the server end without a successor: the server stops accepting, serves its
+// open connections up to its linger limit, and ends. Drain returns the last counts of the
+// open connections; nil with WaitNone. The server's program may run a little longer than
+// its connections: WaitExit waits for its end. If ctx ends, the server continues to
+// drain. A nil config means all defaults.
 func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 	if cfg == nil {
 		cfg = &DrainConfig{}
@@ -261,8 +262,8 @@ func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 	return last, nil
 }
 
-// Events calls each with the last events of the process that serves, oldest first. It
-// returns the error of each, if that has one. [Client.Follow] waits for later events.
+// Events calls each with the last events of the process that serves, oldest first, until
+// each returns an error, which Events returns. [Client.Follow] waits for later events.
 func (c *Client) Events(ctx context.Context, each func(handoff.Event) error) error {
 	return c.events(ctx, false, each)
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 )
 
-// Path is where a Handler expects to be, and what it takes off the path of a
-// request if it is there.
+// Path is the path at which to register a Handler. The Handler removes it from the path of
+// a request that begins with it.
 const Path = "/debug/baton/"
 
 // maxRefresh is the longest time between two looks, in seconds.
@@ -30,7 +30,7 @@ var (
 	pageStyle string
 )
 
-// A Source is asked by each request. A [handoff.Upgrader] is one.
+// A Source has the status that a Handler shows. A [handoff.Upgrader] is one.
 type Source interface {
 	// Status is called once by each request.
 	Status() handoff.Status

@@ -8,7 +8,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 )
 
-// A Source is asked by each scrape. A [handoff.Upgrader] is one.
+// A Source has the status that a Collector exports. A [handoff.Upgrader] is one.
 type Source interface {
 	// Status is called once by each scrape.
 	Status() handoff.Status
@@ -23,7 +23,7 @@ type Collector struct {
 
 var _ prometheus.Collector = (*Collector)(nil)
 
-// New returns a Collector of what source knows. It is not registered.
+// New returns a Collector that exports the status of source. It does not register it.
 func New(source Source) *Collector {
 	return &Collector{source: source, descs: newDescs()}
 }

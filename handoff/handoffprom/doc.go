@@ -20,7 +20,7 @@
 //	baton_socket_queue_length{name,network,address}
 //	baton_socket_backlog{name,network,address}
 //	baton_socket_half_open{network,address}
-//	baton_connections_open                         tracked or held
+//	baton_connections_open                         open now: see handoff.Status
 //	baton_connections_moved_total                  passed to a successor
 //	baton_connections_cut_total                    closed by force
 //	baton_lingering_predecessors
