@@ -58,20 +58,21 @@
 //	      periodSeconds: 5
 //	      failureThreshold: 1
 //
-// Delay (10 s here) covers what it takes until no node or balancer sends new connections:
-// the spread of the endpoint, a second or a few, or periodSeconds times failureThreshold
-// plus the probe's timeout for a balancer that has only the check (for HAProxy, inter
-// times fall). LingerTimeout (30 s, the default) is the longest pause of a client that
-// keeps its connection, plus the longest request. The kubelet sends SIGKILL after
-// terminationGracePeriodSeconds; Run ends before, at the sum of both at the latest.
+// Delay (10 s here) is the time until no node or balancer sends new connections. Kubernetes
+// needs a few seconds to send the changed endpoint to all nodes. A balancer that has only
+// the check needs periodSeconds times failureThreshold, plus the probe's timeout (for
+// HAProxy, inter times fall). LingerTimeout (30 s, the default) is the longest pause of a
+// client that keeps its connection, plus the longest request. Run ends after Delay plus
+// LingerTimeout at the latest; the kubelet sends SIGKILL after
+// terminationGracePeriodSeconds, which must be longer.
 //
 // # What moves
 //
 // A connection moves between two requests, or before its first one, with up to three
 // bytes of the next request that net/http has already read; the successor reads these
 // first. In the successor it waits outside net/http for its next byte, under the idle
-// timeout that began in the predecessor. It is then served as a new connection:
-// ConnState and ConnContext are called as for any other. In the predecessor, ConnState
+// timeout that began in the predecessor. Then net/http serves it as a new connection, and
+// calls ConnState and ConnContext. In the predecessor, ConnState
 // reports StateClosed. A connection on which a part of a request has arrived stays
 // until its response. If a client always has another request in the pipeline, its
 // connection moves between two of them, when a request ends where net/http's buffer
@@ -85,12 +86,12 @@
 //
 // A handler with a long response (Server-Sent Events) or with a hijacked connection
 // (WebSocket) should watch [Lingering]. [Config.Goodbye] can end a hijacked connection
-// by the rules of its protocol, or pass it on. Until they end, these connections count
-// in the linger, and are cut at its limit.
+// by the rules of its protocol, or pass it on. The linger waits for these connections, and
+// cuts them at its limit.
 //
 // Handlers and hooks get no *net.TCPConn but a wrapper with all its methods; its
-// NetConn returns the *net.TCPConn. Don't read from that, or set its read deadlines,
-// while net/http has the connection: the wrapper would not notice.
+// NetConn returns the *net.TCPConn. Don't read from the latter, or set its read deadlines,
+// while net/http has the connection: the wrapper does not see such a call.
 //
 // # Other servers
 //
@@ -102,14 +103,14 @@
 //     client that honours GOAWAY. Connections don't move; a stream without end is
 //     cut at the linger limit.
 //   - fasthttp: SetConnectionClose in the handler after Done ends each connection
-//     with its next response. One that is silent until the linger limit is closed
-//     then, and a request that is on its way at that moment is lost.
+//     with its next response. At the linger limit the Upgrader closes a connection
+//     that was silent until then; a request that is on its way at that moment is lost.
 //   - a server of raw TCP, which knows its own protocol, can pass each connection
-//     on with what it has read of it. Nothing is closed; what the successor doesn't
-//     take stays until the limit.
+//     on with the bytes that it has read from it. It closes none; a connection that
+//     the successor doesn't take stays until the limit.
 //
 // # Concurrency and platforms
 //
-// A Server may be used from several goroutines, and has none left when Linger returns.
-// The package builds everywhere, and is useful on Linux, like package handoff.
+// A Server may be used from several goroutines. Its own have ended when Linger returns.
+// Like package handoff, the package works on Linux; on other systems it builds.
 package handoffhttp

@@ -18,19 +18,19 @@ const (
 	CutRequest  = "request"  // a request was being sent or served
 	CutStream   = "http2"    // HTTP/2, with open streams or without
 	CutHijacked = "hijacked" // taken by a handler, a WebSocket for instance
-	CutInDoubt  = "in doubt" // the successor died when it may have used it
+	CutInDoubt  = "in doubt" // the successor died, and may have used it
 )
 
 // A Report counts what happened to the open connections of a linger.
 type Report struct {
 	Open   int               `json:"open"`          // when it began
 	Moved  int               `json:"moved"`         // to the successor
-	Stayed int               `json:"stayed"`        // tried to move and not taken by the successor
-	Why    string            `json:"why,omitempty"` // the first of them stayed
+	Stayed int               `json:"stayed"`        // the successor did not take them
+	Why    string            `json:"why,omitempty"` // the reason for the first of them
 	Cut    map[string]uint64 `json:"cut,omitempty"` // closed by force, by reason
 	Took   time.Duration     `json:"took"`
 
-	// Drains says how members of SO_REUSEPORT groups have left.
+	// Drains says how listeners have left their SO_REUSEPORT groups.
 	Drains []reuseport.Report `json:"drains,omitempty"`
 }
 
@@ -41,13 +41,12 @@ type Report struct {
 // the limit Linger closes the idle ones, longest idle first, spread over
 // [Config.Spread], and cuts the rest. If ctx ends, it cuts all at once.
 //
-// Without an Upgrader it is [Server.Shutdown], which has other limits, and returns what
-// became of the connections.
+// Linger first waits until the Upgrader is done. Without an Upgrader, Linger calls
+// [Server.Shutdown], with its limits. A second call waits for the first and returns the
+// same report.
 //
-// When the linger begins, Linger starts the functions that were given to the server's
-// RegisterOnShutdown. Afterwards the service is closed as by [http.Server.Close].
-// Linger waits for Done itself; a second call waits for the first and returns the same
-// report.
+// When the linger begins, Linger starts the functions of the server's RegisterOnShutdown.
+// At its end it closes the service as [http.Server.Close] does.
 func (s *Server) Linger(ctx context.Context) *Report {
 	s.linger.Do(func() { s.report = s.doLinger(ctx) })
 	return s.report

@@ -13,15 +13,15 @@ import (
 // Run is the whole life of a server: it serves srv on the listeners, calls
 // [handoff.Upgrader.Ready], takes idle connections over from the predecessor, serves
 // until [handoff.Upgrader.Done], lingers (see [Server.Linger]) and shuts the Upgrader
-// down. It returns nil after a commit or a stop, when all connections have ended; the
-// Upgrader's error if the upgrade that brought this process has failed; or why srv
-// could not be served.
+// down. It returns nil after a commit or a stop, when all connections have ended. It
+// returns the Upgrader's error if the upgrade that started this process has failed, or the
+// error that kept it from serving.
 //
-// up may be nil: then Run serves until ctx ends, and it is for the program to end ctx
-// on SIGTERM. In any case the end of ctx ends the service as [Server.Shutdown] does;
-// what is left after [Config.Delay] and the linger limit is cut.
+// up may be nil: then Run serves until ctx ends, and the program ends ctx on SIGTERM. With
+// an Upgrader, too, the end of ctx ends the service as [Server.Shutdown] does. Run cuts
+// the connections that are left after [Config.Delay] and the linger limit.
 //
-// srv is copied by [New] with a config that has nothing but up.
+// Run calls [New] with a Config that has only the Upgrader; for others see [Server.Run].
 func Run(ctx context.Context, up *handoff.Upgrader, srv *http.Server, ln ...net.Listener) error {
 	return New(srv, &Config{Upgrader: up}).Run(ctx, ln...)
 }

@@ -81,14 +81,14 @@ type Server struct {
 	failed    error // of the drains
 }
 
-// New returns a Server that serves with the settings of srv: its fields are copied, and
-// what is set later has no effect. srv itself serves nothing: use the methods of
-// Server in place of its Serve, Shutdown and Close. Functions that were given, or will
-// be given, to its RegisterOnShutdown run when the linger begins. In the context of a
-// request, [http.ServerContextKey] has the copy. A nil config means all defaults.
+// New returns a Server that serves with the settings of srv. It copies the fields of srv,
+// so that a later change of them has no effect. srv itself serves nothing: use the
+// methods of Server in place of its Serve, Shutdown and Close. When the linger begins, the
+// Server runs the functions of srv.RegisterOnShutdown, those registered after New
+// included. In the context of a request, [http.ServerContextKey] has the copy. A nil
+// config means all defaults.
 //
-// With an Upgrader, the connections count in [handoff.Upgrader.Shutdown], which waits
-// for [Server.Linger].
+// With an Upgrader, [handoff.Upgrader.Shutdown] waits for [Server.Linger].
 func New(srv *http.Server, c *Config) *Server {
 	if c == nil || c.Upgrader == nil {
 		return newServer(nil, srv, c)
@@ -153,14 +153,13 @@ func newServer(up upgrader, user *http.Server, c *Config) *Server {
 }
 
 // Wrap returns a listener for [Server.Serve] whose connections can move to a successor
-// that has wrapped a listener of the same address. A program whose Serve may begin
-// after [handoff.Upgrader.Ready] calls Wrap before that; otherwise Serve does so itself.
-// ln is a [handoff.Listener], or one that wraps one: connections that are not those of
-// package net don't move. The connections of a TLS listener can't move: use
-// [Server.ServeTLS].
+// that has wrapped a listener of the same address. Serve calls Wrap itself. Call Wrap, and
+// before [handoff.Upgrader.Ready], only if Serve may begin after Ready. ln is a
+// [handoff.Listener], or a listener that wraps one and returns connections of package net:
+// others don't move. The connections of a TLS listener can't move: use [Server.ServeTLS].
 //
-// A connection of a wrapped listener has the methods of *net.TCPConn or
-// *net.UnixConn and NetConn, which returns that.
+// A connection of a wrapped listener has the methods of *net.TCPConn or *net.UnixConn, and
+// NetConn, which returns the *net.TCPConn or *net.UnixConn.
 func (s *Server) Wrap(ln net.Listener) net.Listener { return s.wrap(ln, false) }
 
 func (s *Server) wrap(ln net.Listener, secure bool) *listener {
@@ -183,8 +182,8 @@ func (s *Server) wrapLocked(ln net.Listener, secure bool) *listener {
 
 // Serve accepts connections on ln and serves them, as [http.Server.Serve] does. It
 // returns [http.ErrServerClosed] once Shutdown has begun or the Upgrader is done, else
-// the error that ended it. It doesn't linger: wait for [Server.Shutdown] before the
-// program ends. Like Wrap, call it before [handoff.Upgrader.Ready] to get a
+// the error that ended it. It doesn't linger: wait for [Server.Shutdown] or [Server.Linger]
+// before the program ends. Call Serve or Wrap before [handoff.Upgrader.Ready] to get a
 // predecessor's connections.
 func (s *Server) Serve(ln net.Listener) error {
 	l := s.wrap(ln, false)
@@ -232,9 +231,9 @@ func usersConn(nc net.Conn) net.Conn {
 type connKey struct{}
 
 // Lingering returns a channel that is closed when the server of a request begins to
-// linger: a handler with a long response, or with a connection that it has hijacked,
-// should then end. ctx is the request's. For a request of another server the channel is
-// nil, which never receives.
+// linger. A handler with a long response, or with a connection that it has hijacked,
+// should end then. ctx is the request's. For a request of a server that is none of this
+// package, Lingering returns nil, so that a receive waits for ever.
 func Lingering(ctx context.Context) <-chan struct{} {
 	if c, ok := ctx.Value(connKey{}).(*conn); ok {
 		return c.srv.lingering

@@ -12,20 +12,22 @@ import (
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
-// Shutdown ends the service as [http.Server.Shutdown] does, and fails no request. For
-// [Config.Delay] nothing but the responses changes, which ask to close. Then the
-// listeners accept no more: a member of a SO_REUSEPORT group leaves it by
-// [reuseport.Listener.Drain], also below a wrapper that embeds it, and what comes out
-// of its queue is served; other listeners are closed. From then on see [Server.Linger].
+// Shutdown ends the service as [http.Server.Shutdown] does, and fails no request. It begins
+// with [Config.Delay], in which only the responses change: they carry "Connection: close".
+// Then the listeners accept no more. A member of a SO_REUSEPORT group leaves the group by
+// [reuseport.Listener.Drain], also if a wrapper embeds it, and the Server serves the
+// connections of its queue. Shutdown closes other listeners. Then it lingers, as
+// [Server.Linger] describes.
 //
-// Shutdown returns when no connection is left. Idle connections wait for the next
-// request of their client, at most for [Config.LingerTimeout], and less where ctx has a
-// deadline before. Requests are served until ctx ends. It returns an error that matches
-// that of ctx if requests were cut, and one that matches [reuseport.ErrIncomplete] if
-// connections were lost in a queue. Linger returns the [Report] afterwards.
+// Shutdown returns when no connection is left. Idle connections wait for the next request
+// of their client, at most for [Config.LingerTimeout], or for less if the deadline of ctx
+// is earlier. The Server serves requests until ctx ends. Shutdown returns an error that
+// matches that of ctx if it has cut requests, and one that matches
+// [reuseport.ErrIncomplete] if connections were lost in a queue. After it, Linger returns
+// the [Report].
 //
-// With an Upgrader, Shutdown ends that as well, by [handoff.Upgrader.Shutdown], which
-// has the limits, and returns its error.
+// With an Upgrader, Shutdown ends the Upgrader as well, by [handoff.Upgrader.Shutdown],
+// and returns its error. The limits are the Upgrader's then.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.delay(ctx)
 	if s.whole != nil {

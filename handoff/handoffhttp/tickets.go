@@ -27,15 +27,15 @@ const (
 	maxTicketKeys  = 16
 )
 
-// ShareTickets has the session ticket keys of cfg pass from generation to
-// generation, as a state blob under name (see [handoff.Upgrader.ProvideState]):
-// a client resumes with the successor the session that it had with the
-// predecessor. It sets cfg's keys and its GetConfigForClient, which calls the
-// one that was there and makes a new key each day. It must be called before
-// [handoff.Upgrader.Ready], and before cfg is used. The keys are in memory only;
-// a process that can read that of this one, or take part in an upgrade, has them anyway.
+// ShareTickets passes the session ticket keys of cfg from each process to its successor, as
+// a state blob under name (see [handoff.Upgrader.ProvideState]): a client resumes with the
+// successor the session that it had with the predecessor. ShareTickets sets cfg's keys and
+// its GetConfigForClient. The new GetConfigForClient makes a new key each day, and calls
+// the old one. Call ShareTickets before [handoff.Upgrader.Ready], and before cfg is used.
+// The keys are only in memory. A process that can read the memory of this one, or that
+// joins it as its successor, has them.
 //
-// It returns an error if the predecessor's state can't be read.
+// It returns an error if it can't read the predecessor's state.
 func ShareTickets(up *handoff.Upgrader, name string, cfg *tls.Config) error {
 	t := &tickets{cfg: cfg, now: time.Now}
 	f, err := up.State(name)

@@ -10,9 +10,9 @@ import (
 
 // ServeTLS is [Server.Serve] for TLS, as [http.Server.ServeTLS] is for Serve:
 // certFile and keyFile may be empty if srv's TLSConfig has a certificate.
-// Session tickets stay valid across an upgrade (see [ShareTickets]), unless
-// TLSConfig has tickets disabled or has callbacks or a key for them, or
-// [Config.OwnTickets] is set. srv's TLSConfig is cloned. With an Upgrader, call it before
+// Session tickets stay valid across an upgrade (see [ShareTickets]), unless TLSConfig
+// disables tickets, or has a key or callbacks for them, or [Config.OwnTickets] is set.
+// ServeTLS clones srv's TLSConfig. With an Upgrader, call it before
 // [handoff.Upgrader.Ready].
 func (s *Server) ServeTLS(ln net.Listener, certFile, keyFile string) error {
 	l, secure, err := s.listenTLS(ln, certFile, keyFile)
