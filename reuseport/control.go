@@ -2,15 +2,15 @@ package reuseport
 
 import "syscall"
 
-// Control returns a function for the Control field of [net.ListenConfig] that
-// puts each socket into the SO_REUSEPORT group of its address and then calls
-// next, which may be nil. An error of the socket option ends the Listen, so
-// there is no listener that only looks like a member.
+// Control returns a function for the Control field of [net.ListenConfig] that puts each
+// socket into the SO_REUSEPORT group of its address and then calls next, which may be
+// nil. If the kernel refuses the option, Listen fails: each listener that it returns is a
+// member.
 //
-// Two things that a hook can't do are the caller's: turn MPTCP off with
-// [net.ListenConfig.SetMultipathTCP], for a group of MPTCP listeners can't be
-// steered, and keep to networks tcp, tcp4, tcp6, udp, udp4 and udp6. [Listen] and
-// [ListenPacket] take care of both.
+// The caller has to do two things that a hook can't do: turn MPTCP off with
+// [net.ListenConfig.SetMultipathTCP], because a group of MPTCP listeners can't be
+// steered, and use only the networks tcp, tcp4, tcp6, udp, udp4 and udp6. [Listen] and
+// [ListenPacket] do both.
 //
 // The option is SO_REUSEPORT on Linux, SO_REUSEPORT_LB on FreeBSD, which spreads
 // connections as Linux does, and SO_REUSEPORT on macOS and the other BSDs, where

@@ -14,21 +14,21 @@ var (
 	// group. It matches [net.ErrClosed].
 	ErrClosed = fmt.Errorf("reuseport: %w", net.ErrClosed)
 
-	// ErrIncomplete means that the context ended before a leaving member was
-	// quiet. After Drain and Remove the member is closed nevertheless, and
-	// [Report.Left] counts what that has cost.
+	// ErrIncomplete means that the context ended while a leaving member still had
+	// connections in its queue or in a handshake. Drain and Remove close the member in
+	// spite of that, and [Report.Left] counts these connections.
 	ErrIncomplete = errors.New("reuseport: connections were left when the time was up")
 
-	// ErrForeign means that the socket can't join: the running sockets on the
-	// address belong to another user, or are not SO_REUSEPORT sockets. It
-	// comes with the EADDRINUSE of bind(2) or listen(2). From [Move] it means
-	// that the sockets are not in one group.
+	// ErrForeign means that the socket can't join the group: the sockets on the address
+	// belong to another user, or were made without SO_REUSEPORT. The error wraps the
+	// EADDRINUSE of bind(2) or listen(2). From [Move] it means that the sockets are not
+	// in one group.
 	ErrForeign = errors.New("reuseport: the address has sockets that this one can't join: they belong to another user or were made without SO_REUSEPORT")
 
-	// ErrNotMember means that a member given to a Group is not one of it.
+	// ErrNotMember means that the Group does not have the member that a method was given.
 	ErrNotMember = errors.New("reuseport: not a member of this group")
 
-	// ErrNotSteered means that the kernel took a steering program and chose
-	// other members than the program says.
+	// ErrNotSteered means that the kernel accepted a steering program, but does not
+	// choose the members that the program names.
 	ErrNotSteered = errors.New("reuseport: the kernel does not choose as asked")
 )

@@ -67,31 +67,27 @@ func (g *Group) Members() []*Listener { return owners[*Listener](g.local) }
 // Addr returns the address of the group, nil if it never had a member.
 func (g *Group) Addr() net.Addr { return g.local.bound() }
 
-// Steer sets which member gets new connections, those of other processes
-// included, from the return on: connections whose SYN has come before may still
-// go elsewhere. Steer finds out which place of the group is whose by packets of
-// this process to itself, which its members drop; members of other processes see
-// connections that are reset at once.
+// Steer sets which member gets new connections, those of other processes included, from
+// its return on. Connections whose SYN arrived earlier may still go to another member. To
+// find the place of each member in the group, Steer sends packets to the group's address:
+// see the package documentation.
 //
-// The program names members by their place, so CPU, Weights and Away hold as
-// long as no member leaves by a Close; then call Steer again. A member that joins
-// gets nothing until then.
-// Where members come and go all the time, Steer tries again until ctx ends, and
-// the steering is Hash then.
-// [ErrNotSteered] means that the kernel does not choose as asked. A kernel or a
-// socket that can't be steered gives an error that matches
+// The program names members by their place. So CPU, Weights and Away are right until a
+// member leaves by a Close, and a member that joins gets nothing: call Steer again after
+// either. If members join or leave while Steer runs, Steer tries again until ctx ends;
+// then the steering is Hash. [ErrNotSteered] means that the kernel does not choose as
+// asked. A kernel or a socket that can't be steered gives an error that matches
 // [errors.ErrUnsupported].
 func (g *Group) Steer(ctx context.Context, s Steering) error { return g.local.steer(ctx, s) }
 
-// Remove lets members leave without losing a connection: see
-// [Listener.Drain].
+// Remove makes members leave the group without losing a connection: see [Listener.Drain].
 func (g *Group) Remove(ctx context.Context, members ...*Listener) (Report, error) {
 	return removeMembers(ctx, g.local, members)
 }
 
-// Drain is Remove of all members of this process. The group can't be used
-// afterwards. Its last member can leave the traffic to no other unless other
-// processes have members; see [StrategyStopQueueing] and [StrategyBestEffort].
+// Drain removes all members of this process, as Remove does. The group can't be used
+// afterwards. If no other process has members, no member is left to get the new
+// connections; see [StrategyStopQueueing] and [StrategyBestEffort].
 func (g *Group) Drain(ctx context.Context) (Report, error) { return g.local.drain(ctx) }
 
 // Close closes all members at once, as [Listener.Close] does. A second Close
@@ -147,16 +143,16 @@ func (g *PacketGroup) Add(ctx context.Context) (*PacketConn, error) {
 // made.
 func (g *PacketGroup) Members() []*PacketConn { return owners[*PacketConn](g.local) }
 
-// Steer sets which member gets new datagrams: see [Group.Steer]. Flows move
-// with it: a datagram goes where the new steering says, whatever member has had
-// its flow before, and the next ones follow it there.
+// Steer sets which member gets new datagrams: see [Group.Steer]. Flows move as well: the
+// new steering alone decides which member gets a datagram, and the later ones of its
+// flow.
 //
-// Steer finds out which place is whose by datagrams to itself, which its members
-// drop; members of other processes, or of other groups of this one, get a datagram
-// of 16 random bytes each.
+// To find the place of each member, Steer sends datagrams to the group's address. Its
+// members drop these. Each member of another process, or of another Group of this
+// process, gets a datagram of 16 random bytes.
 func (g *PacketGroup) Steer(ctx context.Context, s Steering) error { return g.local.steer(ctx, s) }
 
-// Remove lets members leave without losing a datagram: see [PacketConn.Drain].
+// Remove makes members leave the group without losing a datagram: see [PacketConn.Drain].
 func (g *PacketGroup) Remove(ctx context.Context, members ...*PacketConn) (Report, error) {
 	return removeMembers(ctx, g.local, members)
 }

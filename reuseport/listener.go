@@ -52,13 +52,13 @@ func (l *Listener) Accept() (net.Conn, error) {
 // loses none. Close unblocks Accept. A second Close returns nil.
 func (l *Listener) Close() error { return l.sock.group.closeMember(l.sock) }
 
-// Drain leaves the group without losing a connection: new ones go to the other
-// members, what the kernel holds for this one comes out of Accept, and then it
-// closes. See [Report] for the strategies, and for what a lone member does.
+// Drain leaves the group without losing a connection: new ones go to the other members,
+// Accept returns those that the kernel holds for this one, and then Drain closes it. See
+// [Strategy] for the ways to do so, and for a member that is alone in its group.
 //
-// When ctx ends first, the listener is closed with what it still has, and the
-// error is [ErrIncomplete]. On other systems than Linux the listener is closed
-// and the error matches [errors.ErrUnsupported].
+// If ctx ends first, Drain closes the listener with the connections that it still has,
+// and returns [ErrIncomplete]. On other systems than Linux, Drain closes the listener and
+// returns an error that matches [errors.ErrUnsupported].
 func (l *Listener) Drain(ctx context.Context) (Report, error) { return l.group.Remove(ctx, l) }
 
 // Addr returns the address that the listener is bound to.
@@ -67,12 +67,12 @@ func (l *Listener) Addr() net.Addr { return l.tcp.Addr() }
 // SyscallConn returns access to the descriptor, which stays l's own. Don't
 // call shutdown(2) on it: that resets every connection in the queue.
 //
-// From the call on, l counts as shared: there may be a duplicate of the socket,
-// in this process or in another, that outlives l and keeps the socket in the
-// group. So Drain can't have the kernel pass it over before the close, a
-// connection that comes in the instant of the close can be lost, and the report
-// says so. Set options in [Config.Control] instead. The functions of this package
-// that take a [syscall.Conn] make no duplicate.
+// From the call on, l counts as shared: there may be a duplicate of the socket, in this
+// process or in another, that outlives l and keeps the socket in the group. So Drain
+// can't make the kernel ignore it before the close: a connection that arrives in the
+// instant of the close can be lost, and the report says so. Set options in
+// [Config.Control] instead. The functions of this package that take a [syscall.Conn] make
+// no duplicate.
 func (l *Listener) SyscallConn() (syscall.RawConn, error) {
 	l.sock.shared.Store(true)
 	return l.tcp.SyscallConn()

@@ -24,13 +24,13 @@ type accepted struct {
 	err  error
 }
 
-// Listener returns the group as one listener: Accept returns connections of all
-// members, those added later included, and [ErrClosed] when no member is left
-// and the last connection was returned. A member that is added after that can
-// be accepted from again. Close closes the group. Each call
-// returns the same listener; use either it or the members' own Accept, for each
-// connection comes out once. One goroutine for each member, which ends when the
-// member closes, holds at most one connection that Accept has not returned yet.
+// Listener returns the group as one listener: Accept returns connections of all members,
+// those added later included, and [ErrClosed] when no member is left and the last
+// connection was returned. If a member is added after that, Accept returns its
+// connections. Close closes the group. Each call returns the same listener; use either it
+// or the members' own Accept, for each connection comes out once. Each member has a
+// goroutine, which ends when the member closes and holds at most one connection that
+// Accept has not returned yet.
 func (g *Group) Listener() net.Listener {
 	local := g.local
 	local.mu.Lock()

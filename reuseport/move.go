@@ -19,39 +19,38 @@ type Leaving struct {
 // turnTime is how long Move may keep other processes from the group lock.
 const turnTime = 10 * time.Second
 
-// Move leaves old sockets of a group in favour of own ones, without losing a
+// Move replaces old sockets of a group by the caller's own ones, without losing a
 // connection or a datagram. All are TCP listeners, or all UDP sockets, of one
-// SO_REUSEPORT group; the own ones listen (or are bound) already, and stay the
-// caller's. The caller keeps accepting (or reading) from all of them until Move
-// returns.
+// SO_REUSEPORT group. The own ones listen (or are bound) already, and Move borrows them.
+// The caller accepts (or reads) from all of them until Move returns.
 //
-// Move steers new connections away from the old sockets, and closes each old
-// socket by its Close when its queue is empty and none of its handshakes is under
-// way. It holds the group lock for about ten seconds at most. When a client that
-// does not end its handshake takes longer, the group is steered by [Hash] again
-// for a moment, other processes get the lock, and Move tries again.
+// Move steers new connections away from the old sockets, and closes each old socket by
+// its Close when its queue is empty and none of its handshakes is under way. It holds the
+// group lock for about ten seconds at most. If a client does not end its handshake in
+// that time, Move sets the steering to [Hash] and releases the lock for other processes,
+// and then tries again.
 //
 // The answer to a datagram that was read from an old socket has to go out from an
 // own one, unless the old socket is a [PacketConn].
 //
-// When ctx ends first, the group is steered by Hash, the old sockets that are
-// left are open, and the error matches [ErrIncomplete]. The sockets whose Close
-// was called are gone in any case.
+// If ctx ends first, Move sets the steering to Hash and returns an error that matches
+// [ErrIncomplete]. The old sockets that Move has not closed yet stay open.
 //
-// Without own sockets the address is given up, for old TCP listeners alone, which need
-// no SO_REUSEPORT: the kernel refuses new connections from the begin of the call on,
-// unless another listener has the address; what is queued or half-open is accepted; and
-// then the listeners are closed, with what is left if ctx ends first. Duplicates in
-// other processes do no harm.
+// Without own sockets, Move gives the address up. The old sockets have to be TCP
+// listeners, and need no SO_REUSEPORT. From the begin of the call on, the kernel refuses
+// new connections, unless another listener has the address. The caller accepts the
+// connections that are queued or half-open, and then Move closes the listeners. If ctx
+// ends first, it closes them with the connections that are left. In this case other
+// processes may have duplicates of them.
 //
-// No other process may have a duplicate of an old socket: a duplicate keeps the
-// socket in the group, where it drops what comes to it. The report says so.
-// Where the group can't be steered, nothing is closed and the error matches
-// [errors.ErrUnsupported].
+// With own sockets, no other process may have a duplicate of an old one: a duplicate
+// keeps the socket in the group, and connections that the kernel gives to it are lost.
+// The report says so. If the group can't be steered, Move closes nothing and returns an
+// error that matches [errors.ErrUnsupported].
 //
-// Move sends packets to the address to find out which place of the group is whose.
-// The sockets that it was given drop these, as the members of a [Group] do: see the
-// package documentation.
+// To find the place of each socket in the group, Move sends packets to the address. The
+// sockets that it was given drop these, as the members of a [Group] do: see the package
+// documentation.
 func Move(ctx context.Context, own []syscall.Conn, old []Leaving) (Report, error) {
 	return move(ctx, own, old, turnTime)
 }

@@ -50,8 +50,8 @@ func (p *PacketConn) receive(read func() error) error {
 	return err
 }
 
-// ReadFrom reads a datagram. It fails with [ErrClosed] once the socket is closed
-// or drained. Drain waits for what is unread, so read until it fails.
+// ReadFrom reads a datagram. It fails with [ErrClosed] once the socket is closed or
+// drained. Drain waits until no datagram is unread, so call ReadFrom until it fails.
 func (p *PacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	var n int
 	var addr net.Addr
@@ -112,16 +112,15 @@ func (p *PacketConn) expose() {
 // reads. A second Close returns nil.
 func (p *PacketConn) Close() error { return p.sock.group.closeMember(p.sock) }
 
-// Drain leaves the group without losing a datagram: new ones go to the other
-// members, flows of this member included; what is in the queue is read, and
-// then the socket closes. Readers that are not back in a read get a second for
-// their answers; answers that come later have to go out from another member. A
-// lone member closes when its queue is empty, and what arrives in that moment is
-// lost.
+// Drain leaves the group without losing a datagram: new ones go to the other members,
+// those of this member's flows included; the program reads the queue until it is empty,
+// and then Drain closes the socket. Goroutines that have read a datagram have a second to
+// answer it; later answers have to go out from another member. A member that is alone
+// closes when its queue is empty, and a datagram that arrives in that moment is lost.
 //
-// When ctx ends first, the socket is closed with what it still has, and the
-// error is [ErrIncomplete]. On other systems than Linux the socket is closed and
-// the error matches [errors.ErrUnsupported].
+// If ctx ends first, Drain closes the socket with the datagrams that are unread, and
+// returns [ErrIncomplete]. On other systems than Linux, Drain closes the socket and
+// returns an error that matches [errors.ErrUnsupported].
 func (p *PacketConn) Drain(ctx context.Context) (Report, error) { return p.group.Remove(ctx, p) }
 
 // LocalAddr returns the address that the socket is bound to.

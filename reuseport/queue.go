@@ -21,19 +21,18 @@ func QueueLen(c syscall.Conn) (n, backlog int, err error) {
 // can't be accepted yet, and that closing the socket would reset. It borrows c
 // for the call.
 //
-// The kernel does not tell which of several listeners on one address a
-// handshake belongs to, so in a SO_REUSEPORT group the number is that of all
-// members. IPv4 clients of a dual-stack listener are counted. Handshakes that
-// are held in SYN cookies exist nowhere but at the client, and can't be.
+// The kernel does not tell which of several listeners on one address a handshake belongs
+// to, so in a SO_REUSEPORT group the number is that of all members. IPv4 clients of a
+// dual-stack listener are counted. Handshakes in SYN cookies can't be counted: the kernel
+// keeps no state of them.
 //
-// On Linux the number comes from the references that the kernel holds on the
-// listeners of the address, in /proc/net/tcp, which takes the same time however
-// many connections the machine has. (A listener that is in a BPF sockmap has one
-// reference more, and counts one handshake too many.) For MPTCP listeners, and
-// where that table doesn't work, the kernel lists the handshakes by sock_diag(7),
-// for which it goes through all connections. Both look at the network namespace
-// of the caller. Outside of Linux, and for sockets that are not TCP, the error
-// matches [errors.ErrUnsupported].
+// On Linux the number comes from the references that the kernel holds on the listeners of
+// the address, in /proc/net/tcp, which takes the same time however many connections the
+// machine has. (A listener that is in a BPF sockmap has one reference more, and counts
+// one handshake too many.) For MPTCP listeners, and where that table doesn't work, the
+// kernel lists the handshakes by sock_diag(7), for which it goes through all connections.
+// Both count in the network namespace of the caller. Outside of Linux, and for sockets
+// that are not TCP, the error matches [errors.ErrUnsupported].
 func HalfOpen(c syscall.Conn) (n int, err error) {
 	return halfOpen(c)
 }

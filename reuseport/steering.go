@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Steering says which member of a group gets new traffic. It is a property of
-// the whole group in the kernel, members of other processes included: the last
-// one that was set counts, whichever process set it. The zero value is [Hash].
+// Steering says which member of a group gets new traffic. It is a property of the whole
+// group in the kernel, members of other processes included: the last Steering that any
+// process has set applies. The zero value is [Hash].
 type Steering struct {
 	kind    steeringKind
 	weights []int
@@ -37,22 +37,21 @@ func Hash() Steering { return Steering{} }
 // other processes get none.
 func CPU() Steering { return Steering{kind: steerCPU} }
 
-// Weights gives each member of this process a share of the new traffic, in the
-// order of [Group.Members]: Weights(1, 99) sends one connection of a hundred to
-// the first. There is one weight for each member; none is negative, and not all
-// are zero. Members of other processes get none. TCP draws at random for each
-// connection; UDP goes by a hash of addresses and ports, so that a flow stays
-// where it is. When a member leaves, the weights no longer fit and the steering
-// becomes Hash; one that joins gets nothing until they are given anew.
+// Weights gives each member of this process a share of the new traffic, in the order of
+// [Group.Members]: Weights(1, 99) sends one connection of a hundred to the first. There
+// is one weight for each member; none is negative, and not all are zero. Members of other
+// processes get none. TCP draws at random for each connection; UDP goes by a hash of
+// addresses and ports, so that a flow stays where it is. When a member leaves, the
+// steering becomes Hash. A member that joins gets nothing until Steer is called with new
+// weights.
 func Weights(weights ...int) Steering {
 	return Steering{kind: steerWeights, weights: slices.Clone(weights)}
 }
 
-// Away gives new traffic to all members but these, evenly, members of other
-// processes included. It is what Drain begins with. The members keep what they
-// have and serve; another Steering takes them back. While it holds, no
-// other process drains a member of this group, for that would need another
-// program: its Drain waits.
+// Away gives new traffic evenly to all members but these, members of other processes
+// included, as Drain does at its begin. These members keep their connections; another
+// Steering lets them get new ones again. While Away is set, the Drain of another process
+// waits, because it would need another program.
 func Away(members ...Member) Steering {
 	return Steering{kind: steerAway, away: slices.Clone(members)}
 }
