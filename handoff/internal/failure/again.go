@@ -18,8 +18,11 @@ var passing = []syscall.Errno{
 // says so, by Temporary: net/http and others try again then. Of these errors, package
 // syscall says it of EMFILE, ENFILE, EINTR and ECONNABORTED alone.
 func Again(err error) error {
+	if err == nil {
+		return nil // before errno, which is allocated
+	}
 	var errno syscall.Errno
-	if err == nil || !errors.As(err, &errno) || !slices.Contains(passing, errno) {
+	if !errors.As(err, &errno) || !slices.Contains(passing, errno) {
 		return err
 	}
 	return again{err}
