@@ -162,7 +162,7 @@ func TestExecutable(t *testing.T) {
 		if err := os.Chmod(i.app, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		i.mustFail("permission denied")
+		i.mustFail("chmod +x it", "permission denied")
 		copyBinary(t, next)
 		if err := os.Rename(next, i.app); err != nil {
 			t.Fatal(err)

@@ -109,6 +109,9 @@ func (p *Program) Check() error {
 	default:
 		return fmt.Errorf("%w: %w", failure.Start, err)
 	}
+	if _, err := exec.LookPath(p.Path); err != nil { // it may not be executed
+		return p.Explain(err)
+	}
 	if _, err := os.Stat(p.Dir); err != nil {
 		return fmt.Errorf("%w: the working directory of the successor is not accessible: start the service below a link that leads to the newest release, or set Config.Dir: %w", failure.Start, err)
 	}
