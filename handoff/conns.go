@@ -156,13 +156,13 @@ func (u *Upgrader) deliver(generation uint64, name string, state []byte, fd int)
 	u.inboxes.mu.Unlock()
 	if ch == nil { // the program has not asked for it; the predecessor keeps it
 		if err := fdx.Close(fd); err != nil {
-			u.log.Warn("a connection from a predecessor is not taken", "name", name, "error", err)
+			u.log.Warn("did not take a connection from a predecessor", "name", name, "error", err)
 		}
 		return false
 	}
 	nc, err := fdx.Conn(fd, name)
 	if err != nil {
-		u.log.Warn("a connection from a predecessor is not taken", "name", name, "error", err)
+		u.log.Warn("did not take a connection from a predecessor", "name", name, "error", err)
 		return false
 	}
 	select {

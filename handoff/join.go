@@ -88,7 +88,7 @@ func (u *Upgrader) joinControl(tries int) error {
 		return err
 	}
 	// No process has its sockets any more: we can bind new ones.
-	u.log.Warn("predecessor died while it passed on its sockets: starting anew", "error", err)
+	u.log.Warn("the predecessor died while it passed on its sockets: starting without a predecessor", "error", err)
 	return u.joinControl(tries - 1)
 }
 
@@ -111,7 +111,7 @@ func (u *Upgrader) openControl(mayJoin bool) (*net.UnixConn, error) {
 		return c, nil
 	case c != nil:
 		_ = c.Close() // nothing was sent
-		return nil, fmt.Errorf("handoff: control socket %s: %w: another process serves it: choose another Name, or mode Takeover or Drain to replace it", path, syscall.EADDRINUSE)
+		return nil, fmt.Errorf("handoff: control socket %s: %w: another process serves it: set another Name, or replace that process in mode Takeover or Drain", path, syscall.EADDRINUSE)
 	}
 	if u.control, err = controlSocket(ln); err != nil {
 		return nil, err
@@ -172,7 +172,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	u.successor, u.welcome = s, got.Welcome
 	if name := got.Welcome.Name; name != "" && u.cfg.Name != "" && name != u.cfg.Name {
 		got.Close()
-		return fmt.Errorf("%w: the predecessor, pid %d, has the Name %q, and this process %q: let both have one Name, or stop the one and start the other", ErrMismatch, got.Welcome.PID, name, u.cfg.Name)
+		return fmt.Errorf("%w: the predecessor, pid %d, has the Name %q, and this process %q: give both the same Name, or stop the predecessor first", ErrMismatch, got.Welcome.PID, name, u.cfg.Name)
 	}
 	generation := got.Welcome.Generation + 1
 	u.owner.ask(func(s *state) { s.generation = generation })
@@ -180,7 +180,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		fds := got.Stderr
 		got.Stderr = nil
 		if u.redirect, err = spawn.NewRedirect(fds); err != nil {
-			u.log.Warn("the predecessor's standard error is not usable", "error", err)
+			u.log.Warn("can't write to the predecessor's standard error", "error", err)
 		}
 	}
 	if err := u.takeControl(got); err != nil {
@@ -206,7 +206,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	}
 	s.Open = func() {
 		if err := u.table.ServeLeft(); err != nil {
-			u.log.Error("sockets of the predecessor that the program has not asked for are not emptied", "error", err)
+			u.log.Error("the predecessor's sockets that the program has not opened are not emptied", "error", err)
 		}
 		_, _ = u.open(lifecycle.Start) // a process that ends has told its predecessor
 		// The predecessor stops when calls are inside of Accept here: no gap.
@@ -224,7 +224,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		_, _ = u.post(event{kind: lifecycle.Own}) // a process that has quit owns nothing
 		// Before the predecessor leaves the sockets that overlap them.
 		if err := u.mover.JoinLate(); err != nil {
-			u.log.Error("a socket beside those of the predecessor does not listen", "error", err)
+			u.log.Error("a new socket, beside those of the predecessor, does not listen", "error", err)
 		}
 		// The PID file names this process before the event says so.
 		if err := errors.Join(u.pid.Write(), u.own()); err != nil {

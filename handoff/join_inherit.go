@@ -36,7 +36,7 @@ func (u *Upgrader) joinParent() error {
 		return err
 	}
 	// Its sockets are here all the same, under the names that tableflip knows.
-	u.log.Warn("predecessor died before its manifest came: using what was inherited", "error", err)
+	u.log.Warn("the predecessor died before it sent its manifest: using the inherited sockets", "error", err)
 	if u.control == nil {
 		return u.inheritControl()
 	}

@@ -41,9 +41,9 @@ func (u *Upgrader) leaveOut() error {
 	}
 	switch {
 	case all > 0 && others == all:
-		return fmt.Errorf("%w: the program has asked for none of the sockets of its predecessor, pid %d (Name %q, version %q): %s: ask for one of them beside new ones, or stop the one service and start the other, with another Name", ErrMismatch, u.welcome.PID, u.welcome.Name, u.welcome.Build, strings.Join(names, ", "))
+		return fmt.Errorf("%w: the program has opened none of the sockets of its predecessor, pid %d (Name %q, version %q): %s: have the program open one of them, or run it as another service, with another Name", ErrMismatch, u.welcome.PID, u.welcome.Name, u.welcome.Build, strings.Join(names, ", "))
 	case u.cfg.RequireAll && len(gone) > 0:
-		return fmt.Errorf("%w: the program has not asked for all sockets of its predecessor, as RequireAll wants: %s", ErrMismatch, strings.Join(gone, ", "))
+		return fmt.Errorf("%w: RequireAll is set, and the program has not opened all sockets of its predecessor: %s", ErrMismatch, strings.Join(gone, ", "))
 	}
 	for _, text := range gone {
 		u.log.Warn("left out: " + text)

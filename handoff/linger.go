@@ -97,7 +97,7 @@ func (u *Upgrader) finishReport() *Report {
 func (u *Upgrader) sendHistory(l *session.Lingering) {
 	m, err := u.history.account()
 	if err != nil {
-		u.log.Warn("the successor does not get the last reports", "error", err)
+		u.log.Warn("did not send the last reports to the successor", "error", err)
 		return
 	}
 	l.Account(m)
@@ -108,6 +108,6 @@ func (u *Upgrader) sendHistory(l *session.Lingering) {
 func (u *Upgrader) receiveHistory(m wire.Account) {
 	u.systemd.Introduced() // before it has sent this
 	if err := u.history.receive(m); err != nil {
-		u.log.Debug("the last reports of the predecessor are not readable", "error", err)
+		u.log.Debug("can't read the last reports of the predecessor", "error", err)
 	}
 }

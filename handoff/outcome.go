@@ -72,10 +72,10 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		_, _ = u.step(s, event{kind: lifecycle.Commit}) // nothing refuses it
 	})
 	if err := u.table.Release(); err != nil {
-		u.log.Warn("a socket that the successor has did not close", "error", err)
+		u.log.Warn("did not close a socket that the successor has as well", "error", err)
 	}
 	if err := u.mover.Stop(); err != nil {
-		u.log.Warn("a socket that the successor has did not close", "error", err)
+		u.log.Warn("did not close a socket that the successor has as well", "error", err)
 	}
 	u.control.Shut()
 	_, _ = u.control.Drop() // the successor has it
@@ -112,13 +112,13 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	err := &UpgradeError{PID: up.account.report.Successor.PID, Err: up.obituary(cause)}
 	silent := up.inherit && res.Hello.PID == 0 && !errors.Is(err.Err, ErrStart)
 	if silent && (errors.Is(err.Err, ErrSuccessorDied) || errors.Is(err.Err, ErrTimeout)) {
-		err.Err = fmt.Errorf("%w: its New had not reached this process: in mode inherit what it wrote until then is only in this service's standard error", err.Err)
+		err.Err = fmt.Errorf("%w: the successor has not called New: in mode inherit, the text that it wrote before is only in the standard error of this service", err.Err)
 	}
 	if res.Unready != "" && errors.Is(err.Err, ErrTimeout) {
 		err.Err = fmt.Errorf("%w; %s", err.Err, res.Unready)
 	}
 	if err := u.pid.Clean(); err != nil {
-		u.log.Warn("the PID file of a successor that has failed stays", "error", err)
+		u.log.Warn("did not remove the PID file that a failed successor has prepared", "error", err)
 	}
 	if up.child != nil {
 		err.Stderr = up.child.Stderr.Tail()

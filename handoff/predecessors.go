@@ -104,7 +104,7 @@ func (u *Upgrader) enroll(f *session.Following) *predecessor {
 func (u *Upgrader) adopt(m wire.Adopt, fd int) bool {
 	c, err := fdx.UnixConn(fd, "conversation")
 	if err != nil {
-		u.log.Warn("did not take over the conversation with an older predecessor", "pid", m.PID, "error", err)
+		u.log.Warn("did not take over the connection to an older predecessor", "pid", m.PID, "error", err)
 		return false
 	}
 	// It is enrolled before our predecessor gets the answer, after which that can end.
@@ -168,7 +168,7 @@ func (u *Upgrader) passOver(l *session.Lingering, p *predecessor) {
 			return l.Adopt(wire.Adopt{Version: w.Version, Generation: w.Generation, PID: w.PID, Build: w.Build}, fd)
 		})
 		if err != nil {
-			u.log.Warn("did not pass on the conversation with an older predecessor", "pid", w.PID, "error", err)
+			u.log.Warn("did not pass on the connection to an older predecessor", "pid", w.PID, "error", err)
 		}
 	}
 	_ = link.Close() // the successor has a copy, or has refused it

@@ -117,7 +117,7 @@ func (u *Upgrader) resumeMove(up *upgrade, res session.Result) {
 // released tells the successor that this process has closed its sockets of a kind.
 func (u *Upgrader) released(l *session.Lingering, kind wire.SocketKind) {
 	if err := u.mover.Released(kind, func(holders []int) { l.Released(kind, holders) }); err != nil {
-		u.log.Warn("the successor does not move to sockets of its own: this process could not release its sockets", "error", err)
+		u.log.Warn("this process could not release its sockets: the successor does not move to sockets of its own", "error", err)
 	}
 }
 

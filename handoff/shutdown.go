@@ -154,7 +154,7 @@ const holdGrace = 10 * time.Second
 // awaitHolds waits for the release of all holds, whose connections the report counts.
 func (u *Upgrader) awaitHolds(ctx context.Context) {
 	if !closedWithin(ctx, holdGrace, u.conns.Idle()) && ctx.Err() == nil {
-		u.log.Warn("connections that a program holds are not closed after the linger limit", "open", u.conns.Open())
+		u.log.Warn("the server has not closed its connections after the linger limit", "open", u.conns.Open())
 	}
 }
 
@@ -199,6 +199,6 @@ func (u *Upgrader) stays(err error) bool {
 	if !errors.Is(err, fs.ErrPermission) {
 		return false
 	}
-	u.log.Warn("a file stays: this process has no permission to remove it, and the next start replaces it", "error", err)
+	u.log.Warn("a file was not removed, for want of permission: the next start replaces it", "error", err)
 	return true
 }

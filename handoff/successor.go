@@ -151,7 +151,7 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 		return fmt.Errorf("%w: in mode inherit the process before this one must have ended: try again later, or end it", ErrInProgress)
 	}
 	if len(u.table.Leaving()) > 0 {
-		u.log.Info("the upgrade waits until the old sockets of mode drain are empty: tableflip passes none of them on")
+		u.log.Info("the upgrade waits until the old sockets of mode drain are empty, because tableflip can't pass them on")
 		wait, cancel := context.WithTimeout(up.wanted, patience)
 		defer cancel()
 		if !u.table.AwaitLeft(wait) {
@@ -192,7 +192,7 @@ func (u *Upgrader) awaitStart(up *upgrade, patience time.Duration, c <-chan stru
 	if patience < math.MaxInt64 {
 		limit = "until " + until.Format(time.TimeOnly)
 	}
-	err := fmt.Errorf("in mode inherit a successor can start after the end of %s: waiting for that %s", process, limit)
+	err := fmt.Errorf("in mode inherit a successor can start only after the end of %s: waiting for that %s", process, limit)
 	u.log.Info("upgrade waits", "reason", err)
 	u.emit(Event{Kind: EventWaiting, Report: up.account.copy(), Err: err})
 	return closedWithin(up.wanted, patience, c)

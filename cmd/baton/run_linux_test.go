@@ -206,7 +206,7 @@ func TestRunManager(t *testing.T) {
 	r := runApp(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+m.Path) },
 		[]string{"--ready-notify", "--listen", "web=tcp://127.0.0.1:0"}, goApp(t, "plain")...)
 	// The first attempt has failed by then.
-	r.awaitAll("ready", "the service manager has not received a message")
+	r.awaitAll("ready", "did not send a message to the service manager")
 	m.Read()
 	n := m.Await(0, "\nREADY=1\n")
 	r.signal(syscall.SIGTERM)

@@ -34,7 +34,7 @@ server, the column STORED marks them.`,
 	cmd.Flags().DurationVar(&interval, "interval", time.Second, "`time` between two updates with --watch")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if interval <= 0 {
-			return fmt.Errorf("%w: --interval %v: more than 0", errUsage, interval)
+			return fmt.Errorf("%w: --interval %v: it must be more than 0", errUsage, interval)
 		}
 		return nil
 	}

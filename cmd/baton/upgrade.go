@@ -40,7 +40,7 @@ An interrupt (^C) before the commit rolls the upgrade back.`,
 			return err
 		}
 		if cfg.Timeout < 0 {
-			return fmt.Errorf("%w: --timeout %v: 0 or more", errUsage, cfg.Timeout)
+			return fmt.Errorf("%w: --timeout %v: it must be 0 or more", errUsage, cfg.Timeout)
 		}
 		var err error
 		if cfg.Executable != "" {

@@ -36,7 +36,7 @@ func Path(name string) string { return operate.Path(name) }
 // New returns a client for the server that c names. It does not connect yet.
 func New(c *Config) (*Client, error) {
 	if c == nil || c.Name == "" && c.Socket == "" {
-		return nil, errors.New("control: neither a name nor a socket: say which server")
+		return nil, errors.New("control: Config has neither Name nor Socket: set one of them")
 	}
 	path, err := operate.Locate(c.Name, c.Socket)
 	if err != nil {
@@ -66,7 +66,7 @@ func (c *Client) dial() (*fdpass.Conn, error) {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w: %s: start the server again", ErrStale, c.socket)
 	case errors.Is(err, os.ErrPermission):
-		return nil, fmt.Errorf("%w: %s is not open to uid %d: be the server's user, or root", handoff.ErrPeerRefused, c.socket, os.Geteuid())
+		return nil, fmt.Errorf("%w: %s does not admit uid %d: run this as the server's user, or as root", handoff.ErrPeerRefused, c.socket, os.Geteuid())
 	default:
 		return nil, fmt.Errorf("control: %w", err)
 	}

@@ -109,7 +109,7 @@ func (l *listener) receive(from <-chan handoff.MovedConn) {
 		case mc := <-from:
 			st, err := decodeState(mc.State)
 			if err != nil {
-				l.srv.log.Error("closed a connection from a predecessor: its state is malformed", "listener", l.name, "error", err)
+				l.srv.log.Error("closed a connection from a predecessor, because its state is malformed", "listener", l.name, "error", err)
 				_ = mc.Conn.Close() // the predecessor has given it up
 				continue
 			}

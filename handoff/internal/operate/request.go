@@ -66,7 +66,7 @@ func (s *Server) serveRequest(conn *fdpass.Conn, peer fdx.Cred, m wire.Request) 
 	release, ok := s.place(m.Op)
 	defer release()
 	if !ok {
-		refuse(r.link, errors.New("too many requests are being answered: try again"))
+		refuse(r.link, errors.New("the server answers too many requests at once: try again"))
 		return
 	}
 	log := s.Log.Info
@@ -150,7 +150,7 @@ func (r *request) send(a Answer, final bool, fds ...int) error {
 func (r *request) sendProcess() error {
 	p, err := procs.OpenPidfd(os.Getpid())
 	if err != nil {
-		r.server.Log.Debug("the tool can't watch this process end", "error", err)
+		r.server.Log.Debug("the client can't wait for the end of this process", "error", err)
 		return nil
 	}
 	defer p.Close() // the tool has a copy

@@ -136,7 +136,7 @@ func (s *Server) serveConn(conn *fdpass.Conn, timeout time.Duration) {
 	m, err := s.first(conn, link, timeout)
 	if err != nil {
 		s.Log.Debug("control socket", "error", err)
-		refuse(link, fmt.Errorf("%w: nothing was asked in time", failure.Closed))
+		refuse(link, fmt.Errorf("%w: the client has sent no request in time", failure.Closed))
 		return
 	}
 	switch m := m.(type) {
@@ -148,7 +148,7 @@ func (s *Server) serveConn(conn *fdpass.Conn, timeout time.Duration) {
 			refuse(link, err)
 		}
 	default:
-		refuse(link, fmt.Errorf("%w: neither a successor nor a request", failure.Unsupported))
+		refuse(link, fmt.Errorf("%w: the first message is neither that of a successor nor a request", failure.Unsupported))
 	}
 }
 

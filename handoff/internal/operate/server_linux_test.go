@@ -174,7 +174,7 @@ func TestRefusals(t *testing.T) {
 		{&wire.Request{Op: operate.OpStatus, MinVersion: 98, MaxVersion: 99}, failure.Version, "98 to 99"},
 		{request("dance", ""), failure.Unsupported, `"dance"`},
 		{&wire.Request{Op: operate.OpStatus, MinVersion: wire.MinVersion, MaxVersion: wire.MaxVersion, Name: "web"}, failure.PeerRefused, `the Name "api", and the request is for "web"`},
-		{&wire.Welcome{}, failure.Unsupported, "neither a successor nor a request"},
+		{&wire.Welcome{}, failure.Unsupported, "the first message is neither that of a successor nor a request"},
 		{&wire.Hello{}, failure.InProgress, "of all times"},
 	} {
 		if got := refused(t, r.ask(c.m)); got.Reason != c.reason || !strings.Contains(got.Text, c.text) {

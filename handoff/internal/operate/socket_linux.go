@@ -126,7 +126,7 @@ func lockFile(path string, limit time.Duration, log hclog.Logger) (unlock func()
 			err = nil
 		case !errors.Is(err, unix.EWOULDBLOCK):
 		case waited > limit:
-			err = fmt.Errorf("%w: %s has the lock on %s for %v: end it: %w", failure.Timeout, lockHolder(f), path, limit, err)
+			err = fmt.Errorf("%w: %s has the lock on %s for %v: end that process: %w", failure.Timeout, lockHolder(f), path, limit, err)
 		default:
 			if !said && waited > lockNotice {
 				said = true

@@ -117,7 +117,7 @@ func (m *Mover) Released(kind wire.SocketKind, say func(holders []int)) error {
 	defer func() { _ = fdx.Close(pidfds...) }() // duplicates
 	for _, h := range holders {
 		if h.process == nil {
-			return errors.New("a process that may have duplicates of the sockets can't be watched")
+			return errors.New("this process can't watch a process that may have duplicates of the sockets")
 		}
 		fd, err := fdx.Dup(h.process)
 		switch {

@@ -256,10 +256,10 @@ func (m *Mover) move(ctx context.Context, e *wire.Socket) {
 	}
 	switch {
 	case ctx.Err() != nil && account.Err != nil:
-		m.log.Debug("the move to own sockets is not over", "address", e.Bound, "left", account.Left)
+		m.log.Debug("the move to own sockets has not ended", "address", e.Bound, "left", account.Left)
 		return
 	case account.Err != nil:
-		m.log.Error("the predecessor's sockets are served on: the move to own sockets failed", "address", e.Bound, "error", account.Err)
+		m.log.Error("the move to own sockets failed: this process serves those of the predecessor", "address", e.Bound, "error", account.Err)
 	case account.LossPossible:
 		m.log.Warn("moved to own sockets, and a loss was possible", "address", e.Bound, "reason", account.Reason)
 	default:

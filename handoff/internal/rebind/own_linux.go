@@ -218,7 +218,7 @@ func (t traits) with(ours traits) error {
 	case t.netns != ours.netns:
 		return fmt.Errorf("the running socket is in another network namespace: %w", reuseport.ErrForeign)
 	case t.uid != ours.uid:
-		return fmt.Errorf("the running socket is one of uid %d, this process has uid %d: %w", t.uid, ours.uid, reuseport.ErrForeign)
+		return fmt.Errorf("the running socket belongs to uid %d, this process has uid %d: %w", t.uid, ours.uid, reuseport.ErrForeign)
 	case t.device != ours.device:
 		return fmt.Errorf("the running socket is bound to network interface %d, a new one to %d: %w", t.device, ours.device, reuseport.ErrForeign)
 	case t.v6only != ours.v6only:

@@ -20,7 +20,7 @@ var (
 	// ErrNotTaken says that the successor did not take a connection.
 	ErrNotTaken = fmt.Errorf("%w: its program takes no more, or it is short of descriptors", failure.NotTaken)
 	// ErrNoTaker says that the successor's program takes no connections of that name.
-	ErrNoTaker = fmt.Errorf("%w: it takes none of this name", failure.NotTaken)
+	ErrNoTaker = fmt.Errorf("%w: it takes no connections of this name", failure.NotTaken)
 	// ErrGone says that the conversation with the successor is over.
 	ErrGone = fmt.Errorf("%w: the conversation with it is over", failure.NotTaken)
 )

@@ -34,7 +34,7 @@ func Inherited() (*net.UnixConn, error) {
 	}
 	c, err := fdx.UnixConn(fd, "conversation")
 	if err != nil {
-		return nil, fmt.Errorf("conversation on descriptor %d (%s in the environment; was this process started by a wrapper that closes descriptors?): %w", fd, envConversation, err)
+		return nil, fmt.Errorf("conversation with the predecessor, on descriptor %d (%s in the environment): has a wrapper closed it? %w", fd, envConversation, err)
 	}
 	return c, nil
 }

@@ -103,7 +103,7 @@ func (p *Program) Check() error {
 	case errors.Is(err, os.ErrNotExist) && strings.Contains(p.Path, string(os.PathSeparator)+"go-build"):
 		return fmt.Errorf("%w: %s is gone: `go run` removes its binary when the process that it started ends: build with `go build` and start that: %w", failure.Start, p.Path, err)
 	case errors.Is(err, os.ErrNotExist) && p.moved():
-		return fmt.Errorf("%w: %s is not there: this process has changed its root folder since its start (chroot): install the new version below that root, or start it by hand: %w", failure.Start, p.Path, err)
+		return fmt.Errorf("%w: %s is missing: this process has changed its root folder since its start (chroot): install the new version below that root, or start it by hand: %w", failure.Start, p.Path, err)
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w: %s is gone: install the new version at that path, or set Config.Executable: %w", failure.Start, p.Path, err)
 	default:

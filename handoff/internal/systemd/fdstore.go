@@ -153,7 +153,7 @@ func (st *fdstore) probe() error {
 	defer cancel()
 	room, err := st.notifier.Room(ctx, probeName)
 	if err == nil && !room {
-		err = fmt.Errorf("it has no room, or NotifyAccess= keeps it from reading our messages: FileDescriptorStoreMax= of the unit must be what FDSTORE says, %d, and at least the number of sockets", st.size)
+		err = fmt.Errorf("the store is full, or NotifyAccess= makes systemd ignore the messages of this process: set FileDescriptorStoreMax= of the unit to the value of FDSTORE, %d, and to at least the number of sockets", st.size)
 	}
 	return err
 }

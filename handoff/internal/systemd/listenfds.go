@@ -45,7 +45,7 @@ func (m *Manager) listenFDs() error {
 		case err == nil:
 			m.passed = append(m.passed, a)
 		case stored: // the first update removes it
-			m.cfg.Logger.Warn("a socket of systemd's store can't be used", "name", in.Name, "error", err)
+			m.cfg.Logger.Warn("can't use a socket from systemd's descriptor store", "name", in.Name, "error", err)
 		default:
 			return fmt.Errorf("socket %q, descriptor %d: %w", in.Name, in.FD, err)
 		}
@@ -101,9 +101,9 @@ func (m *Manager) open(in sdnotify.Inherited, stored bool) (a sockets.Arrived, e
 		e.Bound = a.Entry.Bound
 		a.Entry = *e
 	case m.cfg.Drain:
-		err = fmt.Errorf("%w: in mode drain each process binds sockets of its own: use Takeover, or no socket unit", failure.Unsupported)
+		err = fmt.Errorf("%w: in mode drain each process binds sockets of its own: use mode Takeover, or remove the socket unit", failure.Unsupported)
 	case m.cfg.Inherit && sockets.UnixPath(addr) != "":
-		err = fmt.Errorf("%w: in mode inherit tableflip removes the path %s in the end, which is systemd's: use Takeover", failure.Unsupported, addr)
+		err = fmt.Errorf("%w: in mode inherit tableflip removes the path %s at its end, but systemd owns it: use mode Takeover", failure.Unsupported, addr)
 	}
 	if err != nil {
 		_ = h.Close()
@@ -181,7 +181,7 @@ func (m *Manager) closePassed() {
 func (m *Manager) closeUnused() {
 	for a, ok := m.take(every); ok; a, ok = m.take(every) {
 		if stored(&a.Entry) {
-			m.cfg.Logger.Warn("the program has not asked for a socket of systemd's store: it is closed", "socket", sockets.KeyOf(&a.Entry).String(), "address", a.Entry.Bound)
+			m.cfg.Logger.Warn("closed a socket from systemd's descriptor store: the program has not opened it", "socket", sockets.KeyOf(&a.Entry).String(), "address", a.Entry.Bound)
 			m.discard(a) // the next update removes it
 			continue
 		}

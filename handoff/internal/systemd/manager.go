@@ -88,7 +88,7 @@ func New(cfg Config) (*Manager, error) {
 	}
 	notifier, err := sdnotify.New(os.Getenv, sendTimeout)
 	if err != nil {
-		cfg.Logger.Warn("systemd gets no messages", "error", err)
+		cfg.Logger.Warn("can't send messages to systemd", "error", err)
 	}
 	if notifier == nil {
 		return m, nil
@@ -99,7 +99,7 @@ func New(cfg Config) (*Manager, error) {
 		m.store.size, err = sdnotify.StoreSize(os.Getenv)
 		m.warn(err)
 		if m.store.size > 0 && cfg.Drain {
-			cfg.Logger.Warn("systemd's store gets no TCP or UDP sockets in mode drain")
+			cfg.Logger.Warn("in mode drain, TCP and UDP sockets are not put into systemd's descriptor store")
 		}
 	}
 	watchdog, err := sdnotify.WatchdogInterval(os.Getenv, os.Getpid(), cfg.Spawned)
@@ -159,9 +159,9 @@ func (m *Manager) update() {
 	added, removed, err := m.store.update(all)
 	switch {
 	case err != nil:
-		m.cfg.Logger.Warn("not all sockets are in systemd's store: a crash loses what waits in them", "error", err)
+		m.cfg.Logger.Warn("not all sockets are in systemd's descriptor store: a crash loses the connections that wait in the others", "error", err)
 	case added+removed > 0:
-		m.cfg.Logger.Info("systemd's store is up to date", "added", added, "removed", removed)
+		m.cfg.Logger.Info("updated systemd's descriptor store", "added", added, "removed", removed)
 	default:
 		return
 	}
@@ -185,7 +185,7 @@ func (m *Manager) free(ctx context.Context, match func(*wire.Socket) bool) bool 
 		return false
 	}
 	for a, ok := m.take(match); ok; a, ok = m.take(match) {
-		m.cfg.Logger.Warn("a socket of systemd's store is in the way: what waits in it is lost", "socket", sockets.KeyOf(&a.Entry).String(), "address", a.Entry.Bound)
+		m.cfg.Logger.Warn("closed a socket from systemd's descriptor store, with the connections that wait in it: its address was needed", "socket", sockets.KeyOf(&a.Entry).String(), "address", a.Entry.Bound)
 		m.discard(a)
 		m.queue.Do(func() { m.warn(m.store.remove(StoredAs(&a.Entry))) })
 	}

@@ -64,7 +64,7 @@ func (m *Manager) UpgradeStarted(ctx context.Context, generation uint64, limit t
 	case <-updated:
 	case <-ctx.Done():
 	case <-t.C:
-		m.cfg.Logger.Warn("systemd does not read messages: its store stays as it is")
+		m.cfg.Logger.Warn("systemd does not read messages: its descriptor store is not updated")
 	}
 	m.TakeoverStarted()
 }

@@ -23,7 +23,7 @@ func (s *Supervisor) adopt(g *generation, pid int) {
 	var err error
 	n.unwatch, err = watch(pid, func() { s.todo.add(func() { s.lost(n) }) })
 	if err != nil {
-		s.log.Warn("the app's new main process can't be watched", "pid", pid, "error", err)
+		s.log.Warn("can't watch the app's new main process", "pid", pid, "error", err)
 		return
 	}
 	s.byPID[pid] = n

@@ -115,26 +115,26 @@ func (c *Config) check() error {
 		{"restart max delay", c.RestartMaxDelay},
 	} {
 		if d.time <= 0 {
-			return fmt.Errorf("%w: %s %v: more than 0", ErrConfig, d.name, d.time)
+			return fmt.Errorf("%w: %s %v: it must be more than 0", ErrConfig, d.name, d.time)
 		}
 	}
 	switch {
 	case len(c.Args) == 0 || c.Args[0] == "":
-		return fmt.Errorf("%w: no app: put it behind --", ErrConfig)
+		return fmt.Errorf("%w: no app: put it after --", ErrConfig)
 	case !slices.Contains(Restarts(), string(c.Restart)):
-		return fmt.Errorf("%w: restart %q: one of %s", ErrConfig, c.Restart, strings.Join(Restarts(), ", "))
+		return fmt.Errorf("%w: restart %q: it must be one of %s", ErrConfig, c.Restart, strings.Join(Restarts(), ", "))
 	case c.RestartMaxDelay < c.RestartDelay:
-		return fmt.Errorf("%w: restart max delay %v: no less than the delay, %v", ErrConfig, c.RestartMaxDelay, c.RestartDelay)
+		return fmt.Errorf("%w: restart max delay %v: it must not be less than the delay, %v", ErrConfig, c.RestartMaxDelay, c.RestartDelay)
 	case c.RestartReset < 0:
-		return fmt.Errorf("%w: restart reset %v: 0 or more", ErrConfig, c.RestartReset)
+		return fmt.Errorf("%w: restart reset %v: it must be 0 or more", ErrConfig, c.RestartReset)
 	case c.RestartLimit < 0:
-		return fmt.Errorf("%w: restart limit %d: 0 or more", ErrConfig, c.RestartLimit)
+		return fmt.Errorf("%w: restart limit %d: it must be 0 or more", ErrConfig, c.RestartLimit)
 	}
 	if err := c.Ready.check(); err != nil {
 		return err
 	}
 	if after := c.Ready.after(); after >= c.ReadyTimeout {
-		return fmt.Errorf("%w: ready after %v: less than the ready timeout, %v", ErrConfig, after, c.ReadyTimeout)
+		return fmt.Errorf("%w: ready after %v: it must be less than the ready timeout, %v", ErrConfig, after, c.ReadyTimeout)
 	}
 	return nil
 }
@@ -160,9 +160,9 @@ func (r *Ready) check() error {
 	}
 	switch {
 	case ways > 1:
-		return fmt.Errorf("%w: one way to be ready, not %d", ErrConfig, ways)
+		return fmt.Errorf("%w: give one way to be ready, not %d", ErrConfig, ways)
 	case r.After < 0:
-		return fmt.Errorf("%w: ready after %v: 0 or more", ErrConfig, r.After)
+		return fmt.Errorf("%w: ready after %v: it must be 0 or more", ErrConfig, r.After)
 	}
 	if r.TCP != "" {
 		if _, port, err := net.SplitHostPort(r.TCP); err != nil || port == "" {

@@ -16,10 +16,10 @@ const managerTimeout = time.Second
 func (s *Supervisor) newManager() *sdnotify.Queue {
 	n, err := sdnotify.New(os.Getenv, managerTimeout)
 	if err != nil {
-		s.log.Warn("the service manager gets no messages", "error", err)
+		s.log.Warn("can't send messages to the service manager", "error", err)
 	}
 	q := sdnotify.NewQueue(n, func(m sdnotify.Message, err error) {
-		s.log.Warn("the service manager has not received a message", "text", m[0], "error", err)
+		s.log.Warn("did not send a message to the service manager", "text", m[0], "error", err)
 	})
 	q.Start()
 	return q

@@ -18,7 +18,7 @@ const leaveTime = time.Second
 func (s *Supervisor) upgrade() {
 	switch {
 	case s.stopping:
-		s.log.Warn("no upgrade: stopping")
+		s.log.Warn("upgrade refused: baton is stopping")
 	case s.coming != nil || s.asking:
 		s.asked = true
 		s.log.Info("an upgrade is under way or the app is not ready: the next upgrade is queued")
