@@ -156,7 +156,8 @@ func (s *stage) all() []load.Target {
 	return []load.Target{
 		{Name: "once", Kind: load.Once, Network: "tcp", Address: s.tcp, Workers: 2},
 		{Name: "keep", Kind: load.Keep, Network: "tcp", Address: s.tcp, Workers: 2},
-		s.web(), {Name: "post", Kind: load.Post, Network: "tcp", Address: s.http, Workers: 2},
+		s.web(),
+		{Name: "post", Kind: load.Post, Network: "tcp", Address: s.http, Workers: 2},
 	}
 }
 
