@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -44,26 +45,26 @@ func (l *Line[M]) Start(cmd *exec.Cmd, start func() error) error {
 	if err != nil {
 		return err
 	}
-	errors, errorsW, err := os.Pipe()
+	errs, errsW, err := os.Pipe()
 	if err != nil {
 		_, _ = out.Close(), outW.Close()
 		return err
 	}
-	cmd.Stdout, cmd.Stderr = outW, errorsW
+	cmd.Stdout, cmd.Stderr = outW, errsW
 	if start == nil {
 		start = cmd.Start
 	}
 	err = start()
-	_, _ = outW.Close(), errorsW.Close()
+	_, _ = outW.Close(), errsW.Close()
 	if err != nil {
-		_, _ = out.Close(), errors.Close()
+		_, _ = out.Close(), errs.Close()
 		return err
 	}
 	l.change(func() { l.outputs, l.first = l.outputs+1, append(l.first, cmd.Process) })
 	l.running.Go(func() { _ = cmd.Wait() })
 	l.running.Go(func() { // ends with the last process of the line
-		_, _ = io.Copy(&l.log, errors)
-		_ = errors.Close()
+		_, _ = io.Copy(&l.log, errs)
+		_ = errs.Close()
 	})
 	l.running.Go(func() { // likewise
 		l.read(out)
@@ -104,17 +105,22 @@ func (l *Line[M]) Messages() []M {
 // Log returns what the processes have written to standard error.
 func (l *Line[M]) Log() string { return l.log.String() }
 
-// Take waits for a message that no other Take has had.
+// Take waits for a message that no other Take has had, until no process is left that
+// could send it.
 func (l *Line[M]) Take(ctx context.Context, ok func(M) bool) (got M, err error) {
+	sent := false
 	err = l.wait(ctx, func() bool {
 		for i, m := range l.messages {
 			if !l.taken[i] && ok(m) {
-				l.taken[i], got = true, m
+				l.taken[i], got, sent = true, m, true
 				return true
 			}
 		}
-		return false
+		return l.outputs == 0
 	})
+	if err == nil && !sent {
+		err = l.lacks(errors.New("all processes have ended"))
+	}
 	return got, err
 }
 
@@ -135,9 +141,14 @@ func (l *Line[M]) wait(ctx context.Context, ok func() bool) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("%w; messages: %+v\nlog:\n%s", context.Cause(ctx), l.Messages(), l.Log())
+			return l.lacks(context.Cause(ctx))
 		}
 	}
+}
+
+// lacks is the error of a wait that has ended without what it waited for.
+func (l *Line[M]) lacks(err error) error {
+	return fmt.Errorf("%w; messages: %+v\nlog:\n%s", err, l.Messages(), l.Log())
 }
 
 // Wait waits until no process of the line is left.

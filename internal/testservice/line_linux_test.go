@@ -2,6 +2,7 @@ package testservice_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -71,10 +72,14 @@ func TestTake(t *testing.T) {
 	if got, err := l.Take(ctx, kind("b")); err != nil || got.N != 4 {
 		t.Errorf("Take() = %v, %v, want 4", got, err)
 	}
+	if got, err := l.Take(ctx, kind("b")); err == nil || !strings.Contains(err.Error(), "have ended") || !strings.Contains(err.Error(), "words") {
+		t.Errorf("Take() = %v, %v, want an error with the log", got, err)
+	}
+	start("sleep 1000")
 	short, cancel := context.WithTimeout(ctx, time.Millisecond)
 	defer cancel()
-	if got, err := l.Take(short, kind("b")); err == nil || !strings.Contains(err.Error(), "words") {
-		t.Errorf("Take() = %v, %v, want an error with the log", got, err)
+	if got, err := l.Take(short, kind("b")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Take() = %v, %v, want %v", got, err, context.DeadlineExceeded)
 	}
 }
 
