@@ -251,9 +251,7 @@ func TestDropped(t *testing.T) {
 	testenv.Need(t, "root")
 	t.Parallel()
 	s := newService(t, settings{Mode: handoff.Inherit, Sockets: []string{"tcp 127.0.0.1:0"}})
-	if err := os.Chown(s.set.Dir, otherUID, otherUID); err != nil { // for the PID file
-		t.Fatal(err)
-	}
+	s.foldersOf(0, otherUID)
 	cmd := as(s.varied(variation{Drops: otherUID}), publicBinary(t), 0)
 	cmd.Args[0] = cmd.Path // which tableflip starts
 	s.startCommand(cmd)
@@ -267,7 +265,8 @@ func TestDropped(t *testing.T) {
 	s.signal(syscall.SIGTERM)
 	s.wait("exit")
 	s.gone(s.pidsHeard()...)
-	if log := s.log(); !strings.Contains(log, "a file stays") || strings.Contains(log, "shutdown:") {
+	s.line.Wait() // for the rest of the log
+	if log := s.log(); !strings.Contains(log, "a file was not removed, for want of permission") || strings.Contains(log, "shutdown:") {
 		t.Errorf("the stop: %s", log)
 	}
 }

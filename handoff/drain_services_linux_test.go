@@ -139,12 +139,21 @@ func TestDrainForeign(t *testing.T) {
 		t.Parallel()
 		testenv.Need(t, "root")
 		s := newService(t, settings{Mode: handoff.Drain, Sockets: []string{"tcp 127.0.0.1:0"}})
-		s.startCommand(s.commandAs(65534))
+		s.startCommand(s.commandAs(otherUID))
 		s.wait("owner")
-		o := s.outsider(handoff.Drain)
-		if m := o.wait("new"); !strings.Contains(m.Err, "uid") {
-			t.Errorf("New() as another user: %s, want a word about the uid", m.Err)
+		// Neither its folder nor its user is a reason to refuse the service.
+		owner := func(uid int) {
+			if err := os.Chown(filepath.Dir(controlOf(s)), uid, uid); err != nil {
+				t.Fatal(err)
+			}
 		}
+		owner(0)
+		o := newService(t, s.set)
+		o.startCommand(o.varied(variation{Allow: []int{otherUID}}))
+		if m := o.wait("listen"); !slices.Contains(m.Is, "ErrUnsupported") || !strings.Contains(m.Err, "belong to another user") {
+			t.Errorf("Listen() as another user: %v %s, want ErrUnsupported", m.Is, m.Err)
+		}
+		owner(otherUID) // so that the service can remove the socket
 		if gen, err := ask("tcp", s.addr("tcp")); err != nil || gen != 1 {
 			t.Errorf("after that: generation %d, %v, want 1", gen, err)
 		}

@@ -75,12 +75,24 @@ func (s *service) commandFor(helper string) *exec.Cmd {
 	return cmd
 }
 
-// commandAs is command for another user, with the folder open to all users.
-func (s *service) commandAs(uid uint32) *exec.Cmd {
+// foldersOf makes folders of other users than the test's: that of the control socket
+// belongs to the user ctl, that of the PID file to the user pid.
+func (s *service) foldersOf(ctl, pid int) {
 	s.tb.Helper()
-	if err := os.Chmod(s.set.Dir, 0o777); err != nil {
+	s.set.Run = "run"
+	err := os.Chmod(s.set.Dir, 0o711)
+	for path, uid := range map[string]int{filepath.Dir(controlOf(s)): ctl, filepath.Dir(s.set.pidFile()): pid} {
+		err = errors.Join(err, os.Mkdir(path, 0o700), os.Chown(path, uid, uid))
+	}
+	if err != nil {
 		s.tb.Fatal(err)
 	}
+}
+
+// commandAs is command for another user, with folders of that user.
+func (s *service) commandAs(uid uint32) *exec.Cmd {
+	s.tb.Helper()
+	s.foldersOf(int(uid), int(uid))
 	cmd := s.command()
 	program := filepath.Join(s.set.Dir, "program") // where others can reach it
 	testenv.CopyProgram(s.tb, cmd.Path, program)
@@ -166,7 +178,7 @@ func (s *service) let() {
 // pid returns the process ID in the PID file.
 func (s *service) pid() int {
 	s.tb.Helper()
-	b, err := os.ReadFile(filepath.Join(s.set.Dir, "pid"))
+	b, err := os.ReadFile(s.set.pidFile())
 	if err != nil {
 		s.tb.Fatal(err)
 	}
@@ -202,7 +214,7 @@ func (s *service) stop() {
 	s.signal(syscall.SIGTERM)
 	s.wait("exit")
 	s.gone(s.pidsHeard()...)
-	if _, err := os.Stat(filepath.Join(s.set.Dir, "pid")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(s.set.pidFile()); !errors.Is(err, os.ErrNotExist) {
 		s.tb.Errorf("PID file after the end: %v, want none", err)
 	}
 	if _, err := os.Stat(filepath.Join(s.set.Dir, "ctl", "s")); !errors.Is(err, os.ErrNotExist) {

@@ -29,6 +29,7 @@ import (
 // its successors inherit.
 type settings struct {
 	Dir       string // its folder: control socket, PID file, plan of the next generation
+	Run       string // the folder of the PID file, in Dir; empty means Dir
 	Line      string // names the line of processes
 	Mode      handoff.Mode
 	Unnamed   bool // no control socket of its own (mode inherit)
@@ -51,6 +52,8 @@ type settings struct {
 
 	late *sync.WaitGroup // answers that are given after the end
 }
+
+func (set *settings) pidFile() string { return filepath.Join(set.Dir, set.Run, "pid") }
 
 // soon is a hang timeout for a test that waits for it: time enough for a process that is
 // not stopped, on a machine that has other work.
@@ -161,7 +164,7 @@ func serviceMain([]string) {
 	cfg := &handoff.Config{
 		Mode: mode, Version: "v" + strconv.Itoa(os.Getpid()),
 		ControlSocket: filepath.Join(set.Dir, "ctl", "s"),
-		PIDFile:       filepath.Join(set.Dir, "pid"),
+		PIDFile:       set.pidFile(),
 		Probation:     set.Probation, ReadyTimeout: set.Ready, LingerTimeout: set.Linger, MaxLingering: set.Max,
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Name: strconv.Itoa(os.Getpid())}),
 		OnEvent: func(e handoff.Event) {
