@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,6 +96,12 @@ func TestRunPID1Upgrades(t *testing.T) {
 				p.more(100)
 				r.write("version", version)
 				r.signalChild(syscall.SIGUSR2)
+				l := r.awaitAny(func(l line) bool {
+					return slices.Contains([]string{"ready", "the app has upgraded itself", "upgrade failed: the running app serves on"}, l.Message)
+				}, "an upgrade")
+				if l.Error != "" {
+					t.Fatal(l.Message, l.Error)
+				}
 				p.until(version, func(s load.Stats) bool { return s.AnsweredLast == version })
 				r.await("ended")
 			}

@@ -37,9 +37,9 @@ func Child(mark string) int {
 func Descends(pid int) bool {
 	own := os.Getpid()
 	for pid > 1 && pid != own {
-		ppid, err := parent(pid)
+		ppid, err := Parent(pid)
 		if err != nil {
-			_, err := parent(own)
+			_, err := Parent(own)
 			return err != nil
 		}
 		if ppid == own {
@@ -77,7 +77,7 @@ func descendants(pid int) []int {
 		if err != nil {
 			continue
 		}
-		if ppid, err := parent(p); err == nil {
+		if ppid, err := Parent(p); err == nil {
 			parents[p] = ppid
 		}
 	}
@@ -93,16 +93,19 @@ func descendants(pid int) []int {
 	return all
 }
 
-// parent returns the parent's process ID (proc_pid_stat(5), field 4).
-func parent(pid int) (int, error) {
+// Parent returns the parent's process ID.
+func Parent(pid int) (int, error) { return statField(pid, 4) }
+
+// statField returns a field after the name (proc_pid_stat(5)).
+func statField(pid, number int) (int, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, err
 	}
 	// The name, in parentheses, can have spaces and parentheses itself.
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 2 {
+	if len(fields) <= number-3 {
 		return 0, fmt.Errorf("/proc/%d/stat: %q", pid, text)
 	}
-	return strconv.Atoi(fields[1])
+	return strconv.Atoi(fields[number-3])
 }

@@ -9,12 +9,15 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 // Watcher returns what ends with this process and ends a successor by that, or "": this
 // process is PID 1 of its PID namespace, or PID 1 has started it and ends with it, as
 // tini, dumb-init, catatonit and a shell do, or a shell that PID 1 has started. It is
 // asked before the parent of this process can have changed. Without /proc it is not known.
+// `baton run` says in the environment that it stays (procs.EnvSupervisor).
 func Watcher() string {
 	if os.Getpid() == 1 {
 		return "this process is PID 1 of its PID namespace"
@@ -25,7 +28,7 @@ func Watcher() string {
 		return "" // the end of PID 1 is that of the machine
 	}
 	for pid := os.Getpid(); ; {
-		parent, err := parentOf(pid)
+		parent, err := procs.Parent(pid)
 		if err != nil || parent == 0 { // outside of the namespace
 			return ""
 		}
@@ -34,7 +37,7 @@ func Watcher() string {
 		if err != nil || shell && !sameGroup(parent, pid) { // an interactive one stays
 			return ""
 		}
-		if parent == 1 && !slices.Contains(supervisors, name) {
+		if parent == 1 && !slices.Contains(supervisors, name) && !procs.Supervises(parent) {
 			return fmt.Sprintf("%s, PID 1 of the PID namespace, has started this process and ends with it", name)
 		}
 		if parent == 1 || !shell && !slices.Contains(watchers, name) {
@@ -47,7 +50,7 @@ func Watcher() string {
 var (
 	shells      = []string{"sh", "bash", "dash", "ash", "busybox", "ksh", "zsh"}
 	watchers    = []string{"tini", "docker-init", "dumb-init", "catatonit", "podman-init", "su", "sudo", "runuser"}
-	supervisors = []string{"systemd", "init", "baton", "supervisord", "runsvdir", "runit", "s6-svscan", "openrc-init"}
+	supervisors = []string{"systemd", "init", "supervisord", "runsvdir", "runit", "s6-svscan", "openrc-init"}
 )
 
 func sameGroup(a, b int) bool {
@@ -63,16 +66,4 @@ func commOf(pid int) (string, error) {
 	}
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
 	return strings.TrimSpace(string(b)), err
-}
-
-func parentOf(pid int) (int, error) {
-	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return 0, err
-	}
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]) // proc_pid_stat(5)
-	if len(fields) < 2 {
-		return 0, syscall.EINVAL
-	}
-	return strconv.Atoi(string(fields[1]))
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 // ExecArg is the first argument of a process that must call [Exec].
@@ -161,8 +162,8 @@ func explainStart(path string, err error) error {
 // environment is the app's: ours without systemd's variables, plus ours for the app.
 func (s *Supervisor) environment(generation int) []string {
 	env := withoutEnv(os.Environ(), "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES",
-		"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE")
-	env = append(env, "NOTIFY_SOCKET="+s.notify.address(), "BATON_GENERATION="+strconv.Itoa(generation))
+		"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE", procs.EnvSupervisor)
+	env = append(env, "NOTIFY_SOCKET="+s.notify.address(), "BATON_GENERATION="+strconv.Itoa(generation), procs.EnvSupervisor+"="+procs.Supervisor())
 	if n := len(s.sockets.fds); n > 0 {
 		env = append(env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_FDNAMES="+s.sockets.names())
 	}
