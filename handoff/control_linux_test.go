@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/control"
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
@@ -222,6 +223,11 @@ func TestUsers(t *testing.T) {
 	t.Run("root", func(t *testing.T) {
 		t.Parallel()
 		s, addr := start(t, otherUID)
+		if c, err := control.New(&control.Config{Socket: controlOf(s)}); err != nil {
+			t.Error(err)
+		} else if _, err := c.Status(t.Context()); err != nil {
+			t.Errorf("root asks for the status: %v", err)
+		}
 		o := come(s, 0, otherUID)
 		o.wait("owner")
 		mustAnswer(t, addr, 2)
