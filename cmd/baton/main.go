@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,9 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/seed-11c92bf9/baton/cmd/baton/internal/supervisor"
 	"github.com/seed-11c92bf9/baton/handoff"
@@ -138,7 +142,25 @@ func (a *app) shown(done string) error {
 
 // printJSON prints a value as one line of JSON.
 func (a *app) printJSON(v any) {
-	e := json.NewEncoder(a.out)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	_ = e.Encode(v) // a.out keeps the error
+	_ = e.Encode(v)                        // it is of our own types
+	_, _ = a.out.Write(visible(b.Bytes())) // a.out keeps the error
+}
+
+// visible has JSON show the characters that a terminal obeys, of which encoding/json
+// leaves those from U+007F on, in a form that means the same.
+func visible(text []byte) []byte {
+	var b []byte
+	for _, r := range string(text) {
+		if r == '\n' || unicode.IsPrint(r) {
+			b = utf8.AppendRune(b, r)
+			continue
+		}
+		for _, u := range utf16.Encode([]rune{r}) {
+			b = fmt.Appendf(b, `\u%04x`, u)
+		}
+	}
+	return b
 }

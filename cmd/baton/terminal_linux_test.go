@@ -264,6 +264,11 @@ func TestHostileText(t *testing.T) {
 	if !strings.Contains(pipe.String(), "version      "+evil) {
 		t.Errorf("in a pipe: %q, want the version as it is", pipe.String())
 	}
+	var text bytes.Buffer
+	newApp(&text).printJSON(evil + "\u009b31m\U000e0001\"")
+	if want := `"\u001b]52;c;eA==\u0007\nthe upgrade is committed\u009b31m\udb40\udc01\""` + "\n"; text.String() != want {
+		t.Errorf("as JSON: %s, want %s", text.String(), want)
+	}
 	o, tty := openTerminal(t)
 	show(tty)
 	o.await("the end")

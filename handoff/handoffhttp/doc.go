@@ -51,7 +51,7 @@
 // deleted, in parallel to SIGTERM, so no preStop hook is needed:
 //
 //	spec:
-//	  terminationGracePeriodSeconds: 45 # Delay + LingerTimeout + 5
+//	  terminationGracePeriodSeconds: 50 # more than Delay + 5/4 of LingerTimeout
 //	  containers:
 //	  - readinessProbe:
 //	      httpGet: {path: /ready, port: 8080}
@@ -62,8 +62,8 @@
 // needs a few seconds to send the changed endpoint to all nodes. A balancer that has only
 // the check needs periodSeconds times failureThreshold, plus the probe's timeout (for
 // HAProxy, inter times fall). LingerTimeout (30 s, the default) is the longest pause of a
-// client that keeps its connection, plus the longest request. Run ends after Delay plus
-// LingerTimeout at the latest; the kubelet sends SIGKILL after
+// client that keeps its connection, plus the longest request. Run ends after Delay and
+// five fourths of LingerTimeout at the latest: requests get the last quarter. The kubelet sends SIGKILL after
 // terminationGracePeriodSeconds, which must be longer.
 //
 // # What moves

@@ -156,6 +156,9 @@ func (s *Server) begin() {
 	// RegisterOnShutdown, and has nothing to wait for.
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
+	s.mu.Lock()
+	s.begun = true
+	s.mu.Unlock()
 	_ = s.user.Shutdown(ctx) // it has no listener
 	for _, c := range s.all() {
 		c.mu.Lock()

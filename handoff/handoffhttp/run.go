@@ -102,11 +102,12 @@ func (s *Server) run(ctx context.Context, serve []func() error) error {
 	return err
 }
 
-// shutdownInTime is Shutdown with the linger limit for all, requests included.
+// shutdownInTime is Shutdown with a limit for requests, too: a quarter of the linger limit
+// after that of idle connections, see limits.
 func (s *Server) shutdownInTime(ctx context.Context) error {
 	if s.whole == nil && s.cfg.lingerTimeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.cfg.delay+s.cfg.lingerTimeout)
+		ctx, cancel = context.WithTimeout(ctx, s.cfg.delay+s.cfg.lingerTimeout*5/4)
 		defer cancel()
 	}
 	return s.Shutdown(ctx)

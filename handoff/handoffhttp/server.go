@@ -72,6 +72,7 @@ type Server struct {
 	loops     int                // goroutines that may bring connections
 	none      chan struct{}      // closed when open and loops fall to 0 in the linger
 	over      bool               // ended is closed
+	begun     bool               // the functions of RegisterOnShutdown are run
 	moved     int
 	doubted   uint64 // sent to a successor that died with it
 	stayed    int    // tried and not taken
@@ -122,6 +123,13 @@ func newServer(up upgrader, user *http.Server, c *Config) *Server {
 		foreign:   make(map[net.Conn]*conn),
 	}
 	s.log = s.cfg.logger
+	user.RegisterOnShutdown(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.begun {
+			s.log.Error("Shutdown of the http.Server that was given to New ends nothing: call Server.Shutdown")
+		}
+	})
 	s.limit, s.expire = context.WithCancel(context.Background())
 	s.conns.prev, s.conns.next = &s.conns, &s.conns
 	if s.handler == nil {

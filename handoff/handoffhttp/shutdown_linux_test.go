@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/net/netutil"
 
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
@@ -415,6 +416,35 @@ func TestShutdownHTTP2(t *testing.T) {
 	if r := l.gone(nil); len(r.Cut) != 0 {
 		t.Errorf("cut %v, want none", r.Cut)
 	}
+}
+
+// TestShutdownOfOriginal calls Shutdown of the http.Server that New has copied: it ends
+// nothing, and the log says so.
+func TestShutdownOfOriginal(t *testing.T) {
+	t.Parallel()
+	lines := make(lineWriter, 1)
+	srv := &http.Server{}
+	s := handoffhttp.New(srv, &handoffhttp.Config{Logger: hclog.New(&hclog.LoggerOptions{Output: lines})})
+	if err := srv.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := <-lines; !strings.Contains(got, "call Server.Shutdown") {
+		t.Errorf("the log: %s", got)
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A lineWriter passes on each line.
+type lineWriter chan string
+
+func (w lineWriter) Write(p []byte) (int, error) {
+	select {
+	case w <- string(p):
+	default: // the first one counts
+	}
+	return len(p), nil
 }
 
 // TestRunWithoutUpgrader is the whole life of a server on two listeners.

@@ -118,7 +118,6 @@ func check(path string, fi os.FileInfo, owner int) error {
 		return &Error{fmt.Sprintf("folder %s belongs to uid %d, and this process to uid %d: run both as one user, or choose another folder", path, uid, os.Geteuid())}
 	case link:
 	case fi.Mode().Perm()&0o022 == 0, root && fi.Mode()&os.ModeSticky != 0:
-	case fi.Mode().Perm()&0o002 == 0 && st.Gid == 0: // root's group
 	default:
 		return &Error{fmt.Sprintf("folder %s has mode %#o: others could replace what is below it: chmod go-w it, or choose another folder", path, fi.Mode().Perm())}
 	}

@@ -26,7 +26,7 @@ func TestMakeFolder(t *testing.T) {
 		{"below our link to nothing", func(dir string) error { return os.Symlink("c/d", dir+"/a") }, ""},
 		{"open to others", func(dir string) error { return mkdir(dir+"/a", 0o777, -1) }, "chmod go-w"},
 		{"open to a group", func(dir string) error { return mkdir(dir+"/a", 0o775, -1, other) }, "chmod go-w"},
-		{"open to root's group", func(dir string) error { return mkdir(dir+"/a", 0o775, 0, 0) }, ""},
+		{"open to root's group, or an ACL's user", func(dir string) error { return mkdir(dir+"/a", 0o775, 0, 0) }, "chmod go-w"},
 		{"of root, sticky", func(dir string) error { return mkdir(dir+"/a", 0o777|os.ModeSticky, 0) }, ""},
 		{"of another user", func(dir string) error { return mkdir(dir+"/a", 0o755, other) }, "belongs to uid 4711"},
 		{"of another user, sticky", func(dir string) error { return mkdir(dir+"/a", 0o777|os.ModeSticky, other) }, "belongs to uid 4711"},

@@ -15,18 +15,31 @@ const envJournal = "JOURNAL_STREAM"
 // Environment returns the environment that this process was started with, without the
 // variables named: what the program has set itself since, it sets again in its next
 // version. Where the kernel does not show it (proc_pid_environ(5): /proc is not mounted,
-// or the process has changed its user), it is the environment of now.
+// the process has changed its user, or writes its title there), it is the environment of
+// now.
 func Environment(without ...string) []string {
-	env := os.Environ()
-	if b, err := os.ReadFile("/proc/self/environ"); err == nil && len(b) > 0 {
-		env = nil
-		for v := range bytes.SplitSeq(bytes.TrimRight(b, "\x00"), []byte{0}) {
-			env = append(env, string(v))
-		}
+	b, err := os.ReadFile("/proc/self/environ")
+	env, ok := started(b)
+	if err != nil || !ok {
+		env = os.Environ()
 	}
 	without = append(without, envConversation)
 	return slices.DeleteFunc(env, func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
 		return slices.Contains(without, name)
 	})
+}
+
+// started parses what the kernel shows of the environment. It reports false where that is
+// none: each variable has a name and a value.
+func started(b []byte) (env []string, ok bool) {
+	for v := range bytes.SplitSeq(bytes.TrimRight(b, "\x00"), []byte{0}) {
+		if bytes.IndexByte(v, '=') < 1 {
+			return nil, false
+		}
+		env = append(env, string(v))
+	}
+	_, path := os.LookupEnv("PATH")
+	ok = !path || slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, "PATH=") })
+	return env, ok
 }

@@ -19,3 +19,6 @@ func WithRoot(p Program, root os.FileInfo) *Program {
 	p.root = root
 	return &p
 }
+
+// Started parses what the kernel shows of the environment.
+func Started(b []byte) ([]string, bool) { return started(b) }

@@ -288,6 +288,22 @@ func TestFolder(t *testing.T) {
 	}
 }
 
+// TestStarted has a process write its title where the kernel shows its environment.
+func TestStarted(t *testing.T) {
+	t.Setenv("PATH", "/bin")
+	for text, want := range map[string]bool{
+		"PATH=/bin\x00A=1\x00":     true,
+		"":                         false,
+		"api: worker\x00\x00\x00":  false,
+		"api: A=1\x00\x00":         false,
+		"PATH=/bin\x00\x00A=1\x00": false,
+	} {
+		if got, ok := spawn.Started([]byte(text)); ok != want {
+			t.Errorf("%q: %q, %v, want %v", text, got, ok, want)
+		}
+	}
+}
+
 // TestEnvironment starts a program that changes its environment: its successor has the
 // one that it was started with.
 func TestEnvironment(t *testing.T) {

@@ -1,7 +1,6 @@
 package spawn
 
 import (
-	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -38,22 +37,22 @@ func newTerminal(size *unix.Winsize) (r, w *os.File, err error) {
 			_ = r.Close() // nothing was written
 		}
 	}()
-	path := ""
 	err = fdx.Borrow(r, func(fd int) error {
-		n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-		path = fmt.Sprintf("/dev/pts/%d", n)
-		if err == nil {
-			err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-		}
+		err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
 		if err == nil {
 			err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, size)
 		}
-		return os.NewSyscallError("ioctl", err)
+		if err != nil {
+			return os.NewSyscallError("ioctl", err)
+		}
+		// Its path may lead to the terminal of another devpts (ioctl_tty(2), Linux 4.13).
+		peer, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+		if errno != 0 {
+			return os.NewSyscallError("ioctl", errno)
+		}
+		w = os.NewFile(peer, "terminal")
+		return nil
 	})
-	if err != nil {
-		return nil, nil, err
-	}
-	w, err = os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, nil, err
 	}

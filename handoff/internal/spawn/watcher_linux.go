@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
@@ -37,10 +39,11 @@ func Watcher() string {
 		if err != nil || shell && !sameGroup(parent, pid) { // an interactive one stays
 			return ""
 		}
-		if parent == 1 && !slices.Contains(supervisors, name) && !procs.Supervises(parent) {
+		known := shell || slices.Contains(watchers, name)
+		if parent == 1 && !slices.Contains(supervisors, name) && !procs.Supervises(parent) && (known || sameSession(parent, pid)) {
 			return fmt.Sprintf("%s, PID 1 of the PID namespace, has started this process and ends with it", name)
 		}
-		if parent == 1 || !shell && !slices.Contains(watchers, name) {
+		if parent == 1 || !known {
 			return ""
 		}
 		pid = parent
@@ -52,6 +55,14 @@ var (
 	watchers    = []string{"tini", "docker-init", "dumb-init", "catatonit", "podman-init", "su", "sudo", "runuser"}
 	supervisors = []string{"systemd", "init", "supervisord", "runsvdir", "runit", "s6-svscan", "openrc-init"}
 )
+
+// sameSession tells the child of an unknown PID 1 from an orphan, as of `docker exec`,
+// whose parent PID 1 has become.
+func sameSession(a, b int) bool {
+	x, err := unix.Getsid(a)
+	y, err2 := unix.Getsid(b)
+	return err == nil && err2 == nil && x == y
+}
 
 func sameGroup(a, b int) bool {
 	x, err := syscall.Getpgid(a)
