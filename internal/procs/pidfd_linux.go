@@ -31,8 +31,13 @@ func NewPidfd(fd int) (*Pidfd, error) {
 	return &Pidfd{os.NewFile(uintptr(fd), "pidfd")}, nil
 }
 
+// pollEvery is how often Wait asks the kernel where it gets no event.
+const pollEvery = 50 * time.Millisecond
+
 // Wait returns nil when the process has ended. It returns an error when ctx ends, or p
-// is closed, before that. One Wait at a time may run.
+// is closed, before that, and for no other reason: where the kernel has refused the
+// descriptor to the poller (epoll_ctl(2): ENOMEM, ENOSPC), Wait polls. One Wait at a time
+// may run.
 func (p *Pidfd) Wait(ctx context.Context) error {
 	rc, err := p.file.SyscallConn()
 	if err != nil {
@@ -40,18 +45,29 @@ func (p *Pidfd) Wait(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = p.file.SetReadDeadline(time.Unix(1, 0)) }) // a closed one needs none
 	defer stop()
-	var perr error
-	err = rc.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			perr = os.NewSyscallError("poll", err)
-		}
-		return n > 0 || perr != nil
-	})
-	if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
-		return context.Cause(ctx)
+	if rc.Read(ended) == nil {
+		return nil
 	}
-	return errors.Join(err, perr)
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		over := false
+		if err := rc.Control(func(fd uintptr) { over = ended(fd) }); err != nil || over {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// ended reports whether the process of a pidfd has ended. An error of poll(2), which
+// passes (ENOMEM, EINTR), says no.
+func ended(fd uintptr) bool {
+	n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return n > 0
 }
 
 // Kill kills the process.

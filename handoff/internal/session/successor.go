@@ -143,6 +143,12 @@ func (s *Successor) Run() Tenure {
 			}
 			s.lost()
 		case <-hungUp:
+			select {
+			case <-ended: // at the same time
+				s.lost()
+				continue
+			default:
+			}
 			s.owed = false
 			s.fail(failure.RolledBack, "the predecessor has ended the conversation, and its process runs", nil)
 		case r := <-s.requests:
