@@ -110,7 +110,10 @@ func TestMoveToInherit(t *testing.T) {
 	s.plan(plan{Mode: &mode})
 	s.signal(syscall.SIGUSR2)
 	eventually(t, "the upgrade waits, or has committed", func() bool {
-		return strings.Contains(s.log(), "the upgrade waits until the old sockets") || s.committed(4)
+		waits := func(m message) bool {
+			return m.Kind == "waiting" && strings.Contains(m.Err, "the last handshake on the old sockets of mode drain")
+		}
+		return slices.ContainsFunc(s.received(), waits) || s.committed(4)
 	})
 	answered(t, "half-open", silent)
 	eventually(t, "the upgrade has committed", func() bool { return s.committed(4) })

@@ -140,23 +140,18 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 		return err
 	}
 	// tableflip has one child at a time, and does not tell which it is.
-	if !u.awaitStart(up, 2*u.cfg.hang, u.failures.Idle(), "the last successor, which still serves what it had accepted before it was rolled back") {
+	if !u.awaitStart(up, 2*u.cfg.hang, u.failures.Idle(), "the end of the last successor, which still serves what it had accepted before it was rolled back") {
 		return fmt.Errorf("%w: in mode inherit the last successor must have ended, and it still serves what it had accepted before it was rolled back: try again later, or end it", ErrInProgress)
 	}
 	patience := u.cfg.ReadyTimeout
 	if patience < 0 {
 		patience = math.MaxInt64
 	}
-	if !u.awaitStart(up, patience, u.engine.ParentEnded().Done(), "the process before this one, which still serves open connections") {
+	if !u.awaitStart(up, patience, u.engine.ParentEnded().Done(), "the end of the process before this one, which still serves open connections") {
 		return fmt.Errorf("%w: in mode inherit the process before this one must have ended: try again later, or end it", ErrInProgress)
 	}
-	if len(u.table.Leaving()) > 0 {
-		u.log.Info("the upgrade waits until the old sockets of mode drain are empty, because tableflip can't pass them on")
-		wait, cancel := context.WithTimeout(up.wanted, patience)
-		defer cancel()
-		if !u.table.AwaitLeft(wait) {
-			return fmt.Errorf("%w: in mode inherit the old sockets of mode drain must be empty, and a client has not ended its handshake: try again later, or upgrade in mode takeover", ErrInProgress)
-		}
+	if !u.awaitStart(up, patience, u.table.Left(), "the last handshake on the old sockets of mode drain, which tableflip can't pass on") {
+		return fmt.Errorf("%w: in mode inherit the old sockets of mode drain must be empty, and a client has not ended its handshake: try again later, or upgrade in mode takeover", ErrInProgress)
 	}
 	conv, err := u.engine.AddConversation()
 	if err != nil {
@@ -183,7 +178,7 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 
 // awaitStart waits until c is closed, before the start of a successor. It reports whether
 // that is so within the patience.
-func (u *Upgrader) awaitStart(up *upgrade, patience time.Duration, c <-chan struct{}, process string) bool {
+func (u *Upgrader) awaitStart(up *upgrade, patience time.Duration, c <-chan struct{}, what string) bool {
 	if closedWithin(up.wanted, 0, c) {
 		return true
 	}
@@ -192,7 +187,7 @@ func (u *Upgrader) awaitStart(up *upgrade, patience time.Duration, c <-chan stru
 	if patience < math.MaxInt64 {
 		limit = "until " + until.Format(time.TimeOnly)
 	}
-	err := fmt.Errorf("in mode inherit a successor can start only after the end of %s: waiting for that %s", process, limit)
+	err := fmt.Errorf("in mode inherit a successor can start only after %s: waiting for that %s", what, limit)
 	u.log.Info("upgrade waits", "reason", err)
 	u.emit(Event{Kind: EventWaiting, Report: up.account.copy(), Err: err})
 	return closedWithin(up.wanted, patience, c)

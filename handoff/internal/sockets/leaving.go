@@ -1,7 +1,6 @@
 package sockets
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -124,19 +123,25 @@ func (t *Table) Leaving() []*Leaving {
 	return slices.Clone(t.leaving)
 }
 
-// AwaitLeft waits until no socket leaves any more, and reports whether that came before
-// the end of ctx.
-func (t *Table) AwaitLeft(ctx context.Context) bool {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for len(t.Leaving()) > 0 {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return false
-		}
+// Left returns a channel that is closed as soon as no socket leaves.
+func (t *Table) Left() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	left := make(chan struct{})
+	t.left = append(t.left, left)
+	t.leftLocked()
+	return left
+}
+
+// leftLocked closes what Left has returned, if no socket leaves.
+func (t *Table) leftLocked() {
+	if len(t.leaving) > 0 {
+		return
 	}
-	return true
+	for _, left := range t.left {
+		close(left)
+	}
+	t.left = nil
 }
 
 // Leave closes l for good.
@@ -144,6 +149,7 @@ func (t *Table) Leave(l *Leaving) error {
 	t.mu.Lock()
 	if i := slices.Index(t.leaving, l); i >= 0 {
 		t.leaving = slices.Delete(t.leaving, i, i+1)
+		t.leftLocked()
 	}
 	t.mu.Unlock()
 	_, err := l.Drop()

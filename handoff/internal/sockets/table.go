@@ -21,8 +21,9 @@ type Table struct {
 	shards  map[Key]uint32 // the next shard number of each key
 	arrived arrivals
 	leaving []*Leaving
-	kept    []*Socket // the program serves them although the others are paused
-	gates   gateState // of new sockets
+	left    []chan struct{} // closed when none leaves
+	kept    []*Socket       // the program serves them although the others are paused
+	gates   gateState       // of new sockets
 	paths   paths
 	closed  bool
 
@@ -322,6 +323,7 @@ func (t *Table) Close() error {
 	t.closed = true
 	left, leaving := t.arrived.takeRest(), t.leaving
 	t.leaving = nil
+	t.leftLocked()
 	t.mu.Unlock()
 	var errs []error
 	for _, l := range leaving {
