@@ -3,6 +3,7 @@ package handoff
 import (
 	"encoding/json"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -141,9 +142,10 @@ func (h *history) receive(m wire.Account) error {
 	defer h.settle()
 	var l line
 	err := json.Unmarshal(m.Body, &l)
-	if err != nil { // a report has a mode of a newer version, say
+	if err != nil { // a newer version has another form of report, say
 		l.Reports = nil
 	}
+	l.Reports = slices.DeleteFunc(l.Reports, func(r Report) bool { return !slices.Contains(modes[:], r.Mode) }) // a newer version's
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.line.Totals.add(l.Totals)

@@ -1,6 +1,7 @@
 package handoff_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,12 +63,27 @@ func TestHistorySize(t *testing.T) {
 	}
 }
 
-// TestHistoryNewer keeps the totals where a report has a mode of a newer version.
+// TestHistoryNewer leaves out the reports of a newer version: that with an unknown mode,
+// or all where one is not readable. The totals stay.
 func TestHistoryNewer(t *testing.T) {
 	t.Parallel()
-	at := handoff.NewHistory()
-	err := handoff.ReceiveHistory(at, `{"totals":{"committed":3},"reports":[{"mode":"teleport"}]}`)
-	if reports, totals := at.Line(0); err == nil || len(reports) != 0 || totals == nil || totals.Committed != 3 {
-		t.Errorf("%v: %+v, %+v, want the totals alone", err, reports, totals)
+	for _, tt := range []struct {
+		reports  string
+		readable bool
+		want     []handoff.Mode
+	}{
+		{`{"mode":"takeover"},{"mode":"teleport"},{"mode":"drain"}`, true, []handoff.Mode{handoff.Takeover, handoff.Drain}},
+		{`{"mode":"takeover"},{"mode":4}`, false, nil},
+	} {
+		at := handoff.NewHistory()
+		err := handoff.ReceiveHistory(at, `{"totals":{"committed":3},"reports":[`+tt.reports+`]}`)
+		reports, totals := at.Line(0)
+		var got []handoff.Mode
+		for _, r := range reports {
+			got = append(got, r.Mode)
+		}
+		if (err == nil) != tt.readable || !slices.Equal(got, tt.want) || totals == nil || totals.Committed != 3 {
+			t.Errorf("%s: %v, modes %v, totals %+v, want %v and the totals", tt.reports, err, got, totals, tt.want)
+		}
 	}
 }
