@@ -78,13 +78,10 @@ func TestDescriptors(t *testing.T) {
 		}
 		joined := stdio(want{
 			"tcp": one, "udp": one, "unix u": one, "blob": one, "control": one,
-			"conversation": one, "state": one,
+			"conversation": one, "state": one, "predecessor": one,
 			"stderr":  one, // where standard error goes to in the end
 			"capture": one, // the reading end of the pipe that it goes through until then
 		})
-		if mode != handoff.Inherit {
-			joined["predecessor"] = one
-		}
 		owner := stdio(want{"tcp": one, "udp": one, "unix u": one, "blob": one, "control": one, "capture": one})
 		if mode == handoff.Inherit {
 			// tableflip's: a copy of each for the next successor; two pipes to its parent;
