@@ -70,12 +70,15 @@ func TestAccount(t *testing.T) {
 				Logger: logger(&log), Probation: -1,
 			}
 			first := newUpgrader(t, cfg)
-			if _, err := first.Listen(t.Context(), "tcp", "127.0.0.1:0"); err != nil {
-				t.Fatal(err)
+			serves := func(up *handoff.Upgrader) {
+				if _, err := up.Listen(t.Context(), "tcp", "127.0.0.1:0"); err != nil {
+					t.Fatal(err)
+				}
+				if err := up.Ready(); err != nil {
+					t.Fatal(err)
+				}
 			}
-			if err := first.Ready(); err != nil {
-				t.Fatal(err)
-			}
+			serves(first)
 			for range 2 {
 				if err := first.Upgrade(t.Context()); !errors.Is(err, handoff.ErrSuccessorDied) {
 					t.Fatalf("Upgrade() = %v, want ErrSuccessorDied", err)
@@ -89,9 +92,7 @@ func TestAccount(t *testing.T) {
 			if got := second.Status().Totals; got != nil {
 				t.Errorf("totals of the second before its commit = %+v, want nil", got)
 			}
-			if err := second.Ready(); err != nil {
-				t.Fatal(err)
-			}
+			serves(second)
 			<-first.Done()
 			if err := first.Shutdown(t.Context()); err != nil {
 				t.Error(err)
