@@ -73,6 +73,9 @@ func (a *account) pause(accepted uint64, queue, halfOpen int) wire.Paused {
 // converse notes what the conversation has told of the successor.
 func (a *account) converse(res session.Result) {
 	a.report.AcceptedAfter = res.Trial.Accepted
+	for _, text := range res.Trial.Warnings {
+		a.warn(text)
+	}
 	if res.Hello.PID != 0 {
 		a.report.Successor = Process{PID: int(res.Hello.PID), Version: res.Hello.Build}
 	}

@@ -220,11 +220,13 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 			u.log.Warn("a listener did not close after the rollback", "error", err)
 		}
 	}
+	var warnings []string
 	s.Own = func() {
 		_, _ = u.post(event{kind: lifecycle.Own}) // a process that has quit owns nothing
 		// Before the predecessor leaves the sockets that overlap them.
-		if err := u.mover.JoinLate(); err != nil {
+		for _, err := range u.mover.JoinLate() {
 			u.log.Error("a new socket, beside those of the predecessor, does not listen", "error", err)
+			warnings = append(warnings, "the successor does not listen on "+err.Error())
 		}
 		// The PID file names this process before the event says so.
 		if err := errors.Join(u.pid.Write(), u.own()); err != nil {
@@ -238,6 +240,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	s.Conns = u.inboxes.names
 	s.Unready = u.unready
 	s.Announce = u.announce
+	s.Confirm = func(m *wire.Committed) { m.Warnings = warnings[:min(len(warnings), wire.MaxEntries)] }
 	_, _ = u.post(event{kind: lifecycle.Join}) // nothing refuses it
 	u.log.Info("joined the predecessor", "pid", got.Welcome.PID, "generation", generation, "sockets", len(got.Sockets))
 	u.emit(Event{Kind: EventJoined})

@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/rebind"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
 // A successor may have other addresses than its predecessor. The predecessor serves
@@ -71,8 +73,11 @@ func (u *Upgrader) beside(ctx context.Context, k sockets.Key, over []sockets.Arr
 	var fds []int
 	for _, a := range over {
 		fd, err := a.Source.Borrow(&a.Entry)
+		if err == nil {
+			fd, err = fdx.DupFD(fd) // a Listen may take the other one before the commit
+		}
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, fdx.Close(fds...))
 		}
 		fds = append(fds, fd)
 	}
@@ -82,7 +87,7 @@ func (u *Upgrader) beside(ctx context.Context, k sockets.Key, over []sockets.Arr
 	}
 	s, err := sockets.New(k, o.Handle, &u.cfg.listenConfig, &sockets.Origin{}) // net has forgotten the keep-alive
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, o.Release())
 	}
 	s.Defer()
 	u.mover.AddLate(s, o)

@@ -134,6 +134,18 @@ func TestMismatch(t *testing.T) {
 // load, and back: no connection is lost.
 func TestChangedAddress(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		t.Run("both", func(t *testing.T) { // the wider one is asked for first
+			t.Parallel()
+			port := freePort(t)
+			s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:" + port}}).start()
+			s.plan(plan{Sockets: []string{"tcp4 0.0.0.0:" + port, "tcp 127.0.0.1:" + port}})
+			if r := s.mustCommit(); slices.ContainsFunc(r.Warnings, func(w string) bool { return strings.Contains(w, port) }) {
+				t.Errorf("warnings %q", r.Warnings)
+			}
+			mustAnswer(t, "127.0.0.1:"+port, 2)
+			mustAnswer(t, "127.0.0.2:"+port, 2)
+			s.stop()
+		})
 		for i, c := range [][2]string{
 			{"tcp 127.0.0.1:", "tcp 0.0.0.0:"},
 			{"tcp 127.0.0.1:", "tcp4 0.0.0.0:"},

@@ -178,6 +178,16 @@ type inherited struct {
 
 // Open returns the socket if it is what the manifest says.
 func (i *inherited) Open(e *wire.Socket) (sockets.Handle, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if h := i.borrowed; h != nil {
+		i.borrowed = nil
+		return h, nil
+	}
+	return i.open(e)
+}
+
+func (i *inherited) open(e *wire.Socket) (sockets.Handle, error) {
 	h, err := i.engine.Open(e)
 	if err != nil || h == nil {
 		return nil, err
@@ -194,7 +204,7 @@ func (i *inherited) Borrow(e *wire.Socket) (int, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.borrowed == nil {
-		h, err := i.Open(e)
+		h, err := i.open(e)
 		if err == nil && h == nil {
 			err = fmt.Errorf("%w: %s %s was not inherited", ErrTransfer, e.Network, e.Bound)
 		}

@@ -19,12 +19,13 @@ import (
 )
 
 // ReserveBeside makes a listener for k whose address overlaps that of others, which
-// listen: fds, borrowed until Join. The kernel allows two such listeners where both have
+// listen: fds, which it owns. The kernel allows two such listeners where both have
 // SO_REUSEPORT, which the others get for the calls of bind(2) and listen(2); the new one
 // keeps it where keep is set. The kernel gives a connection to the listener with the more
 // specific address, so a program does not notice before it is to.
 func ReserveBeside(ctx context.Context, k sockets.Key, lc *net.ListenConfig, fds []int, keep bool) (*Own, error) {
 	if k.Kind == wire.KindPacket {
+		_ = fdx.Close(fds...) // duplicates
 		return nil, fmt.Errorf("%w: the address of a datagram socket can't change under load on the same port: take another port, or stop the service and start it anew", failure.Unsupported)
 	}
 	cfg := *lc
@@ -35,9 +36,11 @@ func ReserveBeside(ctx context.Context, k sockets.Key, lc *net.ListenConfig, fds
 		return err
 	})
 	if err != nil {
+		_ = fdx.Close(fds...) // duplicates
 		return nil, explain(err)
 	}
 	listen := o.join
+	o.beside = fds
 	o.join = func(fd int) error {
 		err := sharing(fds, func() error { return listen(fd) })
 		if err == nil && !keep {

@@ -103,21 +103,30 @@ func (m *Mover) AddLate(s *sockets.Socket, o *Own) {
 	m.late[s] = o
 }
 
-// JoinLate has the late sockets listen, and their programs accept.
-func (m *Mover) JoinLate() error {
-	m.mu.Lock()
-	late := m.late
-	m.late = nil
-	m.mu.Unlock()
-	var errs []error
-	for s, o := range late {
-		if err := o.Join(); err == nil {
+// JoinLate has the late sockets listen, and their programs accept. It closes those that
+// can't listen, and returns why: their Accept returns that, too.
+func (m *Mover) JoinLate() (errs []error) {
+	for s, o := range m.takeLate() {
+		err := o.Join()
+		_ = o.Release() // duplicates
+		switch {
+		case err == nil:
 			m.table.Begin(s)
-		} else if !errors.Is(err, net.ErrClosed) { // by its user
-			errs = append(errs, fmt.Errorf("%s %s: %w", s.Entry.Network, s.Entry.Bound, err))
+		case !errors.Is(err, net.ErrClosed): // by its user
+			err = fmt.Errorf("%s %s: %w", s.Entry.Network, s.Entry.Bound, err)
+			errs = append(errs, err)
+			_ = m.table.Fail(s, err) // that is the error that counts
 		}
 	}
-	return errors.Join(errs...)
+	return errs
+}
+
+func (m *Mover) takeLate() map[*sockets.Socket]*Own {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	late := m.late
+	m.late = nil
+	return late
 }
 
 // Moves reports whether s is still to move.
@@ -183,6 +192,9 @@ func (m *Mover) Stop() error {
 // Close is Stop, and ends the watch of other processes.
 func (m *Mover) Close() error {
 	err := m.Stop()
+	for _, o := range m.takeLate() {
+		err = errors.Join(err, o.Release())
+	}
 	m.mu.Lock()
 	holders := m.holders
 	m.holders = nil

@@ -184,6 +184,13 @@ func TestCantListen(t *testing.T) {
 		t.Error("the socket was replaced")
 	}
 	l.mustServe(l.dial())
+	late := newLine(t)
+	rebind.FailJoin(late.own, broken)
+	late.mover.AddLate(late.s, late.own)
+	errs := late.mover.JoinLate()
+	if _, err := late.s.Listener.Accept(nil); len(errs) != 1 || !errors.Is(errs[0], broken) || !errors.Is(err, broken) {
+		t.Errorf("JoinLate() = %v, and Accept: %v, want %v", errs, err, broken)
+	}
 }
 
 // TestReserveForeign asks for the place of sockets that no own one could take.

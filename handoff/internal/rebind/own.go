@@ -7,6 +7,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -16,6 +17,15 @@ type Own struct {
 
 	// join is listen(2), or bind(2) of a datagram socket.
 	join func(fd int) error
+
+	beside []int // duplicates of the sockets that join needs
+}
+
+// Release closes what only Join needs.
+func (o *Own) Release() error {
+	fds := o.beside
+	o.beside = nil
+	return fdx.Close(fds...)
 }
 
 // inUse says that a program which is not of this service has an address.

@@ -91,7 +91,7 @@ func listener(ctx context.Context, k sockets.Key, address string, lc *net.Listen
 	if err != nil {
 		return nil, err
 	}
-	return &Own{h, func(fd int) error {
+	return &Own{Handle: h, join: func(fd int) error {
 		return os.NewSyscallError("listen", unix.Listen(fd, math.MaxInt32)) // the kernel cuts it to somaxconn
 	}}, nil
 }
@@ -104,7 +104,7 @@ func bound(ctx context.Context, k sockets.Key, lc *net.ListenConfig) (*Own, erro
 	if err != nil {
 		return nil, err
 	}
-	return &Own{h, func(int) error { return nil }}, nil
+	return &Own{Handle: h, join: func(int) error { return nil }}, nil
 }
 
 // packetConn makes a datagram socket that is to be bound to from's address.
@@ -148,7 +148,7 @@ func packetConn(k sockets.Key, from sockets.Handle, address string, lc *net.List
 	if err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
-	return &Own{h, func(fd int) error { return os.NewSyscallError("bind", unix.Bind(fd, sa)) }}, nil
+	return &Own{Handle: h, join: func(fd int) error { return os.NewSyscallError("bind", unix.Bind(fd, sa)) }}, nil
 }
 
 // traits are what the kernel compares when a socket joins a group (inet_csk_get_port

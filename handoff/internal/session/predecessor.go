@@ -24,6 +24,7 @@ type Trial struct {
 	Conns    []string // names under which it takes open connections
 	Tells    bool     // it sends Taking
 	Accepted uint64   // connections it has accepted
+	Warnings []string // for the report of a commit
 }
 
 // Predecessor is the predecessor's side, from Hello to Commit. Its hooks are
@@ -280,7 +281,7 @@ func (p *Predecessor) message(m wire.Message) {
 			p.event(predAlive)
 		}
 	case *wire.Committed:
-		p.trial.Accepted = m.Accepted
+		p.trial.Accepted, p.trial.Warnings = m.Accepted, m.Warnings
 		p.event(predConfirmed)
 	case *wire.Abort:
 		p.parted = true

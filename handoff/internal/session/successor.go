@@ -33,6 +33,8 @@ type Successor struct {
 	Unready func() string
 	// Announce completes Ready, if it is not nil.
 	Announce func(*wire.Ready)
+	// Confirm completes Committed, after Own, if it is not nil.
+	Confirm func(*wire.Committed)
 	// Ended is closed when the predecessor's process has ended. nil means that this
 	// can't be seen: then the end of the conversation counts.
 	Ended <-chan struct{}
@@ -305,7 +307,11 @@ func (s *Successor) do(a succAction) error {
 	case succSendAlive:
 		m = &wire.Alive{Seq: s.pingSeq, Accepted: s.accepted()}
 	case succSendCommitted:
-		m = &wire.Committed{Accepted: s.accepted()}
+		c := &wire.Committed{Accepted: s.accepted()}
+		if s.Confirm != nil {
+			s.Confirm(c)
+		}
+		m = c
 	case succSendRolledBack:
 		r := &wire.RolledBack{Accepted: s.accepted()}
 		if s.Unready != nil {

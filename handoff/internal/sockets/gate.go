@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"os"
@@ -38,6 +39,7 @@ type gate struct {
 
 	mu       sync.Mutex
 	deadline time.Time     // the user's own
+	why      error         // what a shut gate says in place of net.ErrClosed
 	poked    bool          // the socket has a deadline in the past: see poke
 	changed  chan struct{} // closed and replaced whenever state or deadline change
 	empty    chan struct{} // closed by the last exit; nil if no drain waits for it
@@ -92,13 +94,13 @@ func (g *gate) exit() {
 func (g *gate) wait() error {
 	for {
 		g.mu.Lock()
-		state, deadline, changed, poked := gateState(g.state.Load()), g.deadline, g.changed, g.poked
+		state, deadline, changed, poked, why := gateState(g.state.Load()), g.deadline, g.changed, g.poked, g.why
 		g.mu.Unlock()
 		switch {
 		case state == gateOpen:
 			return nil
 		case state == gateShut:
-			return net.ErrClosed
+			return cmp.Or(why, net.ErrClosed)
 		case poked:
 			return errPoked
 		}
@@ -153,6 +155,14 @@ func (g *gate) open() { g.set(gateOpen) }
 
 // shut turns all callers away for good.
 func (g *gate) shut() { g.set(gateShut) }
+
+// fail is shut for a socket that can't serve: callers get err.
+func (g *gate) fail(err error) {
+	g.mu.Lock()
+	g.why = err
+	g.mu.Unlock()
+	g.shut()
+}
 
 // set changes the state; a shut gate stays shut.
 func (g *gate) set(s gateState) {

@@ -112,6 +112,12 @@ func (t *Table) Drop(s *Socket) error {
 	return err
 }
 
+// Fail is Drop for a socket that can't serve: Accept returns err.
+func (t *Table) Fail(s *Socket, err error) error {
+	s.gate.fail(err)
+	return t.Drop(s)
+}
+
 // discard closes a socket and removes its path, if that is this process's; where the
 // process ends, the path of a socket that systemd has stored stays for the next one.
 // It reports false if the socket was closed before.

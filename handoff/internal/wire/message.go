@@ -194,7 +194,8 @@ type Commit struct{}
 
 // Committed confirms Commit.
 type Committed struct {
-	Accepted uint64 `wire:"1"`
+	Accepted uint64   `wire:"1"`
+	Warnings []string `wire:"2,text"` // for the report
 }
 
 // Abort is the successor's refusal; it ends the conversation.
