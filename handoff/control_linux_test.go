@@ -140,7 +140,7 @@ func TestControlInUse(t *testing.T) {
 	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0"}}).start()
 	addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 	o := s.outsider(handoff.Inherit)
-	if m := o.wait("new"); !strings.Contains(m.Err, "choose another Name, or mode Takeover") {
+	if m := o.wait("new"); !strings.Contains(m.Err, "set another Name, or replace that process in mode Takeover") {
 		t.Errorf("New: %s, want what to do", m.Err)
 	}
 	mustAnswer(t, addr, 1)

@@ -366,7 +366,7 @@ func TestMoveCantBind(t *testing.T) {
 	if err := second.Close(); err != nil {
 		t.Error(err)
 	}
-	if !strings.Contains(log.String(), "served on") {
+	if !strings.Contains(log.String(), "this process serves those of the predecessor") {
 		t.Errorf("log: %s", log.String())
 	}
 }

@@ -24,8 +24,8 @@ func TestStoreNoRoom(t *testing.T) {
 		want string
 		left int
 	}{
-		"nothing":          {0, "2", "it has no room", 0},
-		"one of two":       {1, "2", "it has no room", 0},
+		"nothing":          {0, "2", "the store is full", 0},
+		"one of two":       {1, "2", "the store is full", 0},
 		"no more than one": {1, "1", "FileDescriptorStoreMax=1 is too small", 1},
 		"no number":        {2, "many", "", 0},
 		"not asked for":    {2, "0", "", 0},

@@ -260,7 +260,7 @@ func TestFailedUpgrade(t *testing.T) {
 				if c.stderr != "" && strings.Contains(m.Err, c.stderr) == unread {
 					t.Errorf("want the successor's last words %q in the error: %t:\n%s", c.stderr, !unread, m.Err)
 				}
-				if strings.Contains(m.Err, "is only in this service's standard error") != unread {
+				if strings.Contains(m.Err, "is only in the standard error of this service") != unread {
 					t.Errorf("want the error to say where the last words are: %t:\n%s", unread, m.Err)
 				}
 				eventually(t, "the successor's words are in the log of the service", func() bool {
