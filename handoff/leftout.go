@@ -51,8 +51,32 @@ func (u *Upgrader) leaveOut() error {
 		u.log.Warn("left out: " + text)
 		u.warnings = append(u.warnings, text)
 	}
+	if text := u.elsewhere(); text != "" {
+		u.log.Warn(text)
+		u.warnings = append(u.warnings, text)
+		u.owner.ask(func(s *state) { s.elsewhere = text })
+	}
 	u.left = left
 	return nil
+}
+
+// elsewhere says which sockets were made in another network namespace than this
+// process's, or "". One whose line began in this one is there on purpose: systemd gives
+// a service with PrivateNetwork sockets of the machine.
+func (u *Upgrader) elsewhere() string {
+	if u.control == nil || !rebind.Foreign(u.control.Handle()) {
+		return ""
+	}
+	var names []string
+	for _, s := range u.table.All() {
+		if sockets.Inet(&s.Entry) && rebind.Foreign(s.Handle()) {
+			names = append(names, s.Entry.Network+" "+s.Entry.Bound)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "this process serves sockets of another network namespace than its own, which the kernel removes with its last process: " + strings.Join(names, ", ") + ": start each version in one network namespace, as with --network=host"
 }
 
 // announce completes Ready.

@@ -20,6 +20,7 @@ type state struct {
 	replaced   *Report            // of the upgrade that replaced this process, or nil
 	lingerEnd  time.Time          // zero: there is no limit
 	event      *Event             // the last one with a report
+	elsewhere  string             // a warning of sockets of another network namespace, or empty
 }
 
 // An owner is the goroutine that has the state of an Upgrader. It runs one request

@@ -53,7 +53,8 @@ type Status struct {
 
 	Lingering []Process `json:"lingering"` // predecessors that linger, oldest first
 
-	// Warnings say what an operator should change: why no upgrade can begin, for one.
+	// Warnings say what an operator should change: why no upgrade can begin, or which
+	// sockets are of another network namespace.
 	Warnings []string `json:"warnings,omitempty"`
 
 	// Upgrade is the last event of the upgrade that is under way; nil if none is.
@@ -109,6 +110,9 @@ func (u *Upgrader) Status() Status {
 	var life lifecycle.State
 	u.owner.ask(func(st *state) {
 		s.Generation, life = st.generation, st.life
+		if st.elsewhere != "" {
+			s.Warnings = append(s.Warnings, st.elsewhere)
+		}
 		if st.upgrade != nil {
 			s.Upgrade = st.event
 		}

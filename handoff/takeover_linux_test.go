@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/internal/netlab"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // outsider starts a process of the service that its predecessor knows nothing of.
@@ -50,6 +53,43 @@ func TestOutsiders(t *testing.T) {
 		t.Errorf("generation that answers: %d, want 5", got)
 	}
 	s.stop()
+}
+
+// TestTakeoverElsewhere has successors in another network namespace than the sockets:
+// report and status warn of it, also in the next generation there.
+func TestTakeoverElsewhere(t *testing.T) {
+	t.Parallel()
+	testenv.Need(t, "netns")
+	s := newService(t, settings{Mode: handoff.Takeover, Sockets: []string{"tcp 127.0.0.1:0", "udp 127.0.0.1:0"}}).start()
+	addrs := s.wait("addrs").Addrs
+	o := newService(t, s.set)
+	o.netns = netlab.NewNamespace(t)
+	cmd := o.command()
+	cmd.SysProcAttr = nil // whose Pdeathsig would come with the end of the thread that is in the namespace
+	o.startCommand(cmd)
+	reports := []*handoff.Report{s.wait("committed").Report}
+	o.wait("owner")
+	o.signal(syscall.SIGUSR2)
+	reports = append(reports, o.wait("committed").Report)
+	o.waitFor("owner", func(m message) bool { return m.Kind == "owner" && m.Generation == 3 })
+	c, err := control.New(&control.Config{Socket: controlOf(s)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := c.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, warnings := range [][]string{reports[0].Warnings, reports[1].Warnings, st.Warnings} {
+		text := strings.Join(warnings, "; ")
+		for _, want := range []string{"network namespace", "tcp " + addrs["0 tcp 127.0.0.1:0"], "udp " + addrs["1 udp 127.0.0.1:0"]} {
+			if !strings.Contains(text, want) {
+				t.Errorf("warnings %q, want %q", text, want)
+			}
+		}
+	}
+	mustAnswer(t, addrs["0 tcp 127.0.0.1:0"], 3)
+	o.stop()
 }
 
 // TestOutsiderStopped stops an outsider at the worst moments: it can't be

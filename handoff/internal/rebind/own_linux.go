@@ -187,9 +187,8 @@ func traitsOf(c syscall.Conn) (t traits, err error) {
 				return os.NewSyscallError("getsockopt(IPV6_V6ONLY)", err)
 			}
 		}
-		t.netns, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE) // Linux 5.14
-		if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
-			return os.NewSyscallError("getsockopt(SO_NETNS_COOKIE)", err)
+		if t.netns, err = netns(fd); err != nil {
+			return err
 		}
 		var st unix.Stat_t // the inode has the uid that the kernel compares
 		if err := unix.Fstat(fd, &st); err != nil {
@@ -199,6 +198,45 @@ func traitsOf(c syscall.Conn) (t traits, err error) {
 		return nil
 	})
 	return t, err
+}
+
+// netns returns a number of the network namespace in which a socket was made: its
+// cookie, or before Linux 5.14 its inode; 0 where the process may not have that.
+func netns(fd int) (uint64, error) {
+	n, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return netnsInode(fd), nil
+	}
+	return n, os.NewSyscallError("getsockopt(SO_NETNS_COOKIE)", err)
+}
+
+// netnsInode needs CAP_NET_ADMIN in the namespace.
+func netnsInode(fd int) uint64 {
+	ns, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	if err != nil {
+		return 0
+	}
+	defer fdx.Close(ns)
+	var st unix.Stat_t
+	_ = unix.Fstat(ns, &st) // 0
+	return st.Ino
+}
+
+// Foreign reports whether a socket was made in another network namespace than this
+// process's; false where that is not known.
+func Foreign(c syscall.Conn) (yes bool) {
+	own, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer fdx.Close(own)
+	_ = fdx.Borrow(c, func(fd int) error { // closed: no
+		ours, err := netns(own)
+		theirs, err2 := netns(fd)
+		yes = err == nil && err2 == nil && ours != theirs && ours != 0 && theirs != 0
+		return nil
+	})
+	return yes
 }
 
 // joinable reports why no socket can join the group of one with these traits.

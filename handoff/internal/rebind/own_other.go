@@ -30,4 +30,7 @@ func GiveUp(context.Context, *sockets.Socket) (reuseport.Report, error) {
 // Join needs Linux.
 func (o *Own) Join() error { return failure.Unsupported }
 
+// Foreign is not known here.
+func Foreign(syscall.Conn) bool { return false }
+
 func inode(syscall.Conn) uint64 { return 0 }
