@@ -123,7 +123,7 @@ func TestAcceptAllocs(t *testing.T) {
 	defer plain.Close()
 	ours := handoff.NewTestListener(t, "tcp4", "127.0.0.1:0")
 	var allocs [2][]int64
-	for range 21 {
+	for range testenv.Times(5, 21) {
 		for k, ln := range []net.Listener{plain, ours.Untracked()} {
 			_, n := acceptAll(t, ln)
 			allocs[k] = append(allocs[k], n)
@@ -305,11 +305,12 @@ func firstAccept(tb testing.TB, kind string) time.Duration {
 	return time.Duration(end - start)
 }
 
-// TestFirstAccept runs each of the empty programs that BenchmarkFirstAccept
-// compares.
+// TestFirstAccept runs the empty programs that BenchmarkFirstAccept compares: each, or
+// ours in a short run.
 func TestFirstAccept(t *testing.T) {
 	t.Parallel()
-	for _, kind := range emptyPrograms {
+	all := len(emptyPrograms)
+	for _, kind := range emptyPrograms[all-testenv.Times(2, all):] {
 		if took := firstAccept(t, kind); took <= 0 {
 			t.Errorf("%s: took %v", kind, took)
 		}
