@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -282,9 +281,32 @@ func (c *Conn) CloseRead() error { return c.uc.CloseRead() }
 // Peer returns the identity of the process that connected.
 func (c *Conn) Peer() (fdx.Cred, error) { return fdx.PeerCred(c.uc) }
 
-// SyscallConn gives access to the descriptor, which stays the Conn's. Between two
-// frames a duplicate can be passed on to another process.
-func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.uc.SyscallConn() }
+// errPassed is the answer to each Send and Recv after Dup.
+var errPassed = errors.New("the connection was passed on")
+
+// Dup returns a duplicate of the descriptor, with which another Conn, also of another
+// process, continues between two frames: c neither sends nor receives from now on. It
+// waits for a Send and a Recv that are under way. Where a frame was cut off or is half
+// read, or reading has ended, it returns an error, and c stays as it is.
+func (c *Conn) Dup() (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	switch {
+	case c.outErr != nil:
+		return -1, c.outErr
+	case c.in.fatal != nil:
+		return -1, c.in.fatal
+	case c.in.nheader > 0:
+		return -1, fmt.Errorf("%w: a frame is half read", ErrMalformed)
+	}
+	fd, err := fdx.Dup(c.uc)
+	if err == nil {
+		c.outErr, c.in.fatal = errPassed, errPassed
+	}
+	return fd, err
+}
 
 // Close closes the connection and the descriptors of a half-read frame. A Send
 // or Recv that is under way returns [net.ErrClosed]. Only the first call does

@@ -285,6 +285,58 @@ func TestSendCutOff(t *testing.T) {
 	if err := c.Send(2, nil, nil); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("next Send = %v, want the same error", err)
 	}
+	if _, err := c.Dup(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Dup = %v, want the same error", err)
+	}
+}
+
+// TestDup passes a connection on, after the Send that is under way, and not one on which
+// a frame is half read.
+func TestDup(t *testing.T) {
+	t.Parallel()
+	raw, c := pair(t)
+	sent, passed := make(chan error), make(chan int)
+	go func() { sent <- c.Send(1, make([]byte, fdpass.MaxPayload), nil) }()
+	if _, err := io.ReadFull(raw, make([]byte, 8)); err != nil { // the frame has begun
+		t.Fatal(err)
+	}
+	go func() {
+		fd, err := c.Dup()
+		if err != nil {
+			t.Error(err)
+		}
+		passed <- fd
+	}()
+	if n, err := io.CopyN(io.Discard, raw, fdpass.MaxPayload); err != nil {
+		t.Fatalf("%d bytes of the frame, %v", n, err)
+	}
+	if err := <-sent; err != nil {
+		t.Errorf("Send beside Dup = %v", err)
+	}
+	uc, err := fdx.UnixConn(<-passed, "next")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := fdpass.New(uc)
+	defer next.Close()
+	if err := c.Send(1, nil, nil); err == nil {
+		t.Error("Send after Dup: no error")
+	}
+	if _, err := c.Recv(); err == nil {
+		t.Error("Recv after Dup: no error")
+	}
+	send(t, raw, frame(2, 3, 0, "hal"))
+	if f, err := next.Recv(); err != nil || string(f.Payload) != "hal" {
+		t.Errorf("Recv of the duplicate = %+v, %v", f, err)
+	}
+	send(t, raw, frame(2, 3, 0, "")[:4])
+	for !next.Buffered() {
+		_ = next.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		_, _ = next.Recv()
+	}
+	if _, err := next.Dup(); !errors.Is(err, fdpass.ErrMalformed) {
+		t.Errorf("Dup within a frame = %v, want ErrMalformed", err)
+	}
 }
 
 // TestCloseMidFrame closes a connection on which half a frame has arrived.

@@ -56,9 +56,10 @@ func NewWireLink(conn *fdpass.Conn, sendTimeout time.Duration) *WireLink {
 func (l *WireLink) Conn() *fdpass.Conn { return l.conn }
 
 // Lend calls f with a descriptor of the link, for it to be passed on: after Interrupt,
-// when Recv has returned.
+// when Recv has returned. The link carries nothing more. Where a message was cut off, Lend
+// returns an error instead: the next reader would take the rest for a message.
 func (l *WireLink) Lend(f func(fd int) error) error {
-	fd, err := fdx.Dup(l.conn)
+	fd, err := l.conn.Dup()
 	if err != nil {
 		return err
 	}

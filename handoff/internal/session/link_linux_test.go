@@ -56,7 +56,7 @@ func TestInterrupt(t *testing.T) {
 			if m, _, err := link.Recv(); !errors.Is(err, session.ErrInterrupted) {
 				t.Errorf("Recv() = %T, %v, want ErrInterrupted", m, err)
 			}
-			fd, err := fdx.Dup(conn)
+			fd, err := conn.Dup()
 			if err != nil {
 				t.Fatal(err)
 			}
