@@ -119,6 +119,10 @@ func lockFile(path string, limit time.Duration, log hclog.Logger) (unlock func()
 	for began := time.Now(); err == nil; time.Sleep(lockTick) {
 		err = os.NewSyscallError("flock", unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB))
 		waited := time.Since(began)
+		if !said && errors.Is(err, unix.EWOULDBLOCK) && waited > lockNotice {
+			said = true
+			log.Warn("control socket: waiting for a lock", "file", path, "held by", lockHolder(f), "at most", limit)
+		}
 		switch {
 		case err == nil:
 			return func() { _ = f.Close() }, nil // which gives back the lock
@@ -128,10 +132,6 @@ func lockFile(path string, limit time.Duration, log hclog.Logger) (unlock func()
 		case waited > limit:
 			err = fmt.Errorf("%w: %s has the lock on %s for %v: end that process: %w", failure.Timeout, lockHolder(f), path, limit, err)
 		default:
-			if !said && waited > lockNotice {
-				said = true
-				log.Warn("control socket: waiting for a lock", "file", path, "held by", lockHolder(f), "at most", limit)
-			}
 			err = nil
 		}
 	}
@@ -139,14 +139,16 @@ func lockFile(path string, limit time.Duration, log hclog.Logger) (unlock func()
 	return nil, err
 }
 
-// lockHolder names the process that has locked f (proc_locks(5)).
+// lockHolder names the process that has locked f (proc_locks(5)). A file system whose
+// stat(2) names another device than the kernel's list (btrfs) leaves it unnamed.
 func lockHolder(f *os.File) string {
 	fi, err := f.Stat()
 	locks, lerr := os.ReadFile("/proc/locks")
 	if err == nil && lerr == nil {
-		inode := fmt.Sprintf(":%d", fi.Sys().(*syscall.Stat_t).Ino)
+		st := fi.Sys().(*syscall.Stat_t)
+		file := fmt.Sprintf("%02x:%02x:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), st.Ino)
 		for line := range strings.Lines(string(locks)) {
-			if l := strings.Fields(line); len(l) > 5 && l[1] == "FLOCK" && strings.HasSuffix(l[5], inode) {
+			if l := strings.Fields(line); len(l) > 5 && l[1] == "FLOCK" && l[5] == file {
 				return "pid " + l[4]
 			}
 		}
