@@ -157,7 +157,7 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	if err != nil {
 		return err
 	}
-	c, err := spawn.NewProcess(killInherited)
+	c, err := spawn.NewProcess(killInherited(inherit.Children()))
 	if err != nil {
 		_ = conv.Close() // no process has the other end
 		return err
@@ -193,10 +193,16 @@ func (u *Upgrader) awaitStart(up *upgrade, patience time.Duration, c <-chan stru
 	return closedWithin(up.wanted, patience, c)
 }
 
-// killInherited kills the child that tableflip has started, whose process ID tableflip
-// does not return, with its descendants: tableflip starts it in this process's group.
-func killInherited() {
-	if pid := inherit.Child(); pid > 0 { // else it has ended, or tableflip's own timeout kills it
-		procs.KillTree(pid)
+// killInherited returns what kills the child that tableflip starts from now on, with its
+// descendants: tableflip starts it in this process's group, and does not return its process
+// ID. others are children that this process has started before its own New: they have
+// tableflip's variable too.
+func killInherited(others []int) func() {
+	return func() {
+		for _, pid := range inherit.Children() { // none: it has ended, or tableflip's own timeout kills it
+			if !slices.Contains(others, pid) {
+				procs.KillTree(pid)
+			}
+		}
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// Child is not supported here.
-func Child(string) int { return 0 }
+// Children is not supported here.
+func Children(string) []int { return nil }
 
 // KillTree is not supported here.
 func KillTree(int) {}

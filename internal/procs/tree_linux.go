@@ -11,12 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Child returns the process ID of a child of this process that has the mark, or 0.
-func Child(mark string) int {
+// Children returns the process IDs of the children of this process that have the mark.
+func Children(mark string) []int {
 	lists, err := filepath.Glob("/proc/self/task/*/children") // proc(5); CONFIG_PROC_CHILDREN
 	if err != nil {
-		return 0
+		return nil
 	}
+	var pids []int
 	for _, list := range lists {
 		text, err := os.ReadFile(list)
 		if err != nil {
@@ -24,11 +25,11 @@ func Child(mark string) int {
 		}
 		for field := range strings.FieldsSeq(string(text)) {
 			if pid, err := strconv.Atoi(field); err == nil && Has(pid, mark) {
-				return pid
+				pids = append(pids, pid)
 			}
 		}
 	}
-	return 0
+	return pids
 }
 
 // Descends reports whether the process is a descendant of this one. A process that has
@@ -53,23 +54,34 @@ func Descends(pid int) bool {
 // KillTree kills the process pid and its descendants. It stops them first, so that none
 // of them starts another meanwhile; one whose parent has ended is not found.
 func KillTree(pid int) {
-	stopped := make(map[int]bool)
+	stopped := make(map[int]*os.Process)
 	for grown := true; grown; {
 		grown = false
-		for _, p := range append(descendants(pid), pid) {
-			if !stopped[p] {
-				grown, stopped[p] = true, true
-				_ = unix.Kill(p, unix.SIGSTOP) // it has ended
+		for p, parent := range tree(pid) {
+			if stopped[p] != nil {
+				continue
 			}
+			process, err := os.FindProcess(p) // by a pidfd, where the kernel has them
+			if err != nil {
+				continue
+			}
+			// The ID can have become another process's since the list was made.
+			if now, err := Parent(p); err != nil || now != parent {
+				_ = process.Release() // never fails
+				continue
+			}
+			grown, stopped[p] = true, process
+			_ = process.Signal(unix.SIGSTOP) // it has ended
 		}
 	}
-	for p := range stopped {
-		_ = unix.Kill(p, unix.SIGKILL) // likewise
+	for _, process := range stopped {
+		_ = process.Kill()    // likewise
+		_ = process.Release() // never fails
 	}
 }
 
-// descendants returns the descendants of the process pid.
-func descendants(pid int) []int {
+// tree returns the process pid and its descendants, each with its parent.
+func tree(pid int) map[int]int {
 	files, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
 	parents := make(map[int]int)
 	for _, file := range files {
@@ -81,11 +93,14 @@ func descendants(pid int) []int {
 			parents[p] = ppid
 		}
 	}
-	var all []int
+	all := make(map[int]int)
+	if parent, ok := parents[pid]; ok {
+		all[pid] = parent
+	}
 	for p := range parents {
 		for up := parents[p]; up > 1; up = parents[up] {
 			if up == pid {
-				all = append(all, p)
+				all[p] = parents[p]
 				break
 			}
 		}

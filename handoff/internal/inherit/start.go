@@ -42,9 +42,10 @@ func Check(dir, path string, program func() error) error {
 	return nil
 }
 
-// Child returns the process ID of the child that tableflip has started, which
-// tableflip itself does not return, or 0.
-func Child() int { return procs.Child(Variable + "=") }
+// Children returns the process IDs of the children of this process that have tableflip's
+// variable: the child that tableflip has started, whose process ID tableflip does not
+// return, and any that this process has started before its own New.
+func Children() []int { return procs.Children(Variable + "=") }
 
 // AddConversation has the next successor inherit one end of a new conversation, and
 // returns the other.
