@@ -115,7 +115,8 @@ func (p *Process) Err() error { return p.err }
 
 // End returns when the process has ended, and the one that speaks for it, and nothing of
 // them is left here. It kills them when limit has passed, where that is positive, or when
-// cut is closed, and what is left of their group in any case.
+// cut is closed, and what is left in their group in any case: not what a successor that
+// has joined this process's group (JoinGroup) has started, and that outlives it.
 func (p *Process) End(limit time.Duration, cut <-chan struct{}) {
 	var expired <-chan time.Time
 	if limit > 0 {
