@@ -3,6 +3,7 @@
 package spawn
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"syscall"
@@ -13,11 +14,14 @@ import (
 // not reach it, and it is stopped where it reads from the terminal (SIGTTIN, setpgid(2)).
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// killGroup kills a process and its group. The number of the group is not used again
-// before the last of its members has ended.
+// killGroup kills a process and its group. The kernel gives the number to no other process
+// before the last member of the group has ended: where another process has it, this group
+// is gone.
 func killGroup(p *os.Process) {
-	_ = p.Kill() // it has ended
-	_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
+	if errors.Is(p.Kill(), os.ErrProcessDone) && !errors.Is(syscall.Kill(p.Pid, 0), syscall.ESRCH) {
+		return
+	}
+	_ = syscall.Kill(-p.Pid, syscall.SIGKILL) // it has ended
 }
 
 // JoinGroup has this process leave the process group that its predecessor pid has started
