@@ -144,3 +144,22 @@ func (s *silence) tick() bool {
 }
 
 func (s *silence) stop() { s.ticker.Stop() }
+
+// awaitReady reads the Ready of a successor that tableflip says is ready: it has sent that
+// before.
+func (p *Predecessor) awaitReady() {
+	limit := time.NewTimer(p.Timeouts.Hang / quietTicks)
+	defer limit.Stop()
+	for p.conv != nil && p.state.phase < predProbation {
+		select {
+		case in, ok := <-p.conv.inbox:
+			if !ok || in.err != nil {
+				return // tableflip's word is enough
+			}
+			_ = fdx.Close(in.fds...) // a successor sends none
+			p.message(in.msg)
+		case <-limit.C:
+			return
+		}
+	}
+}

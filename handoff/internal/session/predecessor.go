@@ -213,6 +213,7 @@ func (p *Predecessor) loop(arrivals <-chan Arrival) {
 			p.conv.link.Hangup() // its last messages come first
 		case <-p.EngineReady:
 			p.EngineReady = nil
+			p.awaitReady()
 			p.event(predEngineReady)
 		case e := <-p.Cancel:
 			p.leaving = p.leaving || errors.Is(e, failure.Closed)

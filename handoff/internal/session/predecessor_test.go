@@ -255,6 +255,24 @@ func TestEngineReady(t *testing.T) {
 			wantCalls(t, &o.journal, "pause")
 		})
 	})
+	t.Run("before Ready is read", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			a, b := memPair()
+			o := newOldSide(t, session.Timeouts{Probation: time.Minute, Hang: hang})
+			ready := make(chan struct{})
+			o.EngineReady = ready
+			o.Announced = func(*wire.Ready) { o.note("announced") }
+			o.start(a)
+			s := script{t, b}
+			s.warm()
+			close(ready)
+			synctest.Wait()
+			s.say(&wire.Ready{})
+			res, _ := o.wantCommitted()
+			wantCalls(t, &o.journal, "announced pause")
+			leave(res)
+		})
+	})
 	t.Run("while withdrawing", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			a, b := memPair()
