@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/rebind"
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
@@ -47,16 +46,18 @@ func (u *Upgrader) leaveOut() error {
 	case u.cfg.RequireAll && len(gone) > 0:
 		return fmt.Errorf("%w: RequireAll is set, and the program has not opened all sockets of its predecessor: %s", ErrMismatch, strings.Join(gone, ", "))
 	}
+	if most := wire.MaxEntries - 1; len(left) > most { // with another warning
+		return fmt.Errorf("%w: the program has not opened %d sockets of its predecessor, and an upgrade can leave out %d at most: have it open more of them, and leave out the others with the next upgrade", ErrUnsupported, len(left), most)
+	}
 	for _, text := range gone {
 		u.log.Warn("left out: " + text)
-		u.warnings = append(u.warnings, text)
 	}
-	if text := u.elsewhere(); text != "" {
-		u.log.Warn(text)
-		u.warnings = append(u.warnings, text)
-		u.owner.ask(func(s *state) { s.elsewhere = text })
+	elsewhere := u.elsewhere()
+	if elsewhere != "" {
+		u.log.Warn(elsewhere)
+		gone = append(gone, elsewhere)
 	}
-	u.left = left
+	u.owner.ask(func(s *state) { s.left, s.warnings, s.elsewhere = left, gone, elsewhere }) // of each call of Ready the same
 	return nil
 }
 
@@ -81,9 +82,10 @@ func (u *Upgrader) elsewhere() string {
 
 // announce completes Ready.
 func (u *Upgrader) announce(m *wire.Ready) {
-	m.Warnings = u.warnings[:min(len(u.warnings), wire.MaxEntries)]
-	for _, l := range u.left {
-		if l.Entry.Keeper != wire.KeeperUnit && len(m.Left) < wire.MaxEntries {
+	var left []sockets.LeftOut
+	u.owner.ask(func(s *state) { left, m.Warnings = s.left, s.warnings })
+	for _, l := range left {
+		if l.Entry.Keeper != wire.KeeperUnit {
 			e := &l.Entry
 			m.Left = append(m.Left, wire.Socket{Kind: e.Kind, Name: e.Name, Network: e.Network, Address: e.Address, Shard: e.Shard})
 		}
@@ -118,22 +120,23 @@ func (u *Upgrader) beside(ctx context.Context, k sockets.Key, over []sockets.Arr
 	return s, nil
 }
 
-// leaveTime bounds how long a predecessor that is replaced serves the sockets that its
-// successor does not: a client that does not end its handshake is not waited for.
-const leaveTime = 5 * time.Second
-
 // leaveKept leaves the sockets that the successor does not serve, after the commit. The
-// program accepts meanwhile.
+// program accepts meanwhile: Done is open. A client that does not end its handshake within
+// the hang timeout is not waited for, nor any after a stop, which has shut the gates.
 func (u *Upgrader) leaveKept(up *upgrade) {
 	kept := u.table.Kept()
 	if len(kept) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	ctx, cancel := context.WithTimeout(context.Background(), u.cfg.hang)
 	defer cancel()
-	if u.life().Done() {
-		cancel() // a stop has shut the gates
-	}
+	u.wg.Go(func() { // ends with ctx
+		select {
+		case <-u.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for _, s := range kept {

@@ -57,6 +57,9 @@ func TestLeftOut(t *testing.T) {
 			}
 			return errors.Is(err, syscall.ECONNREFUSED)
 		})
+		if mode == handoff.Drain {
+			s.wait("moved") // the successor does not wait for them
+		}
 		for _, c := range []net.Conn{half, queued} {
 			if gen, err := askOver(c, "x"); err != nil || gen != 1 {
 				t.Errorf("%v, which was under way: generation %d, %v, want 1", c.RemoteAddr(), gen, err)
@@ -78,6 +81,61 @@ func TestLeftOut(t *testing.T) {
 		mustAnswer(t, kept, 2)
 		s.stop()
 	})
+}
+
+// TestLeftOutAccept has a program that accepts on an address which its successor leaves out:
+// Accept returns no error before Done, whatever is still to be served on another one. A
+// successor that calls Ready twice at once is ready once.
+func TestLeftOutAccept(t *testing.T) {
+	t.Parallel()
+	cfg := handoff.Config{ControlSocket: filepath.Join(testenv.ShortDir(t), "c", "s"), Probation: -1}
+	up := newUpgrader(t, cfg)
+	var ln [3]*handoff.Listener
+	for i := range ln {
+		var err error
+		if ln[i], err = up.Listen(t.Context(), "tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := up.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	early := make(chan error, 1)
+	go func() { // ends with Done
+		_, err := ln[1].Accept()
+		select {
+		case <-up.Done():
+			err = nil
+		default:
+		}
+		early <- err
+	}()
+	queued, err := net.Dial("tcp", ln[2].Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer queued.Close()
+	next := newUpgrader(t, cfg)
+	if _, err := next.Listen(t.Context(), "tcp", ln[0].Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	second := make(chan error, 1)
+	go func() { second <- next.Ready() }()
+	if err := errors.Join(next.Ready(), <-second); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the empty one is closed", func() bool {
+		raw, err := ln[1].SyscallConn()
+		return err != nil || raw.Control(func(uintptr) {}) != nil
+	})
+	if c, err := ln[2].Accept(); err != nil {
+		t.Errorf("what was queued: %v", err)
+	} else {
+		_ = c.Close()
+	}
+	if err := <-early; err != nil {
+		t.Errorf("Accept before Done: %v", err)
+	}
 }
 
 // TestOtherService has a program that serves none of its predecessor's addresses join,

@@ -53,24 +53,11 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		case <-up.child.Done():
 		}
 	}
-	u.leaveKept(up)
 	if spawn.Same(up.account.report.Successor.PID) {
 		up.account.warn("the successor runs the same program file as its predecessor: if this upgrade was to bring a new version, it is not at " + u.cfg.program.Path)
 	}
-	up.account.report.Open = u.conns.Open()
-	up.account.end(nil)
-	report := up.account.copy()
-	u.log.Info("upgrade committed", report.fields()...)
-	for _, text := range report.Warnings {
-		u.log.Warn("upgrade committed: " + text)
-	}
-	by := report.Successor
-	u.notice(strings.Join(append([]string{strings.TrimSpace(fmt.Sprintf("upgrade committed: the sockets are those of pid %d %s", by.PID, by.Version))}, report.Warnings...), "; "))
-	u.history.record(*report)
-	u.owner.ask(func(s *state) {
-		s.lingering, s.replaced = res.Lingering, report
-		_, _ = u.step(s, event{kind: lifecycle.Commit}) // nothing refuses it
-	})
+	l := res.Lingering
+	u.owner.ask(func(s *state) { s.lingering = l })
 	if err := u.table.Release(); err != nil {
 		u.log.Warn("did not close a socket that the successor has as well", "error", err)
 	}
@@ -79,19 +66,9 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	}
 	u.control.Shut()
 	_, _ = u.control.Drop() // the successor has it
-	u.emit(Event{Kind: EventCommitted, Report: report})
-	history := func() {}
-	if l := res.Lingering; l != nil {
-		history = func() { u.sendHistory(l) } // it says, too, that systemd knows the successor
-	}
-	u.systemd.Replaced(systemd.Successor{PID: by.PID, Generation: report.Generation, Version: by.Version, OtherUnit: up.child == nil}, history)
-	if up.child != nil {
-		u.wg.Go(func() { // ends with closing
-			<-u.closing
-			up.child.Release()
-		})
-	}
-	if l := res.Lingering; l != nil {
+	by := up.account.report.Successor
+	u.systemd.Replaced(systemd.Successor{PID: by.PID, Generation: up.account.report.Generation, Version: by.Version, OtherUnit: up.child == nil})
+	if l != nil {
 		u.released(l, wire.KindListener)
 		u.wg.Go(l.Run)   // ends with Bye or the conversation
 		u.wg.Go(func() { // ends with the last older predecessor
@@ -99,12 +76,39 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 			u.passOn(l)
 		})
 	}
-	u.wg.Go(func() { u.watchLinger(res.Lingering) }) // ends with closing
+	u.leaveKept(up)
+	up.account.report.Open = u.conns.Open()
+	up.account.end(nil)
+	report := up.account.copy()
+	u.log.Info("upgrade committed", report.fields()...)
+	for _, text := range report.Warnings {
+		u.log.Warn("upgrade committed: " + text)
+	}
+	u.notice(strings.Join(append([]string{strings.TrimSpace(fmt.Sprintf("upgrade committed: the sockets are those of pid %d %s", by.PID, by.Version))}, report.Warnings...), "; "))
+	u.history.record(*report)
+	u.owner.ask(func(s *state) {
+		s.replaced = report
+		_, _ = u.step(s, event{kind: lifecycle.Commit}) // nothing refuses it
+	})
+	u.emit(Event{Kind: EventCommitted, Report: report})
+	u.systemd.Then(func() {
+		if l != nil {
+			u.sendHistory(l) // it says, too, that systemd knows the successor
+		}
+	})
+	if up.child != nil {
+		u.wg.Go(func() { // ends with closing
+			<-u.closing
+			up.child.Release()
+		})
+	}
+	u.wg.Go(func() { u.watchLinger(l) }) // ends with closing
 	u.finish(up, nil, Event{Kind: EventLingering, Report: report})
 }
 
 // failed ends an upgrade without a commit: this process serves as before.
 func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
+	u.table.Keep(nil)
 	u.resumeMove(up, res)
 	if up.child != nil {
 		u.finishChild(up)

@@ -7,6 +7,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/session"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 )
 
 // state is what a process knows of its own place in the line. It belongs to the
@@ -21,6 +22,8 @@ type state struct {
 	lingerEnd  time.Time          // zero: there is no limit
 	event      *Event             // the last one with a report
 	elsewhere  string             // a warning of sockets of another network namespace, or empty
+	left       []sockets.LeftOut  // of the predecessor's, from Ready on
+	warnings   []string           // for its report, likewise
 }
 
 // An owner is the goroutine that has the state of an Upgrader. It runs one request

@@ -42,9 +42,7 @@ type Upgrader struct {
 	control   *sockets.Socket                           // the control socket; nil where it has no path
 	successor *session.Successor                        // our side as a successor; nil if we are the first
 	welcome   wire.Welcome                              // the predecessor's, with successor
-	left      []sockets.LeftOut                         // of the predecessor's sockets, from Ready on
 	watcher   string                                    // what would end with this process, and end a successor by that
-	warnings  []string                                  // for its report, from Ready on
 	mover     *rebind.Mover                             // to sockets of this process's own
 	release   func(kind wire.SocketKind, holders []int) // for message Released, with successor
 	failures  *conns.Set                                // has a hold for each process of a successor that has failed

@@ -68,21 +68,17 @@ func sharing(fds []int, f func() error) error {
 
 // GiveUp leaves a socket that no process is to serve any more, while the program still
 // accepts, or reads, from it: new connections are refused, or find another listener, and
-// it is closed when nothing is left in it. A datagram socket stays open for answers, and
+// it is closed when nothing is left in it, while Accept waits. A datagram socket stays open for answers, and
 // so does what comes to it after the last look.
 func GiveUp(ctx context.Context, s *sockets.Socket) (reuseport.Report, error) {
-	shut := func() error {
-		_, err := s.Drop()
-		return err
-	}
 	_, unixListener := s.Handle().(*net.UnixListener)
 	switch {
 	case s.Entry.Kind == wire.KindPacket:
 		return reuseport.Report{}, await(ctx, func() (bool, error) { return unread(s.Handle()) })
 	case unixListener:
-		return leaveUnix(ctx, s.Handle(), shut)
+		return leaveUnix(ctx, s.Handle(), s.Retire)
 	}
-	return reuseport.Move(ctx, nil, []reuseport.Leaving{{Conn: s.Handle(), Close: shut}})
+	return reuseport.Move(ctx, nil, []reuseport.Leaving{{Conn: s.Handle(), Close: s.Retire}})
 }
 
 // leaveUnix is GiveUp for a unix listener. shutdown(2) has the kernel refuse connections

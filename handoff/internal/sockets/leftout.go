@@ -66,10 +66,11 @@ func (t *Table) Overlapping(k Key) []Arrived {
 }
 
 // Keep has the program serve those of left on while the others are paused: the
-// successor does not. Open and Shut end that.
+// successor does not. The next call ends that, and Shut.
 func (t *Table) Keep(left []wire.Socket) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.kept = nil
 	for _, s := range t.sockets {
 		if slices.ContainsFunc(left, func(e wire.Socket) bool { return KeyOf(&e) == KeyOf(&s.Entry) && e.Shard == s.Entry.Shard }) {
 			t.kept = append(t.kept, s)

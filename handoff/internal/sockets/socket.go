@@ -213,15 +213,31 @@ func (s *Socket) Shut() {
 }
 
 // Drop shuts the socket and gives back the hold that it has for being open. It
-// reports false if that was done before.
+// reports false if that, or Retire, was done before.
 func (s *Socket) Drop() (bool, error) {
-	if s == nil || !s.drop() {
+	if s == nil {
 		return false, nil
 	}
+	dropped := s.drop()
 	if s.gate != nil {
 		s.gate.shut()
 	}
+	if !dropped {
+		return false, nil
+	}
 	return true, s.Release()
+}
+
+// Retire closes the socket, whose program does not notice: Accept waits until the gate is
+// shut.
+func (s *Socket) Retire() error {
+	if !s.drop() {
+		return nil
+	}
+	if s.gate != nil {
+		s.gate.pause()
+	}
+	return s.Release()
 }
 
 // drop marks the socket as closed; it reports false if it was before.

@@ -177,9 +177,6 @@ func (t *Table) setGates(state gateState) {
 	t.mu.Lock()
 	defer t.mu.Unlock() // no gate has another state than the table when it is free
 	t.gates = state
-	if state == gateOpen {
-		t.kept = nil
-	}
 	for _, g := range t.gatesLocked(state) {
 		g.set(state)
 	}
@@ -284,22 +281,21 @@ func (t *Table) Own() []Arrived {
 	return t.arrived.takeRest()
 }
 
-// Release lets go of the sockets after commit: listeners and files are closed
-// here, the successor has them. Datagram sockets stay open for answers.
+// Release lets go of the sockets after commit, but for those that Keep has kept: it closes
+// listeners and files, which the successor has. Datagram sockets stay open for answers.
+// Accept waits until Shut.
 func (t *Table) Release() error {
 	t.mu.Lock()
 	t.paths = pathsNone
-	t.mu.Unlock()
-	t.Shut()
-	var errs []error
-	for _, l := range t.Leaving() {
-		errs = append(errs, t.Leave(l))
+	all := slices.DeleteFunc(slices.Clone(t.sockets), func(s *Socket) bool { return s.PacketConn != nil })
+	for _, l := range t.leaving {
+		all = append(all, &l.Socket)
 	}
-	for _, s := range t.All() {
-		if s.PacketConn == nil {
-			_, err := s.Drop()
-			errs = append(errs, err)
-		}
+	all = slices.DeleteFunc(all, func(s *Socket) bool { return slices.Contains(t.kept, s) })
+	t.mu.Unlock()
+	var errs []error
+	for _, s := range all {
+		errs = append(errs, s.Retire())
 	}
 	return errors.Join(errs...)
 }

@@ -31,6 +31,38 @@ func bind(t *testing.T, table *sockets.Table, k sockets.Key, origin *sockets.Ori
 	return s
 }
 
+// TestKeep has a process accept again, and pause, in an upgrade whose commit is in doubt:
+// what the successor leaves out is served all the time.
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	table := sockets.NewTable()
+	s := sockets.NewTestSocket(t, "tcp", "127.0.0.1:0")
+	if err := table.Add(s, nil); err != nil {
+		t.Fatal(err)
+	}
+	table.Open()
+	table.Keep([]wire.Socket{s.Entry})
+	table.Pause()
+	table.Open()
+	table.Pause()
+	c, err := net.Dial("tcp", s.Entry.Bound)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if n := len(table.Kept()); n != 1 {
+		t.Fatalf("%d sockets are kept, want 1", n)
+	}
+	served, err := s.Listener.Accept(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = served.Close()
+	if table.Keep(nil); len(table.Kept()) != 0 {
+		t.Error("the socket is kept after the upgrade")
+	}
+}
+
 // TestPaths closes unix sockets in each state of their process: the path is removed by
 // the one that serves, or by the one that has bound it before it serves.
 func TestPaths(t *testing.T) {

@@ -140,7 +140,8 @@ func TestFrozen(t *testing.T) {
 	p.TakeoverStarted()
 	p.listen(tcp("127.0.0.1:0"))
 	then := make(chan struct{})
-	p.Replaced(systemd.Successor{PID: 77, Generation: 2, OtherUnit: true}, func() { close(then) })
+	p.Replaced(systemd.Successor{PID: 77, Generation: 2, OtherUnit: true})
+	p.Then(func() { close(then) })
 	sd.Await(n, "\nSTOPPING=1\n", "\nSTATUS=replaced by pid 77\n")
 	sd.AwaitStored("none", stores(0))
 	<-then
@@ -155,7 +156,8 @@ func TestReplaced(t *testing.T) {
 	p.UpgradeStarted(t.Context(), 1, 1<<63-1)
 	sd.HoldBarriers()
 	then, closed := make(chan struct{}), make(chan struct{})
-	p.Replaced(systemd.Successor{PID: os.Getppid(), Generation: 2, Version: "v2"}, func() { close(then) })
+	p.Replaced(systemd.Successor{PID: os.Getppid(), Generation: 2, Version: "v2"})
+	p.Then(func() { close(then) })
 	go func() {
 		p.Close()
 		close(closed)
@@ -249,7 +251,8 @@ func TestSilent(t *testing.T) {
 	m.UpgradeFailed(1, "x")
 	m.UpgradeStarted(t.Context(), 1, time.Second)
 	called := false
-	m.Replaced(systemd.Successor{PID: 1}, func() { called = true })
+	m.Replaced(systemd.Successor{PID: 1})
+	m.Then(func() { called = true })
 	m.Extend(time.Second)
 	if a, ok := m.Match(tcp("127.0.0.1:1")); ok {
 		t.Errorf("Match() = %+v without systemd", a)
@@ -266,7 +269,8 @@ func TestReplacedEarly(t *testing.T) {
 	sd := fakesystemd.Start(t)
 	p := newProcess(t, sd, 0, systemd.Config{Spawned: true})
 	p.Owner(2)
-	p.Replaced(systemd.Successor{PID: os.Getppid(), Generation: 3}, func() {})
+	p.Replaced(systemd.Successor{PID: os.Getppid(), Generation: 3})
+	p.Then(func() {})
 	closed := make(chan struct{})
 	go func() {
 		p.Close()

@@ -92,10 +92,8 @@ type Successor struct {
 }
 
 // Replaced says that a successor serves. Where that is of another unit, the service of
-// this one ends for systemd, and the sockets leave its store. then is called when the
-// message is in systemd's socket: the successor may send its own from then on.
-// [Manager.Close] waits until systemd has read it.
-func (m *Manager) Replaced(by Successor, then func()) {
+// this one ends for systemd, and the sockets leave its store.
+func (m *Manager) Replaced(by Successor) {
 	if by.OtherUnit {
 		m.phase.Store(takenOver)
 		m.queue.Send(sdnotify.Message{sdnotify.Stopping, sdnotify.Status(fmt.Sprintf("replaced by pid %d", by.PID))})
@@ -108,13 +106,21 @@ func (m *Manager) Replaced(by Successor, then func()) {
 		}
 		m.queue.Send(append(msg, sdnotify.Ready, sdnotify.Watchdog, status(by.Generation, by.Version)))
 	}
-	m.queue.Do(then)
+}
+
+// Then calls f when the messages before are in systemd's socket: the successor may send
+// its own from then on. [Manager.Close] waits until systemd has read them.
+func (m *Manager) Then(f func()) {
+	m.queue.Do(f)
 	m.queue.Do(func() { m.warn(m.store.barrier()) })
 }
 
 // Stopping says that this process ends without a successor, and asks for the time d,
 // as each call of [Manager.Extend] does.
 func (m *Manager) Stopping(reason string, d time.Duration) {
+	if ph := m.phase.Load(); ph == replaced || ph == takenOver {
+		return // systemd would stop the successor
+	}
 	m.phase.Store(stopping)
 	m.queue.Send(sdnotify.Message{sdnotify.Stopping, sdnotify.Status("stopping: " + reason), sdnotify.ExtendTimeout(d)})
 }
