@@ -284,7 +284,7 @@ func TestOtherUsers(t *testing.T) {
 	if err := up.Ready(); err != nil {
 		t.Fatal(err)
 	}
-	if got := askAs(t, other, c.Socket(), "status"); !strings.Contains(got, "refused: true") || !strings.Contains(got, "not open to uid 65534") {
+	if got := askAs(t, other, c.Socket(), "status"); !strings.Contains(got, "refused: true") || !strings.Contains(got, "does not admit uid 65534") {
 		t.Errorf("a user who can't reach the socket: %s", got)
 	}
 	// Let every user reach the socket.

@@ -209,7 +209,7 @@ func start(role string, cfg config) (*proc, error) {
 	}
 	// By this name another user can execute a binary in a private folder.
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "BATON_DRAINS="+role, "BATON_SOAK_CONFIG="+string(arg))
+	cmd.Env = append(os.Environ(), "BATON_DRAINS="+role, "BATON_DRAINS_CONFIG="+string(arg))
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if uid := serverUID(); uid != os.Getuid() {
