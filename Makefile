@@ -47,14 +47,14 @@ demo: ## upgrade a small service under load, in every mode
 	$(GO) run ./cmd/baton-demo demo
 
 .PHONY: test
-test: ## run the quick tests: each promise in each mode, in two minutes on two cores
+test: ## run the quick tests: each promise in each mode
 	$(GO) test -short -shuffle=on -timeout=10m $(PKG)
 	@set -e; for module in $(MODULES); do (set -x; cd $$module && $(GO) test -short -shuffle=on -timeout=10m ./...); done
 
 .PHONY: test-all
 # One package at a time: tests of processes and of the kernel's queues that take
 # long need the machine for themselves.
-test-all: ## run all tests: whole matrices, systemd, gauntlet, browser, versions, in 20 minutes
+test-all: ## run all tests: whole matrices, systemd, gauntlet, browser, versions
 	$(GO) test -p=1 -shuffle=on -timeout=20m $(PKG)
 	@set -e; for module in $(MODULES); do (set -x; cd $$module && $(GO) test -p=1 -shuffle=on -timeout=20m ./...); done
 

@@ -11,7 +11,6 @@
 // looks up the connection of each failed request there. A connection that is not found
 // was lost, but for one for each listener and crash: a process can be killed between
 // accepting a connection and recording it.
-// be killed between taking a connection from the kernel and noting it.
 //
 // The last line is "result: upgrades=… crashes=… requests=… failed=… refused=…",
 // where failed does not count what was in flight in a killed process: the table
