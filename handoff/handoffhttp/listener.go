@@ -1,7 +1,9 @@
 package handoffhttp
 
 import (
+	"crypto/tls"
 	"net"
+	"reflect"
 	"sync"
 	"sync/atomic"
 
@@ -12,7 +14,7 @@ import (
 // A listener accepts connections for a Server, in wrappers that can move.
 type listener struct {
 	inner  net.Listener
-	source net.Listener // inner, without the tracking of package handoff
+	source net.Listener // inner, without the tracking of package handoff, and with the Server's under TLS
 	srv    *Server
 	moves  bool        // it is the Upgrader's, which ends it
 	name   string      // under which its connections move; "" if they don't
@@ -25,11 +27,50 @@ type listener struct {
 }
 
 func newListener(s *Server, ln net.Listener) *listener {
-	l := &listener{inner: ln, source: ln, srv: s, feed: make(chan net.Conn)}
-	if up, ok := ln.(*handoff.Listener); ok {
-		l.source = up.Untracked()
+	l := &listener{inner: ln, source: untracked(ln), srv: s, feed: make(chan net.Conn)}
+	if v := reflect.ValueOf(ln); v.Type() == tlsListener && !v.IsNil() {
+		// A copy: the listener is the program's.
+		under := reflect.New(v.Type().Elem())
+		under.Elem().Set(v.Elem())
+		f := under.Elem().FieldByName("Listener")
+		if below, ok := f.Interface().(net.Listener); ok {
+			f.Set(reflect.ValueOf(&underTLS{below, untracked(below), l}))
+			l.source = under.Interface().(net.Listener)
+		}
 	}
 	return l
+}
+
+// untracked returns ln without the tracking of package handoff.
+func untracked(ln net.Listener) net.Listener {
+	if up, ok := ln.(*handoff.Listener); ok {
+		return up.Untracked()
+	}
+	return ln
+}
+
+// tlsListener is the type of what [tls.NewListener] returns: a struct of the listener that
+// it embeds and a configuration.
+var tlsListener = reflect.TypeOf(tls.NewListener(nil, nil))
+
+// underTLS is the listener below a TLS listener of the program's. net/http must get a
+// *[tls.Conn], so the wrapper of the Server is on the connection in it, as with
+// [Server.ServeTLS].
+type underTLS struct {
+	net.Listener
+	source net.Listener
+	l      *listener
+}
+
+func (u *underTLS) Accept() (net.Conn, error) {
+	nc, err := u.source.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if c := newConn(u.l.srv, u.l, nc); c != nil {
+		return c.self, nil
+	}
+	return nc, nil
 }
 
 // moveLocked has the connections of l move to a successor, and come from a predecessor.

@@ -187,7 +187,6 @@ func TestShutdown(t *testing.T) {
 		serve   func(*handoffhttp.Server, net.Listener) error
 		tls     bool
 		first   string // that clients send
-		unseen  bool   // what handlers have taken can't be followed
 		drained bool
 	}{
 		{name: "plain", listen: func(t *testing.T) net.Listener { return listen(t) }},
@@ -215,7 +214,7 @@ func TestShutdown(t *testing.T) {
 		{name: "TLS on reuseport", listen: func(t *testing.T) net.Listener { return member(t) }, tls: true, drained: true, serve: func(s *handoffhttp.Server, ln net.Listener) error {
 			return s.ServeTLS(ln, certFile, key)
 		}},
-		{name: "the program's TLS on reuseport", listen: func(t *testing.T) net.Listener { return tls.NewListener(member(t), secure) }, tls: true, drained: true, unseen: true},
+		{name: "the program's TLS on reuseport", listen: func(t *testing.T) net.Listener { return tls.NewListener(member(t), secure) }, tls: true, drained: true},
 		{name: "LimitListener on reuseport", listen: func(t *testing.T) net.Listener { return netutil.LimitListener(member(t), 4) }, drained: true},
 		{name: "PROXY on reuseport", listen: func(t *testing.T) net.Listener { return proxied{member(t)} }, first: "PROXY UNKNOWN\r\n", drained: true},
 	} {
@@ -240,14 +239,11 @@ func TestShutdown(t *testing.T) {
 			idle.want(1, "POST", "/b")
 			busy.send(get)
 			l.waitEntered()
-			open := 3
-			var taken *client
-			if !c.unseen {
-				open, taken = 4, dial()
-				taken.send("GET /take HTTP/1.1\r\nHost: h\r\n\r\n")
-				if _, err := taken.r.ReadString('\n'); err != nil {
-					t.Fatal(err)
-				}
+			const open = 4
+			taken := dial()
+			taken.send("GET /take HTTP/1.1\r\nHost: h\r\n\r\n")
+			if _, err := taken.r.ReadString('\n'); err != nil {
+				t.Fatal(err)
 			}
 			silent := dial()
 			eventually(t, "all are accepted", func() bool { return l.s.Open() == open })
@@ -256,10 +252,8 @@ func TestShutdown(t *testing.T) {
 				join(t, l.addr)
 			}
 			l.shutdown(context.Background())
-			if taken != nil {
-				if b, _ := io.ReadAll(taken.r); !strings.HasSuffix(string(b), "goodbye\n") {
-					t.Errorf("a connection that a handler had taken reads %q, want goodbye", b)
-				}
+			if b, _ := io.ReadAll(taken.r); !strings.HasSuffix(string(b), "goodbye\n") {
+				t.Errorf("a connection that a handler had taken reads %q, want goodbye", b)
 			}
 			for _, cl := range []*client{silent, idle} {
 				cl.send(post)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,7 +26,9 @@ import (
 
 // serviceMain is a service with handlers for all that takes long.
 func serviceMain([]string) {
+	var hooked hooked
 	(&rig.Process{
+		OnShutdown: hooked.end,
 		Handle: func(p *rig.Process, mux *http.ServeMux) {
 			gen := fmt.Sprint(p.Generation())
 			mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
@@ -46,6 +49,12 @@ func serviceMain([]string) {
 				if err == nil {
 					_, _ = io.WriteString(nc, "HTTP/1.1 101 Switching Protocols\r\n\r\n")
 					lines(gen, nc, rw.Reader)
+				}
+			})
+			mux.HandleFunc("/hooked", func(w http.ResponseWriter, r *http.Request) {
+				if nc, _, err := http.NewResponseController(w).Hijack(); err == nil {
+					hooked.add(nc)
+					_, _ = io.WriteString(nc, "HTTP/1.1 101 Switching Protocols\r\n\r\n")
 				}
 			})
 			in, err := p.Upgrader().Conns("lines")
@@ -70,6 +79,27 @@ func serviceMain([]string) {
 			}
 		},
 	}).Main()
+}
+
+// hooked are the connections that the function of RegisterOnShutdown ends.
+type hooked struct {
+	mu  sync.Mutex
+	all []net.Conn
+}
+
+func (h *hooked) add(nc net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.all = append(h.all, nc)
+}
+
+func (h *hooked) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, nc := range h.all {
+		_, _ = io.WriteString(nc, "goodbye\n")
+		_ = nc.Close()
+	}
 }
 
 // lines answers each line with the generation and the line.
@@ -187,6 +217,60 @@ func TestStreams(t *testing.T) {
 		_ = talk.Close()
 		if _, err := s.Stop(ctx); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// TestRegisterOnShutdown has the function end the connections that it knows when the
+// linger begins, long before its limit, on listeners of either kind.
+func TestRegisterOnShutdown(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		for _, protocol := range []string{"", "own tls"} {
+			t.Run(protocol, func(t *testing.T) {
+				ctx := bounded(t)
+				s := startService(t, rig.Settings{How: rig.Baton, Mode: mode, Stubborn: true, Protocol: protocol})
+				open := func() *bufio.Reader {
+					t.Helper()
+					var c net.Conn = dialTo(t, s.Settings.Addr)
+					_ = c.SetDeadline(time.Now().Add(patience)) // Read tells
+					if protocol != "" {
+						c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+					}
+					if _, err := io.WriteString(c, "GET /hooked HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+						t.Fatal(err)
+					}
+					r := bufio.NewReader(c)
+					if _, err := http.ReadResponse(r, nil); err != nil {
+						t.Fatal(err)
+					}
+					return r
+				}
+				read := func(r *bufio.Reader) {
+					t.Helper()
+					if b, err := io.ReadAll(r); err != nil || string(b) != "goodbye\n" {
+						t.Errorf("read %q, %v, want goodbye", b, err)
+					}
+				}
+				first := open()
+				m, err := s.Upgrade(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				read(first)
+				end, err := s.Exit(ctx, m.PID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if l := end.Linger; l == nil || l.Open != 1 || len(l.Cut) != 0 {
+					t.Errorf("linger: %+v, want one open and none cut", l)
+				}
+				second := open()
+				if _, err := s.Stop(ctx); err != nil {
+					t.Fatal(err)
+				}
+				read(second)
+			})
 		}
 	})
 }

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,7 +41,7 @@ type Settings struct {
 	Addr      string
 	Probation time.Duration
 	Linger    time.Duration
-	Protocol  string // "" HTTP/1, "tls", "h2", "h2c"
+	Protocol  string // "" HTTP/1, "tls", "h2", "h2c"; "own tls" has a listener of crypto/tls
 	Cert, Key string // files
 	Static    string // a file to serve at /static
 	NoFile    uint64 // limit of descriptors in later generations; zero means none
@@ -79,6 +80,8 @@ type Process struct {
 	Handle func(p *Process, mux *http.ServeMux)
 	// Config may change how connections are looked after.
 	Config func(p *Process, c *handoffhttp.Config)
+	// OnShutdown is registered by RegisterOnShutdown, if it is not nil.
+	OnShutdown func()
 }
 
 // ServerMain is the service process.
@@ -181,7 +184,15 @@ func (p *Process) run() error {
 		if p.Protocol == "tls" || p.Protocol == "h2" {
 			err = s.RunTLS(ctx, p.Cert, p.Key, ln)
 		} else {
-			err = s.Run(ctx, ln)
+			var own net.Listener = ln
+			if p.Protocol == "own tls" {
+				cert, err := tls.LoadX509KeyPair(p.Cert, p.Key)
+				if err != nil {
+					return err
+				}
+				own = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}})
+			}
+			err = s.Run(ctx, own)
 		}
 		linger = s.Linger(ctx)
 	}
@@ -310,6 +321,9 @@ func (p *Process) server(gen string) *http.Server {
 		p.Handle(p, mux)
 	}
 	srv := &http.Server{Handler: mux}
+	if p.OnShutdown != nil {
+		srv.RegisterOnShutdown(p.OnShutdown)
+	}
 	if p.Protocol == "h2c" {
 		srv.Protocols = new(http.Protocols)
 		srv.Protocols.SetHTTP1(true)
