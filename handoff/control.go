@@ -28,6 +28,15 @@ func controlSocket(ln net.Listener) (*sockets.Socket, error) {
 	return s, nil
 }
 
+// introduceControl has the kernel name this process to those that dial the control socket,
+// where another process has bound that.
+func (u *Upgrader) introduceControl() error {
+	if u.successor == nil && (u.engine == nil || !u.engine.HasParent()) {
+		return nil
+	}
+	return u.control.Introduce()
+}
+
 // socketsPerPart keeps a part of the status within wire.MaxBody.
 const socketsPerPart = 512
 

@@ -259,6 +259,7 @@ func (u *Upgrader) own() error {
 		errs = append(errs, u.engine.Ready())
 	}
 	errs = append(errs, u.closeLeft(u.table.Own()))
+	errs = append(errs, u.table.Introduce(), u.introduceControl())
 	u.received.Close()
 	u.redirect.Restore()
 	u.control.Open()

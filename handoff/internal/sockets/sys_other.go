@@ -8,3 +8,6 @@ const msgTrunc = 0
 
 // pathID returns the device and the inode of path.
 func pathID(string) (dev, ino uint64, err error) { return 0, 0, failure.Unsupported }
+
+// listen calls listen(2).
+func listen(int, int) error { return failure.Unsupported }

@@ -27,3 +27,6 @@ func pathID(path string) (dev, ino uint64, err error) {
 	}
 	return uint64(st.Dev), uint64(st.Ino), nil //nolint:unconvert // the types differ between systems
 }
+
+// listen calls listen(2).
+func listen(fd, backlog int) error { return os.NewSyscallError("listen", syscall.Listen(fd, backlog)) }
