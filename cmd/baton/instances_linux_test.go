@@ -25,13 +25,13 @@ func instanceMain(args []string) {
 	})
 }
 
-// TestReadmeInstances runs the README's section on several instances in a shell, under
+// TestPageInstances runs the section on several instances in a shell, under
 // clients that never retry.
-func TestReadmeInstances(t *testing.T) {
+func TestPageInstances(t *testing.T) {
 	t.Parallel()
-	blocks := fenced(t, "sh")
+	blocks := fenced(t, operatePage, "sh")
 	if len(blocks) < 2 || !strings.Contains(blocks[1], "./api api-$i &") {
-		t.Fatal("the README has no section for several instances")
+		t.Fatal("the page has no section for several instances")
 	}
 	address := freeAddress(t)
 	s := newShell(t, "instance", envAddress+"="+address)

@@ -17,15 +17,14 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
-// fenced returns the README's code blocks in a language.
-func fenced(t *testing.T, language string) []string {
+// operatePage is the page about the command.
+const operatePage = "../../docs/operate.md"
+
+// fenced returns a page's code blocks in a language.
+func fenced(t *testing.T, name, language string) []string {
 	t.Helper()
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var blocks []string
-	for _, b := range strings.Split(string(readme), "\n```"+language+"\n")[1:] {
+	for _, b := range strings.Split(readPage(t, name), "\n```"+language+"\n")[1:] {
 		block, _, _ := strings.Cut(b, "\n```")
 		blocks = append(blocks, block)
 	}
@@ -138,13 +137,13 @@ func (s *shell) end() string {
 	return string(rest)
 }
 
-// TestReadmeShell runs the README's section on shells, with a service called api. A
+// TestPageShell runs the section on shells, with a service called api. A
 // line that starts a service in the background counts as done when the service answers.
-func TestReadmeShell(t *testing.T) {
+func TestPageShell(t *testing.T) {
 	t.Parallel()
-	blocks := fenced(t, "sh")
+	blocks := fenced(t, operatePage, "sh")
 	if len(blocks) == 0 || !strings.Contains(blocks[0], "./api &") {
-		t.Fatal("the README has no section for a shell")
+		t.Fatal("the page has no section for a shell")
 	}
 	s := newShell(t, "service", envService+"=takeover 20ms "+filepath.Join("c", "api", "s"))
 	var said strings.Builder

@@ -28,6 +28,7 @@ var rules = map[string]func(*repo) []string{
 	"words":             words,
 	"vague words":       vague,
 	"callers":           callers,
+	"documents":         documents,
 }
 
 // TestPolicy checks the module.
@@ -113,6 +114,12 @@ func TestRules(t *testing.T) {
 		{"file sizes", "a/a.go", "package a\n// Longer than 400 lines: it is a table.\n", "a/a.go: states why"},
 		{"file sizes", "a/a_test.go", "package a\n" + strings.Repeat("\n", 499), ""},
 		{"file sizes", "a/a_test.go", "package a\n" + strings.Repeat("\n", 500), "a/a_test.go: has 501 lines of tests"},
+		{"documents", "README.md", "[a](docs/b.md)\n", "README.md: link to docs/b.md"},
+		{"documents", "README.md", "# B c\n[a](#b)\n", "README.md: link to #b"},
+		{"documents", "README.md", "# B `c`\n[a](#b-c) [d](https://example.org/#e)\n", ""},
+		{"documents", "README.md", strings.Repeat("\n", 151), "README.md: 151 lines"},
+		{"documents", "docs/a.md", "```go\nf(1)\n```\n", "docs/a.md: no example has the line f(1)"},
+		{"documents", "docs/a.md", "```go\npackage main\n```\n", ""},
 		{"words", "README.md", "see /" + "root/x\n", "README.md:1: "},
 		{"words", "a/a.go", "package a\n// /" + "work/main\n", "a/a.go:2: "},
 		{"vague words", "a/a.go", "package a\n// The process is\n// told so.\n", "a/a.go:2: "},

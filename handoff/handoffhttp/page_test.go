@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// TestReadme holds the program of the README, and of the documentation of package
+// TestPage holds the program of docs/reuseport.md, and of the documentation of package
 // reuseport, against the example, which the compiler has seen.
-func TestReadme(t *testing.T) {
+func TestPage(t *testing.T) {
 	t.Parallel()
 	read := func(name string) string {
 		b, err := os.ReadFile(name)
@@ -21,8 +21,8 @@ func TestReadme(t *testing.T) {
 	program, _, _ = strings.Cut(program, "\n}\n")
 	squeeze := func(s string) string { return strings.Join(strings.Fields(s), " ") }
 	for name, text := range map[string]string{
-		"README.md":        read("../../README.md"),
-		"reuseport/doc.go": strings.ReplaceAll(read("../../reuseport/doc.go"), "//\t", ""),
+		"docs/reuseport.md": read("../../docs/reuseport.md"),
+		"reuseport/doc.go":  strings.ReplaceAll(read("../../reuseport/doc.go"), "//\t", ""),
 	} {
 		if program == "" || !strings.Contains(squeeze(text), squeeze(program)) {
 			t.Errorf("%s does not show the program of ExampleRun_reuseport", name)

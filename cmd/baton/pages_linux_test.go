@@ -34,13 +34,33 @@ func (w *firstWrite) Write(p []byte) (int, error) {
 	return w.buf.Write(p)
 }
 
-// TestReadme runs each command line of baton's in the README, in their order.
-func TestReadme(t *testing.T) {
-	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
+// pages returns the text of README.md and of the pages in docs, in this order.
+func pages(t *testing.T) string {
+	t.Helper()
+	names, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no pages in docs: %v", err)
+	}
+	var all strings.Builder
+	for _, name := range append([]string{"../../README.md"}, names...) {
+		all.WriteString(readPage(t, name))
+	}
+	return all.String()
+}
+
+func readPage(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return string(text)
+}
+
+// TestPages runs each command line of baton's in README.md and docs, in their order.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	text := pages(t)
 	dir := t.TempDir()
 	service := testmain.Command(t, "service", "takeover", "20ms", filepath.Join("api", "s"))
 	service.Dir = dir
@@ -61,7 +81,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	ran := 0
-	for line := range strings.Lines(string(readme)) {
+	for line := range strings.Lines(text) {
 		line, is := strings.CutPrefix(line, "    baton ")
 		if !is {
 			continue
@@ -72,7 +92,7 @@ func TestReadme(t *testing.T) {
 			t.Fatalf("this test is no shell: %s", line)
 		}
 		if args[0] == "run" {
-			runReadme(t, args[1:])
+			runPage(t, args[1:])
 			ran++
 			continue
 		}
@@ -99,13 +119,13 @@ func TestReadme(t *testing.T) {
 		ran++
 	}
 	if ran < 8 {
-		t.Errorf("the README has %d command lines, want at least 8", ran)
+		t.Errorf("the pages have %d command lines, want at least 8", ran)
 	}
 }
 
-// runReadme runs a line of baton run's with an address of the test's and apps of
+// runPage runs a line of baton run's with an address of the test's and apps of
 // its own, and upgrades the app.
-func runReadme(t *testing.T, args []string) {
+func runPage(t *testing.T, args []string) {
 	t.Helper()
 	dash := slices.Index(args, "--")
 	if dash < 0 {

@@ -2,8 +2,8 @@ package main
 
 import (
 	"io"
-	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,16 +11,12 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
-// readmeCommands returns the command lines in the README that begin with word, from
+// pageCommands returns the command lines in the pages that begin with word, from
 // blocks and from the text.
-func readmeCommands(t *testing.T, word string) []string {
+func pageCommands(t *testing.T, word string) []string {
 	t.Helper()
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	// A code span may continue on the next line; a block of Go code does not match.
-	found := regexp.MustCompile("(?m)^    ("+word+" .*)$|`("+word+" [^`]*)`").FindAllStringSubmatch(string(readme), -1)
+	found := regexp.MustCompile("(?m)^    ("+word+" .*)$|`("+word+" [^`]*)`").FindAllStringSubmatch(pages(t), -1)
 	var lines []string
 	for _, m := range found {
 		line, _, _ := strings.Cut(m[1]+m[2], " #")
@@ -41,13 +37,13 @@ func inRoot(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// TestReadmeMake runs make -n for each of the README's targets, which CI runs or which
+// TestPagesMake runs make -n for each target of the pages, which CI runs or which
 // take long. make must know each variable.
-func TestReadmeMake(t *testing.T) {
+func TestPagesMake(t *testing.T) {
 	t.Parallel()
-	lines := readmeCommands(t, "make")
+	lines := pageCommands(t, "make")
 	if len(lines) < 3 {
-		t.Fatalf("the README has %q, want more", lines)
+		t.Fatalf("the pages have %q, want more", lines)
 	}
 	for _, line := range lines {
 		const value = "4711" // differs from every default
@@ -59,19 +55,19 @@ func TestReadmeMake(t *testing.T) {
 	}
 }
 
-// TestReadmeGo runs the README's go commands, with small numbers in place of the
-// README's. It only looks up packages that the README installs.
-func TestReadmeGo(t *testing.T) {
+// TestPagesGo runs the go commands of the pages, with small numbers in place of theirs. It
+// looks up the packages that they install, and the tests that they name.
+func TestPagesGo(t *testing.T) {
 	t.Parallel()
-	lines := readmeCommands(t, "go")
+	lines := pageCommands(t, "go")
 	if len(lines) < 3 {
-		t.Fatalf("the README has %q, want more", lines)
+		t.Fatalf("the pages have %q, want more", lines)
 	}
 	for _, line := range lines {
 		switch args := strings.Fields(line)[1:]; args[0] {
 		case "run":
 			t.Run(line, func(t *testing.T) {
-				testenv.Long(t, "TestReadmeGo") // it is built, and runs under load
+				testenv.Long(t, "TestPagesGo") // it is built, and runs under load
 				out := inRoot(t, "go", strings.Fields(regexp.MustCompile(` \d+`).ReplaceAllString(strings.Join(args, " "), " 2"))...)
 				if !strings.Contains(out, "result: ") {
 					t.Errorf("%s has no result:\n%s", line, out)
@@ -86,6 +82,12 @@ func TestReadmeGo(t *testing.T) {
 			if name := inRoot(t, "go", "list", "-f", "{{.Name}}", path); name != "main\n" || !latest {
 				t.Errorf("%s: package %q, want main, at a version", line, name)
 			}
+		case "test":
+			for _, name := range testNames(t, args[1:]) {
+				if name == "" {
+					t.Errorf("%s: no such test", line)
+				}
+			}
 		case "doc":
 			if out := inRoot(t, "go", args...); len(out) < 1000 {
 				t.Errorf("%s printed %q", line, out)
@@ -96,13 +98,13 @@ func TestReadmeGo(t *testing.T) {
 	}
 }
 
-// TestReadmeWords parses the baton commands in the README's text. TestReadme runs those
+// TestPagesWords parses the baton commands in the text of the pages. TestPages runs those
 // in its blocks.
-func TestReadmeWords(t *testing.T) {
+func TestPagesWords(t *testing.T) {
 	t.Parallel()
-	lines := readmeCommands(t, "baton")
+	lines := pageCommands(t, "baton")
 	if len(lines) < 8 {
-		t.Fatalf("the README has %q, want more", lines)
+		t.Fatalf("the pages have %q, want more", lines)
 	}
 	for _, line := range lines {
 		root := newApp(io.Discard).command()
@@ -122,25 +124,31 @@ func TestReadmeWords(t *testing.T) {
 	}
 }
 
-// TestReadmeLinks follows each link within the README to its heading.
-func TestReadmeLinks(t *testing.T) {
-	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	anchors := map[string]bool{}
-	for _, h := range regexp.MustCompile("(?m)^#+ (.*)$").FindAllStringSubmatch(string(readme), -1) {
-		name := regexp.MustCompile(`[^a-z0-9_ -]`).ReplaceAllString(strings.ToLower(h[1]), "")
-		anchors[strings.ReplaceAll(name, " ", "-")] = true
-	}
-	links := regexp.MustCompile(`\]\(#([^)]*)\)`).FindAllStringSubmatch(string(readme), -1)
-	if len(links) < 10 {
-		t.Errorf("the README has %d links to its own sections, want more", len(links))
-	}
-	for _, l := range links {
-		if !anchors[l[1]] {
-			t.Errorf("no heading for #%s", l[1])
+// testNames returns, for each test that go test -run would select, the first one of its
+// name in the package, or "".
+func testNames(t *testing.T, args []string) []string {
+	t.Helper()
+	folder, pattern := "", "Test"
+	for i, arg := range args {
+		if strings.HasPrefix(arg, "./") {
+			folder = arg
+		} else if arg == "-run" {
+			pattern = strings.Trim(args[i+1], "'")
 		}
 	}
+	var sources strings.Builder
+	for _, root := range []string{"../..", "../../integration"} {
+		files, err := filepath.Glob(filepath.Join(root, folder, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			sources.WriteString(readPage(t, file))
+		}
+	}
+	var names []string
+	for want := range strings.SplitSeq(pattern, "|") {
+		names = append(names, regexp.MustCompile(`(?m)^func `+want+`\w*\(`).FindString(sources.String()))
+	}
+	return names
 }
