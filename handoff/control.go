@@ -37,6 +37,21 @@ func (u *Upgrader) introduceControl() error {
 	return u.control.Introduce()
 }
 
+// closeControl closes the control socket. last says that no other process has it: its files
+// are removed first.
+func (u *Upgrader) closeControl(last bool) (err error) {
+	if u.control == nil {
+		return nil
+	}
+	u.control.Shut()
+	if e := &u.control.Entry; last && e.PathIno != 0 {
+		made := u.cfg.Name != "" && e.Bound == operate.Path(u.cfg.Name) // and not by the user
+		err = operate.Clean(e.Bound, made, func() error { return sockets.Unlink(e) })
+	}
+	_, derr := u.control.Drop()
+	return errors.Join(err, derr)
+}
+
 // socketsPerPart keeps a part of the status within wire.MaxBody.
 const socketsPerPart = 512
 

@@ -217,8 +217,10 @@ func (s *service) stop() {
 	if _, err := os.Stat(s.set.pidFile()); !errors.Is(err, os.ErrNotExist) {
 		s.tb.Errorf("PID file after the end: %v, want none", err)
 	}
-	if _, err := os.Stat(filepath.Join(s.set.Dir, "ctl", "s")); !errors.Is(err, os.ErrNotExist) {
-		s.tb.Errorf("control socket after the end: %v, want none", err)
+	for _, name := range []string{"s", "s.lock"} {
+		if _, err := os.Lstat(filepath.Join(s.set.Dir, "ctl", name)); !errors.Is(err, os.ErrNotExist) {
+			s.tb.Errorf("ctl/%s after the end: %v, want none", name, err)
+		}
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
-	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 )
 
@@ -174,18 +173,13 @@ func (u *Upgrader) releasePackets() {
 // letGo closes the sockets and removes the files of this process.
 func (u *Upgrader) letGo() error {
 	ours := u.life().Owner
-	u.control.Shut()
 	errs := []error{u.mover.Close(), u.table.Close()}
-	dropped, err := u.control.Drop()
-	errs = append(errs, err)
-	bound := u.successor == nil && u.replacement() == nil // maybe never ready
-	if dropped && (ours || bound) {
-		errs = append(errs, sockets.Unlink(&u.control.Entry))
-	}
 	if ours {
 		errs = append(errs, u.pid.Remove())
 	}
 	errs = append(errs, u.pid.Unstage())
+	bound := u.successor == nil && u.replacement() == nil // maybe never ready
+	errs = append(errs, u.closeControl(ours || bound))
 	if u.engine != nil {
 		u.engine.Stop(ours && !u.table.KeepsPath())
 	}

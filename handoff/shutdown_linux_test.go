@@ -3,6 +3,7 @@ package handoff_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/control"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
@@ -41,6 +43,38 @@ func TestCallsAfterShutdown(t *testing.T) {
 		})
 	}
 	calls.Wait()
+}
+
+// TestShutdownFolder ends a service that was ready, and one that was not: the folder that
+// Config.Name made is gone, and one that the user chose is empty.
+func TestShutdownFolder(t *testing.T) {
+	t.Parallel()
+	name := fmt.Sprintf("test-%d", os.Getpid())
+	named := filepath.Dir(control.Path(name))
+	chosen := filepath.Join(testenv.ShortDir(t), "c")
+	for i, cfg := range []handoff.Config{
+		{Name: name},
+		{Name: name, ControlSocket: filepath.Join(chosen, "s")},
+		{Name: name, PIDFile: filepath.Join(named, "pid")},
+	} {
+		cfg.Mode, cfg.UpgradeSignals, cfg.StopSignals = handoff.Takeover, []os.Signal{}, []os.Signal{}
+		up, err := handoff.New(&cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i != 0 {
+			err = up.Ready()
+		}
+		if err := errors.Join(err, up.Shutdown(t.Context())); err != nil {
+			t.Errorf("%+v: %v", cfg, err)
+		}
+		if _, err := os.Lstat(named); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s after the end of %+v: %v, want no folder", named, cfg, err)
+		}
+	}
+	if all, err := os.ReadDir(chosen); err != nil || len(all) != 0 {
+		t.Errorf("%s after the end: %v, %v, want an empty folder", chosen, all, err)
+	}
 }
 
 // TestShutdownAccepting has connections arrive while the service stops: Shutdown does

@@ -149,12 +149,7 @@ func (u *Upgrader) discard(err error) {
 	u.systemd.Close()
 	_ = u.mover.Close() // likewise
 	u.received.Close()
-	if u.control != nil {
-		_ = u.control.Release()
-		if u.successor == nil && (u.engine == nil || !u.engine.HasParent()) { // it was bound here
-			_ = sockets.Unlink(&u.control.Entry)
-		}
-	}
+	_ = u.closeControl(u.successor == nil && (u.engine == nil || !u.engine.HasParent())) // last where it was bound here
 	if u.engine != nil {
 		u.engine.Stop(false) // the paths are the parent's
 	}

@@ -47,8 +47,8 @@ func TestUpgrade(t *testing.T) {
 		for gen := uint64(2); gen <= 4; gen++ {
 			var seen []handoff.EventKind
 			r, err := s.Upgrade(within(t), &control.UpgradeConfig{Wait: control.WaitLinger, OnEvent: func(e handoff.Event) {
-				// Those of the upgrade before come at any time.
-				if e.Kind != handoff.EventPredecessorDone && e.Kind != handoff.EventMoved {
+				// Those of the upgrade before come at any time, and the wait for its end.
+				if e.Kind != handoff.EventPredecessorDone && e.Kind != handoff.EventMoved && e.Kind != handoff.EventWaiting {
 					seen = append(seen, e.Kind)
 				}
 			}})

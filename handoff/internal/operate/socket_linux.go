@@ -24,10 +24,7 @@ import (
 // it at the same time, one gets the listener and the others a connection to it.
 // It waits up to limit for another process that does the same.
 func Open(path string, limit time.Duration, log hclog.Logger) (*net.UnixConn, net.Listener, error) {
-	if err := trust.MakeFolder(filepath.Dir(path)); err != nil {
-		return nil, nil, fmt.Errorf("control socket: %w", explain(err))
-	}
-	unlock, err := lockFile(path+".lock", limit, log)
+	unlock, err := lock(path, limit, log)
 	if err != nil {
 		return nil, nil, fmt.Errorf("control socket: %w", explain(err))
 	}
@@ -46,6 +43,48 @@ func Open(path string, limit time.Duration, log hclog.Logger) (*net.UnixConn, ne
 	}
 	ln, err := listen(path)
 	return nil, ln, err
+}
+
+// lockTries bounds how often lock begins again: each time another process has cleaned up.
+const lockTries = 100
+
+// lock makes the folder of the control socket at path, and locks the file beside it.
+func lock(path string, limit time.Duration, log hclog.Logger) (unlock func(), err error) {
+	for range lockTries {
+		if err = trust.MakeFolder(filepath.Dir(path)); err == nil {
+			unlock, err = lockFile(path+".lock", limit, log)
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+	}
+	return unlock, err
+}
+
+// Clean calls unlink, which removes the control socket at path, and removes the lock file
+// beside it, and the folder where folder says so and it is empty. The caller has the socket
+// open: until it closes it, no other file gets the number of its inode, by which unlink
+// knows it. Where another process keeps the lock, Clean does nothing: that process replaces
+// the socket.
+func Clean(path string, folder bool, unlink func() error) error {
+	unlock, err := lockFile(path+".lock", lockNotice, hclog.NewNullLogger())
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK), errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("control socket: %w", err)
+	}
+	defer unlock()
+	if err := unlink(); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		return nil // another process's
+	}
+	if err := os.Remove(path + ".lock"); err == nil && folder {
+		_ = os.Remove(filepath.Dir(path)) // it may hold other files, or be a volume
+	}
+	return nil
 }
 
 // CheckFolder returns an error if a user other than root, this process's or owner could
@@ -108,7 +147,8 @@ const (
 	lockNotice = 200 * time.Millisecond // a process has the lock for as long as a connect and a bind take
 )
 
-// lockFile makes the file at path and waits for an exclusive lock on it.
+// lockFile makes the file at path and waits for an exclusive lock on it. The error matches
+// [os.ErrNotExist] where another process has removed the file or the folder meanwhile.
 func lockFile(path string, limit time.Duration, log hclog.Logger) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -125,7 +165,9 @@ func lockFile(path string, limit time.Duration, log hclog.Logger) (unlock func()
 		}
 		switch {
 		case err == nil:
-			return func() { _ = f.Close() }, nil // which gives back the lock
+			if err = sameFile(f, path); err == nil {
+				return func() { _ = f.Close() }, nil // which gives back the lock
+			}
 		case errors.Is(err, unix.EINTR):
 			err = nil
 		case !errors.Is(err, unix.EWOULDBLOCK):
@@ -137,6 +179,22 @@ func lockFile(path string, limit time.Duration, log hclog.Logger) (unlock func()
 	}
 	_ = f.Close()
 	return nil, err
+}
+
+// sameFile returns an error that matches [os.ErrNotExist] unless f is the file at path.
+func sameFile(f *os.File, path string) error {
+	own, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(own, there) {
+		return fmt.Errorf("%s was replaced: %w", path, os.ErrNotExist)
+	}
+	return nil
 }
 
 // lockHolder names the process that has locked f (proc_locks(5)). A file system whose

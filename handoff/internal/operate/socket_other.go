@@ -22,6 +22,9 @@ func Open(string, time.Duration, hclog.Logger) (*net.UnixConn, net.Listener, err
 	return nil, nil, unsupported()
 }
 
+// Clean returns an error that matches [errors.ErrUnsupported].
+func Clean(string, bool, func() error) error { return unsupported() }
+
 // CheckFolder returns an error that matches [errors.ErrUnsupported].
 func CheckFolder(string, int) error { return unsupported() }
 
