@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
 	"github.com/seed-11c92bf9/baton/internal/netlab"
 )
 
@@ -120,15 +121,16 @@ func newLink(h *host, delay time.Duration) (link *netlab.Link, err error) {
 type run struct {
 	*rig
 	options
-	judge  judge
-	rng    *rand.Rand
-	res    *modeResult
-	whole  *result
-	base   belongings
-	wall   wall
-	rounds int
-	failed uint64 // requests, when the ledgers were compared last
-	since  int    // rounds since then
+	judge    judge
+	rng      *rand.Rand
+	res      *modeResult
+	whole    *result
+	base     belongings
+	wall     wall
+	rounds   int
+	failed   uint64 // requests, when the ledgers were compared last
+	since    int    // rounds since then
+	compared int    // messages that compare has seen
 }
 
 func driveMode(ctx context.Context, o options, mode handoff.Mode, rng *rand.Rand, cmd command, whole *result) (res *modeResult, err error) {
@@ -268,6 +270,13 @@ func (d *run) compare(ctx context.Context, serves int) error {
 		outcomes = append(outcomes, more...)
 		if err := os.Truncate(path, 0); err != nil {
 			return err
+		}
+	}
+	// Only now: the last message of a process may arrive after its end is known.
+	for _, m := range d.received(d.compared) {
+		d.compared++
+		if passed := m.Moved + m.Cut[handoffhttp.CutInDoubt]; passed > 0 && m.To != 0 {
+			d.judge.move(uint32(m.PID), m.To, passed)
 		}
 	}
 	tally, findings := d.judge.settle(entries, outcomes)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
 )
 
 // A round is one upgrade with its fault.
@@ -137,9 +136,6 @@ func (rd *round) learn() {
 			}
 		}
 		rd.res.Cut += total(m.Cut)
-		if passed := m.Moved + m.Cut[handoffhttp.CutInDoubt]; passed > 0 && m.To != 0 {
-			rd.judge.move(uint32(m.PID), m.To, passed)
-		}
 		if m.Kind == string(handoff.EventOwner) && m.PID != rd.pred && !rd.anew(m.PID) {
 			rd.res.Upgrades++
 		}
