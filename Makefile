@@ -155,7 +155,7 @@ gauntlet: ## RESTARTS upgrades, or as many as fit into DURATION, under clients a
 	bin/gauntlet -restarts $(if $(filter 0,$(DURATION)),$(RESTARTS),$(if $(filter file,$(origin RESTARTS)),0,$(RESTARTS))) -duration $(DURATION) -seed $(SEED) $(ARGS)
 
 .PHONY: leave
-leave: ## two HTTP servers take turns on one port HANDOVERS times, under ab, wrk and POSTs (root for all runs; ARGS=-h: flags)
+leave: ## two HTTP servers take turns on one port HANDOVERS times, under ab, wrk, h2load and POSTs (root for all runs; ARGS=-h: flags)
 	@mkdir -p bin
 	cd integration && $(GO) build -o ../bin/leave ./leave
 	bin/leave -handovers $(HANDOVERS) $(ARGS)

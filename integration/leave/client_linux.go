@@ -18,15 +18,16 @@ const workers = 16
 type kind struct {
 	name    string
 	command func(url, addr string) (*exec.Cmd, error)
-	// count reads in its output how many requests were answered, and how many failed.
-	count func(out []byte) (answered, failed uint64, err error)
+	// count reads in its output how many requests were answered, how many failed, and how
+	// many of these the service has refused by GOAWAY.
+	count func(out []byte) (answered, failed, refused uint64, err error)
 }
 
 func program(name string, args ...string) func(url, addr string) (*exec.Cmd, error) {
 	return func(url, _ string) (*exec.Cmd, error) {
 		path, err := exec.LookPath(name)
 		if err != nil {
-			return nil, fmt.Errorf("%w: apt-get install apache2-utils wrk", err)
+			return nil, fmt.Errorf("%w: apt-get install apache2-utils wrk nghttp2-client", err)
 		}
 		return exec.Command(path, append(args, url)...), nil
 	}
@@ -34,7 +35,7 @@ func program(name string, args ...string) func(url, addr string) (*exec.Cmd, err
 
 // counted returns a count that adds what the groups of two expressions find. The first
 // must be there; without the second nothing has failed.
-func counted(answered, failed string) func([]byte) (uint64, uint64, error) {
+func counted(answered, failed string) func([]byte) (uint64, uint64, uint64, error) {
 	sum := func(expr string, out []byte) (n uint64, found bool) {
 		m := regexp.MustCompile(expr).FindSubmatch(out)
 		for _, g := range m[min(1, len(m)):] {
@@ -43,13 +44,13 @@ func counted(answered, failed string) func([]byte) (uint64, uint64, error) {
 		}
 		return n, m != nil
 	}
-	return func(out []byte) (uint64, uint64, error) {
+	return func(out []byte) (uint64, uint64, uint64, error) {
 		n, ok := sum(answered, out)
 		if !ok {
-			return 0, 0, fmt.Errorf("no count in its output: %s", out)
+			return 0, 0, 0, fmt.Errorf("no count in its output: %s", out)
 		}
 		bad, _ := sum(failed, out)
-		return n, bad, nil
+		return n, bad, 0, nil
 	}
 }
 
@@ -60,10 +61,16 @@ func kinds() []kind {
 		{"ab", program("ab", "-r", "-q", "-c", c, "-n", n), ab},
 		{"ab -k", program("ab", "-k", "-r", "-q", "-c", c, "-n", n), ab},
 		{"wrk", program("wrk", "-t1", "-c"+c, "-d3600s"), counted(`(\d+) requests in`, `Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)`)},
-		{"POST", func(_, addr string) (*exec.Cmd, error) { return self("post", addr), nil }, func(out []byte) (uint64, uint64, error) {
+		{"POST", func(_, addr string) (*exec.Cmd, error) { return self("post", addr), nil }, func(out []byte) (uint64, uint64, uint64, error) {
 			var s load.Stats
 			err := json.Unmarshal(bytes.TrimSpace(out), &s)
-			return s.Connections - s.Failed, s.Failed, err
+			return s.Connections - s.Failed, s.Failed, 0, err
 		}},
+		{"h2load", func(_, addr string) (*exec.Cmd, error) {
+			if _, err := program("h2load")("", addr); err != nil {
+				return nil, err
+			}
+			return self("h2load", addr), nil
+		}, h2Count},
 	}
 }

@@ -42,6 +42,8 @@ func takePart(role string, args []string) error {
 		return serviceMain(args)
 	case "post":
 		return postMain(args)
+	case "h2load":
+		return h2Main(args)
 	}
 	return fmt.Errorf("no role %q", role)
 }
@@ -119,9 +121,10 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 // report writes the table and the result, and returns the exit status.
 func report(w io.Writer, runs []*run) int {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "ends by\twhere\tuser\thandovers\trequests\tfailed\tby\tcut\tto the end p50\tmax\trequests/s")
+	fmt.Fprintln(t, "ends by\twhere\tuser\thandovers\trequests\tfailed\tby\trefused\tcut\tto the end p50\tmax\trequests/s")
 	var handovers, status int
-	var requests, failed, control uint64
+	var requests, failed uint64
+	controls := make(map[string]uint64) // requests that they have failed, by client
 	for _, r := range runs {
 		slices.Sort(r.Linger)
 		var p50, worst time.Duration
@@ -134,10 +137,12 @@ func report(w io.Writer, runs []*run) int {
 				by.WriteString(fmt.Sprintf("%s %d ", k.name, n))
 			}
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%d\t%v\t%v\t%.0f\n", r.Way, r.Where, r.User, r.Handovers, r.Requests, r.Failed, by.String(), r.Cut,
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%s\t%d\t%d\t%v\t%v\t%.0f\n", r.Way, r.Where, r.User, r.Handovers, r.Requests, r.Failed, by.String(), r.Refused, r.Cut,
 			p50.Round(time.Millisecond), worst.Round(time.Millisecond), float64(r.Requests)/r.Seconds)
 		if r.Way != wayBaton {
-			control += r.Failed
+			for k, n := range r.By {
+				controls[k] += n
+			}
 			continue
 		}
 		handovers, requests, failed = handovers+r.Handovers, requests+r.Requests, failed+r.Failed
@@ -155,8 +160,14 @@ func report(w io.Writer, runs []*run) int {
 			fmt.Fprintf(w, "%s, %s, user %d: %d drains say that loss was possible: %s\n", r.Way, r.Where, r.User, r.Lossy, r.Reason)
 		}
 	}
-	if control == 0 {
-		fmt.Fprintln(w, "the controls have lost no request: the run proves nothing")
+	var lost uint64
+	for _, k := range kinds() {
+		if lost += controls[k.name]; controls[k.name] == 0 {
+			fmt.Fprintf(w, "the controls have failed no request of %s: the run proves nothing about it\n", k.name)
+		}
+	}
+	if lost == 0 {
+		fmt.Fprintln(w, "the controls have failed no request: the run proves nothing")
 		status = 1
 	}
 	fmt.Fprintf(w, "result: handovers=%d requests=%d failed=%d\n", handovers, requests, failed)

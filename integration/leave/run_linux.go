@@ -31,6 +31,7 @@ type run struct {
 	Requests  uint64            `json:"requests"`
 	Failed    uint64            `json:"failed"`
 	By        map[string]uint64 `json:"failed_by"`
+	Refused   uint64            `json:"refused"` // of Failed, by GOAWAY
 	Cut       uint64            `json:"cut"`
 	Lossy     int               `json:"drains_that_may_lose"`
 	Reason    string            `json:"reason,omitempty"` // of the last of them
@@ -270,12 +271,13 @@ func (r *run) count(ctx context.Context, c *client) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	answered, failed, err := c.kind.count(c.out.Bytes())
+	answered, failed, refused, err := c.kind.count(c.out.Bytes())
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.name, err)
+		return fmt.Errorf("%s: %w: %s", c.name, err, c.log.String())
 	}
 	r.Requests += answered + failed
 	r.Failed += failed
+	r.Refused += refused
 	if failed > 0 {
 		r.By[c.name] += failed
 	}

@@ -66,7 +66,9 @@ func serviceMain(args []string) error {
 		}
 		_, _ = w.Write([]byte("hello\n")) // the client tells
 	})
-	srv := &http.Server{Handler: mux}
+	srv := &http.Server{Handler: mux, Protocols: new(http.Protocols)}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
 	say(message{Addr: ln.Addr().String()})
 	go func() { // ends with the process
 		for range time.Tick(20 * time.Millisecond) {

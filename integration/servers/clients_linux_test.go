@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
+	"github.com/seed-11c92bf9/baton/integration/internal/witness"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -92,10 +93,14 @@ func TestClients(t *testing.T) {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
 				addr := s.addr
-				var w *witness
+				var w *witness.Witness
 				if c.http2 {
-					w = newWitness(t, s.addr)
-					addr = w.addr()
+					var err error
+					if w, err = witness.New(s.addr); err != nil {
+						t.Fatal(err)
+					}
+					defer w.Close()
+					addr = w.Addr()
 				}
 				cmd := exec.CommandContext(ctx, path, append(c.args, "http://"+addr+"/")...)
 				var out strings.Builder
@@ -127,7 +132,11 @@ func TestClients(t *testing.T) {
 				}
 				ok = sum(c.ok, out.String())
 				if w != nil {
-					_, failed = w.stop()
+					count, err := w.Close()
+					if err != nil {
+						t.Error(err)
+					}
+					failed = count.Failed()
 				} else {
 					failed = sum(c.failed, out.String())
 				}
