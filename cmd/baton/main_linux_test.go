@@ -171,13 +171,7 @@ func serveCmd(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // killAll kills the processes of a service and waits until they have ended.
-func killAll(dir string) {
-	for pids := procs.Marked(scriptMark(dir)); len(pids) > 0; pids = procs.Marked(scriptMark(dir)) {
-		for _, pid := range pids {
-			procs.Kill(pid, scriptMark(dir))
-		}
-	}
-}
+func killAll(dir string) { procs.KillAll(scriptMark(dir)) }
 
 // scriptMark is in the environment of a script's processes, with the script's folder.
 func scriptMark(dir string) string { return "BATON_TEST_SCRIPT=" + dir + "\x00" }

@@ -1,11 +1,12 @@
 package procs
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Has reports whether the process has the mark. One that has ended has none,
@@ -17,11 +18,15 @@ func Has(pid int, mark string) bool {
 
 // Marked returns the processes that have the mark, but for this one.
 func Marked(mark string) []int {
-	files, _ := filepath.Glob("/proc/[0-9]*/environ") // the pattern is good
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	names, _ := proc.Readdirnames(-1) // what was read before an error is good
+	_ = proc.Close()
 	var pids []int
-	for _, file := range files {
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if err == nil && pid != os.Getpid() && Has(pid, mark) {
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil && pid != os.Getpid() && Has(pid, mark) {
 			pids = append(pids, pid)
 		}
 	}
@@ -38,4 +43,25 @@ func Kill(pid int, mark string) {
 		_ = p.Kill()
 	}
 	_ = p.Release() // never fails
+}
+
+// KillAll kills the processes that have the mark, and those that they start meanwhile,
+// and returns when all have ended.
+func KillAll(mark string) {
+	for pids := Marked(mark); len(pids) > 0; pids = Marked(mark) {
+		var killed []*Pidfd
+		for _, pid := range pids {
+			if p, err := OpenPidfd(pid); err == nil {
+				killed = append(killed, p)
+			}
+			Kill(pid, mark)
+		}
+		for _, p := range killed {
+			// The ID may be another process's by now, which need not end.
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			_ = p.Wait(ctx)
+			cancel()
+			_ = p.Close()
+		}
+	}
 }

@@ -55,3 +55,35 @@ func TestKill(t *testing.T) {
 		t.Errorf("Marked() = %v after Kill", left)
 	}
 }
+
+// TestKillAll kills a process and the one that it has started, and returns after their end.
+func TestKillAll(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	mark := "BATON_PROCS=" + dir + "\x00"
+	cmd := exec.Command("sh", "-c", "sleep 1000 & echo started; cat")
+	cmd.Env = append(os.Environ(), "BATON_PROCS="+dir)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait() // killed
+	if _, err := io.ReadFull(out, make([]byte, len("started\n"))); err != nil {
+		t.Fatal(err)
+	}
+	procs.KillAll(mark)
+	if left := procs.Marked(mark); len(left) != 0 {
+		t.Errorf("Marked() = %v after KillAll", left)
+	}
+	if _, err := io.ReadAll(out); err != nil { // until the pipe's last writer has ended
+		t.Error(err)
+	}
+}

@@ -26,6 +26,9 @@ func Marked(string) []int { return nil }
 // Kill is not supported here.
 func Kill(int, string) {}
 
+// KillAll is not supported here.
+func KillAll(string) {}
+
 // Pidfd is not supported here.
 type Pidfd struct{}
 

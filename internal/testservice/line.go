@@ -166,11 +166,8 @@ func (l *Line[M]) Kill() {
 		l.Wait()
 		close(over)
 	}()
-	// A process that was about to start another when it was killed may have done so.
-	for {
-		for _, pid := range procs.Marked(l.mark) {
-			procs.Kill(pid, l.mark)
-		}
+	for { // a process can end before KillAll looks at it, after starting one behind its back
+		procs.KillAll(l.mark)
 		select {
 		case <-over:
 			return
