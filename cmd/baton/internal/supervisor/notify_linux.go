@@ -1,10 +1,6 @@
 package supervisor
 
 import (
-	"errors"
-	"fmt"
-	"net"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -13,10 +9,6 @@ import (
 
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
-
-// notifySocket is where the app's processes report their state (sd_notify(3)). Its name
-// is abstract, so no folder needs to be writable.
-type notifySocket struct{ c *net.UnixConn }
 
 // news is one notification.
 type news struct {
@@ -27,48 +19,6 @@ type news struct {
 	extend   time.Duration // 0 if there is none
 	status   string
 	fds      []int // owned: closing them answers a barrier
-}
-
-// newNotifySocket binds a socket by a name that the kernel chooses (unix(7),
-// autobind).
-func newNotifySocket() (*notifySocket, error) {
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram"})
-	if err != nil {
-		return nil, fmt.Errorf("notify socket: %w", err)
-	}
-	raw, err := c.SyscallConn()
-	if err == nil {
-		cerr := raw.Control(func(fd uintptr) {
-			err = os.NewSyscallError("setsockopt(SO_PASSCRED)", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1))
-		})
-		err = errors.Join(err, cerr)
-	}
-	if err != nil {
-		_ = c.Close() // unused so far
-		return nil, fmt.Errorf("notify socket: %w", err)
-	}
-	return &notifySocket{c}, nil
-}
-
-// address is NOTIFY_SOCKET.
-func (n *notifySocket) address() string { return n.c.LocalAddr().String() }
-
-// close ends listen.
-func (n *notifySocket) close() { _ = n.c.Close() }
-
-// listen calls each with each notification, until close.
-func (n *notifySocket) listen(each func(news)) {
-	buf, oob := make([]byte, 4096), make([]byte, 1024)
-	for {
-		size, oobn, _, _, err := n.c.ReadMsgUnix(buf, oob)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			continue // the sender's error
-		}
-		each(parseNews(string(buf[:size]), oob[:oobn]))
-	}
 }
 
 // parseNews never fails: it ignores what it does not know.
@@ -103,7 +53,7 @@ func parseNews(text string, oob []byte) news {
 	return n
 }
 
-// receive handles a notification. It ignores senders that are no process of the app.
+// receive handles a notification of a process that belongs to the app.
 func (s *Supervisor) receive(n news) {
 	defer fdx.Close(n.fds...)
 	g := s.sender(n.pid)
@@ -111,8 +61,7 @@ func (s *Supervisor) receive(n news) {
 		if s.introduced(n) {
 			return
 		}
-		s.log.Debug("notification ignored: its sender is no process of the app", "pid", n.pid)
-		return
+		return // it has ended since admits
 	}
 	if n.status != "" {
 		s.log.Debug("status", "generation", g.number, "pid", g.pid, "status", n.status)

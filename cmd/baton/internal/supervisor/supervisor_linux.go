@@ -86,6 +86,7 @@ func New(c *Config) (*Supervisor, error) {
 // if the app ended as configured, else an error that matches [ErrStart] or [ErrFailed].
 func (s *Supervisor) Run() error {
 	defer s.sockets.close()
+	defer s.notify.close()
 	s.manager = s.newManager()
 	// When the thread that started the app ends, the kernel sends the app the stop
 	// signal.
@@ -102,7 +103,7 @@ func (s *Supervisor) Run() error {
 	signal.Notify(children, unix.SIGCHLD)
 	defer signal.Stop(children)
 	s.wg.Go(func() { // ends with notify.close
-		s.notify.listen(func(n news) { s.todo.add(func() { s.receive(n) }) })
+		s.notify.listen(s.todo.add, s.admits, s.receive)
 	})
 	for i, one := range s.sockets.all {
 		s.log.Info("socket", "name", one.Name, "address", s.sockets.addrs[i], "fd", firstFD+i)
@@ -122,7 +123,7 @@ func (s *Supervisor) Run() error {
 		}
 	}
 	s.proven.close()
-	s.notify.close()
+	s.notify.close()   // its goroutine waits for todo no longer
 	s.manager.Close(0) // messages that the service manager has not read are lost
 	s.wg.Wait()
 	for _, f := range s.todo.take() {

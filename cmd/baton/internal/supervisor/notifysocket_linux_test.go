@@ -1,0 +1,207 @@
+package supervisor_test
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-11c92bf9/baton/cmd/baton/internal/supervisor"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
+)
+
+// descriptors returns what this process has open.
+func descriptors(tb testing.TB) []string {
+	tb.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var all []string
+	for _, f := range files {
+		if target, err := os.Readlink("/proc/self/fd/" + f.Name()); err == nil {
+			all = append(all, target)
+		}
+	}
+	return all
+}
+
+// TestListenNews sends many descriptors and much text to a notify socket. Of a process
+// that is no part of the app nothing is kept; of one that is, one descriptor and one
+// datagram's text at most. Not parallel: it counts descriptors.
+func TestListenNews(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	pipe, err := os.Readlink("/proc/self/fd/" + itoa(t, w))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := func() (n int) {
+		for _, target := range descriptors(t) {
+			if target == pipe {
+				n++
+			}
+		}
+		return n
+	}
+	before := opened()
+	type received struct {
+		supervisor.News
+		descriptors int
+	}
+	var got []received
+	strangers, most := 0, 0
+	admit := false
+	handled := make(chan struct{})
+	path, end, err := supervisor.ListenNews(t.TempDir(), func(pid int) bool {
+		if most = max(most, opened()-before); pid != os.Getpid() {
+			t.Errorf("the sender is %d, want %d", pid, os.Getpid())
+		}
+		if !admit {
+			strangers++
+		}
+		return admit
+	}, func(n supervisor.News, descriptors int) {
+		most = max(most, opened()-before)
+		got = append(got, received{n, descriptors})
+		handled <- struct{}{}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end()
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	send := func(text string, descriptors int) {
+		t.Helper()
+		var rights []byte
+		err := fdx.Borrow(w, func(fd int) error {
+			if descriptors > 0 {
+				rights = unix.UnixRights(slices.Repeat([]int{fd}, descriptors)...)
+			}
+			return fdx.Borrow(c, func(to int) error { return unix.Sendmsg(to, []byte(text), rights, nil, 0) })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 8 {
+		send("READY=1\nSTATUS="+strings.Repeat("x", 100_000), 200)
+		barrier(t, c) // it has been read
+	}
+	admit = true
+	for _, one := range []struct {
+		text string
+		fds  int
+		want received
+	}{
+		{"READY=1\nSTATUS=a", 0, received{supervisor.News{Ready: true, Status: "a"}, 0}},
+		{"STOPPING=1", 1, received{supervisor.News{Stopping: true}, 1}},
+		{"STATUS=b", 200, received{supervisor.News{Status: "b"}, 1}},
+		{"STATUS=c\nMAINPID=1" + strings.Repeat("2", 100_000), 0, received{}}, // cut off, it means another process
+	} {
+		send(one.text, one.fds)
+		<-handled
+		if last := got[len(got)-1]; last != one.want {
+			t.Errorf("of %.20q with %d descriptors: %+v, want %+v", one.text, one.fds, last, one.want)
+		}
+	}
+	if strangers != 16 || most > 1 {
+		t.Errorf("%d notifications of strangers, and at most %d descriptors open, want 16 and 1", strangers, most)
+	}
+	// Each copy is closed.
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("read of the pipe: %d, %v, want its end", n, err)
+	}
+}
+
+// barrier waits until what c was sent before has been read.
+func barrier(tb testing.TB, c *net.UnixConn) {
+	tb.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer r.Close()
+	err = fdx.Borrow(w, func(fd int) error {
+		return fdx.Borrow(c, func(to int) error { return unix.Sendmsg(to, []byte("BARRIER=1"), unix.UnixRights(fd), nil, 0) })
+	})
+	_ = w.Close() // the receiver has the only other one
+	if err != nil {
+		tb.Fatal(err)
+	}
+	_, _ = r.Read(make([]byte, 1)) // the end
+}
+
+// TestNotifyFolder binds notify sockets: the kernel shows no name by which another user
+// could find one, and the folder of a supervisor that was killed is removed.
+func TestNotifyFolder(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	left := filepath.Join(base, "baton-run-1")
+	if err := os.Mkdir(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dead, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(left, "x"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends []func()
+	listen := func() string {
+		path, end, err := supervisor.ListenNews(base, func(int) bool { return false }, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, end)
+		return path
+	}
+	listen()
+	if _, err := os.Stat(left); err != nil {
+		t.Errorf("the folder of a supervisor that runs: %v", err)
+	}
+	_ = dead.Close() // which leaves the path of a datagram socket
+	path := listen()
+	names, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(names), path) {
+		t.Errorf("/proc/net/unix has %s", path)
+	}
+	want := os.FileMode(0o700)
+	if os.Geteuid() == 0 {
+		want = 0o711
+	}
+	if fi, err := os.Stat(filepath.Dir(path)); err != nil || fi.Mode().Perm() != want {
+		t.Errorf("the folder has mode %v, %v, want %v", fi.Mode(), err, want)
+	}
+	for _, end := range ends {
+		end()
+	}
+	if files, err := os.ReadDir(base); err != nil || len(files) > 0 {
+		t.Errorf("%d files are left, %v", len(files), err)
+	}
+}
+
+func itoa(tb testing.TB, f *os.File) string {
+	tb.Helper()
+	fd, err := fdx.Number(f)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return strconv.Itoa(fd)
+}
