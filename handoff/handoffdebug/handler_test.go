@@ -29,7 +29,8 @@ func serving() fixed {
 		Name: "api", PID: 4711, UID: 33, Generation: 3, Version: "1.4.2",
 		Build:      "example.org/api v1.4.2 0123456789ab, go1.25.0",
 		Executable: "/usr/local/bin/api", Mode: handoff.Takeover, State: handoff.StateServing,
-		Started: when, Uptime: 26*time.Hour + 30*time.Minute, Open: 17, Remaining: -1, Accepted: 99,
+		Started: when, Uptime: 26*time.Hour + 30*time.Minute, Open: 17, Remaining: -1, Accepted: 99, Received: 88,
+		Warnings: []string{"no upgrade can begin"},
 		Sockets: []handoff.SocketStatus{
 			{Name: "web", Kind: "listener", Network: "tcp", Address: "[::]:80", Queue: 1, Backlog: 4096, HalfOpen: 2, Accepted: 99},
 			{Kind: "packet", Network: "udp", Address: "[::]:53", Queue: -1, Backlog: -1, HalfOpen: -1},
@@ -47,6 +48,7 @@ func serving() fixed {
 			{
 				Generation: 3, Mode: handoff.Takeover, Outcome: handoff.OutcomeCommitted, Started: when,
 				Predecessor: handoff.Process{PID: 4000, Version: "1.4.1"}, Successor: handoff.Process{PID: 4711, Version: "1.4.2"},
+				Warnings: []string{"the successor left out tcp 127.0.0.1:9090"}, Cut: 3, CutBy: map[string]uint64{"websocket": 1, "tracked": 2},
 				Sockets: 3, Open: 21, Moved: 5, Durations: handoff.Durations{
 					Start: 40 * time.Millisecond, Transfer: 3 * time.Millisecond, Warming: 1200 * time.Millisecond,
 					Probation: 2 * time.Second, Commit: time.Millisecond, Total: 3244 * time.Millisecond,
@@ -89,6 +91,7 @@ func TestPage(t *testing.T) {
 	for _, want := range []string{
 		"<title>api: serving, generation 3</title>", `<html lang="en">`, "1.4.2", "4711", "26h30m", "[::]:80", "4096", "filling up",
 		"within 1m30s", "→ pid 4500", "the successor died: exit status 3", "1.4.1 (pid 4000) → 1.4.2 (pid 4711)", "warming 1.2s", "took 3.24s",
+		"<dt>Received</dt><dd>88</dd>", "<strong>Warning</strong>: no upgrade can begin", "left out tcp 127.0.0.1:9090", "3 cut (2 tracked, 1 websocket)",
 		"/usr/local/bin/api", "0123456789ab, go1.25.0", `href="status.json"`, `href="?refresh=5"`,
 	} {
 		if !strings.Contains(body, want) {
@@ -121,7 +124,7 @@ func TestStored(t *testing.T) {
 	}
 	s.Sockets[0].Stored = true
 	_, body := ask(t, handoffdebug.Handler(s), http.MethodGet, handoffdebug.Path)
-	for _, want := range []string{">Stored</abbr></tr>", `<td class="n">99<td>yes</tr>`, `<td class="n">–<td>no</tr>`} {
+	for _, want := range []string{">Stored</abbr></tr>", `>99<td data-of="Stored">yes</tr>`, `>–<td data-of="Stored">no</tr>`} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page has no %q", want)
 		}

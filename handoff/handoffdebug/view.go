@@ -2,6 +2,7 @@ package handoffdebug
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -63,6 +64,7 @@ type attempt struct {
 	From, To string
 	Took     string
 	Linger   string // empty while it is not over
+	Reasons  string // of the connections that were cut, with their numbers
 	Why      string // it is not committed
 	Phases   []phase
 }
@@ -123,6 +125,10 @@ func newAttempt(r *handoff.Report) attempt {
 		Report: r, Began: momentOf(r.Started), Good: r.Outcome == handoff.OutcomeCommitted,
 		From: process(r.Predecessor), To: process(r.Successor), Took: short(r.Durations.Total), Why: strings.TrimPrefix(r.Reason, "handoff: "),
 	}
+	for _, reason := range slices.Sorted(maps.Keys(r.CutBy)) {
+		a.Reasons += fmt.Sprintf(", %d %s", r.CutBy[reason], reason)
+	}
+	a.Reasons = strings.TrimPrefix(a.Reasons, ", ")
 	d := &r.Durations
 	if d.Linger > 0 {
 		a.Linger = short(d.Linger)

@@ -3,9 +3,11 @@ package browser_test
 import (
 	"errors"
 	"fmt"
+	"html"
 	"image"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,7 +20,7 @@ import (
 )
 
 // upgraded is a service that has seen an upgrade that failed, and one whose
-// predecessor lingers. It returns the URL of its page.
+// predecessor lingers. It returns its URL.
 func upgraded(t *testing.T) string {
 	t.Helper()
 	dir := testenv.ShortDir(t)
@@ -62,7 +64,9 @@ func upgraded(t *testing.T) string {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(handoffdebug.Path, handoffdebug.Handler(second))
+	page := handoffdebug.Handler(second)
+	mux.Handle(handoffdebug.Path, page)
+	mux.HandleFunc("/phone", phone(page))
 	server := &http.Server{Handler: mux}
 	served := make(chan struct{})
 	go func() { // ends with Close
@@ -77,17 +81,32 @@ func upgraded(t *testing.T) string {
 		t.Fatal(err)
 	}
 	<-first.Done()
-	return "http://" + addr + handoffdebug.Path
+	return "http://" + addr
 }
 
-// TestDebugPage has a browser show the page, in both schemes and on a narrow
-// screen. The picture's background says that the style was applied: the browser
+// phoneWidth is that of a common phone, in pixels of CSS. Chromium's window is not narrower
+// than 500.
+const phoneWidth = 390
+
+// phone returns a page with a frame as wide as a phone, which shows page. The policy of the
+// real one allows no frame.
+func phone(page http.Handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		inner := httptest.NewRecorder()
+		page.ServeHTTP(inner, httptest.NewRequestWithContext(r.Context(), http.MethodGet, handoffdebug.Path, nil))
+		_, _ = fmt.Fprintf(w, `<body style="margin: 0; background: #888"><iframe style="border: 0; width: %dpx; height: 2000px" srcdoc="%s"></iframe>`,
+			phoneWidth, html.EscapeString(inner.Body.String())) // the browser may have gone
+	}
+}
+
+// TestDebugPage has a browser show the page, in both schemes and on the screen
+// of a phone. The picture's background says that the style was applied: the browser
 // has found it to be the one that the page's policy allows.
 func TestDebugPage(t *testing.T) {
 	testenv.Long(t, "handoff/handoffdebug.TestPage")
 	b := newBrowser(t)
 	url := upgraded(t)
-	dom := b.dom(t, url)
+	dom := b.dom(t, url+handoffdebug.Path)
 	for _, want := range []string{
 		"<title>shop: serving, generation 2</title>", ">committed</span>", ">failed</span>", "Lingering predecessors", "&lt;b&gt;1.0&lt;/b&gt;",
 	} {
@@ -99,16 +118,17 @@ func TestDebugPage(t *testing.T) {
 		t.Errorf("the browser's page has %d parts, want 3", n)
 	}
 	for _, c := range []struct {
-		name, size string
-		args       []string
-		back       string
+		name, path, size string
+		width            int
+		args             []string
+		back             string
 	}{
-		{"light", "1200,1000", []string{"--blink-settings=preferredColorScheme=1"}, "f6f7f9"},
-		{"dark", "1200,1000", []string{"--blink-settings=preferredColorScheme=0"}, "12151b"},
-		{"narrow", "500,1400", []string{"--blink-settings=preferredColorScheme=1"}, "f6f7f9"},
+		{"light", handoffdebug.Path, "1200,1000", 1200, []string{"--blink-settings=preferredColorScheme=1"}, "f6f7f9"},
+		{"dark", handoffdebug.Path, "1200,1000", 1200, []string{"--blink-settings=preferredColorScheme=0"}, "12151b"},
+		{"phone", "/phone", "500,2000", phoneWidth, []string{"--blink-settings=preferredColorScheme=0"}, "12151b"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			picture := b.shot(t, url, c.size, c.args...)
+			picture := b.shot(t, url+c.path, c.size, c.args...)
 			r, g, blue, _ := picture.At(1, 1).RGBA()
 			if back := fmt.Sprintf("%02x%02x%02x", r>>8, g>>8, blue>>8); back != c.back {
 				t.Errorf("background %s, want %s", back, c.back)
@@ -117,7 +137,7 @@ func TestDebugPage(t *testing.T) {
 				t.Errorf("%d colours, want a page with text", n)
 			}
 			// A page that is wider than the screen would have its right edge cut.
-			edge := picture.Bounds().Max.X - 2
+			edge := c.width - 2
 			for y := range picture.Bounds().Max.Y {
 				if picture.At(edge, y) != picture.At(1, 1) {
 					t.Fatalf("the page runs over the right edge, at line %d", y)
