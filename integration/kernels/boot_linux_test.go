@@ -40,14 +40,9 @@ func TestBoot(t *testing.T) {
 // TestNoMachine has the roles refuse to play on a machine that is a real one.
 func TestNoMachine(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	bin := dir + "/kernels"
-	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
 	for _, role := range []string{roleInit, roleRunner, "other"} {
-		cmd := exec.Command(bin)
-		cmd.Env = append(cmd.Environ(), envRole+"="+role)
+		cmd := testmain.Command(t, "kernels")
+		cmd.Env = append(cmd.Env, envRole+"="+role)
 		out, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "is for the first process of an emulated machine") {
 			t.Errorf("%s: %v: %s", role, err, out)

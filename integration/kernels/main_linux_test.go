@@ -6,4 +6,6 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
-func TestMain(m *testing.M) { testmain.Run(m) }
+func TestMain(m *testing.M) {
+	testmain.RunWith(m, map[string]func([]string){"kernels": func([]string) { main() }})
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
 	"github.com/seed-11c92bf9/baton/integration/internal/witness"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -59,27 +60,27 @@ func TestClients(t *testing.T) {
 		args   []string
 		failed *regexp.Regexp // what it says of failures; absent means none
 		ok     *regexp.Regexp
-		http2  bool // a witness counts
+		http2  bool         // a witness counts
+		quick  handoff.Mode // the one of a short run
 	}{
 		{
 			"wrk",
 			[]string{"-t2", "-c64", fmt.Sprintf("-d%ds", seconds)},
 			regexp.MustCompile(`Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)`),
-			regexp.MustCompile(`(\d+) requests in`), false,
+			regexp.MustCompile(`(\d+) requests in`), false, handoff.Inherit,
 		},
 		{
 			"ab",
 			[]string{"-k", "-r", "-c", "64", "-t", strconv.Itoa(seconds), "-n", "10000000"},
 			regexp.MustCompile(`Failed requests:\s+(\d+)`),
-			regexp.MustCompile(`Complete requests:\s+(\d+)`), false,
+			regexp.MustCompile(`Complete requests:\s+(\d+)`), false, handoff.Takeover,
 		},
 		{
 			// It never opens a connection again: the first upgrade ends the load.
 			"h2load",
 			[]string{"-c16", "-m8", "-t1", fmt.Sprintf("-D%d", seconds)},
 			nil,
-			regexp.MustCompile(`(\d+) succeeded`),
-			true,
+			regexp.MustCompile(`(\d+) succeeded`), true, handoff.Drain,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -150,6 +151,9 @@ func TestClients(t *testing.T) {
 				return ok, failed
 			}
 			eachMode(t, func(t *testing.T, mode handoff.Mode) {
+				if mode != c.quick {
+					testenv.Long(t, "TestClients")
+				}
 				for range rounds {
 					ok, failed := run(t, "http", mode)
 					if failed != 0 {
@@ -162,6 +166,9 @@ func TestClients(t *testing.T) {
 				t.Error("no request")
 			})
 			t.Run("control", func(t *testing.T) {
+				if c.name != "wrk" {
+					testenv.Long(t, "TestClients")
+				}
 				total := 0
 				for range rounds {
 					ok, failed := run(t, "shutdown", handoff.Takeover)

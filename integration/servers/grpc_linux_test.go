@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/integration/internal/grpcecho"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 func serveGRPC(ctx context.Context, _ settings, up *handoff.Upgrader, ln *handoff.Listener) error {
@@ -42,6 +43,9 @@ func serveGRPC(ctx context.Context, _ settings, up *handoff.Upgrader, ln *handof
 // and the report says so.
 func TestGRPCLimit(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		if mode != handoff.Takeover {
+			testenv.Long(t, "TestGRPCLimit")
+		}
 		s := start(t, "grpc", settings{Mode: mode, Linger: 300 * time.Millisecond})
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -124,7 +128,7 @@ func TestGRPC(t *testing.T) {
 				}
 			})
 		}
-		for range 5 {
+		for range upgrades() {
 			if r := s.upgrade(); r.Cut != 0 {
 				t.Errorf("%d connections cut: %v", r.Cut, r.CutBy)
 			}

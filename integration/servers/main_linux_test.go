@@ -11,10 +11,9 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/internal/testservice"
-
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
+	"github.com/seed-11c92bf9/baton/internal/testservice"
 )
 
 func TestMain(m *testing.M) {
@@ -157,6 +156,9 @@ func (s *service) upgrade() handoff.Report {
 	}
 	return report
 }
+
+// upgrades is how many replacements a test makes under its load.
+func upgrades() int { return testenv.Times(2, 5) }
 
 // eachMode runs a test in each mode.
 func eachMode(t *testing.T, f func(t *testing.T, mode handoff.Mode)) {

@@ -113,7 +113,7 @@ func TestRawTCP(t *testing.T) {
 				}
 			})
 		}
-		for range 5 {
+		for range upgrades() {
 			if r := s.upgrade(); r.Moved != 16 || r.Cut != 0 {
 				t.Errorf("%d moved, %d cut, want 16 moved", r.Moved, r.Cut)
 			}

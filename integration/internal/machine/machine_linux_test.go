@@ -119,6 +119,7 @@ func TestBoot(t *testing.T) {
 
 // TestDial reaches what listens in the machine, and nothing else does.
 func TestDial(t *testing.T) {
+	testenv.Long(t, "TestBoot")
 	m := boot(t, machine.Config{})
 	if err := m.WriteFile("/etc/systemd/system/echo.socket", "[Socket]\nAccept=yes\nListenStream=127.0.0.1:7\nListenStream=@echo\nListenStream=/run/echo\n"); err != nil {
 		t.Fatal(err)
@@ -152,6 +153,7 @@ func TestDial(t *testing.T) {
 
 // TestClose leaves nothing.
 func TestClose(t *testing.T) {
+	testenv.Long(t, "TestBoot")
 	testenv.Need(t, "systemd")
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
@@ -199,6 +201,7 @@ func ownerMain() error {
 // TestOwnerKilled kills the process that has booted a machine: the machine ends,
 // and the next one takes away what is left.
 func TestOwnerKilled(t *testing.T) {
+	testenv.Long(t, "TestBoot")
 	testenv.Need(t, "systemd")
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
@@ -244,6 +247,7 @@ func TestOwnerKilled(t *testing.T) {
 
 // TestBootFails says why.
 func TestBootFails(t *testing.T) {
+	testenv.Long(t, "TestBoot")
 	testenv.Need(t, "systemd")
 	_, err := machine.Boot(t.Context(), machine.Config{Command: command(t), Root: t.TempDir()})
 	if err == nil || !strings.Contains(err.Error(), "mount") {
