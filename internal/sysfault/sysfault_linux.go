@@ -80,8 +80,9 @@ func allThreads(option, value uintptr) syscall.Errno {
 }
 
 // Serve answers the calls of a listener, which it borrows: with the error that fail
-// returns, or by letting the kernel carry them out where that is 0. It returns when no
-// filtered thread is left.
+// returns, or by letting the kernel carry them out where that is 0. A close that fails
+// closes all the same, as close(2) says of Linux: the number leads to /dev/null then. It
+// returns when no filtered thread is left.
 func Serve(listener int, fail func(Call) syscall.Errno) error {
 	for {
 		poll := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
@@ -104,11 +105,39 @@ func Serve(listener int, fail func(Call) syscall.Errno) error {
 		a := answer{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
 		if errno := fail(Call{int(n.pid), uintptr(n.nr), n.args}); errno != 0 {
 			a = answer{id: n.id, errno: -int32(errno)}
+			if n.nr == unix.SYS_CLOSE {
+				if err := replace(listener, n.id, uint32(n.args[0])); err != nil {
+					return err
+				}
+			}
 		}
 		if err := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&a)); err != nil && !errors.Is(err, unix.ENOENT) {
 			return os.NewSyscallError("ioctl(SECCOMP_IOCTL_NOTIF_SEND)", err)
 		}
 	}
+}
+
+// addfd is seccomp_notif_addfd of linux/seccomp.h.
+type addfd struct {
+	id         uint64
+	flags      uint32
+	srcfd      uint32
+	newfd      uint32
+	newfdFlags uint32
+}
+
+// replace has a descriptor of the thread that waits for its answer lead to /dev/null.
+func replace(listener int, id uint64, fd uint32) error {
+	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("open", err)
+	}
+	defer unix.Close(null) // the thread has a copy
+	a := addfd{id: id, flags: unix.SECCOMP_ADDFD_FLAG_SETFD, srcfd: uint32(null), newfd: fd, newfdFlags: unix.O_CLOEXEC}
+	if err := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(&a)); err != nil && !errors.Is(err, unix.ENOENT) {
+		return os.NewSyscallError("ioctl(SECCOMP_IOCTL_NOTIF_ADDFD)", err)
+	}
+	return nil
 }
 
 func ioctl(fd int, request uintptr, arg unsafe.Pointer) error {
