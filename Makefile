@@ -14,7 +14,7 @@ MODULES := handoff/handoffprom integration
 PKG ?= ./...
 # Time for each fuzz target, rounds of a benchmark, of a soak test, members to drain,
 # upgrades in each mode, upgrades and crashes under systemd. Upgrades of the gauntlet in all modes together, its time
-# and the seed of its faults. Handovers of make leave. Benchmarks to run.
+# and the seed of its faults. Rows of make sysfaults. Handovers of make leave. Benchmarks to run.
 FUZZTIME ?= 10s
 COUNT ?= 1
 SOAK ?= 20
@@ -25,6 +25,7 @@ RELOADS ?= 20
 CRASHES ?= 5
 RESTARTS ?= 200
 HANDOVERS ?= 100
+ROWS ?= all
 DURATION ?= 0
 SEED ?= 0
 # Whose kernels are booted.
@@ -40,7 +41,7 @@ help: ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES) RELOADS=$(RELOADS) CRASHES=$(CRASHES) RESTARTS=$(RESTARTS) HANDOVERS=$(HANDOVERS) DURATION=$(DURATION) SEED=$(SEED) SUITES=$(SUITES) PEERS=$(PEERS) OUT=$(OUT)"
+	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES) RELOADS=$(RELOADS) CRASHES=$(CRASHES) RESTARTS=$(RESTARTS) ROWS=$(ROWS) HANDOVERS=$(HANDOVERS) DURATION=$(DURATION) SEED=$(SEED) SUITES=$(SUITES) PEERS=$(PEERS) OUT=$(OUT)"
 
 .PHONY: demo
 demo: ## upgrade a small service under load, in every mode
@@ -153,6 +154,10 @@ gauntlet: ## RESTARTS upgrades, or as many as fit into DURATION, under clients a
 	@mkdir -p bin
 	cd integration && $(GO) build -o ../bin/gauntlet ./gauntlet
 	bin/gauntlet -restarts $(if $(filter 0,$(DURATION)),$(RESTARTS),$(if $(filter file,$(origin RESTARTS)),0,$(RESTARTS))) -duration $(DURATION) -seed $(SEED) $(ARGS)
+
+.PHONY: sysfaults
+sysfaults: ## have ROWS system calls fail for each way of an upgrade, one in each (ROWS=all: an hour)
+	BATON_SYSFAULTS=$(ROWS) BATON_SYSFAULTS_SEED=$(SEED) $(GO) test -run='^TestSystemCalls$$' -v -timeout=180m ./handoff
 
 .PHONY: leave
 leave: ## two HTTP servers take turns on one port HANDOVERS times, under ab, wrk, h2load and POSTs (root for all runs; ARGS=-h: flags)

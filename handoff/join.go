@@ -231,6 +231,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		// The PID file names this process before the event says so.
 		if err := errors.Join(u.pid.Write(), u.own()); err != nil {
 			u.log.Error("the commit is incomplete", "error", err)
+			warnings = append(warnings, "the commit is incomplete: "+err.Error())
 		}
 		u.mover.Resume()
 	}

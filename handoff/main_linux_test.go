@@ -13,5 +13,8 @@ func TestMain(m *testing.M) {
 		"hello":   helloMain,
 		"empty":   emptyMain,
 		"joining": joiningMain,
+
+		"filtered": filteredMain,
+		"clients":  clientsMain,
 	})
 }

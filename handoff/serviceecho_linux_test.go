@@ -22,6 +22,9 @@ import (
 func echo(up *handoff.Upgrader, l *handoff.Listener, set settings) {
 	for {
 		c, err := l.Accept()
+		if t, ok := err.(interface{ Temporary() bool }); ok && t.Temporary() {
+			continue // as net/http does
+		}
 		if err != nil {
 			return
 		}

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 )
 
 // A File is a PID file. A nil one does nothing.
@@ -62,17 +65,39 @@ func (f *File) Remove() error {
 	return f.do(func() error { return removeOurs(f.path) })
 }
 
-// do calls change where there is a file, one call at a time.
+// do calls change where there is a file, one call at a time, and again after an error
+// that may pass.
 func (f *File) do(change func() error) error {
 	if f == nil {
 		return nil
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := change(); err != nil {
+	err := change()
+	for tries := 1; passes(err) && tries < maxTries; tries++ {
+		time.Sleep(retryPause)
+		err = change()
+	}
+	if err != nil {
 		return fmt.Errorf("handoff: PID file: %w", err)
 	}
 	return nil
+}
+
+// A file whose change fails once would name a process that has ended for the whole life
+// of its successor.
+const (
+	maxTries   = 4
+	retryPause = 5 * time.Millisecond
+)
+
+// passes reports whether the system was short of something for a moment. A full disk and
+// a missing permission do not pass so soon.
+func passes(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && slices.Contains([]syscall.Errno{
+		syscall.ENOMEM, syscall.ENOBUFS, syscall.EMFILE, syscall.ENFILE, syscall.EINTR, syscall.EAGAIN, syscall.EIO,
+	}, errno)
 }
 
 func (f *File) stage() error {
