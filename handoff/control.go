@@ -29,10 +29,14 @@ func controlSocket(ln net.Listener) (*sockets.Socket, error) {
 }
 
 // introduceControl has the kernel name this process to those that dial the control socket,
-// where another process has bound that.
+// where another process has bound that. A process that has dropped the user of that one
+// stays unnamed: the next version starts as that user, and would not rely on this one.
 func (u *Upgrader) introduceControl() error {
-	if u.successor == nil && (u.engine == nil || !u.engine.HasParent()) {
+	if u.control == nil || u.successor == nil && (u.engine == nil || !u.engine.HasParent()) {
 		return nil
+	}
+	if _, err := os.Lstat(u.control.Entry.Bound); errors.Is(err, os.ErrPermission) {
+		return nil // the folder is that user's, with mode 0700
 	}
 	return u.control.Introduce()
 }
