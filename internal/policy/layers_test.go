@@ -74,6 +74,7 @@ var layers = []map[string]string{
 			handoff handoff/internal/failure handoff/internal/fdpass handoff/internal/operate handoff/internal/session
 			handoff/internal/wire internal/fdx internal/procs internal/trust`,
 		"handoff/handoffdebug": "handoff",
+		"handoff/handofftls":   "handoff",
 		"handoff/handoffhttp":  "handoff handoff/internal/conns handoff/internal/failure reuseport",
 	},
 	{
