@@ -166,7 +166,8 @@ type Config struct {
 	// background of a shell script, SIGHUP below nohup.
 	UpgradeSignals []os.Signal
 	// StopSignals end the service gracefully: Done is closed. The first one has no
-	// effect on a process that lingers; a second one ends the linger. nil means
+	// effect on a process that lingers; a second one ends the linger, or the wait for a
+	// function of BeforeStop. nil means
 	// SIGTERM and SIGINT, empty but not nil none. Ignored ones stay ignored.
 	StopSignals []os.Signal
 

@@ -138,7 +138,7 @@ func (s controlService) Rollback(ctx context.Context, reason string) (any, error
 }
 
 // Stop begins a graceful end without a successor.
-func (s controlService) Stop(reason string) { s.u.stop(reason) }
+func (s controlService) Stop(reason string) { s.u.beginStop(reason) }
 
 // Linger returns the counts of the open connections.
 func (s controlService) Linger() operate.Linger {

@@ -27,6 +27,21 @@ func (u *Upgrader) expire(reason string) {
 // closes the tracked connections before it closes the channel.
 func (u *Upgrader) LingerExpired() <-chan struct{} { return u.expired }
 
+// beginStop is stop, after the functions of BeforeStop. It does not wait for these.
+func (u *Upgrader) beginStop(reason string) {
+	u.before.mu.Lock()
+	none := len(u.before.all) == 0
+	u.before.mu.Unlock()
+	if none {
+		u.stop(reason)
+		return
+	}
+	u.wg.Go(func() { // ends with the functions
+		u.prepare(context.Background(), reason)
+		u.stop(reason)
+	})
+}
+
 // stop begins a graceful end without a successor.
 func (u *Upgrader) stop(reason string) {
 	acts, _ := u.post(event{kind: lifecycle.Stop, reason: reason})
@@ -45,8 +60,8 @@ func (u *Upgrader) stop(reason string) {
 	u.wg.Go(func() { u.watchLinger(nil) }) // ends with closing
 }
 
-// Shutdown ends the Upgrader. Without a successor it stops accepting and closes the
-// sockets. It waits until the tracked connections are closed. If a successor's upgrade
+// Shutdown ends the Upgrader. Without a successor it stops accepting, after the functions
+// of BeforeStop, and closes the sockets. It waits until the tracked connections are closed. If a successor's upgrade
 // has failed, it waits for the connections that this successor accepted, too. At the
 // linger limit, or at the end of ctx, it closes the rest by force. It returns when no
 // goroutine, descriptor or child of the Upgrader is left: nil, or ctx's error if the end
@@ -80,6 +95,7 @@ func (u *Upgrader) Close() error {
 
 // shutdown is Shutdown, once. cut is ctx's error if its end has cut connections.
 func (u *Upgrader) shutdown(ctx context.Context) (cut, err error) {
+	u.prepare(ctx, "shutdown")
 	u.stop("shutdown")
 	<-u.done
 	u.table.Drain() // an Accept that has a connection tracks it before it returns

@@ -31,7 +31,7 @@ func (u *Upgrader) handleSignals() {
 
 // stopSignal begins a graceful end. The first signal has no effect on a process that
 // lingers: systemd sends it to all processes of a service (systemd.kill(5), KillMode=).
-// A second one closes open connections.
+// A second one ends the wait for the functions of BeforeStop, or closes open connections.
 func (u *Upgrader) stopSignal(s os.Signal, again bool) {
 	reason := "signal " + s.String()
 	select {
@@ -43,6 +43,9 @@ func (u *Upgrader) stopSignal(s os.Signal, again bool) {
 		}
 		u.log.Info("ending already", "reason", reason, "open", u.conns.Open())
 	default:
-		u.stop(reason)
+		if again {
+			u.before.rush.Do(func() { close(u.before.rushed) })
+		}
+		u.beginStop(reason)
 	}
 }

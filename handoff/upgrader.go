@@ -37,6 +37,7 @@ type Upgrader struct {
 	received  stateblob.Received  // state of a predecessor
 	conns     *conns.Set
 	inboxes   inboxes
+	before    preparations
 
 	engine    *inherit.Engine                           // tableflip, in mode Inherit or started by it
 	control   *sockets.Socket                           // the control socket; nil where it has no path
@@ -104,6 +105,7 @@ func New(c *Config) (*Upgrader, error) {
 		table:    sockets.NewTable(),
 		conns:    conns.NewSet(),
 		inboxes:  inboxes{all: make(map[string]chan MovedConn)},
+		before:   preparations{rushed: make(chan struct{}), prepared: make(chan struct{})},
 		failures: conns.NewSet(),
 		pid:      pidfile.At(cfg.pidFile),
 		signals:  signals.New(cfg.StopSignals, cfg.UpgradeSignals),

@@ -20,6 +20,8 @@ func (s State) Next(e Event) (State, []Action, error) {
 		return s, nil, nil
 	case Pause, Resume, Commit, Fail:
 		return s.upgrade(e)
+	case Announce:
+		return s.announce()
 	case Stop:
 		return s.stop()
 	case Expire:
@@ -71,7 +73,7 @@ func (s State) refusal() error {
 		return failure.NotReady
 	case s.Phase == Probation:
 		return failure.InProbation
-	case s.Phase != Serving || s.Shutdown:
+	case s.Phase != Serving || s.Shutdown || s.Announced:
 		return failure.Closed
 	case s.Upgrading:
 		return failure.InProgress
@@ -106,6 +108,18 @@ func (s State) upgrade(e Event) (State, []Action, error) {
 		s.Upgrading = false
 	}
 	return s, nil, nil
+}
+
+// announce lets the program prepare a stop, once.
+func (s State) announce() (State, []Action, error) {
+	if s.Phase != Serving || s.Announced {
+		return s, nil, nil
+	}
+	s.Announced = true
+	if s.Upgrading {
+		return s, []Action{GiveUp, Prepare}, nil
+	}
+	return s, []Action{Prepare}, nil
 }
 
 // stop ends the service without a successor.

@@ -16,7 +16,7 @@ import (
 var events = map[lifecycle.Event]string{
 	lifecycle.Join: "Join", lifecycle.Ready: "Ready", lifecycle.Start: "Start", lifecycle.Own: "Own", lifecycle.Leave: "Leave", lifecycle.Quit: "Quit",
 	lifecycle.Begin: "Begin", lifecycle.Pause: "Pause", lifecycle.Resume: "Resume", lifecycle.Commit: "Commit", lifecycle.Fail: "Fail",
-	lifecycle.Stop: "Stop", lifecycle.Expire: "Expire", lifecycle.Shutdown: "Shutdown", lifecycle.Close: "Close",
+	lifecycle.Announce: "Announce", lifecycle.Stop: "Stop", lifecycle.Expire: "Expire", lifecycle.Shutdown: "Shutdown", lifecycle.Close: "Close",
 }
 
 func TestNext(t *testing.T) {
@@ -30,6 +30,8 @@ func TestNext(t *testing.T) {
 		serving   = lifecycle.State{Phase: lifecycle.Serving, Gate: lifecycle.Open, Owner: true}
 		upgrading = lifecycle.State{Phase: lifecycle.Serving, Gate: lifecycle.Open, Owner: true, Upgrading: true}
 		paused    = lifecycle.State{Phase: lifecycle.Serving, Gate: lifecycle.Paused, Owner: true, Upgrading: true}
+		announced = lifecycle.State{Phase: lifecycle.Serving, Gate: lifecycle.Open, Owner: true, Announced: true}
+		prepared  = lifecycle.State{Phase: lifecycle.Stopping, Gate: lifecycle.Shut, Owner: true, Announced: true}
 		stopping  = lifecycle.State{Phase: lifecycle.Stopping, Gate: lifecycle.Shut, Owner: true}
 		leaving   = lifecycle.State{Phase: lifecycle.Stopping, Gate: lifecycle.Shut, Owner: true, Upgrading: true}
 		lingering = lifecycle.State{Phase: lifecycle.Lingering, Gate: lifecycle.Shut}
@@ -71,6 +73,12 @@ func TestNext(t *testing.T) {
 		{"a stopped process accepts no more", leaving, lifecycle.Resume, leaving, nil, nil},
 		{"an upgrade may commit after a stop", leaving, lifecycle.Commit, lingering, nil, nil},
 		{"or fail", leaving, lifecycle.Fail, stopping, nil, nil},
+		{"a stop waits for the program", serving, lifecycle.Announce, announced, acts{lifecycle.Prepare}, nil},
+		{"once", announced, lifecycle.Announce, announced, nil, nil},
+		{"no upgrade begins then", announced, lifecycle.Begin, announced, nil, failure.Closed},
+		{"and it ends the service", announced, lifecycle.Stop, prepared, end, nil},
+		{"a process that does not serve has nothing to wait for", lingering, lifecycle.Announce, lingering, nil, nil},
+		{"a successor neither", probation, lifecycle.Announce, probation, nil, nil},
 		{"a successor asks its predecessor before it stops", probation, lifecycle.Stop, probation, acts{lifecycle.Abort}, nil},
 		{"also before Ready", successor, lifecycle.Stop, successor, acts{lifecycle.Abort}, nil},
 		{"a second stop changes nothing", stopping, lifecycle.Stop, stopping, nil, nil},
@@ -110,6 +118,8 @@ func TestEveryState(t *testing.T) {
 			return "an upgrade is under way in a process that owns nothing"
 		case s.Gate == lifecycle.Paused && s.Phase == lifecycle.Serving && !s.Upgrading:
 			return "it serves and does not accept"
+		case s.Announced && s.Phase < lifecycle.Serving:
+			return "a stop of a process that does not serve waits for the program"
 		case s.Expired && !s.Done():
 			return "the linger is over before it has begun"
 		}

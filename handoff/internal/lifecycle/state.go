@@ -43,6 +43,9 @@ type State struct {
 	// Upgrading says that an upgrade is under way, in which this process is the
 	// predecessor.
 	Upgrading bool
+	// Announced says that a stop has begun and waits for the program: the process serves
+	// on, and begins no upgrade.
+	Announced bool
 	// Expired says that the linger is over: open connections get no more time.
 	Expired bool
 	// Shutdown says that the program has called Shutdown.
@@ -68,6 +71,7 @@ const (
 	Resume                // the successor gives the sockets back
 	Commit                // the successor owns the sockets
 	Fail                  // the upgrade has ended without a commit
+	Announce              // a stop waits for the program
 	Stop                  // a signal, an operator or the program ends the service
 	Expire                // the linger limit has passed, or the linger is cut short
 	Shutdown              // the program calls Shutdown
@@ -85,6 +89,7 @@ const (
 	ShutGate                  // make Accept fail for good
 	Abort                     // ask the conversation with the predecessor to end; Quit or Own follows
 	GiveUp                    // ask the conversation with the successor to end; Fail or Commit follows
+	Prepare                   // have the program prepare the stop
 	CloseDone                 // tell the program to end
 	StartLinger               // start the linger's clock
 	CutOff                    // close connections that are still open
