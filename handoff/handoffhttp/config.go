@@ -20,11 +20,14 @@ type Config struct {
 	// Upgrader replaces the process by its next version. nil means that nothing does.
 	Upgrader *handoff.Upgrader
 
-	// Delay is the time for which [Server.Shutdown] still accepts and serves connections
+	// Delay is the time for which a server that ends still accepts and serves connections
 	// before the linger begins, because a load balancer needs time to send new
 	// connections elsewhere. In this time each response ends its connection, and
-	// [Server.Readiness] answers 503. Zero means no delay. There is no delay either when
-	// the Upgrader is done: then this process accepts no more.
+	// [Server.Readiness] answers 503. The end begins with [Server.Shutdown], or with the
+	// end of Run's context. With an Upgrader it begins with a stop signal or an operator's
+	// request as well, see [handoff.Upgrader.BeforeStop], and a second stop signal ends
+	// the delay. Zero means no delay. There is none either when a successor has replaced
+	// this process, which accepts no more then.
 	Delay time.Duration
 
 	// LingerTimeout bounds the linger of a server without an Upgrader: at the limit the

@@ -39,7 +39,8 @@
 // takes as long as the slowest of them: with clients that send each 10 ms and each
 // second, 11 ms and 1.0 s (TestShutdownWithin). Those that stay silent are closed at the limit,
 // [Config.LingerTimeout], or when four fifths of the time to the deadline of Shutdown's
-// context have passed. A request costs as much as on an http.Server: 1.00 of its requests
+// context have passed. Of requests in a pipeline, those behind the response that asks to
+// close are not answered (RFC 9112, section 9.3.2). A request costs as much as on an http.Server: 1.00 of its requests
 // per second, the median of 600 pairs of rounds, and no allocation
 // (BenchmarkRequestsAlone, TestAllocations).
 //
@@ -47,7 +48,8 @@
 //
 // After SIGTERM traffic still arrives, until the balancer has noticed. [Config.Delay] is
 // for that time: the server accepts and serves on, each response ends its connection, and
-// [Server.Readiness] answers 503. In Kubernetes the endpoint is taken out when the pod is
+// [Server.Readiness] answers 503. With an Upgrader, a stop signal that the Upgrader
+// receives begins the delay, too ([handoff.Upgrader.BeforeStop]). In Kubernetes the endpoint is taken out when the pod is
 // deleted, in parallel to SIGTERM, so no preStop hook is needed:
 //
 //	spec:

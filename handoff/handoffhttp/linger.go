@@ -48,7 +48,11 @@ type Report struct {
 // When the linger begins, Linger starts the functions of the server's RegisterOnShutdown.
 // At its end it closes the service as [http.Server.Close] does.
 func (s *Server) Linger(ctx context.Context) *Report {
-	s.linger.Do(func() { s.report = s.doLinger(ctx) })
+	s.linger.Do(func() {
+		ctx, stop := s.untilClose(ctx)
+		defer stop()
+		s.report = s.doLinger(ctx)
+	})
 	return s.report
 }
 

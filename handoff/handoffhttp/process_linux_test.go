@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,6 +41,76 @@ func bounded(tb testing.TB) context.Context {
 func startService(tb testing.TB, set rig.Settings) *rig.Service {
 	tb.Helper()
 	return startServiceIn(tb, here, set)
+}
+
+// TestDelay has the Upgrader receive SIGTERM: the server accepts on, and each response
+// ends its connection, until the delay is over. A second signal ends it.
+func TestDelay(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		for _, c := range []struct {
+			name  string
+			delay time.Duration
+			again bool // a second signal
+		}{
+			{"ends by itself", 200 * time.Millisecond, false},
+			{"second signal", time.Hour, true},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				ctx := bounded(t)
+				s := startService(t, rig.Settings{How: rig.Baton, Mode: mode, Delay: c.delay})
+				kept, last := dialTo(t, s.Settings.Addr), dialTo(t, s.Settings.Addr)
+				for _, c := range []*client{kept, last} {
+					if res, err := ask(c); err != nil || res.close {
+						t.Fatalf("before the stop: %+v, %v", res, err)
+					}
+				}
+				pid := s.PID()
+				if err := s.Signal(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
+				if c.again {
+					eventually(t, "the check fails", func() bool {
+						check := dialTo(t, s.Settings.Addr)
+						defer check.Close()
+						check.send("GET /ready HTTP/1.1\r\nHost: h\r\n\r\n")
+						res, err := http.ReadResponse(check.r, nil)
+						if err != nil {
+							t.Fatal(err)
+						}
+						return res.StatusCode == http.StatusServiceUnavailable && res.Close
+					})
+					for _, c := range []*client{kept, dialTo(t, s.Settings.Addr)} {
+						if res, err := ask(c); err != nil || !res.close {
+							t.Errorf("in the delay: %+v, %v, want a response that asks to close", res, err)
+						}
+					}
+					if err := s.Signal(syscall.SIGTERM); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					_ = kept.Close()
+				}
+				eventually(t, "the service accepts no more", func() bool {
+					nc, err := net.Dial("tcp", s.Settings.Addr)
+					if err == nil {
+						_ = nc.Close()
+					}
+					return err != nil
+				})
+				if res, err := ask(last); err != nil || !res.close {
+					t.Errorf("in the linger: %+v, %v, want a response that asks to close", res, err)
+				}
+				end, err := s.Exit(ctx, pid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if l := end.Linger; l == nil || len(l.Cut) != 0 {
+					t.Errorf("linger: %+v, want none cut", l)
+				}
+			})
+		}
+	})
 }
 
 // here is where processes are started if not in a namespace.

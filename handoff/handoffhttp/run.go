@@ -56,13 +56,19 @@ func (s *Server) RunTLS(ctx context.Context, certFile, keyFile string, ln ...net
 
 // close ends a service that has not begun.
 func (s *Server) close() error {
-	var err error
-	if s.whole != nil {
-		err = s.whole.Close()
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	s.Linger(ctx)
+	if s.whole == nil {
+		s.Linger(ctx)
+		return nil
+	}
+	over := make(chan struct{})
+	go func() { // ends with ctx, which has ended
+		defer close(over)
+		s.Linger(ctx)
+	}()
+	err := s.whole.Close()
+	<-over
 	return err
 }
 

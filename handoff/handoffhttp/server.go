@@ -59,7 +59,9 @@ type Server struct {
 	ended     chan struct{} // closed when it ends: net/http gets nothing more
 	limit     context.Context
 	expire    context.CancelFunc // ends limit
-	sending   chan struct{}      // holds one for each SendConn under way
+	closed    context.Context    // ended by Close
+	cutNow    context.CancelCauseFunc
+	sending   chan struct{} // holds one for each SendConn under way
 	linger    sync.Once
 	report    *Report
 	wg        sync.WaitGroup // of all goroutines but net/http's
@@ -97,6 +99,9 @@ func New(srv *http.Server, c *Config) *Server {
 	s := newServer(c.Upgrader, srv, c)
 	s.whole = c.Upgrader
 	s.hold = s.whole.Hold(s.count)
+	if s.cfg.delay > 0 {
+		s.whole.BeforeStop(s.delay)
+	}
 	return s
 }
 
@@ -131,6 +136,7 @@ func newServer(up upgrader, user *http.Server, c *Config) *Server {
 		}
 	})
 	s.limit, s.expire = context.WithCancel(context.Background())
+	s.closed, s.cutNow = context.WithCancelCause(context.Background())
 	s.conns.prev, s.conns.next = &s.conns, &s.conns
 	if s.handler == nil {
 		s.handler = http.DefaultServeMux

@@ -1,6 +1,7 @@
 package handoffhttp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,8 +30,11 @@ import (
 // With an Upgrader, Shutdown ends the Upgrader as well, by [handoff.Upgrader.Shutdown],
 // and returns its error. The limits are the Upgrader's then.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.delay(ctx)
-	if s.whole != nil {
+	ctx, stop := s.untilClose(ctx)
+	defer stop()
+	if s.whole == nil {
+		s.delay(ctx)
+	} else {
 		over := make(chan struct{})
 		go func() { // ends with the Upgrader, which waits for Linger
 			defer close(over)
@@ -45,9 +49,28 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.failed
 	s.mu.Unlock()
 	if n := r.Cut[CutRequest] + r.Cut[CutStream]; n > 0 {
-		err = errors.Join(err, fmt.Errorf("handoffhttp: shutdown: requests were cut, on %d connections: %w", n, context.Cause(ctx)))
+		err = errors.Join(err, fmt.Errorf("handoffhttp: shutdown: requests were cut, on %d connections: %w", n, cmp.Or(context.Cause(ctx), context.Cause(s.closed))))
 	}
 	return err
+}
+
+// Close ends the service at once, as [http.Server.Close] does: it closes the listeners, and
+// cuts what is left of the connections, also those for which Shutdown or Linger waits in
+// another goroutine. Close returns when they are closed. It returns nil, or with an
+// Upgrader the error of [handoff.Upgrader.Close].
+func (s *Server) Close() error {
+	s.cutNow(http.ErrServerClosed)
+	return s.close()
+}
+
+// untilClose returns a context that ends with ctx, and with Close.
+func (s *Server) untilClose(ctx context.Context) (until context.Context, stop func()) {
+	until, cancel := context.WithCancelCause(ctx)
+	if s.closed.Err() != nil {
+		cancel(context.Cause(s.closed)) // before AfterFunc's goroutine does
+	}
+	release := context.AfterFunc(s.closed, func() { cancel(context.Cause(s.closed)) })
+	return until, func() { release(); cancel(nil) }
 }
 
 // Readiness returns a handler for the readiness check of a load balancer or of

@@ -34,6 +34,7 @@ type leaver struct {
 	ended  chan error    // of Serve
 	shut   chan error    // of Shutdown
 	tls    bool          // clients speak it
+	handle func(pattern string, h func(http.ResponseWriter, *http.Request))
 }
 
 // newLeaver starts a server on ln, by serve.
@@ -45,6 +46,7 @@ func newLeaver(tb testing.TB, ln net.Listener, cfg *handoffhttp.Config, serve fu
 	}
 	answer := l.handler(1)
 	mux := http.NewServeMux()
+	l.handle = mux.HandleFunc
 	mux.Handle("/", answer)
 	mux.HandleFunc("/take", func(w http.ResponseWriter, r *http.Request) {
 		nc, _, err := http.NewResponseController(w).Hijack()

@@ -41,12 +41,13 @@ type Settings struct {
 	Addr      string
 	Probation time.Duration
 	Linger    time.Duration
-	Protocol  string // "" HTTP/1, "tls", "h2", "h2c"; "own tls" has a listener of crypto/tls
-	Cert, Key string // files
-	Static    string // a file to serve at /static
-	NoFile    uint64 // limit of descriptors in later generations; zero means none
-	Stay      bool   // handoffhttp.Config's
-	Stubborn  bool   // what handlers have taken doesn't say goodbye
+	Protocol  string        // "" HTTP/1, "tls", "h2", "h2c"; "own tls" has a listener of crypto/tls
+	Cert, Key string        // files
+	Static    string        // a file to serve at /static
+	NoFile    uint64        // limit of descriptors in later generations; zero means none
+	Stay      bool          // handoffhttp.Config's
+	Delay     time.Duration // handoffhttp.Config's
+	Stubborn  bool          // what handlers have taken doesn't say goodbye
 	Verbose   bool
 }
 
@@ -72,6 +73,8 @@ type Process struct {
 	Settings
 	up atomic.Pointer[handoff.Upgrader] // events come before New returns
 
+	ready atomic.Pointer[readiness]
+
 	mu     sync.Mutex
 	counts map[string]int
 	grown  func() int64 // since commit
@@ -83,6 +86,8 @@ type Process struct {
 	// OnShutdown is registered by RegisterOnShutdown, if it is not nil.
 	OnShutdown func()
 }
+
+type readiness struct{ http.Handler }
 
 // ServerMain is the service process.
 func ServerMain([]string) { (&Process{}).Main() }
@@ -176,11 +181,12 @@ func (p *Process) run() error {
 	case Shutdown:
 		err = p.serveShutdown(srv, ln)
 	default:
-		c := &handoffhttp.Config{Upgrader: up, Logger: log, Stay: p.Stay}
+		c := &handoffhttp.Config{Upgrader: up, Logger: log, Stay: p.Stay, Delay: p.Delay}
 		if p.Config != nil {
 			p.Config(p, c)
 		}
 		s := handoffhttp.New(srv, c)
+		p.ready.Store(&readiness{s.Readiness()})
 		if p.Protocol == "tls" || p.Protocol == "h2" {
 			err = s.RunTLS(ctx, p.Cert, p.Key, ln)
 		} else {
@@ -311,6 +317,7 @@ func (p *Process) server(gen string) *http.Server {
 		var b [20]byte
 		_, _ = w.Write(strconv.AppendInt(b[:0], n, 10))
 	})
+	mux.HandleFunc("/ready", func(w http.ResponseWriter, r *http.Request) { p.ready.Load().ServeHTTP(w, r) })
 	if p.Static != "" {
 		mux.HandleFunc("/static", func(w http.ResponseWriter, r *http.Request) {
 			w.Header()["Gen"] = gens

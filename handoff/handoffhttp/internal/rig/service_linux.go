@@ -83,6 +83,9 @@ func (s *Service) current() int {
 	return 0
 }
 
+// PID returns the process that serves.
+func (s *Service) PID() int { return s.current() }
+
 // Signal sends a signal to the process that serves.
 func (s *Service) Signal(sig syscall.Signal) error {
 	pid := s.current()
