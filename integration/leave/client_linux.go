@@ -18,7 +18,7 @@ const workers = 16
 type kind struct {
 	name    string
 	command func(url, addr string) (*exec.Cmd, error)
-	// count reads in its output how many requests were answered, how many failed, and how
+	// count reads in its output, with standard error at the end, how many requests were answered, how many failed, and how
 	// many of these the service has refused by GOAWAY.
 	count func(out []byte) (answered, failed, refused uint64, err error)
 }
@@ -55,7 +55,8 @@ func counted(answered, failed string) func([]byte) (uint64, uint64, uint64, erro
 }
 
 func kinds() []kind {
-	ab := counted(`Complete requests:\s+(\d+)`, `Failed requests:\s+(\d+)`)
+	// ab ends after ten connections that fail.
+	ab := counted(`Complete requests:\s+(\d+)|Total of (\d+) requests completed`, `Failed requests:\s+(\d+)|Test aborted after (\d+) failures`)
 	c, n := strconv.Itoa(workers), strconv.Itoa(1<<22) // ab has 32 bytes of memory for each
 	return []kind{
 		{"ab", program("ab", "-r", "-q", "-c", c, "-n", n), ab},
@@ -63,7 +64,7 @@ func kinds() []kind {
 		{"wrk", program("wrk", "-t1", "-c"+c, "-d3600s"), counted(`(\d+) requests in`, `Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)`)},
 		{"POST", func(_, addr string) (*exec.Cmd, error) { return self("post", addr), nil }, func(out []byte) (uint64, uint64, uint64, error) {
 			var s load.Stats
-			err := json.Unmarshal(bytes.TrimSpace(out), &s)
+			err := json.NewDecoder(bytes.NewReader(out)).Decode(&s)
 			return s.Connections - s.Failed, s.Failed, 0, err
 		}},
 		{"h2load", func(_, addr string) (*exec.Cmd, error) {

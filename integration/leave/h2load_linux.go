@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -72,7 +73,7 @@ func h2Main(args []string) error {
 // h2Count reads what h2Main writes.
 func h2Count(out []byte) (answered, failed, refused uint64, err error) {
 	var c h2Counts
-	if err := json.Unmarshal(out, &c); err != nil {
+	if err := json.NewDecoder(bytes.NewReader(out)).Decode(&c); err != nil {
 		return 0, 0, 0, err
 	}
 	if c.Answered < c.Succeeded {

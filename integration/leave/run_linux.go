@@ -258,22 +258,27 @@ func (c *client) kill() {
 
 // count ends a client and adds what it has counted.
 func (r *run) count(ctx context.Context, c *client) error {
+	early := false
 	select {
 	case <-c.done:
-		return fmt.Errorf("%s has ended by itself: %s%s", c.name, c.out.String(), c.log.String())
+		early = true
 	default:
-	}
-	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
-		return err
+		if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
+			return err
+		}
 	}
 	select {
 	case <-c.done:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	answered, failed, refused, err := c.kind.count(c.out.Bytes())
+	out := append(c.out.Bytes(), c.log.Bytes()...)
+	answered, failed, refused, err := c.kind.count(out)
+	if early && failed == 0 {
+		err = errors.Join(errors.New("has ended by itself"), err)
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", c.name, err, c.log.String())
+		return fmt.Errorf("%s: %w: %s", c.name, err, out)
 	}
 	r.Requests += answered + failed
 	r.Failed += failed
