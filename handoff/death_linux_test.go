@@ -39,11 +39,14 @@ func TestPredecessorKilled(t *testing.T) {
 		{"in probation", "probation", "owner", "", variation{}},
 	}
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
-		for _, c := range cases {
+		for i, c := range cases {
 			if c.v.Taken && mode != handoff.Inherit {
 				continue
 			}
 			t.Run(c.name, func(t *testing.T) {
+				if !turn(i, mode) && !c.v.Taken {
+					testenv.Long(t, "TestPredecessorKilled")
+				}
 				t.Parallel()
 				s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute})
 				s.startCommand(s.varied(c.v))
@@ -179,11 +182,14 @@ func (s *service) held(addr string, gen uint64) net.Conn {
 // after it, unless it gets a second stop signal.
 func TestStopInUpgrade(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
-		for _, at := range []string{"probation", "warming", "probation, twice"} {
+		for i, at := range []string{"probation", "warming", "probation, twice"} {
 			if at == "warming" && mode == handoff.Drain {
 				continue // a successor is not ready before its predecessor has what it lends
 			}
 			t.Run(at, func(t *testing.T) {
+				if !turn(i, mode) {
+					testenv.Long(t, "TestStopInUpgrade")
+				}
 				t.Parallel()
 				m := fakesystemd.Start(t)
 				s := startUnder(t, m, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute, Linger: time.Hour})
@@ -238,7 +244,11 @@ func TestStopInUpgrade(t *testing.T) {
 // there is one child at a time, the upgrade has to wait for its end.
 func TestUpgradeAfterRollback(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
-		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute}).start()
+		set := settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Probation: time.Minute}
+		if mode == handoff.Inherit {
+			set.Hang = soon // an upgrade waits twice that for the end of the last successor
+		}
+		s := newService(t, set).start()
 		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
 		s.signal(syscall.SIGUSR2)
 		first := s.waitFor("ready", func(m message) bool { return m.Kind == "ready" && m.PID != s.pid() }).PID

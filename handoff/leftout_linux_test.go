@@ -213,6 +213,9 @@ func TestChangedAddress(t *testing.T) {
 			{"tcp :", "tcp 0.0.0.0:"},
 		} {
 			t.Run(fmt.Sprint(c[0], " ", c[1]), func(t *testing.T) {
+				if !turn(i, mode) {
+					testenv.Long(t, "TestChangedAddress")
+				}
 				t.Parallel()
 				port := freePort(t)
 				first, second := c[0]+port, c[1]+port

@@ -317,7 +317,7 @@ func TestWrapper(t *testing.T) {
 // serves, and no process is left.
 func TestWrapperHangs(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
-		for _, c := range []struct {
+		for row, c := range []struct {
 			name, script string
 			at           plan
 		}{
@@ -326,6 +326,9 @@ func TestWrapperHangs(t *testing.T) {
 			{"ready, in another group", "setsid -w '%s' \"$@\"", plan{At: "probation", How: "stop"}},
 		} {
 			t.Run(c.name, func(t *testing.T) {
+				if !turn(row, mode) {
+					testenv.Long(t, "TestWrapperHangs")
+				}
 				t.Parallel()
 				i := install(t, mode)
 				i.set.Probation, i.set.Hang = time.Minute, soon
@@ -432,9 +435,7 @@ func TestGoRun(t *testing.T) {
 		t.Skipf("needs the go command: %v", err)
 	}
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
-		if mode != handoff.Takeover {
-			testenv.Long(t, "TestGoRun") // the programs are built
-		}
+		testenv.Long(t, "handoff/internal/spawn.TestAdvice") // the programs are built
 		s := newService(t, settings{Mode: mode})
 		main := filepath.Join(s.set.Dir, "main.go")
 		if err := os.WriteFile(main, []byte(goRunMain), 0o600); err != nil {

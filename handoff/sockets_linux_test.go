@@ -297,19 +297,22 @@ func TestStaleUnixSocket(t *testing.T) {
 // TestKeptOptions checks that options live through an upgrade.
 func TestKeptOptions(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
-		for _, c := range []struct {
+		for i, c := range []struct {
 			name string
 			set  settings
 			want int // SO_PROTOCOL of the listener
 		}{
 			{"tcp, keep-alive 77 s", settings{KeepAlive: 77 * time.Second}, unix.IPPROTO_TCP},
-			{"tcp, no keep-alive", settings{KeepAlive: -1}, unix.IPPROTO_TCP},
 			{"mptcp", settings{MPTCP: true}, unix.IPPROTO_MPTCP},
+			{"tcp, no keep-alive", settings{KeepAlive: -1}, unix.IPPROTO_TCP},
 		} {
 			if mode == handoff.Drain && c.set.MPTCP {
 				continue // a group of MPTCP listeners can't be steered
 			}
 			t.Run(c.name, func(t *testing.T) {
+				if !turn(i, mode) {
+					testenv.Long(t, "TestKeptOptions")
+				}
 				t.Parallel()
 				set := c.set
 				set.Mode, set.Sockets, set.Reuseport = mode, []string{"tcp 127.0.0.1:0"}, !set.MPTCP

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -75,6 +76,9 @@ func TestManualRenders(t *testing.T) {
 	}
 	for name := range manual() {
 		t.Run(name, func(t *testing.T) {
+			if name != "baton.1" && name != "baton-run.1" {
+				testenv.Long(t, "TestManualRenders")
+			}
 			t.Parallel()
 			cmd := exec.CommandContext(t.Context(), man, "--warnings=w", "-E", "UTF-8", "-P", "cat", "-l", filepath.Join(dir, name))
 			cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "MANWIDTH=80", "MAN_KEEP_FORMATTING=")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/internal/load"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // TestRunCrash kills the app under load, and makes it panic. baton keeps the sockets:
@@ -28,7 +29,9 @@ func TestRunCrash(t *testing.T) {
 			address := r.address()
 			p := press(t, address, load.Once)
 			dead := r.await("ready").PID
-			const kills, panics, clients = 3, 3, 3
+			const clients = 3
+			kills := testenv.Times(2, 3)
+			panics := kills
 			var queued, gap int
 			for i := range kills + panics {
 				p.more(200)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/seed-11c92bf9/baton/internal/load"
+	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // install puts another file with the app's program at its path.
@@ -162,6 +163,9 @@ func TestRunRelief(t *testing.T) {
 		"failed before":      {"plain", "exit", servesOn, []string{"--ready-notify"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "before it joins" || name == "unasked" {
+				testenv.Long(t, "TestRunRelief")
+			}
 			t.Parallel()
 			r := relieve(t, c.kind, c.plan, c.says, c.flags...)
 			if c.failed != "" {

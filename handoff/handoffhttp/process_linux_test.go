@@ -199,6 +199,9 @@ func TestNoRequestLost(t *testing.T) {
 			})
 		}
 		t.Run("control", func(t *testing.T) {
+			if mode != handoff.Takeover {
+				testenv.Long(t, "TestNoRequestLost")
+			}
 			o := runLoad(t, rig.Settings{How: rig.Shutdown, Mode: mode}, loads[0], upgrades)
 			if o.Failed == 0 {
 				t.Errorf("http.Server.Shutdown lost none of %d requests: the tests beside this one prove nothing", o.OK)
@@ -248,11 +251,11 @@ func runLoadIn(t *testing.T, server, client func(func()), set rig.Settings, load
 // about to be replaced itself.
 func TestBackToBack(t *testing.T) {
 	t.Parallel()
-	upgrades := testenv.Times(3, 10)
+	upgrades := testenv.Times(2, 10)
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		ctx := bounded(t)
 		s := startService(t, rig.Settings{How: rig.Baton, Mode: mode, Probation: time.Millisecond})
-		load := rig.Load{Addr: s.Settings.Addr, Clients: 200, Body: 5, Think: 10 * time.Millisecond}
+		load := rig.Load{Addr: s.Settings.Addr, Clients: testenv.Times(50, 200), Body: 5, Think: 10 * time.Millisecond}
 		c := startClientIn(t, here, load)
 		var old []int
 		for len(old) < upgrades {
@@ -347,6 +350,11 @@ func TestDelayedLink(t *testing.T) {
 		t.Logf("control: %d requests, %d failed: %v", o.OK, o.Failed, o.Errors)
 	}
 	for _, mode := range modes {
-		t.Run(string(mode), func(t *testing.T) { delayed(t, mode) })
+		t.Run(string(mode), func(t *testing.T) {
+			if mode != handoff.Takeover {
+				testenv.Long(t, "TestDelayedLink")
+			}
+			delayed(t, mode)
+		})
 	}
 }
