@@ -72,7 +72,7 @@ func TestMovedConnections(t *testing.T) {
 				t.Fatalf("connection %d after the end: %v, want its end", i, err)
 			}
 		}
-		s.gone(s.pidsHeard()...)
+		s.gone(s.pidsSeen()...)
 	})
 }
 

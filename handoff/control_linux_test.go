@@ -120,7 +120,7 @@ func TestStaleControl(t *testing.T) {
 		s.set.Sockets[1] += filepath.Join(s.set.Dir, "u")
 		s.start()
 		s.line.Kill()
-		s.gone(s.pidsHeard()...)
+		s.gone(s.pidsSeen()...)
 		if _, err := os.Lstat(controlOf(s)); err != nil {
 			t.Fatalf("control socket of a killed process: %v, want one", err)
 		}
@@ -270,7 +270,7 @@ func TestDropped(t *testing.T) {
 	mustAnswer(t, s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"], 3)
 	s.signal(syscall.SIGTERM)
 	s.wait("exit")
-	s.gone(s.pidsHeard()...)
+	s.gone(s.pidsSeen()...)
 	s.line.Wait() // for the rest of the log
 	if log := s.log(); !strings.Contains(log, "a file was not removed, for want of permission") || strings.Contains(log, "shutdown:") {
 		t.Errorf("the stop: %s", log)

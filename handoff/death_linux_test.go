@@ -86,7 +86,7 @@ func TestPredecessorKilled(t *testing.T) {
 					if !slices.Contains(m.Is, c.is) {
 						t.Errorf("successor: %v %s, want %s", m.Is, m.Err, c.is)
 					}
-					s.gone(s.pidsHeard()...)
+					s.gone(s.pidsSeen()...)
 					return
 				}
 				if queued != nil {
@@ -233,7 +233,7 @@ func TestStopInUpgrade(t *testing.T) {
 					_ = c.Close() // which is what both wait for
 				}
 				s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.PID == pid })
-				s.gone(s.pidsHeard()...)
+				s.gone(s.pidsSeen()...)
 			})
 		}
 	})
@@ -322,7 +322,7 @@ func TestWaitGivenUp(t *testing.T) {
 	}
 	_ = c.Close()
 	s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.PID == first })
-	s.gone(s.pidsHeard()...)
+	s.gone(s.pidsSeen()...)
 }
 
 // TestRollback takes the sockets back in probation.

@@ -213,7 +213,7 @@ func (s *service) stop() {
 	s.tb.Helper()
 	s.signal(syscall.SIGTERM)
 	s.wait("exit")
-	s.gone(s.pidsHeard()...)
+	s.gone(s.pidsSeen()...)
 	if _, err := os.Stat(s.set.pidFile()); !errors.Is(err, os.ErrNotExist) {
 		s.tb.Errorf("PID file after the end: %v, want none", err)
 	}
@@ -224,7 +224,7 @@ func (s *service) stop() {
 	}
 }
 
-func (s *service) pidsHeard() []int {
+func (s *service) pidsSeen() []int {
 	var pids []int
 	for _, m := range s.received() {
 		if !slices.Contains(pids, m.PID) {

@@ -86,7 +86,7 @@ func TestSuccessorKilledWhileMoving(t *testing.T) {
 				if r := m.Report; r == nil || r.Moved+r.CutBy["in doubt"]+uint64(len(kept)) != n || r.Cut != r.CutBy["in doubt"] {
 					t.Errorf("report: %+v, want %d connections less %d as moved or in doubt", r, n, len(kept))
 				}
-				s.gone(s.pidsHeard()...)
+				s.gone(s.pidsSeen()...)
 			})
 		}
 	})

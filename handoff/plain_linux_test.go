@@ -186,7 +186,7 @@ func TestPlainTableflip(t *testing.T) {
 			last := s.pid()
 			s.signal(syscall.SIGTERM)
 			s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.PID == last })
-			s.gone(s.pidsHeard()...)
+			s.gone(s.pidsSeen()...)
 			if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("unix socket after the end: %v, want none", err)
 			}
@@ -223,7 +223,7 @@ func abstractNames(tb testing.TB, pid int) (names []string) {
 func (s *service) fixPID() {
 	s.tb.Helper()
 	eventually(s.tb, "the PID file names the process that serves", func() bool {
-		return s.alive(s.pid()) && slices.Contains(s.pidsHeard(), s.pid())
+		return s.alive(s.pid()) && slices.Contains(s.pidsSeen(), s.pid())
 	})
 }
 

@@ -21,13 +21,13 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
-// sample is how many listeners of a crowd there are to one that is asked.
+// sample is the number of listeners to each one that the test asks.
 const sample = 100
 
-// crowd opens n listeners, half of them TCP on as many addresses and half unix
+// listenMany opens n listeners, half of them TCP on as many addresses and half unix
 // sockets, and returns the addresses of a sample.
-func crowd(up *handoff.Upgrader, dir string, n int) (map[string]string, error) {
-	if up.Generation() == 1 { // the others have been given room for what they have got
+func listenMany(up *handoff.Upgrader, dir string, n int) (map[string]string, error) {
+	if up.Generation() == 1 { // a successor has room for what it has received
 		if err := fdx.RaiseNoFile(n); err != nil {
 			return nil, err
 		}
@@ -50,8 +50,8 @@ func crowd(up *handoff.Upgrader, dir string, n int) (map[string]string, error) {
 	return addrs, nil
 }
 
-// TestCrowd passes 10,000 sockets on, twice (1,000 in a short run), while a sample of them is asked.
-func TestCrowd(t *testing.T) {
+// TestManySockets passes 10,000 sockets on, twice (1,000 in a short run), while a sample of them is asked.
+func TestManySockets(t *testing.T) {
 	t.Parallel()
 	n := testenv.Times(1000, 10_000)
 	var limit unix.Rlimit
@@ -63,7 +63,7 @@ func TestCrowd(t *testing.T) {
 		t.Skipf("needs a hard RLIMIT_NOFILE of %d, have %d", n+1000, limit.Max)
 	}
 	s := newService(t, settings{Mode: handoff.Takeover})
-	s.startCommand(s.varied(variation{Crowd: n}))
+	s.startCommand(s.varied(variation{Many: n}))
 	s.wait("owner")
 	addrs := s.wait("addrs").Addrs
 	if len(addrs) != 2*n/sample {
@@ -120,7 +120,7 @@ func TestShortLimit(t *testing.T) {
 	t.Parallel()
 	start := func(t *testing.T, ulimit string) *service {
 		s := newService(t, settings{Mode: handoff.Takeover})
-		s.startCommand(s.varied(variation{Crowd: 400, Executable: limited(t, ulimit)}))
+		s.startCommand(s.varied(variation{Many: 400, Executable: limited(t, ulimit)}))
 		s.wait("owner")
 		return s
 	}
@@ -136,7 +136,7 @@ func TestShortLimit(t *testing.T) {
 		}
 		// A process that was started by hand reports the result of New.
 		o := newService(t, s.set)
-		cmd := o.varied(variation{Crowd: 400})
+		cmd := o.varied(variation{Many: 400})
 		cmd.Path = limited(t, "ulimit -Sn 100 && ulimit -Hn 200")
 		o.startCommand(cmd)
 		if m := o.wait("new"); !slices.Equal(m.Is, []string{"ErrTransfer"}) || !strings.Contains(m.Err, "RLIMIT_NOFILE") {

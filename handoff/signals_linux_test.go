@@ -71,7 +71,7 @@ func TestStopSignals(t *testing.T) {
 		stop(pid, first, 1, "ending already")
 		check(second, 2)
 		stop(s.pid(), second, 2, "stopping: reason=\"signal terminated\"")
-		s.gone(s.pidsHeard()...)
+		s.gone(s.pidsSeen()...)
 	})
 }
 
@@ -193,7 +193,7 @@ func TestSignalStorm(t *testing.T) {
 		s.wait("committed")
 		l.run(50)
 		eventually(t, "one process is left, and named", func() bool {
-			left := slices.DeleteFunc(s.pidsHeard(), func(pid int) bool { return !s.alive(pid) })
+			left := slices.DeleteFunc(s.pidsSeen(), func(pid int) bool { return !s.alive(pid) })
 			return len(left) == 1 && left[0] == s.pid()
 		})
 		l.run(20)
@@ -207,7 +207,7 @@ func TestSignalStorm(t *testing.T) {
 				_ = syscall.Kill(pid, syscall.SIGTERM) // it may have ended
 				sent = pid
 			}
-			return !slices.ContainsFunc(s.pidsHeard(), s.alive)
+			return !slices.ContainsFunc(s.pidsSeen(), s.alive)
 		})
 		committed := 0
 		for _, m := range messages {

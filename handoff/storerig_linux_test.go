@@ -59,7 +59,7 @@ func (k *keeper) crash(s *service) {
 		k.tb.Fatal(err)
 	}
 	s.line.Kill()
-	s.gone(s.pidsHeard()...)
+	s.gone(s.pidsSeen()...)
 	closed(k.tb, controlOf(s))
 }
 

@@ -272,7 +272,7 @@ func TestFailedUpgrade(t *testing.T) {
 					t.Errorf("PID file after the failure: %d, want %d", got, pid)
 				}
 				eventually(t, "the successor is gone", func() bool {
-					for _, p := range s.pidsHeard() {
+					for _, p := range s.pidsSeen() {
 						if p != pid && s.alive(p) {
 							return false
 						}

@@ -38,7 +38,7 @@ type variation struct {
 	// Nested has it start a process at each step that is a service of its own.
 	Nested bool
 
-	Crowd     int  // listeners, see crowd
+	Many      int  // listeners, see listenMany
 	States    int  // state blobs
 	StateSize int  // bytes of each
 	Unchecked bool // their content is not compared
@@ -152,9 +152,9 @@ func (v *variation) listen(up *handoff.Upgrader, set settings) (addrs map[string
 			}
 		}
 	}
-	if v.Crowd > 0 {
+	if v.Many > 0 {
 		var err error
-		if addrs, err = crowd(up, set.Dir, v.Crowd); err != nil {
+		if addrs, err = listenMany(up, set.Dir, v.Many); err != nil {
 			fail("listen", err)
 		}
 	}

@@ -21,7 +21,7 @@ import (
 func BenchmarkHalfOpen(b *testing.B) {
 	for _, others := range []int{0, 100_000} {
 		b.Run(fmt.Sprintf("others=%d", others), func(b *testing.B) {
-			ns, ln := crowd(b, others)
+			ns, ln := crowded(b, others)
 			b.Run("pending of one listener", func(b *testing.B) {
 				var look func() (int, error)
 				var end func()
@@ -62,23 +62,23 @@ func BenchmarkHalfOpen(b *testing.B) {
 	}
 }
 
-// crowd returns a listener with 10 half-open handshakes in a namespace with that
+// crowded returns a listener with 10 half-open handshakes in a namespace with that
 // many other sockets: connections that were closed by the client and wait to be
 // accepted, which needs no descriptors.
-func crowd(b *testing.B, others int) (*netlab.Namespace, *net.TCPListener) {
+func crowded(b *testing.B, others int) (*netlab.Namespace, *net.TCPListener) {
 	b.Helper()
 	testenv.Need(b, "netns")
 	const each = 5_000 // far below the number of ports for each address
 	ns := netlab.NewNamespace(b)
 	ns.Sysctl(b, "net.core.somaxconn", "65535")
 	var ln *net.TCPListener
-	var crowds []*net.TCPListener
+	var all []*net.TCPListener
 	ns.Do(func() {
 		ln = listen(b, "tcp4", "127.0.0.1:0", deferAccept)
 		dial(b, "tcp4", ln.Addr().String(), 10)
 		for i := range others / each {
 			other := listen(b, "tcp4", fmt.Sprintf("127.1.%d.1:0", i))
-			crowds = append(crowds, other)
+			all = append(all, other)
 			sa := &unix.SockaddrInet4{Addr: [4]byte{127, 1, byte(i), 1}, Port: other.Addr().(*net.TCPAddr).Port}
 			for range each {
 				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -93,7 +93,7 @@ func crowd(b *testing.B, others int) (*netlab.Namespace, *net.TCPListener) {
 			}
 		}
 	})
-	for _, other := range crowds {
+	for _, other := range all {
 		waitFor(b, func() bool {
 			n, _, err := reuseport.QueueLen(other)
 			return n == each || err != nil

@@ -20,7 +20,7 @@ import (
 func (t *turn) takeOut(ctx context.Context, order []uint32, quietOnes, left []*socket) (_ []uint32, out []*socket, err error) {
 	var hiddenUDP []*socket
 	for todo, last := quietOnes, false; len(todo) > 0 && !last; {
-		place, targets, lent := nextLeaving(roles(order, todo, remaining(left, out)))
+		place, targets, requeued := nextLeaving(roles(order, todo, remaining(left, out)))
 		if place < 0 {
 			return order, out, fmt.Errorf("no place to choose while a member leaves: %w", ErrNotSteered)
 		}
@@ -31,7 +31,7 @@ func (t *turn) takeOut(ctx context.Context, order []uint32, quietOnes, left []*s
 				return order, out, err
 			}
 		}
-		order, last = without(order, place), lent
+		order, last = without(order, place), requeued
 		todo, out = remaining(todo, []*socket{s}), append(out, s)
 		if hidden := t.leaveGroup(s); hidden && t.g.udp {
 			hiddenUDP = append(hiddenUDP, s)

@@ -198,7 +198,7 @@ var errNoOther = errors.New("no other member gets the traffic")
 func (t *turn) bestEffort(ctx context.Context, left []*socket, why error) error {
 	t.strategy(StrategyBestEffort)
 	t.lossy(why.Error())
-	t.crowded = true
+	t.flooded = true
 	// What is new after this moment is not waited for, or a busy listener
 	// would never end.
 	if t.refs != nil {

@@ -20,9 +20,9 @@ const (
 //
 // A single staying member at the end of the order has no such place. Then another
 // member, which leaves later, gets the traffic while the first one leaves and the
-// staying one moves to a lower place. lent says so: that member is not quiet any
+// staying one moves to a lower place. requeued says so: that member is not quiet any
 // more.
-func nextLeaving(order []role) (place int, targets []int, lent bool) {
+func nextLeaving(order []role) (place int, targets []int, requeued bool) {
 	lowest, place, later := -1, -1, -1
 	for i, r := range order {
 		if r != stays {

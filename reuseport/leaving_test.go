@@ -9,10 +9,10 @@ import (
 func TestNextLeaving(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		order   string // S stays, L leaves later, Q can leave now
-		place   int
-		targets []int
-		lent    bool
+		order    string // S stays, L leaves later, Q can leave now
+		place    int
+		targets  []int
+		requeued bool
 	}{
 		{"SS", -1, nil, false},
 		{"QL", -1, nil, false},
@@ -30,9 +30,9 @@ func TestNextLeaving(t *testing.T) {
 		for _, r := range c.order {
 			order = append(order, map[rune]role{'S': stays, 'L': leaves, 'Q': quiet}[r])
 		}
-		place, targets, lent := nextLeaving(order)
-		if place != c.place || !slices.Equal(targets, c.targets) || lent != c.lent {
-			t.Errorf("nextLeaving(%s) = %d, %v, %t, want %d, %v, %t", c.order, place, targets, lent, c.place, c.targets, c.lent)
+		place, targets, requeued := nextLeaving(order)
+		if place != c.place || !slices.Equal(targets, c.targets) || requeued != c.requeued {
+			t.Errorf("nextLeaving(%s) = %d, %v, %t, want %d, %v, %t", c.order, place, targets, requeued, c.place, c.targets, c.requeued)
 		}
 	}
 }
@@ -57,7 +57,7 @@ func (k *kernel) close(sock int) {
 
 // Whichever members leave, the steps end with all of them gone. While a member
 // leaves, before and after, only those that stay are chosen, or the one that is
-// lent, which is quiet no more.
+// requeued, which is quiet no more.
 func TestLeavingIsSafe(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20000) {
@@ -88,7 +88,7 @@ func TestLeavingIsSafe(t *testing.T) {
 				}
 				roles = append(roles, kind[s])
 			}
-			place, targets, lent := nextLeaving(roles)
+			place, targets, requeued := nextLeaving(roles)
 			if place < 0 {
 				continue // none is quiet yet
 			}
@@ -97,7 +97,7 @@ func TestLeavingIsSafe(t *testing.T) {
 				t.Fatalf("seed %d: nextLeaving(%v) = %d, %v", seed, roles, place, targets)
 			}
 			allowed := func(s int) bool { return kind[s] == stays }
-			if lent {
+			if requeued {
 				borrowed := k.socks[targets[0]]
 				kind[borrowed] = leaves
 				allowed = func(s int) bool { return s == borrowed }

@@ -187,7 +187,7 @@ func (t *turn) answering(s *socket, emptied map[*socket]time.Time) bool {
 		emptied[s] = since
 	}
 	// A count is a moment late: look twice.
-	return (s.reads.answering(!t.crowded) || !looked) && time.Since(since) < answerTime
+	return (s.reads.answering(!t.flooded) || !looked) && time.Since(since) < answerTime
 }
 
 // openBarrier lets the readers read that answering holds.

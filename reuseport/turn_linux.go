@@ -36,7 +36,7 @@ type turn struct {
 	start      time.Time
 	busy       time.Time           // when a leaving member last held something
 	handshakes map[diag.Tuple]bool // of the port, to be waited for; only without refs
-	crowded    bool                // datagrams come all the time: readers must not be held
+	flooded    bool                // datagrams come all the time: readers must not be held
 	errs       []error             // of closing
 }
 

@@ -23,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testmain.RunWith(m, map[string]func([]string){"baton": batonMain, "service": serviceMain, "app": appMain, "instance": instanceMain, "stranger": strangerMain})
+	testmain.RunWith(m, map[string]func([]string){"baton": batonMain, "service": serviceMain, "app": appMain, "instance": instanceMain, "outsider": outsiderMain})
 }
 
 // batonMain is the program itself, or an app below it that it executes without env(1)

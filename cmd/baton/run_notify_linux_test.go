@@ -92,7 +92,7 @@ func flood(tb testing.TB, path string) (sent *atomic.Int64, stop func()) {
 
 // TestRunFlood upgrades an app while a process that is no part of it floods the notify
 // socket with descriptors and text. baton run has few descriptors. READY=1 of the app gets
-// through, and nothing that the stranger says counts.
+// through, and nothing that this process says counts.
 func TestRunFlood(t *testing.T) {
 	t.Parallel()
 	r := runApp(t, nil, []string{"--ready-notify", "--listen", "web=tcp://127.0.0.1:0", "--stop-timeout", "1m"}, goApp(t, "plain")...)
@@ -112,7 +112,7 @@ func TestRunFlood(t *testing.T) {
 		r.awaitAll("upgraded", "ended")
 		p.more(20)
 		if sent.Load() == from {
-			t.Error("the stranger has sent nothing during the upgrade")
+			t.Error("that process has sent nothing during the upgrade")
 		}
 	}
 	stop()
@@ -122,9 +122,9 @@ func TestRunFlood(t *testing.T) {
 	gone(t, r.dir)
 }
 
-// strangerMain looks for notify sockets in a folder, sends to the paths of the other
+// outsiderMain looks for notify sockets in a folder, sends to the paths of the other
 // arguments, and says what it could do.
-func strangerMain(args []string) {
+func outsiderMain(args []string) {
 	if files, err := os.ReadDir(args[0]); err == nil {
 		fmt.Println("has listed", files)
 	} else if !errors.Is(err, fs.ErrPermission) {
@@ -143,7 +143,7 @@ func strangerMain(args []string) {
 func TestRunOtherUser(t *testing.T) {
 	testenv.Need(t, "root")
 	t.Parallel()
-	const appUID, strangerUID = 65534, 65533
+	const appUID, outsiderUID = 65534, 65533
 	bin := testenv.ShortDir(t)
 	if err := os.Chmod(bin, 0o711); err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestRunOtherUser(t *testing.T) {
 	pid := r.await("started").PID
 	r.await("ready")
 	path := notifySocketOf(t, pid)
-	stranger := testmain.Command(t, "stranger", filepath.Dir(path), filepath.Join(filepath.Dir(path), "s"))
+	outsider := testmain.Command(t, "outsider", filepath.Dir(path), filepath.Join(filepath.Dir(path), "s"))
 	names, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
 		t.Fatal(err)
@@ -165,16 +165,16 @@ func TestRunOtherUser(t *testing.T) {
 	shown := 0
 	for line := range strings.Lines(string(names)) {
 		if f := strings.Fields(line); len(f) == 8 && strings.HasPrefix(f[7], filepath.Dir(path)) {
-			stranger.Args = append(stranger.Args, f[7])
+			outsider.Args = append(outsider.Args, f[7])
 			shown++
 		}
 	}
 	if shown != 1 {
 		t.Errorf("/proc/net/unix has %d sockets in %s, want 1", shown, filepath.Dir(path))
 	}
-	stranger.Path = program
-	stranger.SysProcAttr.Credential = &syscall.Credential{Uid: strangerUID, Gid: strangerUID}
-	out, err := stranger.CombinedOutput()
+	outsider.Path = program
+	outsider.SysProcAttr.Credential = &syscall.Credential{Uid: outsiderUID, Gid: outsiderUID}
+	out, err := outsider.CombinedOutput()
 	if err != nil || len(out) > 0 {
 		t.Errorf("another user: %v %s", err, out)
 	}

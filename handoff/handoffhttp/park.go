@@ -24,7 +24,7 @@ const (
 // connection is with net/http, or moves on, or ends.
 func (c *conn) park() {
 	switch c.wait() {
-	case waitHeard:
+	case waitBytes:
 		if !c.l.give(c.self) {
 			c.end()
 		}
@@ -44,7 +44,7 @@ func (c *conn) end() {
 type waitResult uint8
 
 const (
-	waitHeard   waitResult = iota // bytes are in begun
+	waitBytes   waitResult = iota // bytes are in begun
 	waitClaimed                   // it moves
 	waitOver                      // closed by the peer, timed out, or cut
 )
@@ -84,7 +84,7 @@ func (c *conn) wait() waitResult {
 		c.gotBytes, c.phase, c.stay = true, phaseNone, time.Time{}
 		_ = c.raw.SetReadDeadline(time.Time{}) // net/http sets its own
 		c.deadline = time.Time{}
-		return waitHeard
+		return waitBytes
 	}
 }
 

@@ -70,17 +70,17 @@ func driverMain(inside bool, args []string, stdout, stderr io.Writer) int {
 	if !inside {
 		return enter(ctx, args, stdout, stderr)
 	}
-	told := stdout
+	progress := stdout
 	if asJSON {
-		told = stderr
+		progress = stderr
 	}
-	screen := terminal.New(told, told)
+	screen := terminal.New(progress, progress)
 	o.status, o.line = screen.Status, screen.Line
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done within %v", timeout))
 	defer cancel()
 	res, err := show(ctx, o)
 	screen.Clear()
-	return report(res, err, asJSON, stdout, told)
+	return report(res, err, asJSON, stdout, progress)
 }
 
 // enter runs this program in a mount namespace and a PID namespace of its own: every
@@ -110,9 +110,9 @@ func enter(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 // report writes the result and returns the exit status.
-func report(res *result, err error, asJSON bool, stdout, told io.Writer) int {
+func report(res *result, err error, asJSON bool, stdout, progress io.Writer) int {
 	if err != nil {
-		fmt.Fprintln(told, "containers:", err)
+		fmt.Fprintln(progress, "containers:", err)
 		return 1
 	}
 	if asJSON {
@@ -120,7 +120,7 @@ func report(res *result, err error, asJSON bool, stdout, told io.Writer) int {
 	} else {
 		err = res.writeTable(stdout)
 	}
-	fmt.Fprintln(told, res.line())
+	fmt.Fprintln(progress, res.line())
 	if err != nil || !res.good() {
 		return 1
 	}

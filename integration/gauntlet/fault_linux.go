@@ -99,7 +99,7 @@ func faults() []fault {
 	for _, step := range steps() {
 		all = append(all,
 			fault{name: fmt.Sprintf("hostile peer, %s", step), do: hostile(step), fate: mustCommit},
-			fault{name: fmt.Sprintf("stranger's peer, %s", step), needs: needLink, do: stranger(step), fate: mustCommit},
+			fault{name: fmt.Sprintf("other user's dial, %s", step), needs: needLink, do: otherUser(step), fate: mustCommit},
 			fault{name: fmt.Sprintf("second successor, %s", step), do: second(step)},
 			fault{name: fmt.Sprintf("clock step, %s", step), needs: needClock, do: stepClock(step), fate: mustCommit},
 			fault{name: fmt.Sprintf("SIGUSR2 again, %s", step), do: again(predecessor, step)},

@@ -153,9 +153,9 @@ func hostile(step handoff.EventKind) func(context.Context, *round) (bool, error)
 	}
 }
 
-// stranger connects to the control socket as another user. The folder's mode must
+// otherUser connects to the control socket as another user. The folder's mode must
 // prevent it.
-func stranger(step handoff.EventKind) func(context.Context, *round) (bool, error) {
+func otherUser(step handoff.EventKind) func(context.Context, *round) (bool, error) {
 	return func(ctx context.Context, rd *round) (bool, error) {
 		came, err := rd.step(ctx, step)
 		if err != nil || !came {

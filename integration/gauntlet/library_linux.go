@@ -96,7 +96,7 @@ func (w *worker) post2(tr *http.Transport, body *load.Body, token string) (uint3
 	return answered(string(text), token)
 }
 
-// dialGRPC returns a client that retries nothing but what a server has told not
+// dialGRPC returns a client that retries nothing but what a server has said not
 // to have seen, which is no retry.
 func (w *worker) dialGRPC() (*grpc.ClientConn, error) {
 	w.giveUp()

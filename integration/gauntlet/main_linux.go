@@ -104,7 +104,7 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 	}
 	if os.Geteuid() != 0 {
 		if o.link > 0 {
-			fmt.Fprintln(stderr, "gauntlet: not root: no clients behind a link with a delay, no full disk, no strangers")
+			fmt.Fprintln(stderr, "gauntlet: not root: no clients behind a link with a delay, no full disk, no other users")
 		}
 		o.link = 0
 	} else if os.Getenv(envMounts) == "" {
@@ -118,12 +118,12 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 		defer os.Remove(o.state) // its mount is gone with the driver
 		defer unix.Unmount(o.state, unix.MNT_DETACH)
 	}
-	told := stdout
+	progress := stdout
 	if asJSON {
-		told = stderr
+		progress = stderr
 	}
-	fmt.Fprintf(told, "gauntlet: seed %d\n", o.seed)
-	screen := terminal.New(told, told)
+	fmt.Fprintf(progress, "gauntlet: seed %d\n", o.seed)
+	screen := terminal.New(progress, progress)
 	o.progress = func(s string) {
 		if screen.Live() {
 			screen.Status("%s", s)
@@ -146,7 +146,7 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 	})
 	screen.Clear()
 	res.origin = newOrigin(args, began)
-	status := report(res, err, asJSON, stdout, told)
+	status := report(res, err, asJSON, stdout, progress)
 	if out == "" {
 		return status
 	}
@@ -162,7 +162,7 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 }
 
 // report writes the result and returns the exit status.
-func report(res *result, err error, asJSON bool, stdout, told io.Writer) int {
+func report(res *result, err error, asJSON bool, stdout, progress io.Writer) int {
 	status := 0
 	if err != nil {
 		res.Error = err.Error()
@@ -177,16 +177,16 @@ func report(res *result, err error, asJSON bool, stdout, told io.Writer) int {
 	}
 	for _, m := range res.Modes {
 		for _, f := range m.Findings {
-			fmt.Fprintf(told, "%v: %s\n", m.Mode, f)
+			fmt.Fprintf(progress, "%v: %s\n", m.Mode, f)
 		}
 		if m.Account != "" {
-			fmt.Fprintf(told, "%v: logs, goroutines and sockets are in %s\n", m.Mode, m.Account)
+			fmt.Fprintf(progress, "%v: logs, goroutines and sockets are in %s\n", m.Mode, m.Account)
 		}
 	}
 	if err != nil {
-		fmt.Fprintf(told, "FAILED with seed %d: %v\n", res.Seed, err)
+		fmt.Fprintf(progress, "FAILED with seed %d: %v\n", res.Seed, err)
 	}
-	fmt.Fprintln(told, res.line())
+	fmt.Fprintln(progress, res.line())
 	return status
 }
 

@@ -38,7 +38,7 @@ func newOrigin(args []string, began time.Time) origin {
 		}
 		o.Revision += modified
 	}
-	// What can't be read is not told.
+	// What can't be read stays empty.
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	o.Kernel = strings.TrimSpace(string(kernel))
 	o.Memory = memory()

@@ -29,9 +29,9 @@ type machine struct {
 	cpus      int
 }
 
-// boot runs the machine to its end, and calls told for each event. An error says
+// boot runs the machine to its end, and calls report for each event. An error says
 // why the machine did not come to its end by itself.
-func (m machine) boot(ctx context.Context, told func(event) error) (err error) {
+func (m machine) boot(ctx context.Context, report func(event) error) (err error) {
 	if _, err := exec.LookPath(qemu); err != nil {
 		return fmt.Errorf("needs QEMU: apt-get install qemu-system-x86: %w", err)
 	}
@@ -53,7 +53,7 @@ func (m machine) boot(ctx context.Context, told func(event) error) (err error) {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	ended, terr := follow(out, told)
+	ended, terr := follow(out, report)
 	if terr != nil {
 		cancel() // no event is read any more
 	}
@@ -85,7 +85,7 @@ func (m machine) lastWords() string {
 
 // follow reads events to the end of r. It reports whether the runner has said
 // that it is through.
-func follow(r io.Reader, told func(event) error) (ended bool, err error) {
+func follow(r io.Reader, report func(event) error) (ended bool, err error) {
 	sc := bufio.NewScanner(r)
 	sc.Buffer(nil, 1<<20)
 	for sc.Scan() {
@@ -100,7 +100,7 @@ func follow(r io.Reader, told func(event) error) (ended bool, err error) {
 			}
 			continue
 		}
-		if err := told(e); err != nil {
+		if err := report(e); err != nil {
 			return ended, err
 		}
 	}
@@ -115,7 +115,7 @@ type converter struct {
 	out chan error // of who reads what comes out
 }
 
-func newConverter(ctx context.Context, told func(testEvent)) (*converter, error) {
+func newConverter(ctx context.Context, report func(testEvent)) (*converter, error) {
 	c := &converter{cmd: exec.CommandContext(ctx, "go", "tool", "test2json"), out: make(chan error, 1)}
 	var err error
 	if c.in, err = c.cmd.StdinPipe(); err != nil {
@@ -141,7 +141,7 @@ func newConverter(ctx context.Context, told func(testEvent)) (*converter, error)
 				c.out <- err
 				return
 			}
-			told(e)
+			report(e)
 		}
 	}()
 	return c, nil

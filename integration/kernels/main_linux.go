@@ -73,11 +73,11 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 	if skip != "" {
 		o.args = append(o.args, "-test.skip="+skip)
 	}
-	told := stdout
+	progress := stdout
 	if asJSON {
-		told = stderr
+		progress = stderr
 	}
-	o.screen = terminal.New(told, told)
+	o.screen = terminal.New(progress, progress)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	res, err := drive(ctx, o)
@@ -91,7 +91,7 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 	} else {
 		err = res.writeTable(stdout)
 	}
-	fmt.Fprintln(told, res.line())
+	fmt.Fprintln(progress, res.line())
 	if err != nil || !res.ok() {
 		return 1
 	}

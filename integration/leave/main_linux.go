@@ -90,11 +90,11 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "leave: -handovers is at least 1, and there are no arguments")
 		return 2
 	}
-	told := stdout
+	progress := stdout
 	if *asJSON {
-		told = stderr
+		progress = stderr
 	}
-	screen := terminal.New(told, told)
+	screen := terminal.New(progress, progress)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeoutCause(ctx, *limit, fmt.Errorf("not done within %v", *limit))
@@ -115,7 +115,7 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 			return 1
 		}
 	}
-	return report(told, runs)
+	return report(progress, runs)
 }
 
 // report writes the table and the result, and returns the exit status.

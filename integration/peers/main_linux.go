@@ -159,11 +159,11 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	w.command = self
-	told := stdout
+	progress := stdout
 	if w.json {
-		told = stderr
+		progress = stderr
 	}
-	screen := terminal.New(told, told)
+	screen := terminal.New(progress, progress)
 	w.progress = func(s string) {
 		if screen.Live() {
 			screen.Status("%s", s)
@@ -181,11 +181,11 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "peers:", err)
 	}
 	res.Command = "peers " + strings.Join(args, " ")
-	if werr := w.write(res, stdout, told); werr != nil {
+	if werr := w.write(res, stdout, progress); werr != nil {
 		fmt.Fprintln(stderr, "peers:", werr)
 		err = werr
 	}
-	fmt.Fprintln(told, res.line())
+	fmt.Fprintln(progress, res.line())
 	if err != nil || res.bad() {
 		return 1
 	}
@@ -193,13 +193,13 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 }
 
 // write writes what was measured.
-func (w *wishes) write(res *result, stdout, told io.Writer) error {
+func (w *wishes) write(res *result, stdout, progress io.Writer) error {
 	if w.json {
 		if err := res.writeJSON(stdout); err != nil {
 			return err
 		}
 	}
-	if err := res.writeTable(told); err != nil {
+	if err := res.writeTable(progress); err != nil {
 		return err
 	}
 	into := func(name string, write func(io.Writer) error) error {

@@ -36,10 +36,10 @@ func TestDriver(t *testing.T) {
 		"-baton", baton, "-units", filepath.Join("..", "..", "cmd", "baton", "systemd"), "-timeout", (3 * patience).String())
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it ends what it has started
 	cmd.WaitDelay = patience
-	var out, told bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &told
+	var out, progress bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &progress
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v\n%s%s", err, &out, &told)
+		t.Fatalf("%v\n%s%s", err, &out, &progress)
 	}
 	// JSON, and nothing else.
 	d := json.NewDecoder(&out)
@@ -51,7 +51,7 @@ func TestDriver(t *testing.T) {
 	if d.More() {
 		t.Error("something comes after the JSON")
 	}
-	lines := strings.Split(strings.TrimRight(told.String(), "\n"), "\n")
+	lines := strings.Split(strings.TrimRight(progress.String(), "\n"), "\n")
 	if last := lines[len(lines)-1]; last != got.line() || !strings.HasPrefix(last, "result: upgrades=2 crashes=2 requests=") || !strings.HasSuffix(last, " failed=0 refused=0") {
 		t.Errorf("the last line is %q, the JSON says %q; want 2 upgrades, 2 crashes, and nothing failed or refused", last, got.line())
 	}

@@ -81,11 +81,11 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 		cmd.Env = append(os.Environ(), envRole+"="+role)
 		return cmd
 	}
-	told := stdout
+	progress := stdout
 	if asJSON {
-		told = stderr
+		progress = stderr
 	}
-	screen := terminal.New(told, told)
+	screen := terminal.New(progress, progress)
 	o.status, o.line = screen.Status, screen.Line
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -93,11 +93,11 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 	defer cancel()
 	res, err := show(ctx, o)
 	screen.Clear()
-	return report(res, err, asJSON, stdout, told)
+	return report(res, err, asJSON, stdout, progress)
 }
 
 // report writes the result and returns the exit status.
-func report(res *result, err error, asJSON bool, stdout, told io.Writer) int {
+func report(res *result, err error, asJSON bool, stdout, progress io.Writer) int {
 	if err != nil {
 		res.problem("%v", err)
 	}
@@ -105,14 +105,14 @@ func report(res *result, err error, asJSON bool, stdout, told io.Writer) int {
 	if asJSON {
 		werr = res.writeJSON(stdout)
 	} else {
-		fmt.Fprintln(told)
+		fmt.Fprintln(progress)
 		werr = res.writeTable(stdout)
 	}
-	fmt.Fprintln(told)
+	fmt.Fprintln(progress)
 	for _, p := range res.Problems {
-		fmt.Fprintln(told, "PROBLEM", p)
+		fmt.Fprintln(progress, "PROBLEM", p)
 	}
-	fmt.Fprintln(told, res.line())
+	fmt.Fprintln(progress, res.line())
 	if werr != nil || len(res.Problems) > 0 || res.Failed+res.Refused > 0 {
 		return 1
 	}

@@ -21,31 +21,31 @@ import (
 // anything again, and its end of the conversation stays open.
 type world struct {
 	setting
-	p       predState
-	s       succState
-	lp      lifecycle.State // of P's process
-	ls      lifecycle.State
-	toS     string // messages on their way, oldest first
-	toP     string
-	pFate   fate
-	sFate   fate
-	hello   bool // S has said Hello
-	joined  bool // S has all sockets: its machine runs
-	sHeard  bool // S has seen the end of the stream
-	pHeard  bool
-	asked   bool // the operator has asked for a rollback
-	left    bool // P's process ends while it is in doubt
-	told    bool // tableflip has told P that S owns the sockets
-	final   bool // the last Ping that S got was the final one
-	closed  bool // P has closed its duplicates of the sockets
-	moved   bool // S listens on sockets of its own, and hides those that it was given
-	wasOpen bool // S has accepted at some time
-	slain   bool // P has killed S, which was neither silent nor mute and had accepted
-	pMute   bool // every send of P fails, for a reason in P's process
-	sMute   bool
-	pDeaf   bool // every receive of P fails, for a reason in P's process
-	sDeaf   bool
-	owed    bool // S owns the sockets, and could not say so
+	p        predState
+	s        succState
+	lp       lifecycle.State // of P's process
+	ls       lifecycle.State
+	toS      string // messages on their way, oldest first
+	toP      string
+	pFate    fate
+	sFate    fate
+	hello    bool // S has said Hello
+	joined   bool // S has all sockets: its machine runs
+	sNoticed bool // S has seen the end of the stream
+	pNoticed bool
+	asked    bool // the operator has asked for a rollback
+	left     bool // P's process ends while it is in doubt
+	told     bool // tableflip has told P that S owns the sockets
+	final    bool // the last Ping that S got was the final one
+	closed   bool // P has closed its duplicates of the sockets
+	moved    bool // S listens on sockets of its own, and hides those that it was given
+	wasOpen  bool // S has accepted at some time
+	slain    bool // P has killed S, which was neither silent nor mute and had accepted
+	pMute    bool // every send of P fails, for a reason in P's process
+	sMute    bool
+	pDeaf    bool // every receive of P fails, for a reason in P's process
+	sDeaf    bool
+	owed     bool // S owns the sockets, and could not say so
 }
 
 // setting is what does not change.
@@ -277,16 +277,16 @@ func (w world) stepsOfP(add adder, seen *coverage) {
 	case w.pDeaf:
 		// Until it can read, it does not see the end of the stream either.
 		add(true, "P can't read", w.stepP(predUnread, seen))
-		if w.sFate == dead && !w.pHeard {
+		if w.sFate == dead && !w.pNoticed {
 			n := w
-			n.pHeard = true
+			n.pNoticed = true
 			add(true, "P sees the end by the pidfd", n.stepP(predGone, seen))
 		}
 	case w.toP != "":
 		w.mailOfP(add, seen)
-	case (w.sFate == dead || w.joined && w.s.phase == succQuit) && !w.pHeard:
+	case (w.sFate == dead || w.joined && w.s.phase == succQuit) && !w.pNoticed:
 		n := w
-		n.pHeard = true
+		n.pNoticed = true
 		add(true, "P sees the end", n.stepP(predGone, seen))
 	}
 	if w.p.phase == predProbation {
@@ -389,9 +389,9 @@ func (w world) stepsOfJoin(add adder) {
 		n = n.lifeS(lifecycle.Join, nil)
 		n.toP += string(msgVerified)
 		add(true, name, n)
-	case w.hungUp() && !w.sHeard:
+	case w.hungUp() && !w.sNoticed:
 		n := w
-		n.sHeard = true
+		n.sNoticed = true
 		add(true, "S sees the end", fail(n))
 	default:
 		add(true, "S: nothing comes", fail(w))
@@ -421,16 +421,16 @@ func (w world) stepsOfS(add adder, seen *coverage) {
 		default:
 			add(true, name, n)
 		}
-	case w.hungUp() && !w.sHeard:
+	case w.hungUp() && !w.sNoticed:
 		n := w
-		n.sHeard = true
+		n.sNoticed = true
 		if w.pFate == dead || w.left { // otherwise its process runs, and serves
 			add(true, "S sees the end", n.stepS(succGone, seen))
 		} else {
 			add(true, "S sees the end, and P runs", n.stepS(succAbort, seen))
 		}
 	}
-	if w.toS == "" && !w.sHeard && w.s.phase == succProbation {
+	if w.toS == "" && !w.sNoticed && w.s.phase == succProbation {
 		add(true, "S: silence", w.stepS(succSilent, seen))
 	}
 	if w.s.phase == succWarming {

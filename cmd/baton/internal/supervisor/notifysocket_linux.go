@@ -17,7 +17,7 @@ import (
 )
 
 // notifySocket is where the app's processes report their state (sd_notify(3)). It is in a
-// folder of its own, which no other user can read: a stranger could fill the socket's
+// folder of its own, which no other user can read: another user could fill the socket's
 // queue, which the kernel keeps short, so that the app's READY=1 finds no room.
 type notifySocket struct {
 	c      *net.UnixConn

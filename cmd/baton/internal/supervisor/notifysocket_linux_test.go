@@ -58,7 +58,7 @@ func TestListenNews(t *testing.T) {
 		descriptors int
 	}
 	var got []received
-	strangers, most := 0, 0
+	refused, most := 0, 0
 	admit := false
 	handled := make(chan struct{})
 	path, end, err := supervisor.ListenNews(t.TempDir(), func(pid int) bool {
@@ -66,7 +66,7 @@ func TestListenNews(t *testing.T) {
 			t.Errorf("the sender is %d, want %d", pid, os.Getpid())
 		}
 		if !admit {
-			strangers++
+			refused++
 		}
 		return admit
 	}, func(n supervisor.News, descriptors int) {
@@ -117,8 +117,8 @@ func TestListenNews(t *testing.T) {
 			t.Errorf("of %.20q with %d descriptors: %+v, want %+v", one.text, one.fds, last, one.want)
 		}
 	}
-	if strangers != 16 || most > 1 {
-		t.Errorf("%d notifications of strangers, and at most %d descriptors open, want 16 and 1", strangers, most)
+	if refused != 16 || most > 1 {
+		t.Errorf("%d notifications were refused and at most %d descriptors open, want 16 and 1", refused, most)
 	}
 	// Each copy is closed.
 	if err := w.Close(); err != nil {

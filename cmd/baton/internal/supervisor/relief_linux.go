@@ -7,12 +7,12 @@ import "time"
 func (s *Supervisor) relieve(g *generation, how string, clean bool) {
 	// When an app of package handoff dies, its successor keeps the sockets if it has
 	// them already. A process started beside it would have to wait for that one.
-	heir := g.spoke || s.cfg.Ready.Control != nil
+	joins := g.spoke || s.cfg.Ready.Control != nil
 	switch {
-	case g.leaving, s.cfg.Restart == RestartNever, clean && (heir || s.cfg.Restart != RestartAlways):
+	case g.leaving, s.cfg.Restart == RestartNever, clean && (joins || s.cfg.Restart != RestartAlways):
 		// It ended as planned, and its successor has not announced itself yet.
 		s.log.Info("the app has ended during an upgrade: waiting for its successor", "generation", s.coming.number, "pid", s.coming.pid)
-	case heir:
+	case joins:
 		s.log.Warn("the app died during an upgrade: waiting a moment for its successor to be ready", "generation", s.coming.number, "pid", s.coming.pid)
 		coming := s.coming
 		time.AfterFunc(leaveTime, func() {
