@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/control"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
 
 // TestMovedConnections moves open connections through several upgrades: each
-// answers from the newest generation, and its end is seen by the peer.
+// answers from the newest generation, whose status counts it as received, and its end is
+// seen by the peer.
 func TestMovedConnections(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}, Move: true}).start()
@@ -62,6 +64,13 @@ func TestMovedConnections(t *testing.T) {
 					t.Fatalf("connection %d after the move: %q, %v, want %q", i, line, err, want)
 				}
 			}
+		}
+		client, err := control.New(&control.Config{Socket: controlOf(s)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := client.Status(t.Context()); err != nil || st.Accepted != 0 || st.Received != n {
+			t.Errorf("status of generation %d: %+v, %v, want none accepted, %d received", last, st, err, n)
 		}
 		// The sender's copy is gone: when the last owner ends, the peer sees it.
 		s.signal(syscall.SIGTERM)

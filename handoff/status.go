@@ -53,8 +53,11 @@ type Status struct {
 
 	Lingering []Process `json:"lingering"` // predecessors that linger, oldest first
 
-	// Warnings say what an operator should change: why no upgrade can begin, or which
-	// sockets are of another network namespace.
+	// NoUpgrade says why no upgrade can begin, and what to change. It is empty where
+	// nothing is known to be in the way.
+	NoUpgrade string `json:"no_upgrade,omitempty"`
+	// Warnings say what an operator should change, although upgrades work: which sockets
+	// are of another network namespace.
 	Warnings []string `json:"warnings,omitempty"`
 
 	// Upgrade is the last event of the upgrade that is under way; nil if none is.
@@ -104,7 +107,7 @@ func (u *Upgrader) Status() Status {
 	}
 	s.Received = u.inboxes.received.Load()
 	if u.watcher != "" {
-		s.Warnings = append(s.Warnings, "no upgrade can begin: "+u.watcher+": "+outliveAdvice)
+		s.NoUpgrade = u.watcher + ": " + outliveAdvice
 	}
 	u.history.status(&s)
 	var life lifecycle.State

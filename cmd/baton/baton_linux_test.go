@@ -206,6 +206,25 @@ file    -        -        -      -        -          -         no
 	}
 }
 
+// TestStatusRemarks shows connections that a process has received and not accepted, the
+// addresses that its predecessor gave up, and what an operator should change.
+func TestStatusRemarks(t *testing.T) {
+	t.Parallel()
+	a := newApp(&bytes.Buffer{})
+	text := a.statusText(&handoff.Status{
+		Received: 3, Open: 3, Remaining: -1, NoUpgrade: "PID 1 ends with it", Warnings: []string{"the sockets are of another namespace"},
+		Upgrades: []handoff.Report{{Outcome: handoff.OutcomeCommitted, Warnings: []string{"tcp 127.0.0.1:9090 is given up"}}},
+	})
+	for _, want := range []string{
+		"0 accepted, 3 received, 3 open, 0 moved, 0 cut\n", "\nno upgrade can begin: PID 1 ends with it\n", "\nwarning: the sockets are of another namespace\n",
+		"    tcp 127.0.0.1:9090 is given up\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("status has no %q:\n%s", want, text)
+		}
+	}
+}
+
 // TestDoctor examines broken and healthy folders and servers.
 func TestDoctor(t *testing.T) {
 	t.Parallel()
@@ -226,7 +245,8 @@ func TestDoctor(t *testing.T) {
 		"open server's folder":   {checkSocketFolder(open), problem},
 		"full disk":              {roomFor("/proc"), ok}, // a file system without blocks
 		"no server":              {checkServer(nil, control.ErrStale), problem},
-		"PID 1":                  {checkServer(&handoff.Status{Warnings: []string{"no upgrade can begin"}}, nil), problem},
+		"PID 1":                  {checkServer(&handoff.Status{NoUpgrade: "PID 1 ends"}, nil), problem},
+		"another namespace":      {checkServer(&handoff.Status{Executable: dir, Warnings: []string{"the sockets are of another one"}}, nil), warning},
 		"no program":             {checkServer(&handoff.Status{PID: 2, Executable: filepath.Join(dir, "none")}, nil), warning},
 		"a server that is well":  {checkServer(&handoff.Status{PID: 2, Executable: dir}, nil), ok},
 		"many that linger there": {checkServer(&handoff.Status{PID: 2, Executable: dir, Lingering: make([]handoff.Process, 4)}, nil), warning},

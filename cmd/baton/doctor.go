@@ -162,8 +162,11 @@ func checkServer(st *handoff.Status, err error) finding {
 	f := finding{Verdict: ok, Found: fmt.Sprintf("pid %d, generation %d, mode %v, %s", st.PID, st.Generation, st.Mode, st.State)}
 	_, statErr := os.Stat(st.Executable)
 	switch {
-	case len(st.Warnings) > 0:
+	case st.NoUpgrade != "":
 		f.Verdict = problem
+		f.Advice = "no upgrade can begin: " + plain(st.NoUpgrade)
+	case len(st.Warnings) > 0:
+		f.Verdict = warning
 		f.Advice = plain(strings.Join(st.Warnings, "; "))
 	case os.IsNotExist(statErr):
 		f.Verdict = warning

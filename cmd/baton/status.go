@@ -102,6 +102,12 @@ func (a *app) statusText(st *handoff.Status) string {
 	if t := st.Totals; t != nil {
 		fmt.Fprintf(&b, "upgrades     %d committed, %d rolled back, %d failed, since generation 1\n", t.Committed, t.RolledBack, t.Failed)
 	}
+	if st.NoUpgrade != "" {
+		a.remark(&b, terminal.Red, "no upgrade can begin: "+st.NoUpgrade)
+	}
+	for _, text := range st.Warnings {
+		a.remark(&b, terminal.Yellow, "warning: "+text)
+	}
 	if u := st.Upgrade; u != nil {
 		fmt.Fprintf(&b, "upgrade      %s\n", a.screen.Colour(terminal.Yellow, stepWords(u)))
 	}
@@ -141,6 +147,13 @@ func (a *app) statusText(st *handoff.Status) string {
 	})
 	a.withReasons(&b, upgrades.String(), st.Upgrades)
 	return b.String()
+}
+
+// remark writes a text of the server on lines of its own.
+func (a *app) remark(b *bytes.Buffer, c terminal.Colour, text string) {
+	for _, line := range a.screen.Wrap(0, plain(text)) {
+		fmt.Fprintln(b, a.screen.Colour(c, line))
+	}
 }
 
 func isStored(s handoff.SocketStatus) bool { return s.Stored }

@@ -170,6 +170,9 @@ func (c *Client) replaced(ctx context.Context, r *handoff.Report) bool {
 		}
 		r.Outcome, r.Successor = handoff.OutcomeCommitted, handoff.Process{PID: st.PID, Version: st.Version}
 	}
+	if r.Durations.Total == 0 { // the predecessor did not come so far
+		r.Durations.Total = max(time.Since(r.Started), 1)
+	}
 	r.Warnings = append(r.Warnings, fmt.Sprintf("the process of the predecessor, pid %d, has ended without Shutdown: its open connections were cut: main must call Shutdown after Done", r.Predecessor.PID))
 	return true
 }

@@ -119,8 +119,8 @@ func TestUpgradeWithoutShutdown(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		s := start(t, settings{Mode: mode, Careless: true})
 		r, err := s.Upgrade(within(t), nil)
-		if err != nil || r.Outcome != handoff.OutcomeCommitted || r.Generation != 2 || !strings.Contains(strings.Join(r.Warnings, "\n"), "without Shutdown") {
-			t.Errorf("Upgrade() = %+v, %v, want a committed one with a warning", r, err)
+		if err != nil || r.Outcome != handoff.OutcomeCommitted || r.Generation != 2 || !strings.Contains(strings.Join(r.Warnings, "\n"), "without Shutdown") || r.Durations.Total < r.Durations.Warming {
+			t.Errorf("Upgrade() = %+v, %v, want a committed one with a warning, and its time", r, err)
 		}
 	})
 }

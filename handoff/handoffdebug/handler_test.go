@@ -30,7 +30,7 @@ func serving() fixed {
 		Build:      "example.org/api v1.4.2 0123456789ab, go1.25.0",
 		Executable: "/usr/local/bin/api", Mode: handoff.Takeover, State: handoff.StateServing,
 		Started: when, Uptime: 26*time.Hour + 30*time.Minute, Open: 17, Remaining: -1, Accepted: 99, Received: 88,
-		Warnings: []string{"no upgrade can begin"},
+		NoUpgrade: "PID 1 ends", Warnings: []string{"the sockets are of another namespace"},
 		Sockets: []handoff.SocketStatus{
 			{Name: "web", Kind: "listener", Network: "tcp", Address: "[::]:80", Queue: 1, Backlog: 4096, HalfOpen: 2, Accepted: 99},
 			{Kind: "packet", Network: "udp", Address: "[::]:53", Queue: -1, Backlog: -1, HalfOpen: -1},
@@ -91,7 +91,7 @@ func TestPage(t *testing.T) {
 	for _, want := range []string{
 		"<title>api: serving, generation 3</title>", `<html lang="en">`, "1.4.2", "4711", "26h30m", "[::]:80", "4096", "filling up",
 		"within 1m30s", "→ pid 4500", "the successor died: exit status 3", "1.4.1 (pid 4000) → 1.4.2 (pid 4711)", "warming 1.2s", "took 3.24s",
-		"<dt>Received</dt><dd>88</dd>", "<strong>Warning</strong>: no upgrade can begin", "left out tcp 127.0.0.1:9090", "3 cut (2 tracked, 1 websocket)",
+		"<dt>Received</dt><dd>88</dd>", "<strong>Warning</strong>: the sockets are", "<strong>No upgrade can begin</strong>: PID 1 ends", "left out tcp 127.0.0.1:9090", "3 cut (2 tracked, 1 websocket)",
 		"/usr/local/bin/api", "0123456789ab, go1.25.0", `href="status.json"`, `href="?refresh=5"`,
 	} {
 		if !strings.Contains(body, want) {
