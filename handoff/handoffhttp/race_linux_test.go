@@ -91,33 +91,34 @@ func TestAcceptedLate(t *testing.T) {
 	c.want(2, "GET", "/a")
 }
 
-// failing is a listener whose next Accept fails.
+// failing is a listener whose next calls of Accept fail.
 type failing struct {
 	net.Listener
-	mu  sync.Mutex
-	err error
+	mu    sync.Mutex
+	err   error
+	times int
 }
 
 func (f *failing) Accept() (net.Conn, error) {
 	f.mu.Lock()
-	err := f.err
-	f.err = nil
+	fails := f.times > 0
+	f.times--
 	f.mu.Unlock()
-	if err != nil {
-		return nil, err
+	if fails {
+		return nil, f.err
 	}
 	return f.Listener.Accept()
 }
 
-// TestAcceptFailsOnce goes on to accept after an error that passes, with an Upgrader and
+// TestAcceptFails goes on to accept after errors that pass, one and several, with an Upgrader and
 // without; before the linger and in it.
-func TestAcceptFailsOnce(t *testing.T) {
+func TestAcceptFails(t *testing.T) {
 	t.Parallel()
 	for _, errno := range []syscall.Errno{syscall.ENOMEM, syscall.ENOBUFS, syscall.EMFILE, syscall.ENFILE, syscall.EPROTO, syscall.EHOSTUNREACH} {
 		t.Run(errno.Error(), func(t *testing.T) {
 			t.Parallel()
 			err := &net.OpError{Op: "accept", Net: "tcp", Err: errno}
-			l := newLeaver(t, &failing{Listener: listen(t), err: err}, nil, nil)
+			l := newLeaver(t, &failing{Listener: listen(t), err: err, times: 1}, nil, nil)
 			c := l.dial()
 			c.send(get)
 			c.want(1, "GET", "/a")
@@ -126,7 +127,7 @@ func TestAcceptFailsOnce(t *testing.T) {
 			l.gone(nil)
 
 			up := newFakeUpgrader()
-			ln := &failing{Listener: listen(t), err: err}
+			ln := &failing{Listener: listen(t), err: err, times: 4}
 			s := handoffhttp.NewTestServer(up, &http.Server{Handler: l.srv.Handler, ErrorLog: l.srv.ErrorLog}, nil)
 			served := make(chan error, 1)
 			go func() { served <- s.Serve(ln) }()
