@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
@@ -154,4 +157,48 @@ func TestStateFails(t *testing.T) {
 		}
 		s.stop()
 	})
+}
+
+// TestCutBy has a predecessor cut a connection: its successor's status says why.
+func TestCutBy(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(testenv.ShortDir(t), "c", "s")
+	old := newUpgrader(t, handoff.Config{ControlSocket: socket, Probation: -1})
+	ln, err := old.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := ln.Accept(); err != nil { // tracked
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	next := newUpgrader(t, handoff.Config{ControlSocket: socket, OnEvent: func(e handoff.Event) {
+		if e.Kind == handoff.EventPredecessorDone {
+			close(ended)
+		}
+	}})
+	if _, err := next.Listen(t.Context(), "tcp", ln.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	<-old.Done()
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	upgrades := next.Status().Upgrades
+	want := map[string]uint64{"tracked": 1}
+	if len(upgrades) != 1 || upgrades[0].Cut != 1 || !cmp.Equal(want, upgrades[0].CutBy) {
+		t.Errorf("Status().Upgrades = %+v, want one with one connection cut, by %v", upgrades, want)
+	}
 }

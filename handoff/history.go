@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -168,6 +169,33 @@ func (h *history) await(stop <-chan struct{}) {
 	}
 }
 
+// wireReasons are the reasons of a report for the successor, which gets the most frequent
+// ones if there are too many.
+func wireReasons(by map[string]uint64) []wire.Reason {
+	all := make([]wire.Reason, 0, len(by))
+	for text, n := range by {
+		if len(text) <= wire.MaxName {
+			all = append(all, wire.Reason{Text: text, Count: n})
+		}
+	}
+	slices.SortFunc(all, func(a, b wire.Reason) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Text, b.Text))
+	})
+	return all[:min(len(all), wire.MaxEntries)]
+}
+
+// cutBy is the reverse of wireReasons.
+func cutBy(all []wire.Reason) map[string]uint64 {
+	if len(all) == 0 {
+		return nil
+	}
+	by := make(map[string]uint64, len(all))
+	for _, r := range all {
+		by[r.Text] += r.Count
+	}
+	return by
+}
+
 // predecessorDone adds the linger of a predecessor, which has ended, to the report
 // of the upgrade that replaced it.
 func (h *history) predecessorDone(generation uint64, bye wire.Bye) {
@@ -177,7 +205,7 @@ func (h *history) predecessorDone(generation uint64, bye wire.Bye) {
 	for i := range h.line.Reports {
 		r := &h.line.Reports[i]
 		if r.Generation == generation+1 && r.Outcome == OutcomeCommitted {
-			r.Moved, r.Cut = bye.Moved, bye.Cut
+			r.Moved, r.Cut, r.CutBy = bye.Moved, bye.Cut, cutBy(bye.CutBy)
 			r.Durations.Linger = time.Since(r.Started) - r.Durations.Total
 		}
 	}

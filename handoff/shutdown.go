@@ -124,7 +124,7 @@ func (u *Upgrader) shutdown(ctx context.Context) (cut, err error) {
 		// predecessors, and take their connections. It may be stopped.
 		closedWithin(context.Background(), u.cfg.hang, u.passed)
 		c := u.conns.Counts()
-		l.Bye(wire.Bye{Moved: c.Moved, Cut: c.Cut})
+		l.Bye(wire.Bye{Moved: c.Moved, Cut: c.Cut, CutBy: wireReasons(c.CutBy)})
 	}
 	close(u.closing)
 	u.unfollow()

@@ -253,9 +253,16 @@ type EndLinger struct {
 
 // Bye is the predecessor's last message.
 type Bye struct {
-	Open  uint64 `wire:"1"`
-	Moved uint64 `wire:"2"`
-	Cut   uint64 `wire:"3"`
+	Open  uint64   `wire:"1"`
+	Moved uint64   `wire:"2"`
+	Cut   uint64   `wire:"3"`
+	CutBy []Reason `wire:"4"` // Cut, by reason
+}
+
+// Reason counts connections that were cut for one reason.
+type Reason struct {
+	Text  string `wire:"1,name"`
+	Count uint64 `wire:"2"`
 }
 
 // Adopt passes on the conversation with an older predecessor that still

@@ -52,7 +52,7 @@ var samples = []wire.Message{
 	&wire.Taking{Seq: 4, Index: 1},
 	&wire.Linger{Open: 20, Moved: 5, Cut: 1, Remaining: -time.Nanosecond},
 	&wire.EndLinger{Text: "too many are lingering"},
-	&wire.Bye{Open: 1, Moved: 24, Cut: 2},
+	&wire.Bye{Open: 1, Moved: 24, Cut: 2, CutBy: []wire.Reason{{Text: "idle", Count: 1}, {Text: "request", Count: 1}}},
 	&wire.Adopt{Seq: 5, Version: 1, Generation: 40, PID: 33, Build: "api 2.6.9"},
 	&wire.Stderr{},
 	&wire.Released{Kind: wire.KindPacket, Holders: 2},
