@@ -1,6 +1,7 @@
 package handofftls
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,10 +11,12 @@ import (
 )
 
 const (
-	maxPlain      = 16384 // bytes of data in a record (RFC 8446 section 5.1)
-	maxUseless    = 16    // records without data in a row, as in crypto/tls
-	firstBuffer   = 1024
-	keyUpdateSize = 5
+	maxPlain    = 16384 // bytes of data in a record (RFC 8446 section 5.1)
+	maxUseless  = 16    // records without data in a row, as in crypto/tls
+	firstBuffer = 1024
+
+	messageKeyUpdate = 24 // with one byte, whether the other end shall answer
+	keyUpdateSize    = 5
 )
 
 // The alerts that are sent (RFC 8446 section 6).
@@ -26,7 +29,6 @@ const (
 	alertProtocolVersion   = 70
 	alertInternalError     = 80
 	alertUserCanceled      = 90
-	alertNoRenegotiation   = 100
 )
 
 // A layer is the record layer of a connection that has moved. It does what crypto/tls does
@@ -129,10 +131,13 @@ func (l *layer) record() error {
 	}
 	record := l.buf[l.r : l.r+recordHeader+n]
 	l.r += len(record)
-	if l.version == tls.VersionTLS13 && record[0] != typeData {
-		return l.clear(record)
+	if l.version == tls.VersionTLS13 && record[0] == typeChangeCipherSpec {
+		return l.changeCipherSpec(record)
 	}
 	typ, data, err := l.in.open(record)
+	if err == nil && l.version == tls.VersionTLS13 && record[0] != typeData {
+		return l.fail(alertUnexpectedMessage, fmt.Errorf("handofftls: a record in the clear has type %d", record[0]))
+	}
 	switch {
 	case errors.Is(err, errNoType):
 		return l.fail(alertUnexpectedMessage, err)
@@ -146,14 +151,14 @@ func (l *layer) record() error {
 	return l.message(typ, data)
 }
 
-// clear handles a record of TLS 1.3 that is not encrypted. crypto/tls ignores
-// change_cipher_spec, also after the handshake.
-func (l *layer) clear(record []byte) error {
+// changeCipherSpec ignores a record of TLS 1.3 that is not encrypted, as crypto/tls does
+// also after the handshake.
+func (l *layer) changeCipherSpec(record []byte) error {
 	switch {
-	case record[0] != typeChangeCipherSpec || len(l.hand) > 0:
-		return l.fail(alertUnexpectedMessage, fmt.Errorf("handofftls: a record of type %d is not encrypted", record[0]))
 	case len(record) != recordHeader+1 || record[recordHeader] != 1:
 		return l.fail(alertDecodeError, errors.New("handofftls: malformed change_cipher_spec"))
+	case len(l.hand) > 0:
+		return l.fail(alertUnexpectedMessage, errors.New("handofftls: change_cipher_spec is within a handshake message"))
 	}
 	return l.ignore()
 }
@@ -196,30 +201,36 @@ func (l *layer) alert(data []byte) error {
 }
 
 // handshake handles KeyUpdate, the only message that a client may send after the
-// handshake, and not in TLS 1.2, where it would be a renegotiation.
+// handshake. In TLS 1.2 it may send none: a second handshake is refused, as by crypto/tls.
 func (l *layer) handshake(data []byte) error {
-	if l.version != tls.VersionTLS13 {
-		return l.fail(alertNoRenegotiation, errors.New("handofftls: the client wants to renegotiate"))
-	}
-	if len(data) == 0 || len(l.hand)+len(data) > keyUpdateSize { // more would be under the next key
+	if l.version != tls.VersionTLS13 || len(data) == 0 {
 		return l.fail(alertUnexpectedMessage, errors.New("handofftls: unexpected handshake message"))
 	}
 	l.hand = append(l.hand, data...)
-	if len(l.hand) < keyUpdateSize {
-		return l.ignore()
-	}
 	m := l.hand
+	if m[0] != messageKeyUpdate {
+		return l.fail(alertUnexpectedMessage, fmt.Errorf("handofftls: a handshake message has type %d", m[0]))
+	}
+	if !bytes.HasPrefix([]byte{messageKeyUpdate, 0, 0, 1}, m[:min(len(m), 4)]) || len(m) >= keyUpdateSize && m[4] > 1 {
+		return l.fail(alertDecodeError, errors.New("handofftls: malformed KeyUpdate"))
+	}
+	if len(m) < keyUpdateSize {
+		return nil // the rest comes in another record
+	}
 	l.hand = nil
-	if m[0] != 24 || m[1] != 0 || m[2] != 0 || m[3] != 1 || m[4] > 1 {
-		return l.fail(alertUnexpectedMessage, errors.New("handofftls: unexpected handshake message"))
+	if err := l.ignore(); err != nil {
+		return err
 	}
 	if m[4] == 1 {
 		l.answerKeyUpdate()
 	}
+	if len(m) > keyUpdateSize { // it would be under the next key
+		return l.fail(alertUnexpectedMessage, errors.New("handofftls: data follows KeyUpdate in its record"))
+	}
 	if err := l.in.update(); err != nil {
 		return l.fail(alertInternalError, err)
 	}
-	return l.ignore()
+	return nil
 }
 
 // ignore counts records that bring no data: a client must not keep the server busy.

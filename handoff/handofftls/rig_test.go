@@ -46,13 +46,18 @@ func certificate(key crypto.Signer) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
-var ecdsaCertificate = sync.OnceValue(func() tls.Certificate {
+var (
+	ecdsaCertificate = sync.OnceValue(newCertificate)
+	otherCertificate = sync.OnceValue(newCertificate)
+)
+
+func newCertificate() tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
 	}
 	return certificate(key)
-})
+}
 
 var rsaCertificate = sync.OnceValue(func() tls.Certificate {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)

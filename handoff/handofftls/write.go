@@ -61,7 +61,7 @@ func (l *layer) answerKeyUpdate() {
 	if l.outErr != nil || l.moved || l.closed {
 		return // nothing more is written under any key
 	}
-	err := l.writeLocked(typeHandshake, []byte{24, 0, 0, 1, 0})
+	err := l.writeLocked(typeHandshake, []byte{messageKeyUpdate, 0, 0, 1, 0})
 	if err == nil {
 		err = l.out.update()
 	}
