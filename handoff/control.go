@@ -110,7 +110,7 @@ func (s controlService) Status() []any {
 // Upgrade starts a successor and sees the upgrade through.
 func (s controlService) Upgrade(ctx context.Context, asked operate.Upgrade) (any, error) {
 	if (asked.Executable != "" || asked.Env != nil) && s.u.cfg.Mode == Inherit {
-		return nil, fmt.Errorf("%w: in mode inherit tableflip starts %s again, in the environment of this process: replace that file", ErrUnsupported, s.u.cfg.program.Path)
+		return nil, fmt.Errorf("%w: in mode inherit an upgrade starts %s in the environment of this process, and nothing else: install the new version at that path", ErrUnsupported, s.u.cfg.program.Path)
 	}
 	report, err := s.u.upgradeTo(ctx, asked)
 	var failed *UpgradeError

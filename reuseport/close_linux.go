@@ -22,7 +22,7 @@ func (t *turn) takeOut(ctx context.Context, order []uint32, quietOnes, left []*s
 	for todo, last := quietOnes, false; len(todo) > 0 && !last; {
 		place, targets, requeued := nextLeaving(roles(order, todo, remaining(left, out)))
 		if place < 0 {
-			return order, out, fmt.Errorf("no place to choose while a member leaves: %w", ErrNotSteered)
+			return order, out, fmt.Errorf("no member can get the traffic while another one leaves: %w", ErrNotSteered)
 		}
 		s := todo[slices.IndexFunc(todo, func(s *socket) bool { return s.inode == order[place] })]
 		if !slices.Equal(targets, t.g.prog.targets) {

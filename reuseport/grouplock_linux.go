@@ -22,7 +22,7 @@ type groupLock struct {
 }
 
 // errSquatted means that another user's process has the name.
-var errSquatted = errors.New("another user holds the name of the group lock")
+var errSquatted = errors.New("another user has bound the unix address of the group lock")
 
 // takeGroupLock waits until the name is free. A waiting process is connected to
 // the holder, and the end of that connection says that the name is free.

@@ -172,7 +172,7 @@ func TestSteerRestless(t *testing.T) {
 	cancel()
 	for over.Err() == nil { // it may find a moment of rest
 		err := g.Steer(ended, reuseport.CPU())
-		if errors.Is(err, context.Canceled) && strings.Contains(err.Error(), "come and go") {
+		if errors.Is(err, context.Canceled) && strings.Contains(err.Error(), "have changed during each of") {
 			if got := g.Steering().String(); got != "hash" {
 				t.Errorf("the steering is %s afterwards, want hash", got)
 			}

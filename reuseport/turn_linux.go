@@ -236,7 +236,7 @@ func (t *turn) apply(ctx context.Context, s Steering) error {
 		if try >= maxTries && ctx.Err() != nil {
 			// It is not known whose places the program has.
 			t.g.setCurrent(Hash())
-			return errors.Join(fmt.Errorf("members come and go all the time, under %d tries: %w", try, context.Cause(ctx)), t.detach(own[0]))
+			return errors.Join(fmt.Errorf("the members of the group have changed during each of %d tries: %w", try, context.Cause(ctx)), t.detach(own[0]))
 		}
 		inodes, _, err := t.group()
 		if err != nil {

@@ -89,7 +89,7 @@ func (a *app) command() *cobra.Command {
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		completion.Args = cobra.ArbitraryArgs
 		completion.RunE = func(_ *cobra.Command, args []string) error {
-			return fmt.Errorf("%w: completions for bash, fish, powershell or zsh, not %q: see baton completion --help", errUsage, strings.Join(args, " "))
+			return fmt.Errorf("%w: no completions for shell %q, only for bash, fish, powershell and zsh: see baton completion --help", errUsage, strings.Join(args, " "))
 		}
 	}
 	return root

@@ -202,7 +202,7 @@ func (p *page) flags(set *pflag.FlagSet) {
 		if arg != "" {
 			tag += `=\fI` + escape(arg) + `\fR`
 		}
-		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0s" {
+		if !slices.Contains([]string{"", "false", "0", "0s", "[]"}, f.DefValue) {
 			usage += " (default: " + f.DefValue + ")"
 		}
 		p.item(tag, usage)

@@ -33,9 +33,9 @@ wait in a queue outlive the app, however it ends.
 
 SIGUSR2 upgrades: baton starts the program at the app's path beside the running app,
 and sends the running app the stop signal when the new one is ready. If the new one
-fails, the running app has never stopped. While an upgrade is in progress or the app
-is not ready, SIGUSR2 queues one more upgrade; while the app is down, SIGUSR2 starts
-it at once. SIGTERM and SIGINT end the app; a second one kills it. SIGHUP, SIGQUIT,
+fails, the running app serves on. While an upgrade is in progress or the app is not
+ready, SIGUSR2 queues one more upgrade; while the app is down, SIGUSR2 starts it at
+once. SIGTERM and SIGINT end the app; a second one kills it. SIGHUP, SIGQUIT,
 SIGUSR1 and SIGWINCH are forwarded to the app.
 
 By default the app is ready when it has run for some time (--ready-after).
@@ -47,12 +47,15 @@ mode Inherit needs --name or --socket.
 
 When the app ends, baton starts it again as --restart says. With on-failure, an app
 whose exit status is 0 ends baton too, with 0. An app that is not ready in time counts
-as failed. A restart uses the program at the app's path, or, if that one was started
-and was never ready, the program that was ready last. baton also starts the latter when
-the app dies while its next version is not ready yet, and the next version keeps running
-beside it. If the app has sent READY=1, or baton asks its control socket, the next
-version first gets a second to be ready, and is killed after that. A script, or a
-program that the app's command executes (env), is always the one at its path.
+as failed. A restart starts the program at the app's path. If that program has been
+started before and was never ready, baton starts the program that was ready last. If
+the command is a script, or executes another program (env), baton always starts what is
+at the path.
+
+If the app dies in an upgrade, before its next version is ready, baton starts the
+program that was ready last, and the next version keeps running beside it. But if the
+app has sent READY=1, or baton asks its control socket, the next version may have the
+app's sockets: it gets one more second to be ready, and is killed after that.
 
 If baton itself is killed, the kernel sends the stop signal to the app. It sends none
 to a successor that the app has started itself (mode Inherit, or baton upgrade).
@@ -77,19 +80,19 @@ processes of the container end with it. baton --help lists the exit statuses.`,
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&f.listen, "listen", "l", nil, "bind `[NAME=]ADDRESS` and pass it on, in order: tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@ABSTRACT; also tcp4, tcp6, udp4, udp6, unixgram, unixpacket")
 	flags.BoolVar(&f.NonBlock, "nonblock", false, "pass sockets in non-blocking mode, as nginx needs them; the default is blocking, as systemd's are")
-	flags.StringVar(&f.name, "name", "", "the app uses package handoff and this Name, or --socket: ask it whether it is ready, and let its own linger limit end it")
+	flags.StringVar(&f.name, "name", "", "Name of an app that uses package handoff: baton asks the app's control socket whether it is ready, and leaves the end of its connections to its own linger limit; or use --socket")
 	flags.BoolVar(&f.Ready.Notify, "ready-notify", false, "the app is ready when it says READY=1 to NOTIFY_SOCKET")
 	flags.StringVar(&f.Ready.TCP, "ready-tcp", "", "the app is ready when it accepts connections at `HOST:PORT`")
 	flags.StringVar(&f.Ready.HTTP, "ready-http", "", "the app is ready when it answers at `URL` with a status below 400")
 	flags.DurationVar(&f.Ready.After, "ready-after", 0, "the app is ready when it has run for this `time`, or has said READY=1 (default 2s)")
 	flags.DurationVar(&f.ReadyTimeout, "ready-timeout", f.ReadyTimeout, "end an app that is not ready after this `time`")
 	flags.StringVar(&f.StopSignal, "stop-signal", f.StopSignal, "`signal` that ends the app gracefully")
-	flags.DurationVar(&f.StopTimeout, "stop-timeout", f.StopTimeout, "kill an app that has not ended this `time` after the stop signal, or what it asks for (EXTEND_TIMEOUT_USEC)")
+	flags.DurationVar(&f.StopTimeout, "stop-timeout", f.StopTimeout, "kill an app that has not ended within this `time` after the stop signal; the app can ask for more (EXTEND_TIMEOUT_USEC)")
 	flags.StringVar(&f.restart, "restart", string(f.Restart), "start the app again when it has ended: "+strings.Join(supervisor.Restarts(), ", "))
-	flags.DurationVar(&f.RestartDelay, "restart-delay", f.RestartDelay, "longest `time` before the first restart; it doubles with each restart; a random part is subtracted")
+	flags.DurationVar(&f.RestartDelay, "restart-delay", f.RestartDelay, "longest `time` before the first restart; it doubles with each restart, and baton waits a random part of it less")
 	flags.DurationVar(&f.RestartMaxDelay, "restart-max-delay", f.RestartMaxDelay, "longest `time` before any restart")
 	flags.DurationVar(&f.RestartReset, "restart-reset", f.RestartReset, "reset the delay when the app was ready for this `time`")
-	flags.IntVar(&f.RestartLimit, "restart-limit", 0, "give up after so many restarts in a row (0: never)")
+	flags.IntVar(&f.RestartLimit, "restart-limit", 0, "give up after this number of restarts in a row (0: never)")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "also log signals, orphans and the app's own status messages")
 	must(cmd.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions(supervisor.Restarts(), cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("listen", cobra.NoFileCompletions))

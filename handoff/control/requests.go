@@ -192,7 +192,7 @@ func (w Wait) check() error {
 	case "", WaitCommit, WaitLinger, WaitNone:
 		return nil
 	}
-	return fmt.Errorf("control: wait %q: commit, linger or none", string(w))
+	return fmt.Errorf("control: wait %q: want commit, linger or none", string(w))
 }
 
 // Rollback makes the server take its sockets back from a successor that is not committed.

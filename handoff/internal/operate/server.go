@@ -202,7 +202,7 @@ func CheckPeer(cred fdx.Cred, err error, allow func(fdx.Cred) bool) error {
 		return nil
 	}
 	if cred.UID == os.Geteuid() {
-		return fmt.Errorf("%w: pid %d has uid %d, as has this process, but the user namespace does not map all users, and shows each of the others by that number, too: run the service as another user, or set Config.Allow", failure.PeerRefused, cred.PID, cred.UID)
+		return fmt.Errorf("%w: pid %d and this process have uid %d, which in this user namespace stands for every user that it does not map: run the service as another user, or set Config.Allow", failure.PeerRefused, cred.PID, cred.UID)
 	}
 	return fmt.Errorf("%w: pid %d has uid %d, pid %d has uid %d: run both as one user, or set Config.Allow", failure.PeerRefused, cred.PID, cred.UID, os.Getpid(), os.Geteuid())
 }

@@ -18,9 +18,9 @@ import (
 // must not serve it: a connection has one server.
 var (
 	// ErrNotTaken says that the successor did not take a connection.
-	ErrNotTaken = fmt.Errorf("%w: its program takes no more, or it is short of descriptors", failure.NotTaken)
+	ErrNotTaken = fmt.Errorf("%w: the successor's program receives no more connections, or it is short of descriptors", failure.NotTaken)
 	// ErrNoTaker says that the successor's program takes no connections of that name.
-	ErrNoTaker = fmt.Errorf("%w: it takes no connections of this name", failure.NotTaken)
+	ErrNoTaker = fmt.Errorf("%w: the successor has not called Conns with this name", failure.NotTaken)
 	// ErrGone says that the conversation with the successor is over.
 	ErrGone = fmt.Errorf("%w: the conversation with it is over", failure.NotTaken)
 )

@@ -101,7 +101,7 @@ func (st *fdstore) choose(all []*sockets.Socket) (map[string]*sockets.Socket, er
 		case len(want) == st.size:
 			err = fmt.Errorf("FileDescriptorStoreMax=%d is too small", st.size)
 		case length+len(name) >= maxNames:
-			err = fmt.Errorf("the names of all sockets are longer than %d bytes", maxNames)
+			err = fmt.Errorf("the names of the sockets have more than %d bytes in all", maxNames)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%w: %v: %w", failure.NotStored, sockets.KeyOf(e), err))

@@ -22,5 +22,5 @@ func kindOf(fd int) (wire.SocketKind, error) {
 	case info.Type == unix.SOCK_DGRAM:
 		return wire.KindPacket, nil
 	}
-	return 0, fmt.Errorf("%w: Accept=yes is for another kind of service", errNoSocket)
+	return 0, fmt.Errorf("%w: with Accept=yes systemd accepts the connections itself: remove it from the socket unit", errNoSocket)
 }

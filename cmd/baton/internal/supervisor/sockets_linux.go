@@ -38,7 +38,7 @@ func bind(all []Socket) (*sockets, error) {
 			case errors.Is(err, syscall.EADDRINUSE):
 				err = fmt.Errorf("%w: end the process that has it, or choose another address", err)
 			case errors.Is(err, syscall.EACCES):
-				err = fmt.Errorf("%w: needs root or CAP_NET_BIND_SERVICE below port 1024, and a folder that may be written for a path", err)
+				err = fmt.Errorf("%w: a port below 1024 needs root or CAP_NET_BIND_SERVICE, a path a folder that this user can write to", err)
 			case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 				err = fmt.Errorf("%w: no descriptors left: raise RLIMIT_NOFILE (ulimit -n)", err)
 			}
