@@ -195,9 +195,12 @@ func (j *Joiner) check(conv *conversation, c *checks, m *wire.Sockets, batch []I
 }
 
 func (j *Joiner) takeSockets(r *Received, m *wire.Sockets, fds []int) error {
-	want := len(m.Entries)
-	if j.Hello.Via == wire.ViaInherit {
-		want = 0
+	inherited := func(e *wire.Socket) bool { return j.Hello.Via == wire.ViaInherit && !e.Kind.Sent() }
+	want := 0
+	for i := range m.Entries {
+		if !inherited(&m.Entries[i]) {
+			want++
+		}
 	}
 	// Without an entry in each there would be no end to them.
 	if len(m.Entries) == 0 || len(fds) != want || int(m.First) != len(r.Sockets) || len(r.Sockets)+len(m.Entries) > int(r.Welcome.Sockets) {
@@ -209,9 +212,9 @@ func (j *Joiner) takeSockets(r *Received, m *wire.Sockets, fds []int) error {
 		r.Sockets = make([]Item, 0, min(int(r.Welcome.Sockets), maxAtOnce))
 	}
 	for i := range m.Entries {
-		it := Item{Socket: m.Entries[i], Inherited: j.Hello.Via == wire.ViaInherit}
+		it := Item{Socket: m.Entries[i], Inherited: inherited(&m.Entries[i])}
 		if !it.Inherited {
-			it.FD = fds[i]
+			it.FD, fds = fds[0], fds[1:]
 		}
 		r.Sockets = append(r.Sockets, it)
 	}

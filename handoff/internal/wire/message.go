@@ -99,7 +99,12 @@ const (
 	KindPacket
 	KindFile
 	KindControl // the listener of the control socket itself
+	KindLane    // a lane of package flows, or, without a SockType, the table of the lanes
 )
+
+// Sent reports whether descriptors of a kind come with the manifest whatever the Via. A
+// lane must not go through tableflip, whose os.File registers it with the poller.
+func (k SocketKind) Sent() bool { return k == KindLane }
 
 // Socket is the manifest's description of one descriptor.
 type Socket struct {
@@ -132,7 +137,8 @@ const (
 )
 
 // Sockets carries a part of the manifest and, in the same frame, the
-// descriptors of its entries, one each and in order (none with ViaInherit).
+// descriptors of its entries, one each and in order (with ViaInherit only those that are
+// [SocketKind.Sent]).
 type Sockets struct {
 	Seq     uint32   `wire:"1"` // answered by Ack
 	First   uint32   `wire:"2"` // index of the first entry in the whole manifest
