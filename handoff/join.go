@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
+	"github.com/seed-11c92bf9/baton/handoff/internal/flows"
 	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
@@ -187,6 +189,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		got.Close()
 		return err
 	}
+	u.takeLanes(got)
 	u.received.Add(got.States)
 	for i := range got.Sockets {
 		u.systemd.Received(&got.Sockets[i].Socket)
@@ -213,6 +216,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		u.table.Entered(enterTimeout)
 	}
 	s.Shut = func() {
+		u.leaveFlows()
 		_, _ = u.post(event{kind: lifecycle.Leave}) // nothing refuses it
 		// What this process answers to the predecessor says that it has no duplicates.
 		// Datagrams that were read can be answered until Shutdown.
@@ -234,6 +238,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 			warnings = append(warnings, "the commit is incomplete: "+err.Error())
 		}
 		u.mover.Resume()
+		u.flows.Look() // the predecessor may have ended
 	}
 	s.Gone = u.redirect.Restore
 	s.Healthy = u.cfg.Healthy
@@ -294,6 +299,19 @@ func (u *Upgrader) takeControl(got *session.Received) error {
 		return nil
 	}
 	return nil
+}
+
+// takeLanes takes the lanes of flows out of what was passed on.
+func (u *Upgrader) takeLanes(got *session.Received) {
+	var lanes []flows.Item
+	got.Sockets = slices.DeleteFunc(got.Sockets, func(it session.Item) bool {
+		lane := it.Socket.Kind == wire.KindLane
+		if lane {
+			lanes = append(lanes, flows.Item{Entry: it.Socket, FD: it.FD})
+		}
+		return lane
+	})
+	u.flows.Arrive(lanes)
 }
 
 // unready says what the program has asked for, unless it has called Ready.

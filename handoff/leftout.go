@@ -20,8 +20,13 @@ import (
 // asked for. It returns why the upgrade must not be.
 func (u *Upgrader) leaveOut() error {
 	left, all := u.table.LeaveOut()
-	var names, gone []string
-	others := 0 // that have none of this process's beside them
+	names, lanes := u.flowsLeft()
+	gone := make([]string, 0, len(names)+len(left))
+	for _, name := range names {
+		gone = append(gone, name+" are given up: the predecessor serves them until it ends")
+	}
+	all += lanes
+	others := len(names) // that have none of this process's beside them
 	for _, l := range left {
 		name := strings.TrimSpace(fmt.Sprint(l.Entry.Name, " ", l.Entry.Network, " ", l.Entry.Bound))
 		names = append(names, name)

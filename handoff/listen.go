@@ -102,7 +102,7 @@ func (u *Upgrader) listen(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 	case errors.As(err, &op) && op.Op == "listen": // it names the address
 		return nil, fmt.Errorf("handoff: %w", err)
 	case err != nil:
-		return nil, fmt.Errorf("handoff: listen %v: %w", k, err)
+		return nil, fmt.Errorf("handoff: listen %v: %w", k, u.besideFlows(k, err))
 	}
 	return s, nil
 }

@@ -9,6 +9,7 @@ import (
 func TestMain(m *testing.M) {
 	testmain.RunWith(m, map[string]func([]string){
 		"service": serviceMain,
+		"flows":   flowsMain,
 		"plain":   plainMain,
 		"hello":   helloMain,
 		"empty":   emptyMain,

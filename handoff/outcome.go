@@ -77,6 +77,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		})
 	}
 	u.leaveKept(up)
+	up.account.report.Flows = u.flowStatus()
 	up.account.report.Open = u.conns.Open()
 	up.account.end(nil)
 	report := up.account.copy()
@@ -109,6 +110,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 // failed ends an upgrade without a commit: this process serves as before.
 func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	u.table.Keep(nil)
+	u.takeFlows() // a successor may have them that was never ready
 	u.resumeMove(up, res)
 	if up.child != nil {
 		u.finishChild(up)
@@ -127,6 +129,7 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	if up.child != nil {
 		err.Stderr = up.child.Stderr.Tail()
 	}
+	up.account.report.Flows = u.flowStatus()
 	err.Outcome = up.account.end(err.Err)
 	report := up.account.copy()
 	fields := report.fields()

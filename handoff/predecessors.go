@@ -128,6 +128,7 @@ func (u *Upgrader) attend(p *predecessor) {
 	w := p.f.Predecessor()
 	u.history.predecessorDone(w.Generation, bye)
 	u.log.Info("predecessor has ended", "pid", w.PID, "generation", w.Generation, "moved", bye.Moved, "cut", bye.Cut, "clean", clean)
+	u.flows.Look()
 	u.emit(Event{Kind: EventPredecessorDone})
 }
 

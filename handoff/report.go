@@ -74,6 +74,10 @@ type Report struct {
 	// report has the map.
 	OwnSockets map[string]string `json:"own_sockets,omitempty"`
 
+	// Flows has the addresses of [Upgrader.ListenFlows] at the end of the upgrade: Current is
+	// the lane of the process that serves then.
+	Flows []FlowStatus `json:"flows,omitempty"`
+
 	// Open, Moved and Cut count connections ([Upgrader.Track], [Upgrader.Hold]) of the
 	// predecessor: open at the commit, passed to the successor, closed by force.
 	Open  uint64 `json:"open"`

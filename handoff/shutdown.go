@@ -189,7 +189,7 @@ func (u *Upgrader) releasePackets() {
 // letGo closes the sockets and removes the files of this process.
 func (u *Upgrader) letGo() error {
 	ours := u.life().Owner
-	errs := []error{u.mover.Close(), u.table.Close()}
+	errs := []error{u.mover.Close(), u.table.Close(), u.flows.Close()}
 	if ours {
 		errs = append(errs, u.pid.Remove())
 	}

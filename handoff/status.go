@@ -51,6 +51,8 @@ type Status struct {
 	Received uint64         `json:"received"` // connections that predecessors have passed on
 	Sockets  []SocketStatus `json:"sockets"`
 
+	Flows []FlowStatus `json:"flows,omitempty"` // addresses of [Upgrader.ListenFlows]
+
 	Lingering []Process `json:"lingering"` // predecessors that linger, oldest first
 
 	// NoUpgrade says why no upgrade can begin, and what to change. It is empty where
@@ -100,6 +102,7 @@ func (u *Upgrader) Status() Status {
 		Started: u.started, Uptime: time.Since(u.started),
 		Open: c.Open, Moved: c.Moved, Cut: c.Cut,
 		Sockets:   u.socketStatus(),
+		Flows:     u.flowStatus(),
 		Lingering: u.predecessors.describe(),
 	}
 	for _, socket := range s.Sockets {

@@ -77,7 +77,10 @@ func (u *Upgrader) begin(mode Mode) (*upgrade, error) {
 	up.over, up.end = context.WithCancel(context.Background())
 	up.watched, up.unwatch = context.WithCancel(context.Background())
 	accepted := u.table.Accepted()
-	var err error
+	err := u.flows.Room()
+	if err != nil {
+		return nil, err
+	}
 	u.owner.ask(func(s *state) {
 		if _, err = u.step(s, event{kind: lifecycle.Begin}); err == nil {
 			s.upgrade, s.event = up, nil // that was of the one before
@@ -209,6 +212,7 @@ func (u *Upgrader) converse(up *upgrade, p *session.Predecessor) {
 	}
 	p.Pause = func() wire.Paused { return u.pause(up) }
 	p.Resume = func() {
+		u.takeFlows()
 		_, _ = u.post(event{kind: lifecycle.Resume}) // a process that stops does not accept
 		u.control.Open()
 		if err := u.pid.Write(); err != nil {
@@ -245,6 +249,10 @@ func (u *Upgrader) manifest(up *upgrade) ([]session.Item, func()) {
 		}
 		items = append(items, it)
 	}
+	lanes := u.passFlows()
+	for _, l := range lanes {
+		items = append(items, session.Item{Socket: l.Entry, FD: l.FD})
+	}
 	passed := len(items)
 	if len(held) > 0 && held[len(held)-1] == u.control {
 		passed--
@@ -253,6 +261,9 @@ func (u *Upgrader) manifest(up *upgrade) ([]session.Item, func()) {
 	return items, func() {
 		for _, s := range held {
 			_ = s.Release() // an error belongs to the call that has closed it
+		}
+		for _, l := range lanes {
+			_ = fdx.Close(l.FD) // a duplicate
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/conns"
+	"github.com/seed-11c92bf9/baton/handoff/internal/flows"
 	"github.com/seed-11c92bf9/baton/handoff/internal/inherit"
 	"github.com/seed-11c92bf9/baton/handoff/internal/lifecycle"
 	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
@@ -36,6 +37,7 @@ type Upgrader struct {
 	providers stateblob.Providers // of state, for a successor
 	received  stateblob.Received  // state of a predecessor
 	conns     *conns.Set
+	flows     flows.Sets
 	inboxes   inboxes
 	before    preparations
 
@@ -147,7 +149,7 @@ func (u *Upgrader) discard(err error) {
 	if u.successor != nil {
 		u.successor.Refuse(err.Error())
 	}
-	_ = u.table.Close() // nothing of it was served
+	_ = errors.Join(u.table.Close(), u.flows.Close()) // nothing of it was served
 	u.systemd.Close()
 	_ = u.mover.Close() // likewise
 	u.received.Close()
@@ -212,11 +214,18 @@ func (u *Upgrader) Ready() error {
 		return fmt.Errorf("handoff: %w", err)
 	}
 	if u.successor != nil {
-		if err := u.pid.Stage(); err != nil {
+		err := u.pid.Stage()
+		if err == nil {
+			if err = u.flows.Serve(); err != nil {
+				err = fmt.Errorf("handoff: flows %w", err)
+			}
+		}
+		if err != nil {
 			_ = u.Abort(err) // or the predecessor has ended it already
 			return err
 		}
 		if !u.successor.Ready() {
+			u.leaveFlows()
 			<-u.done
 			return errors.Join(ErrClosed, u.Err())
 		}
@@ -255,7 +264,7 @@ func (u *Upgrader) own() error {
 	if u.engine != nil {
 		errs = append(errs, u.engine.Ready())
 	}
-	errs = append(errs, u.closeLeft(u.table.Own()))
+	errs = append(errs, u.closeLeft(u.table.Own()), u.flows.CloseLeft())
 	errs = append(errs, u.table.Introduce(), u.introduceControl())
 	u.received.Close()
 	u.redirect.Restore()

@@ -225,6 +225,19 @@ func TestStatusRemarks(t *testing.T) {
 	}
 }
 
+// TestStatusOfFlows has a table of the lanes.
+func TestStatusOfFlows(t *testing.T) {
+	t.Parallel()
+	st := &handoff.Status{Flows: []handoff.FlowStatus{{Network: "udp", Address: "[::]:443", Strategy: "lanes", Lanes: 8, Lane: 2, Current: 2, Used: []int{1, 2}}}}
+	const want = `
+FLOWS  ADDRESS   STRATEGY  LANE  USED  LANES  KEPT
+udp    [::]:443  lanes     2     2     8      0
+`
+	if text := newApp(&bytes.Buffer{}).statusText(st); !strings.Contains(text, want) {
+		t.Errorf("status:\n%s\nwant%s", text, want)
+	}
+}
+
 // TestDoctor examines broken and healthy folders and servers.
 func TestDoctor(t *testing.T) {
 	t.Parallel()

@@ -127,6 +127,10 @@ func (a *app) statusText(st *handoff.Status) string {
 		}
 		return row(cells...)
 	})
+	table(&b, "FLOWS\tADDRESS\tSTRATEGY\tLANE\tUSED\tLANES\tKEPT", len(st.Flows), func(i int) string {
+		f := st.Flows[i]
+		return row(f.Network, f.Address, f.Strategy, fmt.Sprint(f.Lane), fmt.Sprint(len(f.Used)), fmt.Sprint(f.Lanes), fmt.Sprint(f.Kept))
+	})
 	table(&b, "LINGERING\tVERSION\tGENERATION\tOPEN\tMOVED\tENDS", len(st.Lingering), func(i int) string {
 		p := st.Lingering[i]
 		ends := "when it is done"

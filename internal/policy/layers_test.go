@@ -65,7 +65,7 @@ var layers = []map[string]string{
 	},
 	{
 		"handoff": `
-			handoff/internal/conns handoff/internal/failure handoff/internal/fdpass handoff/internal/inherit handoff/internal/lifecycle
+			handoff/internal/conns handoff/internal/failure handoff/internal/fdpass handoff/internal/flows handoff/internal/inherit handoff/internal/lifecycle
 			handoff/internal/operate handoff/internal/pidfile handoff/internal/session handoff/internal/signals
 			handoff/internal/rebind handoff/internal/slogger handoff/internal/sockets handoff/internal/spawn handoff/internal/stateblob
 			handoff/internal/systemd handoff/internal/wire internal/fdx internal/procs reuseport`,
