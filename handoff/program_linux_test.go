@@ -247,6 +247,28 @@ func TestReleases(t *testing.T) {
 	})
 }
 
+// TestReleasesUnknown removes the release of a service that was started without $PWD in mode
+// Inherit: the error says that, and not that the program is broken.
+func TestReleasesUnknown(t *testing.T) {
+	t.Parallel()
+	i := install(t, handoff.Inherit)
+	dir, current := filepath.Join(i.bin, "r1"), filepath.Join(i.bin, "current")
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.Symlink("r1", current)); err != nil {
+		t.Fatal(err)
+	}
+	copyBinary(t, filepath.Join(dir, "app"))
+	cmd := i.varied(variation{})
+	cmd.Path, cmd.Dir = "/usr/bin/env", current
+	cmd.Args = slices.Concat([]string{"env", "-u", "PWD", filepath.Join(current, "app")}, cmd.Args[1:])
+	i.startCommand(cmd)
+	i.wait("owner")
+	if err := errors.Join(os.Remove(current), os.Symlink(".", current), os.RemoveAll(dir)); err != nil { // the newest one
+		t.Fatal(err)
+	}
+	i.mustFail("set $PWD to a link")
+	i.stop()
+}
+
 // TestPath starts a service by its name alone, and has it go elsewhere.
 func TestPath(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {

@@ -15,6 +15,10 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
+// startFolder is where tableflip starts a successor: as package os has named the working
+// directory when the package was initialized. It is empty if that has failed.
+var startFolder, _ = os.Getwd()
+
 // Check returns an error if tableflip would start another program than the one at path,
 // which this process has found at its start, in the folder dir: tableflip looks
 // os.Args[0] up again. program checks the one at path.
@@ -23,13 +27,19 @@ func Check(dir, path string, program func() error) error {
 	if err := program(); err != nil {
 		return err
 	}
+	if _, err := os.Stat(startFolder); startFolder != "" && err != nil {
+		return fmt.Errorf("%w: the working directory of the successor is not accessible: tableflip starts it in the folder that $PWD names at the start, or where that is empty in the folder itself: set $PWD to a link that leads to the newest release, or use mode Takeover: %w", failure.Start, err)
+	}
 	if strings.Contains(arg, string(os.PathSeparator)) && !filepath.IsAbs(arg) {
 		here, err := os.Stat(".")
 		if err != nil {
 			return fmt.Errorf("%w: working directory: %w", failure.Start, err)
 		}
 		if then, err := os.Stat(dir); err != nil || !os.SameFile(here, then) {
-			wd, _ := os.Getwd() // for the text alone
+			wd, err := os.Getwd()
+			if err != nil {
+				wd = "that this process has, which was removed" // getcwd(2): ENOENT
+			}
 			return fmt.Errorf("%w: %w: %q is relative: tableflip would start the one in the working directory %s, and this process was started in %s, which is another folder now: start the service by an absolute path, or use mode Takeover", failure.Unsupported, failure.Start, arg, wd, dir)
 		}
 	}
