@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
 )
@@ -50,6 +51,30 @@ func serve(ln net.Listener) {
 				fmt.Fprintln(c, lines.Text())
 			}
 		}()
+	}
+}
+
+// A server of a framework that does not say when it serves: the program is ready when the
+// server accepts.
+func ExampleUpgrader_ReadyAccepting() {
+	ctx := context.Background()
+	up, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, Name: "api"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ln, err := up.Listen(ctx, "tcp", ":8080")
+	if err != nil {
+		log.Fatal(err)
+	}
+	go serve(ln) // the framework's
+	starting, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := up.ReadyAccepting(starting); err != nil {
+		log.Fatal(err)
+	}
+	<-up.Done()
+	if err := up.Shutdown(ctx); err != nil {
+		log.Fatal(err)
 	}
 }
 

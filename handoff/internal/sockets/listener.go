@@ -2,6 +2,7 @@ package sockets
 
 import (
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -18,6 +19,8 @@ type Listener struct {
 	keepAlive *net.KeepAliveConfig // nil if net does it
 	queue     queue[net.Conn]
 	closing   func() error
+	called    sync.Once     // closes accepting
+	accepting chan struct{} // closed by the first call of Accept
 }
 
 // netListener is what *net.TCPListener and *net.UnixListener have in common.
@@ -30,6 +33,7 @@ type netListener interface {
 // Accept waits for the next connection. track, if not nil, gets it first and
 // returns what Accept returns.
 func (l *Listener) Accept(track func(net.Conn) net.Conn) (c net.Conn, err error) {
+	l.called.Do(func() { close(l.accepting) })
 	err = pass(l.gate, &l.queue, func(offered net.Conn) {
 		c = l.prepare(offered, track)
 	}, func() error {
@@ -41,6 +45,9 @@ func (l *Listener) Accept(track func(net.Conn) net.Conn) (c net.Conn, err error)
 	})
 	return c, err
 }
+
+// Accepting returns a channel that is closed when Accept has been called.
+func (l *Listener) Accepting() <-chan struct{} { return l.accepting }
 
 // prepare counts and tracks c inside of the gate, so that the counts stand after a pause.
 func (l *Listener) prepare(c net.Conn, track func(net.Conn) net.Conn) net.Conn {

@@ -97,7 +97,7 @@ func (s *Socket) wrap(k Key, lc *net.ListenConfig) (net.Addr, error) {
 			u.SetUnlinkOnClose(false) // see Unlink
 		}
 		s.gate = gateOf(h)
-		s.Listener = &Listener{addr: h.Addr(), gate: s.gate, closing: s.Release}
+		s.Listener = &Listener{addr: h.Addr(), gate: s.gate, closing: s.Release, accepting: make(chan struct{})}
 		s.Listener.inner.Store(&h)
 		s.Listener.queue.gate = s.gate
 		if s.origin != nil && lc != nil {
@@ -152,6 +152,9 @@ func (s *Socket) Handle() Handle {
 	defer s.mu.Unlock()
 	return s.handle
 }
+
+// Gone returns a channel that is closed when the user has closed the socket.
+func (s *Socket) Gone() <-chan struct{} { return s.gone }
 
 // Stored returns the name under which systemd's store has the socket, so that it
 // outlives this process; empty if the store has not.
