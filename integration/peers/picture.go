@@ -24,7 +24,8 @@ const (
 	pictureWidth  = vg.Length(760)
 	panelHeight   = vg.Length(250)
 	axisHeight    = vg.Length(13) // of the axis' name
-	headHeight    = vg.Length(30)
+	headHeight    = vg.Length(48)
+	fontSlack     = 1.3 // by how much wider than Liberation Sans a reader's font may be
 	dotRadius     = vg.Length(0.95)
 	crossRadius   = vg.Length(2.6)
 	maxDots       = 3400 // of a panel; dots in one place are drawn once
@@ -276,8 +277,8 @@ func (p *panel) moments(c draw.Canvas, x func(float64) vg.Length) {
 	} {
 		label := style(8.5, inkEvent, draw.XLeft, draw.YBottom)
 		place := vg.Point{X: m.at + 3, Y: c.Max.Y + 2 + 11*vg.Length(row)}
-		if m.at+label.Width(m.text) > c.Max.X { // there is room on one side
-			label.XAlign, place.X = draw.XRight, m.at-3
+		if m.at+fontSlack*label.Width(m.text) > c.Max.X { // there is room on one side
+			label.XAlign, place.X = draw.XRight, m.at-3-(fontSlack-1)*label.Width(m.text)
 		}
 		c.StrokeLine2(line, m.at, c.Max.Y, m.at, place.Y+7)
 		c.FillText(label, place, m.text)
@@ -334,7 +335,7 @@ func cross(path *vg.Path, at vg.Point) {
 
 // head draws the legend.
 func head(c draw.Canvas) {
-	at := vg.Point{X: c.Min.X + 60, Y: c.Max.Y - headHeight/2 - 2}
+	at := vg.Point{X: c.Min.X + 60, Y: c.Max.Y - 16}
 	label := style(10, inkText, draw.XLeft, draw.YCenter)
 	for _, item := range []struct {
 		name string
@@ -352,7 +353,7 @@ func head(c draw.Canvas) {
 			c.Fill(path)
 		}
 		c.FillText(label, vg.Point{X: at.X + 8, Y: at.Y}, item.name)
-		at.X += 30 + label.Width(item.name)
+		at.X += 26 + fontSlack*label.Width(item.name)
 	}
-	c.FillText(style(9, inkEvent, draw.XRight, draw.YCenter), vg.Point{X: c.Max.X - 16, Y: at.Y}, "each dot is a request, none is sent twice; of dots in one place one is drawn")
+	c.FillText(style(9, inkEvent, draw.XLeft, draw.YCenter), vg.Point{X: c.Min.X + 57, Y: at.Y - 17}, "each dot is a request, none is sent twice; of dots in one place one is drawn")
 }
