@@ -62,7 +62,7 @@ func Info(int) (SocketInfo, error) { return SocketInfo{}, errUnsupported }
 func InfoInto(int, []byte) (SocketInfo, error) { return SocketInfo{}, errUnsupported }
 
 // PeerCred is not supported here.
-func PeerCred(*net.UnixConn) (Cred, error) { return Cred{}, errUnsupported }
+func PeerCred(syscall.Conn) (Cred, error) { return Cred{}, errUnsupported }
 
 // ExpectCred is not supported here.
 func ExpectCred(*net.UnixConn) error { return errUnsupported }

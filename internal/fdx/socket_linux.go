@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -76,8 +77,8 @@ func getsockopt(fd, opt int) (int, error) {
 
 // PeerCred returns the identity of the process that made c's other end, as the
 // kernel noted it when that connected, listened, or was made by socketpair
-// (SO_PEERCRED, unix(7)).
-func PeerCred(c *net.UnixConn) (Cred, error) {
+// (SO_PEERCRED, unix(7)). For a listener it is the process that has called listen(2) last.
+func PeerCred(c syscall.Conn) (Cred, error) {
 	var cred Cred
 	err := Borrow(c, func(fd int) error {
 		u, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)

@@ -3,6 +3,7 @@ package sockets
 import (
 	"errors"
 	"net"
+	"os"
 
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/reuseport"
@@ -27,7 +28,9 @@ func (t *Table) Introduce() error {
 
 // Introduce has the kernel name this process to those that connect to s from now on, if
 // it is a unix listener: SO_PEERCRED of a client is the process that has called listen(2)
-// last (unix(7); unix_listen in net/unix/af_unix.c). The queue stays as it is.
+// last (unix(7); unix_listen in net/unix/af_unix.c). The queue stays as it is. Where that
+// process had another user, as one that has dropped its privileges after its bind, nothing
+// changes: clients may go by the user.
 func (s *Socket) Introduce() error {
 	if s == nil {
 		return nil
@@ -41,6 +44,9 @@ func (s *Socket) introduce(ask bool) error {
 	h, ok := s.Handle().(*net.UnixListener)
 	if !ok {
 		return nil
+	}
+	if was, err := fdx.PeerCred(h); err != nil || was.UID != os.Geteuid() { // of the last listen(2)
+		return err
 	}
 	limit := maxBacklog
 	if ask {
