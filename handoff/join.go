@@ -104,7 +104,11 @@ func (u *Upgrader) openControl(mayJoin bool) (*net.UnixConn, error) {
 	if path == "" {
 		return nil, nil // only its own successors could find it, and they inherit the conversation
 	}
-	c, ln, err := operate.Open(path, u.cfg.hang, u.log)
+	open := operate.Open
+	if mayJoin {
+		open = operate.OpenSole // or this process would be a second service, which Drain binds sockets for
+	}
+	c, ln, err := open(path, u.cfg.hang, u.log)
 	if err != nil {
 		return nil, fmt.Errorf("handoff: %w", err)
 	}
@@ -171,7 +175,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		}
 		return err
 	}
-	u.successor, u.welcome = s, got.Welcome
+	u.successor, u.welcome, u.via = s, got.Welcome, via
 	if name := got.Welcome.Name; name != "" && u.cfg.Name != "" && name != u.cfg.Name {
 		got.Close()
 		return fmt.Errorf("%w: the predecessor, pid %d, has the Name %q, and this process %q: give both the same Name, or stop the predecessor first", ErrMismatch, got.Welcome.PID, name, u.cfg.Name)
@@ -223,6 +227,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		if err := u.table.DropKind(wire.KindListener); err != nil {
 			u.log.Warn("a listener did not close after the rollback", "error", err)
 		}
+		_, _ = u.control.Drop() // the predecessor has it
 	}
 	var warnings []string
 	s.Own = func() {

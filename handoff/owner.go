@@ -22,6 +22,7 @@ type state struct {
 	lingerEnd  time.Time          // zero: there is no limit
 	event      *Event             // the last one with a report
 	elsewhere  string             // a warning of sockets of another network namespace, or empty
+	lost       string             // why the control socket has no path, or empty
 	left       []sockets.LeftOut  // of the predecessor's, from Ready on
 	warnings   []string           // for its report, likewise
 }

@@ -98,6 +98,7 @@ func (u *Upgrader) shutdown(ctx context.Context) (cut, err error) {
 	u.prepare(ctx, "shutdown")
 	u.stop("shutdown")
 	<-u.done
+	<-u.keeper.ended
 	u.table.Drain() // an Accept that has a connection tracks it before it returns
 	u.table.Answered(ctx, answerTime)
 	u.releasePackets()

@@ -116,8 +116,10 @@ func (u *Upgrader) Status() Status {
 	var life lifecycle.State
 	u.owner.ask(func(st *state) {
 		s.Generation, life = st.generation, st.life
-		if st.elsewhere != "" {
-			s.Warnings = append(s.Warnings, st.elsewhere)
+		for _, text := range []string{st.elsewhere, st.lost} {
+			if text != "" {
+				s.Warnings = append(s.Warnings, text)
+			}
 		}
 		if st.upgrade != nil {
 			s.Upgrade = st.event

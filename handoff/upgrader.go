@@ -43,8 +43,10 @@ type Upgrader struct {
 
 	engine    *inherit.Engine                           // tableflip, in mode Inherit or started by it
 	control   *sockets.Socket                           // the control socket; nil where it has no path
+	keeper    *keeper                                   // of its path
 	successor *session.Successor                        // our side as a successor; nil if we are the first
 	welcome   wire.Welcome                              // the predecessor's, with successor
+	via       wire.Via                                  // how this process has reached it, likewise
 	watcher   string                                    // what would end with this process, and end a successor by that
 	mover     *rebind.Mover                             // to sockets of this process's own
 	release   func(kind wire.SocketKind, holders []int) // for message Released, with successor
@@ -112,6 +114,7 @@ func New(c *Config) (*Upgrader, error) {
 		pid:      pidfile.At(cfg.pidFile),
 		signals:  signals.New(cfg.StopSignals, cfg.UpgradeSignals),
 		history:  newHistory(),
+		keeper:   newKeeper(),
 		started:  time.Now(),
 		done:     make(chan struct{}),
 		expired:  make(chan struct{}),
@@ -171,6 +174,7 @@ func (u *Upgrader) start() {
 	}
 	u.wg.Go(u.handleSignals) // ends with closing
 	u.wg.Go(u.serveControl)
+	u.wg.Go(u.keepControl) // ends with done
 	if u.successor != nil {
 		u.wg.Go(u.succeed) // ends with the conversation
 	} else {
@@ -269,6 +273,7 @@ func (u *Upgrader) own() error {
 	u.received.Close()
 	u.redirect.Restore()
 	u.control.Open()
+	u.keeper.look() // the path may have been removed meanwhile
 	err := errors.Join(errs...)
 	u.log.Info("this process owns the sockets", "generation", u.Generation(), "pid", os.Getpid())
 	u.emit(Event{Kind: EventOwner})

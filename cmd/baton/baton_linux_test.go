@@ -238,6 +238,39 @@ udp    [::]:443  lanes     2     2     8      0
 	}
 }
 
+// TestDoctorPaths examines control sockets whose path is gone, or another server's.
+func TestDoctorPaths(t *testing.T) {
+	t.Parallel()
+	dir := testenv.ShortDir(t)
+	path := filepath.Join(dir, "api", "control.sock")
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	look := func(want verdict, text string) {
+		t.Helper()
+		if f := checkPaths(filepath.Join(dir, "*", "control.sock")); f.Verdict != want || !strings.Contains(f.Found, text) {
+			t.Errorf("paths: %+v, want %s: %s", f, want, text)
+		}
+	}
+	look(ok, "")
+	first, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	look(ok, "")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	look(problem, fmt.Sprintf("pid %d serves %s, and that path was removed", os.Getpid(), path))
+	second, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	look(problem, fmt.Sprintf("pids %d %[1]d serve %s", os.Getpid(), path))
+}
+
 // TestDoctor examines broken and healthy folders and servers.
 func TestDoctor(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/terminal"
 )
 
@@ -60,6 +61,11 @@ It listens briefly on a loopback address, and changes nothing.`,
 		checks := machineChecks(cmd.Context())
 		folder := filepath.Dir(filepath.Dir(a.sockets))
 		checks = append(checks, check{"folder of the control sockets", func() finding { return checkFolder(folder) }})
+		sockets := a.sockets
+		if a.socket != "" {
+			sockets = a.socket
+		}
+		checks = append(checks, check{"paths of the control sockets", func() finding { return checkPaths(sockets) }})
 		if a.socket != "" || len(args) > 0 || len(a.names()) == 1 {
 			c, err := a.client(args)
 			if err != nil {
@@ -136,6 +142,31 @@ func checkFolder(path string) finding {
 		return finding{Verdict: problem, Found: fmt.Sprintf("%s has mode %#o", path, fi.Mode().Perm()), Advice: "any user could replace a server's folder: chmod o-w " + path}
 	}
 	return roomFor(path)
+}
+
+// checkPaths looks for servers that no tool reaches: the path of the control socket was
+// removed, or leads to another server. pattern is that of the paths.
+func checkPaths(pattern string) finding {
+	servers := make(map[string][]int)
+	for _, l := range procs.Listeners(func(path string) bool { ok, _ := filepath.Match(pattern, path); return ok }) {
+		servers[l.Path] = append(servers[l.Path], l.PID)
+	}
+	for path, pids := range servers {
+		_, err := os.Lstat(path)
+		switch {
+		case os.IsNotExist(err):
+			return finding{
+				Verdict: problem, Found: fmt.Sprintf("pid %d serves %s, and that path was removed", pids[0], path),
+				Advice: "no tool or successor reaches that server: it makes the path again within seconds, or its log says why not; its upgrade signal (SIGUSR2) still works",
+			}
+		case len(pids) > 1:
+			return finding{
+				Verdict: problem, Found: fmt.Sprintf("pids %s serve %s, which leads to one of them", strings.Trim(fmt.Sprint(pids), "[]"), path),
+				Advice: "no tool or successor reaches the other one: end it, or give it another Name",
+			}
+		}
+	}
+	return finding{Verdict: ok, Found: "each leads to its server"}
 }
 
 // checkSocketFolder examines the folder of one control socket.

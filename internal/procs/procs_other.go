@@ -11,6 +11,15 @@ import (
 // Children is not supported here.
 func Children(string) []int { return nil }
 
+// Listener is a listening unix socket, and a process that has it open.
+type Listener struct {
+	Path string
+	PID  int
+}
+
+// Listeners returns none.
+func Listeners(func(string) bool) []Listener { return nil }
+
 // KillTree is not supported here.
 func KillTree(int) {}
 

@@ -24,6 +24,30 @@ import (
 // it at the same time, one gets the listener and the others a connection to it.
 // It waits up to limit for another process that does the same.
 func Open(path string, limit time.Duration, log hclog.Logger) (*net.UnixConn, net.Listener, error) {
+	return open(path, limit, log, func() error { return nil })
+}
+
+// OpenSole is Open, but does not take the place of a process that has its control socket
+// open, where only the path is gone: it waits up to limit for that process to make the path
+// again, which [Remake] does.
+func OpenSole(path string, limit time.Duration, log hclog.Logger) (*net.UnixConn, net.Listener, error) {
+	said := false
+	for began := time.Now(); ; time.Sleep(lockTick) {
+		c, ln, err := open(path, limit, log, func() error { return unreachable(path) })
+		var lost *lostError
+		if !errors.As(err, &lost) || time.Since(began) > limit {
+			return c, ln, err
+		}
+		if !said && time.Since(began) > lockNotice {
+			said = true
+			log.Warn("control socket: a process has it open, and its path is gone: waiting for the path", "path", path, "pid", lost.pid, "at most", limit)
+		}
+	}
+}
+
+// open is Open. free is called before a new listener takes the path, which leads to no
+// process.
+func open(path string, limit time.Duration, log hclog.Logger, free func() error) (*net.UnixConn, net.Listener, error) {
 	unlock, err := lock(path, limit, log)
 	if err != nil {
 		return nil, nil, fmt.Errorf("control socket: %w", explain(err))
@@ -33,16 +57,27 @@ func Open(path string, limit time.Duration, log hclog.Logger) (*net.UnixConn, ne
 	switch {
 	case err == nil:
 		return c, nil, nil
-	case errors.Is(err, syscall.ECONNREFUSED):
-		if err := removeStale(path); err != nil {
-			return nil, nil, fmt.Errorf("control socket: %w", err)
-		}
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
 	default:
 		return nil, nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
-	ln, err := listen(path)
-	return nil, ln, err
+	if err := free(); err != nil {
+		return nil, nil, err
+	}
+	ln, err := replace(path)
+	if err != nil {
+		return nil, nil, err // and no nil pointer in an interface
+	}
+	return nil, ln, nil
+}
+
+// replace binds a control socket at path, which leads to no process. The caller has the
+// lock.
+func replace(path string) (*net.UnixListener, error) {
+	if err := removeStale(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return listen(path)
 }
 
 // lockTries bounds how often lock begins again: each time another process has cleaned up.
@@ -97,7 +132,7 @@ func Dial(path string) (*net.UnixConn, error) {
 }
 
 // listen binds a control socket.
-func listen(path string) (net.Listener, error) {
+func listen(path string) (*net.UnixListener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		// bind(2) gives the path the mode of the socket's inode less the umask,
@@ -112,7 +147,11 @@ func listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	return ln, nil
+	ul, ok := ln.(*net.UnixListener)
+	if !ok { // can't be
+		return nil, errors.Join(fmt.Errorf("control socket: a %T", ln), ln.Close())
+	}
+	return ul, nil
 }
 
 // explain says what to do about a folder or lock file that can't be made.

@@ -22,6 +22,16 @@ func Open(string, time.Duration, hclog.Logger) (*net.UnixConn, net.Listener, err
 	return nil, nil, unsupported()
 }
 
+// OpenSole returns an error that matches [errors.ErrUnsupported].
+func OpenSole(string, time.Duration, hclog.Logger) (*net.UnixConn, net.Listener, error) {
+	return nil, nil, unsupported()
+}
+
+// Remake returns an error that matches [errors.ErrUnsupported].
+func Remake(string, func() (bool, error), hclog.Logger) (*net.UnixListener, error) {
+	return nil, unsupported()
+}
+
 // Clean returns an error that matches [errors.ErrUnsupported].
 func Clean(string, bool, func() error) error { return unsupported() }
 

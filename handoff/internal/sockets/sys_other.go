@@ -2,7 +2,11 @@
 
 package sockets
 
-import "github.com/seed-11c92bf9/baton/handoff/internal/failure"
+import (
+	"syscall"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+)
 
 const msgTrunc = 0
 
@@ -11,3 +15,6 @@ func pathID(string) (dev, ino uint64, err error) { return 0, 0, failure.Unsuppor
 
 // listen calls listen(2).
 func listen(int, int) error { return failure.Unsupported }
+
+// refuse calls shutdown(2).
+func refuse(syscall.Conn) error { return failure.Unsupported }

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
 // msgTrunc is the flag of a datagram that was cut off, recvmsg(2).
@@ -30,3 +31,8 @@ func pathID(path string) (dev, ino uint64, err error) {
 
 // listen calls listen(2).
 func listen(fd, backlog int) error { return os.NewSyscallError("listen", syscall.Listen(fd, backlog)) }
+
+// refuse has the kernel refuse connections to a unix listener, whose queue stays.
+func refuse(ln syscall.Conn) error {
+	return fdx.Borrow(ln, func(fd int) error { return os.NewSyscallError("shutdown", syscall.Shutdown(fd, syscall.SHUT_RD)) })
+}

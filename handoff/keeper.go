@@ -1,0 +1,116 @@
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/operate"
+	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
+	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
+)
+
+// A keeper sees to it that the path of the control socket leads there: while it does not,
+// no tool and no successor finds this process. One goroutine does that, keepControl: at
+// intervals while no upgrade is under way, and when it is asked.
+type keeper struct {
+	asked chan chan struct{}
+	ended chan struct{} // closed when it looks no more
+}
+
+func newKeeper() *keeper { return &keeper{make(chan chan struct{}), make(chan struct{})} }
+
+// look has the keeper look now, and waits for that.
+func (k *keeper) look() {
+	done := make(chan struct{})
+	select {
+	case k.asked <- done:
+		<-done
+	case <-k.ended:
+	}
+}
+
+// keepControl is the goroutine of the keeper.
+func (u *Upgrader) keepControl() {
+	defer close(u.keeper.ended)
+	path := u.controlPath()
+	if path == "" {
+		return
+	}
+	root, _ := os.Stat("/") // nil: it is not known
+	remake := func() {
+		if now, err := os.Stat("/"); err == nil && root != nil && !os.SameFile(root, now) {
+			return // after a chroot(2) this process does not see the path
+		}
+		u.remakeControl(path)
+	}
+	// Less than the time for which a process waits that finds no path (operate.OpenSole).
+	tick := time.NewTicker(u.cfg.hang / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if life := u.life(); life.Done() || life.Upgrading || u.successor != nil && !life.Owner {
+				continue // the other process looks, or a manifest describes the socket
+			}
+			remake()
+		case done := <-u.keeper.asked:
+			remake()
+			close(done)
+		case <-u.done:
+			return
+		}
+	}
+}
+
+// controlPath returns the path of the control socket, or "" if none is known: a process
+// that has dialled may see it elsewhere than its predecessor does, as in another container.
+func (u *Upgrader) controlPath() string {
+	if u.control == nil || u.control.Entry.PathIno == 0 {
+		return ""
+	}
+	e := &u.control.Entry
+	own, _ := operate.Locate(u.cfg.Name, u.cfg.ControlSocket) // New has failed with its error
+	for _, path := range []string{own, e.Bound} {
+		if here, err := sockets.InPlace(e, path); here && err == nil {
+			return path
+		}
+	}
+	if u.successor != nil && u.via == wire.ViaDial {
+		return ""
+	}
+	return e.Bound // removed, and the predecessor is of a version that does not make it again
+}
+
+// remakeControl makes the control socket again if its path does not lead there.
+func (u *Upgrader) remakeControl(path string) {
+	ln, err := operate.Remake(path, func() (bool, error) { return sockets.InPlace(&u.control.Entry, path) }, u.log)
+	if err == nil && ln != nil {
+		err = u.exchangeControl(ln)
+	}
+	text := ""
+	if err != nil {
+		text = fmt.Sprintf("no tool or successor reaches this process: %v", err)
+	}
+	said := ""
+	u.owner.ask(func(s *state) { said, s.lost = s.lost, text })
+	switch {
+	case err != nil && text != said:
+		u.log.Error("the path of the control socket does not lead to this process", "path", path, "error", err)
+	case err == nil && ln != nil:
+		u.log.Warn("the path of the control socket had been removed: it is there again", "path", path)
+	}
+}
+
+// exchangeControl makes ln the control socket, of which it takes ownership.
+func (u *Upgrader) exchangeControl(ln *net.UnixListener) error {
+	if err := u.control.Exchange(ln, u.done); err != nil {
+		return err
+	}
+	if u.engine == nil || u.cfg.Mode != Inherit {
+		return nil
+	}
+	return errors.Join(u.engine.Forget(&u.control.Entry), u.engine.Add(&u.control.Entry, u.control.Handle()))
+}
