@@ -26,6 +26,7 @@ var features = map[string]func() error{
 	"mptcp":         sync.OnceValue(mptcp),
 	"netns":         sync.OnceValue(netns),
 	"nginx":         sync.OnceValue(program("nginx")),
+	"podman":        sync.OnceValue(podman),
 	"prometheus":    sync.OnceValue(program("prometheus")),
 	"own_clock":     sync.OnceValue(ownClock),
 	"pidfd":         sync.OnceValue(pidfd),
@@ -104,6 +105,11 @@ func ownClock() error {
 }
 
 // root reports why the process is not root.
+// podman looks for what starts containers, as root.
+func podman() error {
+	return errors.Join(root(), program("podman")(), program("crun")(), program("catatonit")())
+}
+
 func root() error {
 	if uid := os.Geteuid(); uid != 0 {
 		return fmt.Errorf("effective user id is %d", uid)
