@@ -106,16 +106,28 @@ func (f *File) stage() error {
 		return fmt.Errorf("%s is no regular file but %v: remove it, or choose another PIDFile", f.path, fi.Mode())
 	}
 	if err := remove(f.next); err != nil {
-		return err
+		return f.explain(err)
 	}
 	file, err := os.OpenFile(f.next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
-		return err
+		return f.explain(err)
 	}
 	_, err = fmt.Fprintf(file, "%d\n", os.Getpid())
 	// Chmod, because the umask may have taken bits away.
 	if err = errors.Join(err, file.Chmod(0o644), file.Close()); err != nil {
 		_ = os.Remove(f.next) // the error says more
+	}
+	return err
+}
+
+// explain says what to do about a file that can't be made.
+func (f *File) explain(err error) error {
+	dir := filepath.Dir(f.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s: there is no folder %s: make it, or choose another PIDFile: %w", f.path, dir, err)
+	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%s: uid %d can't write to the folder %s: choose another PIDFile: %w", f.path, os.Geteuid(), dir, err)
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/pidfile"
@@ -84,8 +85,8 @@ func TestFile(t *testing.T) {
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	f := pidfile.At(filepath.Join(t.TempDir(), "none", "pid"))
-	if err := f.Stage(); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("Stage() = %v, want ErrNotExist", err)
+	if err := f.Stage(); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "make it, or choose another PIDFile") {
+		t.Errorf("Stage() = %v, want ErrNotExist and advice", err)
 	}
 	if err := f.Write(); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Write() = %v, want ErrNotExist", err)
