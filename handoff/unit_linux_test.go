@@ -48,6 +48,7 @@ func TestConfigErrors(t *testing.T) {
 		"a path for a name":       {handoff.Config{Mode: handoff.Takeover, Name: "a/b"}, "can't be the name of a folder"},
 		"a mode that is none":     {handoff.Config{Mode: "x"}, `mode "x": the modes are ["inherit" "takeover" "drain"]`},
 		"inherit, executable":     {handoff.Config{Executable: "/bin/true"}, "tableflip"},
+		"a long name":             {handoff.Config{Mode: handoff.Takeover, Name: strings.Repeat("x", 120)}, "choose a shorter Name"},
 		"a long path":             {handoff.Config{Mode: handoff.Takeover, ControlSocket: "/tmp/" + strings.Repeat("x", 120)}, "choose a shorter ControlSocket"},
 	} {
 		up, err := handoff.New(&c.cfg)

@@ -42,6 +42,11 @@ An interrupt (^C) before the commit rolls the upgrade back.`,
 		if cfg.Timeout < 0 {
 			return fmt.Errorf("%w: --timeout %v: it must be 0 or more", errUsage, cfg.Timeout)
 		}
+		for _, v := range cfg.Env {
+			if i := strings.IndexByte(v, '='); i <= 0 {
+				return fmt.Errorf("%w: --env %s: want KEY=VALUE", errUsage, v)
+			}
+		}
 		var err error
 		if cfg.Executable != "" {
 			cfg.Executable, err = absolute(cfg.Executable)

@@ -29,18 +29,19 @@ func Path(name string) string {
 // Locate returns the absolute path of a control socket: path, or where that is
 // empty the one that belongs to name. It returns "" where both are empty.
 func Locate(name, path string) (string, error) {
+	shorter := "choose a shorter ControlSocket"
 	if path == "" {
 		if name == "" {
 			return "", nil
 		}
-		path = Path(name)
+		path, shorter = Path(name), "choose a shorter Name, or a ControlSocket"
 	}
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", fmt.Errorf("control socket: %w", err)
 	}
 	if len(path) > maxSunPath {
-		return "", fmt.Errorf("control socket %s: the path has %d bytes, and unix(7) allows %d: choose a shorter ControlSocket", path, len(path), maxSunPath)
+		return "", fmt.Errorf("control socket %s: the path has %d bytes, and unix(7) allows %d: %s", path, len(path), maxSunPath, shorter)
 	}
 	return path, nil
 }

@@ -62,5 +62,9 @@ func (s Socket) String() string {
 	if !strings.HasPrefix(s.Network, "unix") || strings.HasPrefix(s.Address, "//") { // ParseSocket would cut the first two slashes
 		sep = "://"
 	}
-	return s.Name + "=" + s.Network + sep + s.Address
+	name := s.Name + "="
+	if s.Name == DefaultName {
+		name = ""
+	}
+	return name + s.Network + sep + s.Address
 }
