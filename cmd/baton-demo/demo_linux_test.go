@@ -29,16 +29,19 @@ const patience = 5 * time.Minute
 // keeps the machine busy.
 func TestProcesses(t *testing.T) {
 	bin := t.TempDir()
-	for _, v := range []string{"v1", "v2"} {
-		out, err := exec.Command("go", "build", "-ldflags", "-s -w -X main.version="+v, "-o", filepath.Join(bin, v), ".").CombinedOutput()
+	build := func(name, version, dir string) {
+		t.Helper()
+		out, err := exec.Command("go", "build", "-ldflags", "-s -w -X main.version="+version, "-o", filepath.Join(bin, name), dir).CombinedOutput()
 		if err != nil {
 			t.Fatalf("go build: %v\n%s", err, out)
 		}
 	}
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, batonName), "../"+batonName).CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	build("v1", "v1", ".")
+	t.Run("demo", func(t *testing.T) { testDemo(t, bin) }) // it builds what else it needs
+	if !testing.Short() {
+		build("v2", "v2", ".")
+		build(batonName, "", "../"+batonName)
 	}
-	t.Run("demo", func(t *testing.T) { testDemo(t, bin) })
 	// Each demo builds two versions of the service.
 	t.Run("killed demo", func(t *testing.T) {
 		testenv.Long(t, "TestProcesses")
@@ -50,13 +53,14 @@ func TestProcesses(t *testing.T) {
 	})
 	for _, mode := range modes() {
 		t.Run("bad version, "+string(mode), func(t *testing.T) {
-			if mode != handoff.Takeover {
-				testenv.Long(t, "TestProcesses") // in the demo, each mode upgrades
-			}
+			testenv.Long(t, "handoff.TestFailedUpgrade") // in the demo, each mode upgrades
 			testBadVersion(t, bin, mode)
 		})
 	}
-	t.Run("killed service", func(t *testing.T) { testKilledService(t, bin) })
+	t.Run("killed service", func(t *testing.T) {
+		testenv.Long(t, "TestJudge")
+		testKilledService(t, bin)
+	})
 }
 
 // demoCmd returns the demo as a process, with temporary files in dir.
