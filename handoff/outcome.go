@@ -116,9 +116,12 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 		u.finishChild(up)
 	}
 	err := &UpgradeError{PID: up.account.report.Successor.PID, Err: up.obituary(cause)}
-	silent := up.inherit && res.Hello.PID == 0 && !errors.Is(err.Err, ErrStart)
-	if silent && (errors.Is(err.Err, ErrSuccessorDied) || errors.Is(err.Err, ErrTimeout)) {
+	silent, timeout := res.Hello.PID == 0 && !errors.Is(err.Err, ErrStart), errors.Is(err.Err, ErrTimeout)
+	switch {
+	case silent && up.inherit && (timeout || errors.Is(err.Err, ErrSuccessorDied)):
 		err.Err = fmt.Errorf("%w: the successor has not called New: in mode inherit, the text that it wrote before is only in the standard error of this service", err.Err)
+	case silent && timeout && !strings.Contains(err.Err.Error(), "called New"):
+		err.Err = fmt.Errorf("%w: the successor has not called New", err.Err)
 	}
 	if res.Unready != "" && errors.Is(err.Err, ErrTimeout) {
 		err.Err = fmt.Errorf("%w; %s", err.Err, res.Unready)
