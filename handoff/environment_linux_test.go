@@ -322,13 +322,13 @@ func TestNoLogger(t *testing.T) {
 		t.Errorf("upgrade: %s", m.Err)
 	}
 	s.upgrade()
+	s.stop() // the log is complete
 	log := s.log()
 	for _, line := range want {
 		if strings.Count(log, line) != 1 {
 			t.Errorf("log:\n%s\nwant one line with %q", log, line)
 		}
 	}
-	s.stop()
 }
 
 // A sink gets lines of a log.

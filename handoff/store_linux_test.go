@@ -237,11 +237,10 @@ func TestStoreUpgrade(t *testing.T) {
 			}
 		}
 		stored(s)
-		eventually(t, "the store is that of the next version", func() bool {
-			got, _ := k.Stored()
-			return len(got) == 4 && k.has("added") && k.has("|api|")
+		got := k.AwaitStored("the sockets of the next version, and no probe: the update is over", func(names []string) bool {
+			all := strings.Join(names, " ")
+			return len(names) == 4 && strings.Contains(all, "added") && strings.Contains(all, "|api|") && !strings.Contains(all, "baton.probe")
 		})
-		got, _ := k.Stored()
 		if slices.ContainsFunc(got, func(n string) bool { return strings.Contains(n, "dropped") || strings.Contains(n, "packet") }) {
 			t.Errorf("in the store: %q, of which one was dropped", got)
 		}

@@ -23,8 +23,10 @@ func TestOwn(t *testing.T) {
 		t.Run(errno.Error(), func(t *testing.T) {
 			t.Parallel()
 			a, b := conns(t)
-			a.SetPatience(20 * time.Millisecond)
-			b.SetPatience(20 * time.Millisecond)
+			patience := func(d time.Duration) {
+				a.SetPatience(d)
+				b.SetPatience(d)
+			}
 			var failures atomic.Int64
 			fail := func(sysfault.Call) syscall.Errno {
 				if failures.Add(-1) >= 0 {
@@ -44,10 +46,12 @@ func TestOwn(t *testing.T) {
 					}
 				}
 				err := sysfault.OnThread(fail, func() {
+					patience(time.Minute)
 					failures.Store(2)
 					if err := call(); err != nil {
 						t.Errorf("%s fails twice: %v", name, err)
 					}
+					patience(20 * time.Millisecond)
 					failures.Store(1 << 40)
 					if err := call(); !fdpass.Own(err) || !errors.Is(err, errno) || !strings.Contains(err.Error(), name) {
 						t.Errorf("%s fails on: %v, want %v", name, err, errno)

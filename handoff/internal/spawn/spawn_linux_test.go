@@ -273,10 +273,10 @@ func TestStderrIsTerminal(t *testing.T) {
 		t.Errorf("Tail() = %q", got)
 	}
 	c.Close()
-	got := make([]byte, 100)
-	n, err := r.Read(got)
-	if string(got[:n]) != "10 33\nlast\n" {
-		t.Errorf("the terminal got %q, %v", got[:n], err)
+	const want = "10 33\nlast\n"
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(r, got); string(got) != want {
+		t.Errorf("the terminal got %q, %v", got, err)
 	}
 }
 
