@@ -62,7 +62,7 @@ func (u *Upgrader) leaveOut() error {
 		u.log.Warn(elsewhere)
 		gone = append(gone, elsewhere)
 	}
-	u.owner.ask(func(s *state) { s.left, s.warnings, s.elsewhere = left, gone, elsewhere }) // of each call of Ready the same
+	u.owner.ask(func(s *state) { s.left, s.warnings, s.elsewhere = left, append(gone, s.astray...), elsewhere }) // of each call of Ready the same
 	return nil
 }
 

@@ -108,6 +108,9 @@ func (u *Upgrader) listen(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 }
 
 func (u *Upgrader) socket(ctx context.Context, k sockets.Key) (*sockets.Socket, error) {
+	if s := u.bindAnew(ctx, k); s != nil {
+		return s, nil
+	}
 	h, origin, err := u.match(k)
 	if err != nil {
 		return nil, err

@@ -25,6 +25,7 @@ type state struct {
 	lost       string             // why the control socket has no path, or empty
 	left       []sockets.LeftOut  // of the predecessor's, from Ready on
 	warnings   []string           // for its report, likewise
+	astray     []string           // likewise: of unix listeners that no path leads to
 }
 
 // An owner is the goroutine that has the state of an Upgrader. It runs one request

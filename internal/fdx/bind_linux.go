@@ -16,7 +16,7 @@ import (
 // errStop ends a Listen of net before its bind.
 var errStop = errors.New("stop before bind")
 
-// Bind returns a TCP socket that is bound to address and does not listen. The
+// Bind returns a TCP socket, or a unix one, that is bound to address and does not listen. The
 // choice of family, the options and the resolution are those of net: Bind stops its
 // Listen in the Control hook, and keeps a duplicate of the socket, which is the
 // caller's. It is no MPTCP socket.
@@ -59,6 +59,9 @@ func sockaddrFor(fd int, address string) (unix.Sockaddr, error) {
 	domain, err := getsockopt(fd, unix.SO_DOMAIN)
 	if err != nil {
 		return nil, os.NewSyscallError("getsockopt(SO_DOMAIN)", err)
+	}
+	if domain == unix.AF_UNIX {
+		return &unix.SockaddrUnix{Name: address}, nil
 	}
 	if strings.HasPrefix(address, ":") {
 		address = "0.0.0.0" + address

@@ -96,6 +96,25 @@ func listener(ctx context.Context, k sockets.Key, address string, lc *net.Listen
 	}}, nil
 }
 
+// ReserveUnix makes a unix listener for k, which listens when it joins. It takes the place
+// of a socket that no process has.
+func ReserveUnix(ctx context.Context, k sockets.Key, lc *net.ListenConfig) (*Own, error) {
+	fd, err := fdx.Bind(ctx, lc, k.Network, k.Address)
+	if err != nil && sockets.RemoveStale(k, err) {
+		fd, err = fdx.Bind(ctx, lc, k.Network, k.Address)
+	}
+	if err != nil {
+		return nil, err
+	}
+	h, err := sockets.Open(k, fd)
+	if err != nil {
+		return nil, err
+	}
+	return &Own{Handle: h, join: func(fd int) error {
+		return os.NewSyscallError("listen", unix.Listen(fd, math.MaxInt32))
+	}}, nil
+}
+
 // bound binds a datagram socket, which is in its group by that.
 func bound(ctx context.Context, k sockets.Key, lc *net.ListenConfig) (*Own, error) {
 	cfg := *lc

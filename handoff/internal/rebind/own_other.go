@@ -30,6 +30,11 @@ func GiveUp(context.Context, *sockets.Socket) (reuseport.Report, error) {
 // Join needs Linux.
 func (o *Own) Join() error { return failure.Unsupported }
 
+// ReserveUnix is not supported here.
+func ReserveUnix(context.Context, sockets.Key, *net.ListenConfig) (*Own, error) {
+	return nil, failure.Unsupported
+}
+
 // Foreign is not known here.
 func Foreign(syscall.Conn) bool { return false }
 

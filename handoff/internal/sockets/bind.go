@@ -29,7 +29,7 @@ func Bind(ctx context.Context, k Key, lc *net.ListenConfig, makeRoom func(error)
 	if err != nil && makeRoom(err) {
 		h, err = bind(ctx, k, lc)
 	}
-	if err != nil && removeStale(k, err) {
+	if err != nil && RemoveStale(k, err) {
 		h, err = bind(ctx, k, lc)
 	}
 	return h, err

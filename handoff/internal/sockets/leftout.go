@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"path/filepath"
 	"slices"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
@@ -37,6 +38,9 @@ func (t *Table) LeaveOut() (left []LeftOut, all int) {
 			if p := placeOf(&s.Entry); s.Entry.Kind == e.Kind && p.overlaps(at) && !l.Covered {
 				l.By, l.Covered = s.Entry.Bound, p.covers(at)
 			}
+			if s.Entry.Kind == e.Kind && !Inet(e) && s.Entry.Network == e.Network && s.Entry.Bound == e.Bound {
+				l.By, l.Covered = s.Entry.Bound, true // it has the path: see Astray
+			}
 		}
 		left = append(left, l)
 	}
@@ -63,6 +67,28 @@ func (t *Table) Overlapping(k Key) []Arrived {
 		}
 	}
 	return all
+}
+
+// Astray returns the entry of the arrived unix listener that answers k, and whose path does
+// not lead to it any more, or nil. A path that a socket unit has is systemd's.
+func (t *Table) Astray(k Key) *wire.Socket {
+	t.mu.Lock()
+	var found *wire.Socket
+	for _, a := range t.arrived.all {
+		e := a.Entry
+		if !a.matched && !a.left && e.Kind == wire.KindListener && KeyOf(&e) == k && e.PathIno != 0 && filepath.IsAbs(e.Bound) && e.Bound == k.Address && e.Keeper != wire.KeeperUnit {
+			found = &e
+			break
+		}
+	}
+	t.mu.Unlock()
+	if found == nil {
+		return nil
+	}
+	if here, err := InPlace(found, found.Bound); here || err != nil {
+		return nil
+	}
+	return found
 }
 
 // Keep has the program serve those of left on while the others are paused: the

@@ -34,9 +34,9 @@ func Unlink(e *wire.Socket) error {
 	return os.Remove(e.Bound)
 }
 
-// removeStale removes the path of a unix socket that no process answers at: its
+// RemoveStale removes the path of a unix socket that no process answers at: its
 // owner was killed. It reports whether it did.
-func removeStale(k Key, err error) bool {
+func RemoveStale(k Key, err error) bool {
 	switch k.Network {
 	case "unix", "unixpacket", "unixgram":
 	default:
