@@ -59,8 +59,8 @@ test: ## run the quick tests: each promise in each mode
 # One package at a time: tests of processes and of the kernel's queues that take
 # long need the machine for themselves.
 test-all: ## run all tests: whole matrices, systemd, gauntlet, browser, versions
-	$(GO) test -p=1 -shuffle=on -timeout=20m $(PKG)
-	@set -e; for module in $(MODULES); do (set -x; cd $$module && $(GO) test -p=1 -shuffle=on -timeout=20m ./...); done
+	$(GO) test -p=1 -shuffle=on -ldflags=-w -timeout=20m $(PKG)
+	@set -e; for module in $(MODULES); do (set -x; cd $$module && $(GO) test -p=1 -shuffle=on -ldflags=-w -timeout=20m ./...); done
 
 .PHONY: race
 race: ## run the quick tests under the race detector (needs a C compiler)
