@@ -120,8 +120,8 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	switch {
 	case silent && up.inherit && (timeout || errors.Is(err.Err, ErrSuccessorDied)):
 		err.Err = fmt.Errorf("%w: the successor has not called New: in mode inherit, the text that it wrote before is only in the standard error of this service", err.Err)
-	case silent && timeout && !strings.Contains(err.Err.Error(), "called New"):
-		err.Err = fmt.Errorf("%w: the successor has not called New", err.Err)
+	case silent && timeout && !strings.Contains(err.Err.Error(), "New was"):
+		err.Err = fmt.Errorf("%w: New was not called", err.Err)
 	}
 	if res.Unready != "" && errors.Is(err.Err, ErrTimeout) {
 		err.Err = fmt.Errorf("%w; %s", err.Err, res.Unready)
