@@ -9,7 +9,7 @@ TOOL := $(GO) tool -modfile=internal/tools/go.mod
 # Platforms that `make cross` compiles for, next to the one it runs on.
 CROSS ?= darwin/arm64 freebsd/amd64 windows/amd64 linux/arm linux/386 js/wasm
 # Modules beside the one at the root, with dependencies of their own.
-MODULES := handoff/handoffprom integration
+MODULES := handoff/handoffprom handoff/handoffquic integration
 # Packages that a target works on.
 PKG ?= ./...
 # Time for each fuzz target, rounds of a benchmark, of a soak test, members to drain,
@@ -147,6 +147,12 @@ soak: ## run the tests of handoff and reuseport SOAK times
 .PHONY: soak-http
 soak-http: ## replace an HTTP server UPGRADES times in each mode under load, beside http.Server.Shutdown
 	$(GO) run ./handoff/handoffhttp/internal/soak -upgrades $(UPGRADES)
+
+.PHONY: flows
+flows: ## replace an HTTP/3 server UPGRADES times in each mode under load, beside a control (ARGS=-h: flags)
+	@mkdir -p bin
+	cd handoff/handoffquic && $(GO) build -o ../../bin/flows ./internal/soak
+	bin/flows -upgrades $(if $(filter file,$(origin UPGRADES)),100,$(UPGRADES)) $(ARGS)
 
 .PHONY: soak-reuseport
 soak-reuseport: ## drain DRAINS members of reuseport groups under load

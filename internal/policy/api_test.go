@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "write the files of the public API")
 // change of it.
 func TestAPI(t *testing.T) {
 	t.Parallel()
-	for _, dir := range []string{"handoff", "handoff/control", "handoff/handoffdebug", "handoff/handoffhttp", "handoff/handoffprom", "handoff/handofftls", "reuseport"} {
+	for _, dir := range []string{"handoff", "handoff/control", "handoff/handoffdebug", "handoff/handoffhttp", "handoff/handoffprom", "handoff/handoffquic", "handoff/handofftls", "reuseport"} {
 		cmd := exec.Command("go", "doc", "-all", ".")
 		cmd.Dir = filepath.Join("../..", dir)
 		cmd.Env = append(cmd.Environ(), "GOOS=linux", "GOARCH=amd64", "NO_COLOR=1", "PAGER=")
