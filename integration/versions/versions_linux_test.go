@@ -1,19 +1,14 @@
 package versions_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +17,7 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/load"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
+	"github.com/seed-11c92bf9/baton/internal/testservice"
 )
 
 // oldest is the oldest commit that this tree hands over to and from: the first with
@@ -93,96 +89,60 @@ func run(t *testing.T, dir, env string, args ...string) string {
 	return string(out)
 }
 
+// message is a line that a process of the demo has written. Clients write their counts.
+type message struct {
+	Kind    string
+	Version string
+	load.Stats
+}
+
 // service is a line of processes of the demo's service.
 type service struct {
-	t         *testing.T
-	bin, dir  string
-	path      string // what is started
-	lines     *lines
-	processes sync.WaitGroup
+	t        *testing.T
+	bin, dir string
+	path     string // what is started
+	line     *testservice.Line[message]
 }
 
-// lines are what processes have written, a line each.
-type lines struct {
-	mu   sync.Mutex
-	all  [][]byte
-	news chan struct{}
-	over bool
-}
-
-// read reads to the end of r.
-func (l *lines) read(r io.Reader) {
-	sc := bufio.NewScanner(r)
-	sc.Buffer(nil, 1<<20)
-	for more := true; more; {
-		more = sc.Scan()
-		l.mu.Lock()
-		if more {
-			l.all = append(l.all, bytes.Clone(sc.Bytes()))
-		} else {
-			l.over = true
-		}
-		close(l.news)
-		l.news = make(chan struct{})
-		l.mu.Unlock()
-	}
-}
-
-// until waits until ok says so of what there is.
-func (l *lines) until(t *testing.T, what string, ok func([][]byte, bool) bool) {
-	t.Helper()
-	limit := time.After(patience)
-	for {
-		l.mu.Lock()
-		done, news := ok(l.all, l.over), l.news
-		l.mu.Unlock()
-		if done {
-			return
-		}
-		select {
-		case <-news:
-		case <-limit:
-			t.Fatalf("%s: not within %v; received:\n%s", what, patience, bytes.Join(l.all, []byte("\n")))
-		}
-	}
-}
-
-// spawn starts a program that ends with the test, and reads its lines.
-func (s *service) spawn(path string, args ...string) (*exec.Cmd, *os.File, *lines) {
+// spawn starts a program in a line of its own. Closing stdin ends it; it ends with the
+// test at the latest.
+func (s *service) spawn(path string, args ...string) (line *testservice.Line[message], stdin *os.File) {
 	s.t.Helper()
 	in, stdin, err := os.Pipe()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	out, w, err := os.Pipe()
-	if err != nil {
-		s.t.Fatal(err)
-	}
 	cmd := exec.Command(path, args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, w, os.Stderr
-	err = cmd.Start()
-	_, _ = in.Close(), w.Close() // the program's
+	cmd.Stdin, cmd.Env = in, append(os.Environ(), "BATON_VERSIONS="+s.dir)
+	line = testservice.New[message]("BATON_VERSIONS=" + s.dir + "\x00")
+	s.t.Cleanup(func() {
+		_ = stdin.Close() // the second time for one that was stopped
+		line.Kill()
+	})
+	err = line.Start(cmd, nil)
+	_ = in.Close() // the program's
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	l := &lines{news: make(chan struct{})}
-	s.processes.Go(func() { // ends with all who write there
-		defer out.Close()
-		l.read(out)
-	})
-	s.t.Cleanup(func() { _ = stdin.Close() }) // the second time for one that was stopped
-	s.processes.Go(func() { _ = cmd.Wait() })
-	return cmd, stdin, l
+	return line, stdin
+}
+
+// until waits until ok says so of what a line has written.
+func (s *service) until(line *testservice.Line[message], what string, ok func(all []message, runs bool) bool) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	if err := line.Until(ctx, ok); err != nil {
+		s.t.Fatalf("%s: not within %v: %v", what, patience, err)
+	}
 }
 
 func start(t *testing.T, bin string, mode handoff.Mode) *service {
 	t.Helper()
 	s := &service{t: t, bin: bin, dir: testenv.ShortDir(t)}
 	s.path = filepath.Join(s.dir, "server")
-	t.Cleanup(s.processes.Wait)
 	s.install("old")
-	// Without standard input they end.
-	_, _, s.lines = s.spawn(s.path, "serve", "-until-eof", "-mode", string(mode), "-dir", filepath.Join(s.dir, "run"), "-probation", "100ms")
+	s.line, _ = s.spawn(s.path, "serve", "-until-eof", "-mode", string(mode), "-dir", filepath.Join(s.dir, "run"), "-probation", "100ms")
 	s.serving("old")
 	return s
 }
@@ -196,18 +156,16 @@ func (s *service) install(version string) {
 	}
 }
 
-// serving waits until a process of this version, whom no other has replaced,
-// serves.
+// serving waits until a process of this version serves, and no other has replaced it.
 func (s *service) serving(version string) {
 	s.t.Helper()
-	s.lines.until(s.t, version+" serves", func(all [][]byte, over bool) bool {
-		for _, line := range slices.Backward(all) {
-			var m struct{ Kind, Version string }
-			if json.Unmarshal(line, &m) == nil && m.Kind == "serving" {
+	s.until(s.line, version+" serves", func(all []message, runs bool) bool {
+		for _, m := range slices.Backward(all) {
+			if m.Kind == "serving" {
 				return m.Version == version
 			}
 		}
-		return over
+		return !runs
 	})
 }
 
@@ -223,45 +181,42 @@ func (s *service) upgrade(to, by string) {
 // clients are the demo's.
 type clients struct {
 	s     *service
+	line  *testservice.Line[message]
 	stdin *os.File
-	lines *lines
 }
 
 // load starts clients, and waits until each has been answered.
 func (s *service) load(program string) *clients {
 	s.t.Helper()
 	c := &clients{s: s}
-	_, c.stdin, c.lines = s.spawn(program, "load", "-dir", filepath.Join(s.dir, "run"), "-workers", "2", "-every", "100ms")
-	c.lines.until(s.t, "first answers", func(all [][]byte, over bool) bool {
-		st, _ := latest(all)
-		for _, target := range st.Targets {
+	c.line, c.stdin = s.spawn(program, "load", "-dir", filepath.Join(s.dir, "run"), "-workers", "2", "-every", "100ms")
+	s.until(c.line, "first answers", func(all []message, runs bool) bool {
+		last := latest(all)
+		for _, target := range last.Targets {
 			if target.AnsweredLast == "" {
-				return over
+				return !runs
 			}
 		}
-		return over || len(st.Targets) > 0
+		return !runs || len(last.Targets) > 0
 	})
 	return c
 }
 
-func latest(all [][]byte) (st load.Stats, final bool) {
-	var m struct {
-		Kind string
-		load.Stats
+func latest(all []message) (last message) {
+	if len(all) > 0 {
+		last = all[len(all)-1]
 	}
-	if len(all) == 0 || json.Unmarshal(all[len(all)-1], &m) != nil {
-		return st, false
-	}
-	return m.Stats, m.Kind == "final"
+	return last
 }
 
 // stop ends clients and service, and returns what the clients have counted.
-func (c *clients) stop() (st load.Stats) {
+func (c *clients) stop() load.Stats {
 	c.s.t.Helper()
 	_ = c.stdin.Close() // what ends them
-	c.lines.until(c.s.t, "end of the clients", func(all [][]byte, over bool) bool { return over })
-	st, final := latest(c.lines.all)
-	if !final {
+	ended := func(_ []message, runs bool) bool { return !runs }
+	c.s.until(c.line, "end of the clients", ended)
+	last := latest(c.line.Messages())
+	if last.Kind != "final" {
 		c.s.t.Error("the clients have ended without a result")
 	}
 	var pid int
@@ -275,6 +230,6 @@ func (c *clients) stop() (st load.Stats) {
 	if err != nil {
 		c.s.t.Error(err)
 	}
-	c.s.lines.until(c.s.t, "end of the service", func(_ [][]byte, over bool) bool { return over })
-	return st
+	c.s.until(c.s.line, "end of the service", ended)
+	return last.Stats
 }
