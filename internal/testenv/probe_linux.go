@@ -46,7 +46,7 @@ func netns() error {
 	return cmd.Run()
 }
 
-// pidfd takes a duplicate of its own descriptor, as a stranger would: a process
+// pidfd takes a duplicate of its own descriptor, as an unrelated one would: a process
 // may do that to itself wherever the two calls exist and no filter forbids them.
 func pidfd() error {
 	pid, err := unix.PidfdOpen(os.Getpid(), 0)

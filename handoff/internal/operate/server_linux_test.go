@@ -434,15 +434,15 @@ func TestWarnings(t *testing.T) {
 // TestCheckPeer lets in this user, root, and whom the program allows.
 func TestCheckPeer(t *testing.T) {
 	t.Parallel()
-	stranger := fdx.Cred{PID: 1, UID: 54321}
-	allow := func(c fdx.Cred) bool { return c == stranger }
+	another := fdx.Cred{PID: 1, UID: 54321}
+	allow := func(c fdx.Cred) bool { return c == another }
 	if err := operate.CheckPeer(fdx.Cred{}, nil, nil); err != nil {
 		t.Errorf("root: %v", err)
 	}
-	if err := operate.CheckPeer(stranger, nil, allow); err != nil {
+	if err := operate.CheckPeer(another, nil, allow); err != nil {
 		t.Errorf("an allowed user: %v", err)
 	}
-	if err := operate.CheckPeer(stranger, nil, nil); !errors.Is(err, failure.PeerRefused) || !strings.Contains(err.Error(), "54321") {
+	if err := operate.CheckPeer(another, nil, nil); !errors.Is(err, failure.PeerRefused) || !strings.Contains(err.Error(), "54321") {
 		t.Errorf("another user: %v", err)
 	}
 	if err := operate.CheckPeer(fdx.Cred{}, errors.New("no such peer"), allow); !errors.Is(err, failure.PeerRefused) {

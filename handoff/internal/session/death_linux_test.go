@@ -36,7 +36,7 @@ const silence = time.Second
 // successorUpTo plays a successor up to a step, for a manifest of three batches.
 func (s script) successorUpTo(step int) {
 	s.t.Helper()
-	hear[*wire.Welcome](s)
+	receive[*wire.Welcome](s)
 	if step >= inBatches {
 		s.take(1)
 	}
@@ -48,21 +48,21 @@ func (s script) successorUpTo(step int) {
 	}
 	if step >= afterReady {
 		s.say(&wire.Ready{Conns: []string{"x"}, Tells: true})
-		hear[*wire.Paused](s)
+		receive[*wire.Paused](s)
 	}
 	if step == inProbation {
 		for range 3 {
-			s.say(&wire.Alive{Seq: hear[*wire.Ping](s).Seq})
+			s.say(&wire.Alive{Seq: receive[*wire.Ping](s).Seq})
 		}
 	}
 	if step >= afterFinalPing {
-		m := hear[*wire.Ping](s)
-		for ; !m.Final; m = hear[*wire.Ping](s) {
+		m := receive[*wire.Ping](s)
+		for ; !m.Final; m = receive[*wire.Ping](s) {
 			s.say(&wire.Alive{Seq: m.Seq})
 		}
 		if step >= afterCommit {
 			s.say(&wire.Alive{Seq: m.Seq})
-			hear[*wire.Commit](s)
+			receive[*wire.Commit](s)
 		}
 	}
 	if step >= inLinger {
@@ -197,7 +197,7 @@ func lingersWith(t *testing.T, l *session.Lingering, s script, silent bool, w *w
 	fd := w.dup()
 	go func() { moved <- l.Move(context.Background(), "x", nil, fd) }()
 	if silent {
-		hear[*wire.Conns](s) // sent, and not answered
+		receive[*wire.Conns](s) // sent, and not answered
 		l.Tell(wire.Linger{Open: 1})
 		l.Bye(wire.Bye{Open: 1})
 		l.Bye(wire.Bye{Open: 2}) // to no effect
@@ -222,7 +222,7 @@ func lingersWith(t *testing.T, l *session.Lingering, s script, silent bool, w *w
 // successor is to be ready.
 func (s script) predecessorUpTo(step int, items []session.Item, hang time.Duration) {
 	s.t.Helper()
-	hear[*wire.Hello](s)
+	receive[*wire.Hello](s)
 	if step == afterHello {
 		return
 	}
@@ -236,24 +236,24 @@ func (s script) predecessorUpTo(step int, items []session.Item, hang time.Durati
 		return
 	}
 	s.give(items, 506, 1)
-	hear[*wire.Verified](s)
+	receive[*wire.Verified](s)
 	if step == beforeReady {
 		return
 	}
-	hear[*wire.Ready](s)
+	receive[*wire.Ready](s)
 	if step == afterReady {
 		return
 	}
 	s.say(&wire.Paused{})
 	for i := range uint64(3) {
 		s.say(&wire.Ping{Seq: i + 1})
-		hear[*wire.Alive](s)
+		receive[*wire.Alive](s)
 	}
 	if step == inProbation {
 		return
 	}
 	s.say(&wire.Ping{Seq: 4, Final: true})
-	hear[*wire.Alive](s)
+	receive[*wire.Alive](s)
 	if step == afterFinalPing {
 		return
 	}
@@ -261,7 +261,7 @@ func (s script) predecessorUpTo(step int, items []session.Item, hang time.Durati
 	if step == afterCommit {
 		return
 	}
-	hear[*wire.Committed](s)
+	receive[*wire.Committed](s)
 	s.say(&wire.Linger{Open: 3})
 }
 

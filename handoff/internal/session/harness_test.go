@@ -247,8 +247,8 @@ func (s script) say(ms ...wire.Message) {
 	}
 }
 
-// hear returns the next message, which has to be an M.
-func hear[M wire.Message](s script) M {
+// receive returns the next message, which has to be an M.
+func receive[M wire.Message](s script) M {
 	s.t.Helper()
 	m, fds, err := s.link.Recv()
 	want, ok := m.(M)
@@ -291,7 +291,7 @@ func (s script) rest() string {
 // warm plays a successor up to Verified, without sockets.
 func (s script) warm() wire.Welcome {
 	s.t.Helper()
-	w := hear[*wire.Welcome](s)
+	w := receive[*wire.Welcome](s)
 	s.say(&wire.Verified{})
 	return *w
 }
@@ -301,7 +301,7 @@ func (s script) tryOut() {
 	s.t.Helper()
 	s.warm()
 	s.say(&wire.Ready{Conns: []string{"x"}})
-	hear[*wire.Paused](s)
+	receive[*wire.Paused](s)
 }
 
 // confirm plays a successor from probation to the end.
@@ -327,7 +327,7 @@ func (s script) confirm() {
 // welcome plays a predecessor up to Verified, without sockets.
 func (s script) welcome(hang time.Duration) {
 	s.t.Helper()
-	hear[*wire.Hello](s)
+	receive[*wire.Hello](s)
 	s.say(&wire.Welcome{Version: wire.MaxVersion, HangTimeout: hang, Generation: 1})
 }
 

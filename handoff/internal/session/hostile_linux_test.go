@@ -129,24 +129,24 @@ func TestStrayDescriptors(t *testing.T) {
 	o.items = w.items(1)
 	o.start(a)
 	s := script{t, b}
-	hear[*wire.Welcome](s)
+	receive[*wire.Welcome](s)
 	say := func(m wire.Message) {
 		t.Helper()
 		if err := b.Send(m, []int{w.dup(), w.dup()}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	hear[*wire.Sockets](s)
+	receive[*wire.Sockets](s)
 	say(&wire.Ack{Seq: 1, Taken: 1})
 	say(&wire.Verified{})
 	say(&wire.Ready{})
-	hear[*wire.Paused](s)
-	m := hear[*wire.Ping](s)
-	for ; !m.Final; m = hear[*wire.Ping](s) {
+	receive[*wire.Paused](s)
+	m := receive[*wire.Ping](s)
+	for ; !m.Final; m = receive[*wire.Ping](s) {
 		say(&wire.Alive{Seq: m.Seq})
 	}
 	say(&wire.Alive{Seq: m.Seq})
-	hear[*wire.Commit](s)
+	receive[*wire.Commit](s)
 	say(&wire.Committed{})
 	res, _ := o.wantCommitted()
 	done := make(chan struct{})

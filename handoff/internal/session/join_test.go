@@ -36,7 +36,7 @@ func TestMeanwhile(t *testing.T) {
 				n.joiner.StateTimeout = time.Hour
 				signals := make(chan os.Signal, 1)
 				n.joiner.Meanwhile = func() (<-chan os.Signal, error) {
-					hear[*wire.Hello](s)
+					receive[*wire.Hello](s)
 					return signals, c.err
 				}
 				joined := make(chan error, 1)
@@ -61,7 +61,7 @@ func TestMeanwhile(t *testing.T) {
 				case !c.signal && c.err == nil && (!errors.Is(err, failure.Closed)):
 					t.Errorf("Join: %v, want the predecessor's refusal", err)
 				}
-				if m := hear[*wire.Abort](s); !strings.Contains(err.Error(), m.Text) {
+				if m := receive[*wire.Abort](s); !strings.Contains(err.Error(), m.Text) {
 					t.Errorf("the predecessor was told %q, want %q", m.Text, err)
 				}
 			})
@@ -205,8 +205,8 @@ func TestJoinRefused(t *testing.T) {
 			if err := n.join(a); !errors.As(err, &e) || e.Reason != failure.Transfer || !errors.Is(err, full) {
 				t.Errorf("Join() = %v, want %v", err, full)
 			}
-			hear[*wire.Hello](script{t, b})
-			hear[*wire.Abort](script{t, b})
+			receive[*wire.Hello](script{t, b})
+			receive[*wire.Abort](script{t, b})
 		})
 	})
 }

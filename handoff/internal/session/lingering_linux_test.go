@@ -299,13 +299,13 @@ func TestSilentTeller(t *testing.T) {
 			s := script{t, b}
 			s.warm()
 			s.say(&wire.Ready{Conns: []string{"x"}, Tells: tells})
-			hear[*wire.Paused](s)
+			receive[*wire.Paused](s)
 			s.confirm()
 			res, _ := o.wantCommitted()
 			w := newWitness(t)
 			errs := moveAll(res.Lingering, w, 1)
 			lingering := run(res.Lingering.Run)
-			hear[*wire.Conns](s)
+			receive[*wire.Conns](s)
 			// Of another message, and of no entry.
 			s.say(&wire.Taking{Seq: 9}, &wire.Taking{Seq: 1, Index: 1 << 31})
 			if err := b.Close(); err != nil {
@@ -392,7 +392,7 @@ func TestFollowHostile(t *testing.T) {
 	}
 	s := script{t, b}
 	for seq := range uint32(3) {
-		if m := hear[*wire.Ack](s); m.Seq != seq+1 || m.Taken != 0 {
+		if m := receive[*wire.Ack](s); m.Seq != seq+1 || m.Taken != 0 {
 			t.Errorf("Ack = %+v, want nothing taken of %d", m, seq+1)
 		}
 	}

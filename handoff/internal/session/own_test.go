@@ -40,7 +40,7 @@ func TestPredecessorOwnFailure(t *testing.T) {
 		{"Ping", noBuffers[*wire.Ping](1), func(s script) { s.tryOut() }, "pause resume", true},
 		{"Commit", noBuffers[*wire.Commit](1), func(s script) {
 			s.tryOut()
-			for m := hear[*wire.Ping](s); ; m = hear[*wire.Ping](s) {
+			for m := receive[*wire.Ping](s); ; m = receive[*wire.Ping](s) {
 				if s.say(&wire.Alive{Seq: m.Seq}); m.Final {
 					return
 				}
@@ -133,10 +133,10 @@ func TestSuccessorOwnFailure(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			n, s := start(t, noBuffers[*wire.Took](2), nil)
 			n.ready()
-			hear[*wire.Ready](s)
+			receive[*wire.Ready](s)
 			time.Sleep(hang + hang/2)
 			wantCalls(t, &n.journal, "open") // the predecessor does not know
-			hear[*wire.Took](s)
+			receive[*wire.Took](s)
 			n.wantOwner(true)
 		})
 	})
@@ -144,9 +144,9 @@ func TestSuccessorOwnFailure(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			n, s := start(t, noBuffers[*wire.Committed](3), nil)
 			n.ready()
-			hear[*wire.Ready](s)
+			receive[*wire.Ready](s)
 			s.say(&wire.Commit{})
-			hear[*wire.Committed](s)
+			receive[*wire.Committed](s)
 			n.wantOwner(false)
 		})
 	})
@@ -174,7 +174,7 @@ func TestSuccessorOwnFailure(t *testing.T) {
 			ended := make(chan struct{})
 			n, s := start(t, nil, ended)
 			n.ready()
-			hear[*wire.Ready](s)
+			receive[*wire.Ready](s)
 			close(ended)
 			n.wantOwner(true)
 			wantCalls(t, &n.journal, "open gone own")

@@ -110,7 +110,7 @@ func (w *witness) gone() {
 func (s script) take(batches int) {
 	s.t.Helper()
 	for range batches {
-		m := hear[*wire.Sockets](s)
+		m := receive[*wire.Sockets](s)
 		s.say(&wire.Ack{Seq: m.Seq, Taken: uint32(len(m.Entries))})
 	}
 }
@@ -130,7 +130,7 @@ func (s script) give(items []session.Item, first, count int) {
 		if err := s.link.Send(m, fds); err != nil {
 			s.t.Errorf("Send(Sockets) = %v", err)
 		}
-		if a := hear[*wire.Ack](s); a.Seq != m.Seq || int(a.Taken) != len(part) {
+		if a := receive[*wire.Ack](s); a.Seq != m.Seq || int(a.Taken) != len(part) {
 			s.t.Errorf("Ack = %+v, want all of %d", a, m.Seq)
 		}
 		first += batch

@@ -23,7 +23,7 @@ func TestCancel(t *testing.T) {
 		{"warming", func(o *oldSide, s script) {
 			s.warm()
 			o.cancel <- enough
-			if m := hear[*wire.Rollback](s); m.Text != "the caller gave up: enough" {
+			if m := receive[*wire.Rollback](s); m.Text != "the caller gave up: enough" {
 				t.Errorf("Rollback = %+v", m)
 			}
 			s.say(&wire.Ready{}, &wire.RolledBack{}) // Ready crossed Rollback
@@ -52,13 +52,13 @@ func TestCancel(t *testing.T) {
 		{"after commit", func(o *oldSide, s script) {
 			s.tryOut()
 			for {
-				m := hear[*wire.Ping](s)
+				m := receive[*wire.Ping](s)
 				s.say(&wire.Alive{Seq: m.Seq})
 				if m.Final {
 					break
 				}
 			}
-			hear[*wire.Commit](s)
+			receive[*wire.Commit](s)
 			o.cancel <- enough
 			synctest.Wait()
 			s.say(&wire.Committed{})
@@ -66,13 +66,13 @@ func TestCancel(t *testing.T) {
 		{"after commit, then it dies", func(o *oldSide, s script) {
 			s.tryOut()
 			for {
-				m := hear[*wire.Ping](s)
+				m := receive[*wire.Ping](s)
 				s.say(&wire.Alive{Seq: m.Seq})
 				if m.Final {
 					break
 				}
 			}
-			hear[*wire.Commit](s)
+			receive[*wire.Commit](s)
 			o.cancel <- enough
 			synctest.Wait()
 			s.link.Close()
@@ -115,10 +115,10 @@ func TestCancel(t *testing.T) {
 			}
 			o.start(a)
 			s := script{t, b}
-			hear[*wire.Welcome](s)
+			receive[*wire.Welcome](s)
 			time.Sleep(30 * time.Second) // no silence: it is our program that takes its time
 			o.cancel <- enough
-			hear[*wire.Rollback](s)
+			receive[*wire.Rollback](s)
 			s.say(&wire.RolledBack{})
 			o.wantFailed(failure.Canceled)
 			wantCalls(t, &o.journal, "write")
@@ -133,7 +133,7 @@ func TestLateReadyTimeoutIsNoReason(t *testing.T) {
 		o, s := talk(t, session.Timeouts{Ready: 3 * time.Second, Probation: time.Minute, Hang: hang})
 		s.tryOut()
 		for range 8 {
-			s.say(&wire.Alive{Seq: hear[*wire.Ping](s).Seq})
+			s.say(&wire.Alive{Seq: receive[*wire.Ping](s).Seq})
 		}
 		o.cancel <- &session.Error{Reason: failure.RolledBack, Text: "operator"}
 		m := heed[*wire.Rollback](s)

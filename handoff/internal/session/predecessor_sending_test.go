@@ -26,12 +26,12 @@ func noFDs(n int) []session.Item {
 // TestSending ends the transfer in each way.
 func TestSending(t *testing.T) {
 	tests := []struct {
-		name   string
-		play   func(o *oldSide, s script)
-		reason failure.Reason
-		took   time.Duration
-		heard  string
-		text   string
+		name     string
+		play     func(o *oldSide, s script)
+		reason   failure.Reason
+		took     time.Duration
+		received string
+		text     string
 	}{
 		{"silent", func(*oldSide, script) {}, failure.Hung, 11 * time.Second, "Sockets Sockets Rollback", "no acknowledgement within 5s"},
 		{"cancel", func(o *oldSide, s script) {
@@ -66,7 +66,7 @@ func TestSending(t *testing.T) {
 				o.items = noFDs(5 * 253)
 				o.start(a)
 				s := script{t, b}
-				hear[*wire.Welcome](s)
+				receive[*wire.Welcome](s)
 				synctest.Wait()
 				tt.play(o, s)
 				res, took := o.wantFailed(tt.reason)
@@ -75,8 +75,8 @@ func TestSending(t *testing.T) {
 				if !strings.Contains(res.Err.Error(), tt.text) {
 					t.Errorf("Run() = %q, want %q in it", res.Err, tt.text)
 				}
-				if got := s.rest(); tt.heard != "" && got != tt.heard {
-					t.Errorf("successor was told %q, want %q", got, tt.heard)
+				if got := s.rest(); tt.received != "" && got != tt.received {
+					t.Errorf("the successor received %q, want %q", got, tt.received)
 				}
 			})
 		})
@@ -116,8 +116,8 @@ func TestWritingState(t *testing.T) {
 	}{
 		{"dies", func(s script) { s.link.Close() }, failure.SuccessorDied},
 		{"abort", func(s script) { s.say(&wire.Abort{Text: "no"}) }, failure.Aborted},
-		{"out of turn", func(s script) { s.say(&wire.Verified{}); hear[*wire.Rollback](s); s.say(&wire.RolledBack{}) }, failure.Protocol},
-		{"ready timeout", func(s script) { hear[*wire.Rollback](s); s.say(&wire.RolledBack{}) }, failure.Timeout},
+		{"out of turn", func(s script) { s.say(&wire.Verified{}); receive[*wire.Rollback](s); s.say(&wire.RolledBack{}) }, failure.Protocol},
+		{"ready timeout", func(s script) { receive[*wire.Rollback](s); s.say(&wire.RolledBack{}) }, failure.Timeout},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -131,7 +131,7 @@ func TestWritingState(t *testing.T) {
 				}
 				o.start(a)
 				s := script{t, b}
-				hear[*wire.Welcome](s)
+				receive[*wire.Welcome](s)
 				tt.play(s)
 				o.wantFailed(tt.reason)
 				wantCalls(t, &o.journal, "")
@@ -147,8 +147,8 @@ func TestWritingState(t *testing.T) {
 			o.States = func(context.Context) ([]session.Blob, error) { return nil, bad }
 			o.start(a)
 			s := script{t, b}
-			hear[*wire.Welcome](s)
-			hear[*wire.Rollback](s)
+			receive[*wire.Welcome](s)
+			receive[*wire.Rollback](s)
 			s.say(&wire.RolledBack{})
 			if res, _ := o.wantFailed(failure.Transfer); !errors.Is(res.Err, bad) {
 				t.Errorf("Run() = %v, want %v in it", res.Err, bad)

@@ -44,7 +44,7 @@ func wantTook(t testing.TB, got, want time.Duration) {
 
 func (s script) confirmAfterPause() {
 	s.t.Helper()
-	hear[*wire.Paused](s)
+	receive[*wire.Paused](s)
 	s.confirm()
 }
 
@@ -67,13 +67,13 @@ func TestProbation(t *testing.T) {
 				}
 				time.Sleep(1500 * time.Millisecond)
 				s.say(&wire.Ready{Conns: []string{"x"}})
-				if m := hear[*wire.Paused](s); m.Queue != 3 || m.HalfOpen != -1 {
+				if m := receive[*wire.Paused](s); m.Queue != 3 || m.HalfOpen != -1 {
 					t.Errorf("Paused = %+v, want what Pause returned", m)
 				}
 				if tt.probation > 0 {
 					pings := 0
-					m := hear[*wire.Ping](s)
-					for ; !m.Final; m = hear[*wire.Ping](s) {
+					m := receive[*wire.Ping](s)
+					for ; !m.Final; m = receive[*wire.Ping](s) {
 						s.say(&wire.Alive{Seq: m.Seq})
 						pings++
 					}
@@ -82,7 +82,7 @@ func TestProbation(t *testing.T) {
 					}
 					s.say(&wire.Alive{Seq: m.Seq, Accepted: 9})
 				}
-				hear[*wire.Commit](s)
+				receive[*wire.Commit](s)
 				wantCalls(t, &o.journal, "pause")
 				s.say(&wire.Committed{Accepted: 10})
 				res, took := o.wantCommitted()
@@ -141,10 +141,10 @@ func TestIgnoresLateMessages(t *testing.T) {
 		o, s := talk(t, session.Timeouts{Probation: time.Second, Hang: hang})
 		s.warm()
 		s.say(&wire.Ack{Seq: 99}, &wire.Alive{Seq: 99}, &wire.Ready{}, &wire.Ack{}, &wire.Alive{Seq: 99})
-		hear[*wire.Paused](s)
+		receive[*wire.Paused](s)
 		var last wire.Ping
 		for !last.Final {
-			last = *hear[*wire.Ping](s)
+			last = *receive[*wire.Ping](s)
 			s.say(&wire.Alive{Seq: last.Seq - 1})
 		}
 		time.Sleep(3 * time.Second)
@@ -152,7 +152,7 @@ func TestIgnoresLateMessages(t *testing.T) {
 			t.Error("an old answer ended probation")
 		}
 		s.say(&wire.Alive{Seq: last.Seq})
-		hear[*wire.Commit](s)
+		receive[*wire.Commit](s)
 		s.say(&wire.Alive{Seq: last.Seq}, &wire.Ack{}, &wire.RolledBack{}, &wire.Committed{})
 		res, _ := o.wantCommitted()
 		leave(res)
@@ -209,7 +209,7 @@ func TestReadsLastMessageOfDeadSuccessor(t *testing.T) {
 }
 
 // TestSuccessorClosesBeforeHello has the successor's end of the conversation close before Hello: if
-// its process ends, how it ended is the reason, whichever is heard of first.
+// its process ends, how it ended is the reason, whichever is noticed first.
 func TestSuccessorClosesBeforeHello(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -330,7 +330,7 @@ func TestNoCommonVersion(t *testing.T) {
 		arrivals <- session.Arrival{Link: a, Hello: wire.Hello{MinVersion: wire.MaxVersion + 1, MaxVersion: wire.MaxVersion + 5}}
 		o.startWith(arrivals)
 		s := script{t, b}
-		if m := hear[*wire.Refuse](s); m.Reason != failure.Version {
+		if m := receive[*wire.Refuse](s); m.Reason != failure.Version {
 			t.Errorf("Refuse = %+v, want failure.Version", m)
 		}
 		o.wantFailed(failure.Version)

@@ -34,11 +34,11 @@ func TestReadyTimeoutWaiting(t *testing.T) {
 
 func TestReadyTimeoutWarming(t *testing.T) {
 	to := session.Timeouts{Ready: 10500 * time.Millisecond, Hang: hang}
-	t.Run("stranger that answers", func(t *testing.T) {
+	t.Run("unrelated process that answers", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			o, s := talk(t, to)
 			s.warm()
-			if m := hear[*wire.Rollback](s); !strings.Contains(m.Text, "timed out: not ready within 10.5s") {
+			if m := receive[*wire.Rollback](s); !strings.Contains(m.Text, "timed out: not ready within 10.5s") {
 				t.Errorf("Rollback = %+v", m)
 			}
 			s.say(&wire.RolledBack{Accepted: 4})
@@ -49,11 +49,11 @@ func TestReadyTimeoutWarming(t *testing.T) {
 				t.Errorf("Trial.Accepted = %d, want 4", res.Trial.Accepted)
 			}
 			if got := s.rest(); got != "" {
-				t.Errorf("heard %s after RolledBack", got)
+				t.Errorf("received %s after RolledBack", got)
 			}
 		})
 	})
-	t.Run("silent stranger", func(t *testing.T) {
+	t.Run("silent unrelated process", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			o, s := talk(t, to)
 			s.warm()
@@ -61,7 +61,7 @@ func TestReadyTimeoutWarming(t *testing.T) {
 			wantTook(t, took, 17*time.Second) // six ticks after Rollback
 			wantCalls(t, &o.journal, "")
 			if got := s.rest(); got != "Rollback" {
-				t.Errorf("heard %s, want Rollback", got)
+				t.Errorf("received %s, want Rollback", got)
 			}
 		})
 	})
@@ -79,7 +79,7 @@ func TestReadyTimeoutWarming(t *testing.T) {
 		}
 	}
 	t.Run("child", child(func(t *testing.T, o *oldSide, s script) {
-		hear[*wire.Rollback](s)
+		receive[*wire.Rollback](s)
 		s.say(&wire.RolledBack{})
 		_, took := o.wantFailed(failure.Timeout)
 		wantTook(t, took, 11500*time.Millisecond)
@@ -91,7 +91,7 @@ func TestReadyTimeoutWarming(t *testing.T) {
 		wantCalls(t, &o.journal, "kill")
 	}))
 	t.Run("child that was ready by then", child(func(t *testing.T, o *oldSide, s script) {
-		hear[*wire.Rollback](s)
+		receive[*wire.Rollback](s)
 		s.say(&wire.Ready{})
 		s.say(&wire.RolledBack{Accepted: 4})
 		res, took := o.wantFailed(failure.Timeout)
@@ -107,7 +107,7 @@ func TestReadyTimeoutWarming(t *testing.T) {
 			s.warm()
 			time.Sleep(24 * time.Hour)
 			s.say(&wire.Ready{})
-			hear[*wire.Paused](s)
+			receive[*wire.Paused](s)
 			s.confirm()
 			res, _ := o.wantCommitted()
 			leave(res)
@@ -142,38 +142,38 @@ func TestReadyArrivesWhilePredecessorIsStopped(t *testing.T) {
 // TestHang has the successor fall silent in each phase that has a limit.
 func TestHang(t *testing.T) {
 	tests := []struct {
-		name  string
-		to    session.Timeouts
-		child bool
-		play  func(s script)
-		took  time.Duration
-		calls string
-		heard string // what the successor would have found in its mail
+		name     string
+		to       session.Timeouts
+		child    bool
+		play     func(s script)
+		took     time.Duration
+		calls    string
+		received string // what the successor would have found in its mail
 	}{
 		{
 			name: "probation", to: session.Timeouts{Probation: time.Hour},
 			play: func(s script) { time.Sleep(1500 * time.Millisecond); s.tryOut() },
-			took: 13 * time.Second, calls: "pause resume", heard: "Ping Ping Ping Ping Ping Ping Rollback",
+			took: 13 * time.Second, calls: "pause resume", received: "Ping Ping Ping Ping Ping Ping Rollback",
 		},
 		{
 			name: "probation, child", to: session.Timeouts{Probation: time.Hour}, child: true,
 			play: func(s script) { time.Sleep(1500 * time.Millisecond); s.tryOut() },
-			took: 7 * time.Second, calls: "pause resume kill", heard: "Ping Ping Ping Ping Ping Ping Rollback",
+			took: 7 * time.Second, calls: "pause resume kill", received: "Ping Ping Ping Ping Ping Ping Rollback",
 		},
 		{
 			name: "final ping", to: session.Timeouts{Probation: 500 * time.Millisecond},
 			play: func(s script) { s.tryOut() },
-			took: 12 * time.Second, calls: "pause resume", heard: "Ping Rollback",
+			took: 12 * time.Second, calls: "pause resume", received: "Ping Rollback",
 		},
 		{
 			name: "final ping, child", to: session.Timeouts{Probation: 500 * time.Millisecond}, child: true,
 			play: func(s script) { s.tryOut() },
-			took: 6 * time.Second, calls: "pause resume kill", heard: "Ping Rollback",
+			took: 6 * time.Second, calls: "pause resume kill", received: "Ping Rollback",
 		},
 		{
 			name: "commit, child", to: session.Timeouts{}, child: true,
 			play: func(s script) { time.Sleep(500 * time.Millisecond); s.tryOut() },
-			took: 6 * time.Second, calls: "pause kill resume", heard: "Commit",
+			took: 6 * time.Second, calls: "pause kill resume", received: "Commit",
 		},
 		{
 			// A flood of old news is no sign of life.
@@ -209,9 +209,9 @@ func TestHang(t *testing.T) {
 				if !strings.Contains(res.Err.Error(), "no answer for 5s") {
 					t.Errorf("Run() = %v, want the time", res.Err)
 				}
-				if !tt.child && tt.heard != "" {
-					if got := s.rest(); got != tt.heard {
-						t.Errorf("successor was told %q, want %q", got, tt.heard)
+				if !tt.child && tt.received != "" {
+					if got := s.rest(); got != tt.received {
+						t.Errorf("the successor received %q, want %q", got, tt.received)
 					}
 				}
 				b.Close()
@@ -249,7 +249,7 @@ func TestSilenceAfterCommit(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				o, s := talk(t, session.Timeouts{Hang: hang})
 				s.tryOut()
-				hear[*wire.Commit](s)
+				receive[*wire.Commit](s)
 				time.Sleep(time.Hour)
 				synctest.Wait()
 				wantCalls(t, &o.journal, "pause resume")
@@ -275,7 +275,7 @@ func TestShutdownBeforeCommitIsInDoubt(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o, s := talk(t, session.Timeouts{Hang: hang})
 		s.tryOut()
-		hear[*wire.Commit](s)
+		receive[*wire.Commit](s)
 		o.cancel <- &session.Error{Reason: failure.RolledBack, Text: "shutdown", Err: failure.Closed}
 		res, took := o.wantCommitted()
 		wantTook(t, took, 6*time.Second)
@@ -324,9 +324,9 @@ func TestAcknowledgementArrivesWhileStopped(t *testing.T) {
 			o.items = noFDs(5 * 253)
 			o.start(a)
 			s := script{t, b}
-			hear[*wire.Welcome](s)
+			receive[*wire.Welcome](s)
 			for range 5 {
-				m := hear[*wire.Sockets](s)
+				m := receive[*wire.Sockets](s)
 				s.say(&wire.Ack{Seq: m.Seq, Taken: uint32(len(m.Entries))})
 			}
 			s.say(&wire.Verified{}, &wire.Ready{})

@@ -25,7 +25,7 @@ func listen(t *testing.T, set func(s *session.Successor)) (*newSide, script) {
 	joined := make(chan error, 1)
 	go func() { joined <- n.join(a) }()
 	s.welcome(hang)
-	hear[*wire.Verified](s)
+	receive[*wire.Verified](s)
 	if err := <-joined; err != nil {
 		t.Fatal(err)
 	}
@@ -50,16 +50,16 @@ func TestCommit(t *testing.T) {
 		wantCalls(t, &n.journal, "")
 		n.ready()
 		wantCalls(t, &n.journal, "open")
-		if m := hear[*wire.Ready](s); !cmp.Equal(m.Conns, []string{"x", "y"}) {
+		if m := receive[*wire.Ready](s); !cmp.Equal(m.Conns, []string{"x", "y"}) {
 			t.Errorf("Ready = %+v", m)
 		}
 		s.say(&wire.Paused{}, &wire.Ping{Seq: 4, Final: true})
-		if m := hear[*wire.Alive](s); m.Seq != 4 || m.Accepted != 7 {
+		if m := receive[*wire.Alive](s); m.Seq != 4 || m.Accepted != 7 {
 			t.Errorf("Alive = %+v", m)
 		}
 		wantCalls(t, &n.journal, "open")
 		s.say(&wire.Commit{})
-		if m := hear[*wire.Committed](s); m.Accepted != 7 {
+		if m := receive[*wire.Committed](s); m.Accepted != 7 {
 			t.Errorf("Committed = %+v", m)
 		}
 		n.wantOwner(false)
@@ -121,9 +121,9 @@ func TestStoppedSuccessor(t *testing.T) {
 			}
 			n.start()
 			go n.s.Ready()
-			hear[*wire.Hello](s)
-			hear[*wire.Verified](s)
-			hear[*wire.Ready](s)
+			receive[*wire.Hello](s)
+			receive[*wire.Verified](s)
+			receive[*wire.Ready](s)
 			s.say(&wire.Ping{Seq: 1}, &wire.Ping{Seq: 2, Final: true})
 			time.Sleep(time.Second)
 			s.say(&wire.Commit{})
@@ -207,10 +207,10 @@ func TestRolledBack(t *testing.T) {
 					if ready {
 						n.ready()
 						want = "open shut"
-						hear[*wire.Ready](s)
+						receive[*wire.Ready](s)
 					}
 					s.say(m)
-					if m := hear[*wire.RolledBack](s); m.Accepted != 7 {
+					if m := receive[*wire.RolledBack](s); m.Accepted != 7 {
 						t.Errorf("RolledBack = %+v", m)
 					}
 					synctest.Wait()
@@ -248,13 +248,13 @@ func TestAbort(t *testing.T) {
 				want := "shut"
 				if ready {
 					n.ready()
-					hear[*wire.Ready](s)
+					receive[*wire.Ready](s)
 					want = "open shut"
 				}
 				if !n.s.Abort("ill") {
 					t.Error("Abort() = false")
 				}
-				if m := hear[*wire.Abort](s); !strings.Contains(m.Text, "ill") {
+				if m := receive[*wire.Abort](s); !strings.Contains(m.Text, "ill") {
 					t.Errorf("Abort = %+v", m)
 				}
 				s.say(&wire.Commit{}) // crossed Abort
@@ -285,11 +285,11 @@ func TestHealth(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				n, s := listen(t, func(s *session.Successor) { s.Healthy = tt.healthy })
 				n.ready()
-				hear[*wire.Ready](s)
+				receive[*wire.Ready](s)
 				began := time.Now()
 				s.say(&wire.Ping{Seq: 1})
 				if tt.want != nil {
-					m := hear[*wire.Abort](s)
+					m := receive[*wire.Abort](s)
 					wantTook(t, time.Since(began), tt.after)
 					if !strings.Contains(m.Text, tt.want.Error()) {
 						t.Errorf("Abort = %+v", m)
@@ -301,7 +301,7 @@ func TestHealth(t *testing.T) {
 					wantCalls(t, &n.journal, "open shut")
 					return
 				}
-				hear[*wire.Alive](s)
+				receive[*wire.Alive](s)
 				wantTook(t, time.Since(began), tt.after)
 				s.say(&wire.Commit{})
 				n.wantOwner(false)
@@ -315,9 +315,9 @@ func TestHealth(t *testing.T) {
 				s.Healthy = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 			})
 			n.ready()
-			hear[*wire.Ready](s)
+			receive[*wire.Ready](s)
 			s.say(&wire.Ping{Seq: 1}, &wire.Ping{Seq: 2}, &wire.Rollback{Text: "operator"})
-			hear[*wire.RolledBack](s)
+			receive[*wire.RolledBack](s)
 			s.link.Close()
 			n.wantQuit(failure.RolledBack)
 		})
@@ -334,11 +334,11 @@ func TestGarbledPredecessor(t *testing.T) {
 				want := "shut"
 				if ready {
 					n.ready()
-					hear[*wire.Ready](s)
+					receive[*wire.Ready](s)
 					want = "open shut"
 				}
 				s.link.(*memLink).garbage(fmt.Errorf("%w: noise", wire.ErrTooLarge))
-				hear[*wire.Abort](s)
+				receive[*wire.Abort](s)
 				n.wantQuit(failure.Protocol)
 				wantCalls(t, &n.journal, want)
 			})

@@ -331,7 +331,7 @@ func TestTooManyInFlight(t *testing.T) {
 				return first
 			}})
 			s := script{t, b}
-			hear[*wire.Welcome](s)
+			receive[*wire.Welcome](s)
 			s.take(3)
 			s.say(&wire.Verified{}, &wire.Ready{})
 			s.confirmAfterPause()
@@ -346,8 +346,8 @@ func TestTooManyInFlight(t *testing.T) {
 			o.items = noFDs(1)
 			o.start(fullLink{a, func(*wire.Sockets) bool { return true }})
 			s := script{t, b}
-			hear[*wire.Welcome](s)
-			hear[*wire.Rollback](s)
+			receive[*wire.Welcome](s)
+			receive[*wire.Rollback](s)
 			s.say(&wire.RolledBack{})
 			if res, _ := o.wantFailed(failure.Transfer); !errors.Is(res.Err, syscall.ETOOMANYREFS) {
 				t.Errorf("Run() = %v, want ETOOMANYREFS", res.Err)
