@@ -90,7 +90,7 @@ func (u *Upgrader) enroll(f *session.Following) *predecessor {
 	f.Deliver = func(name string, state []byte, fd int) bool {
 		return u.deliver(p.generation(), name, state, fd)
 	}
-	f.Account = u.receiveHistory
+	f.Account = u.receiveAccount
 	f.Told = func(m wire.Linger) { p.last.Store(&m) }
 	f.Adopt = u.adopt
 	u.predecessors.add(p)
@@ -98,6 +98,23 @@ func (u *Upgrader) enroll(f *session.Following) *predecessor {
 		f.Stop() // no successor can take the conversation
 	}
 	return p
+}
+
+// receiveAccount takes the account of the predecessor, which has left the sockets.
+func (u *Upgrader) receiveAccount(m wire.Account) {
+	u.keepPID()
+	u.receiveHistory(m)
+}
+
+// keepPID has the PID file name this process. A predecessor that had no answer to Commit
+// for long has served again meanwhile, and the file has named that.
+func (u *Upgrader) keepPID() {
+	if life := u.life(); life.Done() || u.underWay() != nil {
+		return
+	}
+	if err := u.pid.Write(); err != nil {
+		u.log.Error("the PID file does not name this process", "error", err)
+	}
 }
 
 // adopt takes the conversation with an older predecessor, which owns fd, from ours.
@@ -125,6 +142,7 @@ func (u *Upgrader) attend(p *predecessor) {
 	if p.passed.Load() {
 		return
 	}
+	u.keepPID()
 	w := p.f.Predecessor()
 	u.history.predecessorDone(w.Generation, bye)
 	u.log.Info("predecessor has ended", "pid", w.PID, "generation", w.Generation, "moved", bye.Moved, "cut", bye.Cut, "clean", clean)

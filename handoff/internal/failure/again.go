@@ -9,7 +9,7 @@ import (
 // passing are the errors of accept(2) that leave the listener as it is: the system is
 // short of something, or the error is that of one connection.
 var passing = []syscall.Errno{
-	syscall.ENOMEM, syscall.ENOBUFS, syscall.EMFILE, syscall.ENFILE, syscall.EINTR, syscall.EPERM,
+	syscall.ENOMEM, syscall.ENOBUFS, syscall.EMFILE, syscall.ENFILE, syscall.EINTR, syscall.EPERM, syscall.EIO,
 	syscall.ECONNABORTED, syscall.EPROTO, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP,
 	syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH,
 }
