@@ -255,6 +255,7 @@ func newConfig(c *Config) (*config, error) {
 	if cfg.program, err = spawn.Resolve(cfg.Executable, cfg.Args, cfg.Dir, cfg.Env); err != nil {
 		return nil, fmt.Errorf("handoff: %w", err)
 	}
+	cfg.program.Given = spawn.Given(spawned())
 	if cfg.PIDFile != "" {
 		if cfg.pidFile, err = filepath.Abs(cfg.PIDFile); err != nil {
 			return nil, fmt.Errorf("handoff: PID file: %w", err)

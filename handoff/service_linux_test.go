@@ -90,6 +90,7 @@ type message struct {
 	Report     *handoff.Report
 	Address    string
 	Engine     bool // a goroutine of tableflip's is left
+	Leaked     int  // see variation.Leaks
 }
 
 // sentinels by name, for errors that cross a process boundary.

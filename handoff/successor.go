@@ -165,7 +165,7 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	up.child, up.ready = c, make(chan struct{})
 	u.wg.Go(func() { u.awaitHello(up, conv) }) // ends with Hello, or with the upgrade
 	u.wg.Go(func() {                           // ends with the child, its Ready, or the engine's stop
-		if err := u.engine.Start(); err != nil {
+		if err := u.engine.Start(u.cfg.program.Given); err != nil {
 			c.Ended(err)
 			return
 		}

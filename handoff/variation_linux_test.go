@@ -38,6 +38,11 @@ type variation struct {
 	// Nested has it start a process at each step that is a service of its own.
 	Nested bool
 
+	// Leaks is a file that it opens all the time without close-on-exec, from New on. It
+	// says before New how many of them it has got, and after New how many the next
+	// process would get.
+	Leaks string
+
 	Many      int  // listeners, see listenMany
 	States    int  // state blobs
 	StateSize int  // bytes of each
@@ -81,6 +86,9 @@ func (v *variation) begin(cfg *handoff.Config) {
 	if v.NoUmask {
 		unix.Umask(0)
 	}
+	if v.Leaks != "" {
+		say(message{Kind: "leaked", Leaked: opened(v.Leaks, false)})
+	}
 	if v.Setenv != "" {
 		if err := os.Setenv(v.Setenv, "1"); err != nil {
 			fail("environment", err)
@@ -107,6 +115,10 @@ func (v *variation) begin(cfg *handoff.Config) {
 
 // joined runs after New. The returned function waits for the children.
 func (v *variation) joined(up *handoff.Upgrader) (wait func()) {
+	if v.Leaks != "" {
+		say(message{Kind: "inheritable", Leaked: opened(v.Leaks, true)})
+		go leak(up, v.Leaks)
+	}
 	var children sync.WaitGroup
 	if v.Children {
 		startChild("inheritor")

@@ -87,7 +87,7 @@ func TestEngine(t *testing.T) {
 	if err := e.Ready(); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Start(); !errors.Is(err, syscall.ENOENT) || !strings.HasPrefix(err.Error(), "explained") {
+	if err := e.Start(nil); !errors.Is(err, syscall.ENOENT) || !strings.HasPrefix(err.Error(), "explained") {
 		t.Errorf("Start() = %v, want ENOENT, explained", err)
 	}
 	os.Args[0] = program

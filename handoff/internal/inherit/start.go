@@ -85,10 +85,17 @@ func (e *Engine) Conversation() (*net.UnixConn, error) {
 	return takeSlot(slot)
 }
 
-// Start starts a successor. It returns nil when that has committed, or why it has
+// Start starts a successor, which inherits given as well. It returns nil when that has committed, or why it has
 // not: the child's end, for one, or that of the engine. By then tableflip has read
 // the child's last word, so that Stop does not kill it.
-func (e *Engine) Start() error {
+func (e *Engine) Start(given fdx.Given) error {
+	// tableflip forks on a thread that we do not know. What another thread has opened
+	// meanwhile without close-on-exec reaches one successor, which ends that.
+	given.Keep()
+	if err := os.Setenv(fdx.EnvGiven, given.String()); err != nil {
+		return err
+	}
+	defer os.Unsetenv(fdx.EnvGiven) // other processes do not need it
 	err := e.tf.Upgrade()
 	for behind(err) {
 		time.Sleep(time.Millisecond)

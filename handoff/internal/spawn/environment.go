@@ -5,6 +5,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
 // envJournal names the device and the inode of a standard error that leads to systemd's
@@ -23,7 +25,7 @@ func Environment(without ...string) []string {
 	if err != nil || !ok {
 		env = os.Environ()
 	}
-	without = append(without, envConversation)
+	without = append(without, envConversation, fdx.EnvGiven)
 	return slices.DeleteFunc(env, func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
 		return slices.Contains(without, name)

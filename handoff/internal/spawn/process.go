@@ -42,7 +42,7 @@ func NewProcess(kill func()) (*Process, error) {
 }
 
 // start starts cmd in a process group of its own and waits for its end.
-func start(cmd *exec.Cmd) (*Process, error) {
+func start(cmd *exec.Cmd, given []int) (*Process, error) {
 	p, err := NewProcess(func() { killGroup(cmd.Process) })
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func start(cmd *exec.Cmd) (*Process, error) {
 			cmd.Env = append(cmd.Env, envJournal+"="+journal)
 		}
 	}
-	if err := cmd.Start(); err != nil {
+	if err := launch(cmd, given); err != nil {
 		p.Stderr.Close()
 		return nil, err
 	}

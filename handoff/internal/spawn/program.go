@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
@@ -23,6 +24,8 @@ type Program struct {
 	Args []string    // without the name
 	Dir  string      // the working directory
 	Env  []string    // the environment
+
+	Given fdx.Given // what else it inherits
 }
 
 // Resolve returns the program that an upgrade starts. An empty path means the program
@@ -144,8 +147,9 @@ func (p *Program) Start() (*Process, *net.UnixConn, error) {
 	cmd.Args[0] = p.Name
 	cmd.Dir = p.Dir
 	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.Env = append(slices.Clone(p.Env), "PWD="+p.Dir, envConversation+"=3") // exec.Cmd uses the last of a name
-	c, err := start(cmd)
+	given := p.Given.Numbers()
+	cmd.Env = append(slices.Clone(p.Env), "PWD="+p.Dir, envConversation+"="+strconv.Itoa(conversationAt(given)), fdx.EnvGiven+"="+p.Given.String()) // exec.Cmd uses the last of a name
+	c, err := start(cmd, given)
 	if err != nil {
 		_ = ours.Close() // no process has the other end
 		return nil, nil, p.Explain(err)
