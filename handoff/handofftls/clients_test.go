@@ -220,7 +220,9 @@ func TestPipeline(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	t.Logf("%d moves in %d requests", moves, requests)
+	if moves < requests/100 {
+		t.Errorf("%d moves in %d requests: the connection of a client that never waits stays", moves, requests)
+	}
 	both(t, tc, move(t, c), "the end")
 }
 

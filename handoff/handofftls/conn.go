@@ -77,7 +77,9 @@ func serve(ctx context.Context, conn net.Conn, cfg *Config) (*Conn, error) {
 // was resumed, its cipher suite is none of TLS 1.3's or an AEAD's, its client has updated
 // its keys or padded its records before the first move, or it has ended. CanMove needs
 // that no Read is in progress: end one by a read deadline in the past. A connection that
-// waits for data can move for certain only after such a Read.
+// waits for data can move for certain only after such a Read. After the first call, Read
+// takes no more than one record from the kernel: a client that always sends more leaves a
+// moment for a move between two of them.
 func (c *Conn) CanMove() error {
 	if !c.rmu.TryLock() {
 		return ErrBusy
@@ -91,6 +93,7 @@ func (c *Conn) CanMove() error {
 }
 
 func (c *Conn) canMoveLocked() error {
+	c.exact()
 	switch {
 	case c.gone.Load():
 		return ErrMoved
@@ -122,6 +125,18 @@ func (c *Conn) canMoveLocked() error {
 		return stays("its client has updated its keys or padded its records")
 	}
 	return ErrBusy // there may be data that Read has not returned
+}
+
+// exact has Reads end with a record from now on, so that a client that always sends more
+// leaves a moment for a move.
+func (c *Conn) exact() {
+	if l := c.layer; l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.exact = true
+	} else if c.tap != nil {
+		c.tap.exact = true
+	}
 }
 
 func (l *layer) canMove() error {

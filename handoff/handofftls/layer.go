@@ -45,6 +45,7 @@ type layer struct {
 	hand    []byte // a part of a handshake message
 	inErr   error  // for good
 	useless int
+	exact   bool // nothing is read beyond the end of a header or record
 
 	wmu    sync.Mutex // for writing; after mu
 	out    half
@@ -91,7 +92,11 @@ func (l *layer) fill(n int) error {
 		l.buf = b
 	}
 	for l.w < n {
-		m, err := l.raw.Read(l.buf[l.w:])
+		most := len(l.buf)
+		if l.exact {
+			most = n
+		}
+		m, err := l.raw.Read(l.buf[l.w:most])
 		l.w += m
 		if l.w >= n {
 			return nil // an error comes again

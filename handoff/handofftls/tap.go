@@ -20,7 +20,8 @@ type tap struct {
 	flight  []byte // all that crypto/tls has written in the handshake
 	logged  logged // by the key log, in the handshake
 
-	in framer // since the handshake; of the goroutine that reads
+	in    framer // since the handshake; of the goroutine that reads
+	exact bool   // nothing is read beyond the end of a header or record
 
 	mu     sync.Mutex
 	out    framer // since the handshake
@@ -46,6 +47,9 @@ func (t *tap) Read(p []byte) (int, error) {
 			t.ahead = nil
 		}
 	} else {
+		if t.exact {
+			p = p[:min(len(p), t.in.want())]
+		}
 		n, err = t.Conn.Read(p)
 	}
 	t.in.pass(p[:n])
