@@ -69,7 +69,7 @@ func (u *Upgrader) Hold(open func() int) (release func(cut map[string]uint64)) {
 // then too, because two processes must not serve one connection. On any other error the
 // caller still owns conn: [ErrNotTaken] if the successor takes no connections of that
 // name, is short of descriptors, or has ended; [ErrNoSuccessor] before a commit;
-// [ErrUnsupported] if conn has no descriptor (a TLS connection).
+// [ErrUnsupported] if conn has no descriptor (a TLS connection: package handofftls moves it).
 func (u *Upgrader) SendConn(ctx context.Context, name string, conn net.Conn, state []byte) error {
 	l, ph := u.successorLink(), u.life().Phase
 	switch {

@@ -3,6 +3,7 @@ package handoffhttp
 import (
 	"cmp"
 	"context"
+	"crypto/cipher"
 	"net"
 	"time"
 
@@ -56,6 +57,17 @@ type Config struct {
 	// "Connection: close".
 	Stay bool
 
+	// MoveTLS has idle HTTP/1 connections of [Server.ServeTLS] move to a successor that has
+	// it too, with their keys, without a handshake: see package handofftls for which of
+	// them can, and for what that means for security. HTTP/2 connections end with GOAWAY,
+	// as without. Handlers and hooks then get no *[tls.Conn] of an HTTP/1 connection but a
+	// wrapper with its ConnectionState, and ConnState reports StateNew after the handshake.
+	MoveTLS bool
+
+	// ChaCha20Poly1305 is the field of [handofftls.Config] for MoveTLS. Without it,
+	// connections with these cipher suites don't move.
+	ChaCha20Poly1305 func(key []byte) (cipher.AEAD, error)
+
 	// OwnTickets has ServeTLS leave session ticket keys as they are: for a
 	// program that sets them itself.
 	OwnTickets bool
@@ -73,6 +85,8 @@ type config struct {
 	spread        time.Duration
 	stay          bool
 	ownTickets    bool
+	moveTLS       bool
+	chacha        func(key []byte) (cipher.AEAD, error)
 	logger        hclog.Logger
 }
 
@@ -80,7 +94,7 @@ func newConfig(c *Config) config {
 	if c == nil {
 		c = &Config{}
 	}
-	k := config{delay: c.Delay, lingerTimeout: cmp.Or(c.LingerTimeout, handoff.DefaultLingerTimeout), goodbye: c.Goodbye, spread: c.Spread, stay: c.Stay, ownTickets: c.OwnTickets, logger: c.Logger}
+	k := config{delay: c.Delay, lingerTimeout: cmp.Or(c.LingerTimeout, handoff.DefaultLingerTimeout), goodbye: c.Goodbye, spread: c.Spread, stay: c.Stay, ownTickets: c.OwnTickets, moveTLS: c.MoveTLS, chacha: c.ChaCha20Poly1305, logger: c.Logger}
 	if k.spread == 0 {
 		k.spread = DefaultSpread
 	}

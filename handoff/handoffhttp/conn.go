@@ -5,9 +5,9 @@ import (
 	"io"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 
+	"github.com/seed-11c92bf9/baton/handoff/handofftls"
 	"github.com/seed-11c92bf9/baton/handoff/internal/conns"
 )
 
@@ -32,12 +32,6 @@ const maxBegun = 3
 // aLongTimeAgo is a deadline that has passed: it calls a blocked Read back.
 var aLongTimeAgo = time.Unix(1, 0)
 
-// A rawConn is a connection that has a descriptor: *net.TCPConn, *net.UnixConn.
-type rawConn interface {
-	net.Conn
-	syscall.Conn
-}
-
 // A conn is what a Server knows about a connection.
 //
 // The wrappers tcpConn and unixConn hold one and record net/http's calls in it. That
@@ -53,7 +47,7 @@ type rawConn interface {
 type conn struct {
 	srv  *Server
 	l    *listener // the listener that accepted it; nil if not through Wrap
-	raw  rawConn   // nil if it isn't ours to move
+	raw  net.Conn  // nil if it isn't ours to move
 	self net.Conn  // the wrapper; nil if there is none
 
 	prev, next *conn // in srv.conns, guarded by srv.mu
@@ -111,6 +105,9 @@ func newConn(s *Server, l *listener, nc net.Conn) *conn {
 	case *net.UnixConn:
 		u := &unixConn{UnixConn: nc}
 		u.self, c, u.raw = u, &u.conn, nc
+	case *handofftls.Conn:
+		t := &tlsConn{Conn: nc}
+		t.self, c, t.raw = t, &t.conn, nc
 	case interface{ ConnectionState() tls.ConnectionState }:
 		return nil // net/http has to find it
 	default:
@@ -139,7 +136,7 @@ func (u *unixConn) tracked() *conn                    { return &u.conn }
 // read is Read, with the account of what was read.
 func (c *conn) read(p []byte) (int, error) {
 	c.mu.Lock()
-	for {
+	for asked := false; ; {
 		if c.claimed { // net/http may look for the preface of HTTP/2, and then for a header
 			c.mu.Unlock()
 			return 0, io.EOF
@@ -158,6 +155,10 @@ func (c *conn) read(p []byte) (int, error) {
 		if c.waiting && c.l.taken.Load() && c.claimLocked(len(p)) {
 			c.mu.Unlock()
 			return 0, io.EOF // net/http closes it, quietly
+		}
+		if c.waiting && c.l.taken.Load() && !asked {
+			asked = true
+			c.askTLSLocked()
 		}
 		c.reading = true
 		room := c.roomLocked(len(p))
@@ -204,6 +205,9 @@ func (c *conn) waitingLocked(n int) bool {
 func (c *conn) claimLocked(n int) bool {
 	if !c.waiting || !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
 		return false // it has timed out anyway, and net/http gets that error
+	}
+	if !c.canMoveLocked() {
+		return false
 	}
 	if !c.srv.join() { // until depart
 		return false

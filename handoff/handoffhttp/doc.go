@@ -9,10 +9,11 @@
 // may be on its way, and drops requests that it has read (golang/go#75591). This
 // package does neither. After the commit of an upgrade, idle plaintext HTTP/1
 // connections move to the successor, and busy ones follow after their response. The
-// client does not notice. Some connections can't move: they use TLS or HTTP/2, the
-// service stops, or the successor does not take them. They end when their client knows:
-// by "Connection: close" in the next response, or by GOAWAY. Before the Upgrader's
-// linger limit, none is closed in another way.
+// client does not notice. With [Config.MoveTLS], those over TLS move too. Some
+// connections can't move: they use HTTP/2, or TLS without that, the service stops, or the
+// successor does not take them. They end when their client knows: by "Connection: close"
+// in the next response, or by GOAWAY. Before the Upgrader's linger limit, none is closed
+// in another way.
 //
 // # Without an Upgrader
 //

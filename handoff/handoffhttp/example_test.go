@@ -72,6 +72,25 @@ func ExampleRun_reuseport() {
 	}
 }
 
+// A server whose TLS connections move to the next version, without a handshake.
+func ExampleServer_RunTLS() {
+	up, err := handoff.New(&handoff.Config{Mode: handoff.Takeover, Name: "site"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	ln, err := up.Listen(ctx, "tcp", ":8443")
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.FileServer(http.Dir("public"))}
+	s := handoffhttp.New(srv, &handoffhttp.Config{Upgrader: up, MoveTLS: true})
+	err = s.RunTLS(ctx, "cert.pem", "key.pem", ln)
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
 // Behind a load balancer the server waits for the balancer to notice.
 func ExampleServer_Readiness() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)

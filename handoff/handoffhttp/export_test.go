@@ -38,6 +38,17 @@ func (s *Server) Open() int { return s.count() }
 // Lingers reports whether the linger has begun.
 func (s *Server) Lingers() bool { return s.lingers.Load() }
 
+// WrapTLS does what ServeTLS does before it serves: it returns what Wrap would, and what
+// ServeOn serves.
+func (s *Server) WrapTLS(ln net.Listener) (wrapped, secure net.Listener, err error) {
+	return s.listenTLS(ln, "", "")
+}
+
+// ServeOn serves on what Wrap or WrapTLS have returned.
+func (s *Server) ServeOn(wrapped, secure net.Listener) error {
+	return s.serve(wrapped.(*listener), secure)
+}
+
 // Inner returns the listener that Wrap was given.
 func Inner(ln net.Listener) net.Listener { return ln.(*listener).inner }
 
@@ -118,7 +129,7 @@ func CallBackRace(nc net.Conn, arrive func(raw syscall.Conn)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.called = true
-	arrive(c.raw)
+	arrive(c.raw.(syscall.Conn))
 	_ = c.raw.SetReadDeadline(aLongTimeAgo)
 }
 

@@ -2,13 +2,21 @@ package handoffhttp_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -111,7 +119,7 @@ func (u *fakeUpgrader) SendConn(ctx context.Context, name string, conn net.Conn,
 		return err
 	}
 	select {
-	case next.box(name) <- handoff.MovedConn{Conn: nc, State: state}:
+	case next.box(name) <- handoff.MovedConn{Conn: nc, State: bytes.Clone(state)}: // a socket copies, too
 	case <-next.done:
 		_ = nc.Close()
 		return handoff.ErrNotTaken
@@ -126,6 +134,7 @@ type generation struct {
 	srv    *http.Server
 	s      *handoffhttp.Server
 	ln     net.Listener
+	secure net.Listener // on ln
 	served chan struct{}
 	report chan *handoffhttp.Report
 }
@@ -136,6 +145,8 @@ type line struct {
 	addr    string
 	prepare func(*generation)
 	config  *handoffhttp.Config
+	secure  bool // it speaks TLS, and its connections move
+	client  *tls.Config
 	now     *generation
 	old     []*generation
 
@@ -148,14 +159,18 @@ type line struct {
 // newLine starts a service. prepare changes each generation's http.Server.
 func newLine(tb testing.TB, config *handoffhttp.Config, prepare func(*generation)) *line {
 	tb.Helper()
+	return startLine(tb, &line{prepare: prepare, config: config, secure: strings.HasPrefix(tb.Name(), overTLS)})
+}
+
+// startLine starts a service whose first fields are set.
+func startLine(tb testing.TB, l *line) *line {
+	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l := &line{
-		tb: tb, addr: ln.Addr().String(), prepare: prepare, config: config,
-		blocked: make(map[string]chan struct{}), entered: make(chan string, 100), served: make(map[string]int),
-	}
+	l.tb, l.addr = tb, ln.Addr().String()
+	l.blocked, l.entered, l.served = make(map[string]chan struct{}), make(chan string, 100), make(map[string]int)
 	l.now = l.generation(1, ln)
 	l.now.serve()
 	tb.Cleanup(func() { l.stop() })
@@ -168,18 +183,35 @@ func (l *line) generation(n int, ln net.Listener) *generation {
 		served: make(chan struct{}), report: make(chan *handoffhttp.Report, 1),
 	}
 	g.srv = &http.Server{Handler: l.handler(n)}
+	config := l.config
+	if l.secure {
+		g.srv.TLSConfig = serverTLS()
+		c := handoffhttp.Config{}
+		if config != nil {
+			c = *config
+		}
+		c.MoveTLS = true
+		config = &c
+	}
 	if l.prepare != nil {
 		l.prepare(g)
 	}
-	g.s = handoffhttp.NewTestServer(g.up, g.srv, l.config)
+	g.s = handoffhttp.NewTestServer(g.up, g.srv, config)
 	g.ln = g.s.Wrap(ln)
+	g.secure = g.ln
+	if l.secure {
+		var err error
+		if g.ln, g.secure, err = g.s.WrapTLS(ln); err != nil {
+			l.tb.Fatal(err)
+		}
+	}
 	return g
 }
 
 func (g *generation) serve() {
 	go func() { // ends with the listener
 		defer close(g.served)
-		_ = g.s.Serve(g.ln)
+		_ = g.s.ServeOn(g.ln, g.secure)
 	}()
 	go func() { g.report <- g.s.Linger(context.Background()) }()
 }
@@ -314,16 +346,15 @@ func (l *line) handler(n int) http.Handler {
 
 // client is one that doesn't retry, on one connection.
 type client struct {
-	tb           testing.TB
-	*net.TCPConn // nil on a unix socket
-	nc           net.Conn
-	r            *bufio.Reader
+	net.Conn // nc
+	tb       testing.TB
+	nc       net.Conn
+	r        *bufio.Reader
 }
 
 func newClient(tb testing.TB, nc net.Conn) *client {
 	_ = nc.SetDeadline(time.Now().Add(patience))
-	tc, _ := nc.(*net.TCPConn)
-	return &client{tb: tb, TCPConn: tc, nc: nc, r: bufio.NewReader(nc)}
+	return &client{tb: tb, Conn: nc, nc: nc, r: bufio.NewReader(nc)}
 }
 
 func handoffState(idle bool, silent time.Duration) []byte {
@@ -341,8 +372,33 @@ func (l *line) dial() *client {
 		l.tb.Fatal(err)
 	}
 	l.tb.Cleanup(func() { _ = nc.Close() })
+	if l.secure {
+		tc := tls.Client(nc, l.client)
+		if l.client == nil {
+			tc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+		}
+		_ = nc.SetDeadline(time.Now().Add(patience)) // Handshake tells
+		if err := tc.Handshake(); err != nil {
+			l.tb.Fatal(err)
+		}
+		nc = tc
+	}
 	return newClient(l.tb, nc)
 }
+
+// serverTLS returns a configuration with a certificate of its own.
+var serverTLS = sync.OnceValue(func() *tls.Config {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	t := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+})
 
 func (c *client) send(s string) {
 	c.tb.Helper()
@@ -416,3 +472,6 @@ func sum(body string) string {
 	h := sha256.Sum256([]byte(body))
 	return fmt.Sprintf("%x", h[:4])
 }
+
+// CloseWrite ends what the client sends.
+func (c *client) CloseWrite() error { return c.nc.(interface{ CloseWrite() error }).CloseWrite() }

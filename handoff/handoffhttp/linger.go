@@ -204,7 +204,7 @@ func (s *Server) depart(c *conn) {
 	defer s.wg.Done() // claimLocked has joined
 	st := c.state()
 	s.sending <- struct{}{}
-	err := s.up.SendConn(s.limit, c.l.name, c.raw, st.encode())
+	err := c.send(s.limit, st.encode())
 	<-s.sending
 	c.mu.Lock()
 	tries := c.tries + 1

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/handofftls"
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
 
@@ -16,9 +17,10 @@ type listener struct {
 	inner  net.Listener
 	source net.Listener // inner, without the tracking of package handoff, and with the Server's under TLS
 	srv    *Server
-	moves  bool        // it is the Upgrader's, which ends it
-	name   string      // under which its connections move; "" if they don't
-	taken  atomic.Bool // by the successor
+	moves  bool               // it is the Upgrader's, which ends it
+	tls    *handofftls.Config // of connections that move; nil without TLS, or if they don't
+	name   string             // under which its connections move; "" if they don't
+	taken  atomic.Bool        // by the successor
 
 	looping atomic.Bool // a goroutine accepts, or serves what was accepted
 
@@ -75,7 +77,10 @@ func (u *underTLS) Accept() (net.Conn, error) {
 
 // moveLocked has the connections of l move to a successor, and come from a predecessor.
 func (s *Server) moveLocked(l *listener) {
-	name := connsPrefix + l.Addr().Network() + " " + l.Addr().String()
+	name := connsPrefix + l.address()
+	if l.tls != nil {
+		name = l.tls.Name(tlsConnsPrefix + l.address())
+	}
 	from, err := s.up.Conns(name)
 	if err != nil {
 		s.log.Warn("connections of this listener will not move", "listener", name, "error", err)
@@ -100,6 +105,18 @@ const connsPrefix = "http/1 "
 // first call of Accept until a call fails: net/http announces an accepted connection to
 // the Server before the next call, not earlier.
 func (l *listener) Accept() (net.Conn, error) {
+	nc, err := l.accept()
+	if err != nil {
+		return nil, err
+	}
+	if c := newConn(l.srv, l, nc); c != nil {
+		return c.self, nil
+	}
+	return nc, nil
+}
+
+// accept is Accept, without the wrapper.
+func (l *listener) accept() (net.Conn, error) {
 	l.srv.hookHTTP2()
 	if !l.looping.Swap(true) {
 		l.srv.loop(1)
@@ -115,11 +132,11 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		return nil, err
 	}
-	if c := newConn(l.srv, l, nc); c != nil {
-		return c.self, nil
-	}
 	return nc, nil
 }
+
+// address is a part of the name under which connections move.
+func (l *listener) address() string { return l.Addr().Network() + " " + l.Addr().String() }
 
 // Close closes the listener that was wrapped.
 func (l *listener) Close() error { return l.inner.Close() }
@@ -148,13 +165,21 @@ func (l *listener) receive(from <-chan handoff.MovedConn) {
 	for {
 		select {
 		case mc := <-from:
-			st, err := decodeState(mc.State)
+			nc, b := mc.Conn, mc.State
+			var err error
+			if l.tls != nil {
+				nc, b, err = l.receiveTLS(mc)
+			}
+			var st movedState
+			if err == nil {
+				st, err = decodeState(b)
+			}
 			if err != nil {
 				l.srv.log.Error("closed a connection from a predecessor, because its state is malformed", "listener", l.name, "error", err)
 				_ = mc.Conn.Close() // the predecessor has given it up
 				continue
 			}
-			l.readopt(mc.Conn, st, 0)
+			l.readopt(nc, st, 0)
 		case <-l.srv.up.Done():
 			return
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/handofftls"
 	"github.com/seed-11c92bf9/baton/handoff/internal/conns"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
@@ -151,6 +152,8 @@ func newServer(up upgrader, user *http.Server, c *Config) *Server {
 				ln = l.inner
 			case *feedListener:
 				ln = l.l.inner
+			case *shakingListener:
+				ln = l.inner
 			}
 			return base(ln)
 		}
@@ -179,16 +182,18 @@ func (s *Server) Wrap(ln net.Listener) net.Listener { return s.wrap(ln, false) }
 func (s *Server) wrap(ln net.Listener, secure bool) *listener {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.wrapLocked(ln, secure)
+	return s.wrapLocked(ln, secure, nil)
 }
 
-func (s *Server) wrapLocked(ln net.Listener, secure bool) *listener {
+// wrapLocked wraps ln, for TLS if secure, whose connections move if t is not nil.
+func (s *Server) wrapLocked(ln net.Listener, secure bool, t *handofftls.Config) *listener {
 	if l, ok := ln.(*listener); ok && l.srv == s {
 		return l
 	}
 	l := newListener(s, ln)
+	l.tls = t
 	s.listeners = append(s.listeners, l)
-	if l.moves = s.up != nil && s.canMove(ln); l.moves && !secure && !s.cfg.stay {
+	if l.moves = s.up != nil && s.canMove(ln); l.moves && (!secure || t != nil) && !s.cfg.stay {
 		s.moveLocked(l)
 	}
 	return l

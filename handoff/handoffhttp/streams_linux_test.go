@@ -368,7 +368,7 @@ func TestCertificate(t *testing.T) {
 			t.Helper()
 			c := dialTo(t, s.Settings.Addr)
 			defer c.Close()
-			tc := tls.Client(c.TCPConn, &tls.Config{InsecureSkipVerify: true, ServerName: "h", ClientSessionCache: cache})
+			tc := tls.Client(c.nc.(*net.TCPConn), &tls.Config{InsecureSkipVerify: true, ServerName: "h", ClientSessionCache: cache})
 			_ = tc.SetDeadline(time.Now().Add(patience)) // Write tells
 			if _, err := io.WriteString(tc, post); err != nil {
 				t.Fatal(err)

@@ -49,7 +49,10 @@ func (s *Server) listenTLS(ln net.Listener, certFile, keyFile string) (l *listen
 	}
 	s.srv.TLSConfig = cfg // net/http looks for "h2" there
 	s.tlsConfigs = append(s.tlsConfigs, cfg)
-	l = s.wrapLocked(ln, true)
+	l = s.wrapLocked(ln, true, s.movesTLS(cfg))
+	if l.tls != nil && l.name != "" {
+		return l, &shakingListener{l}, nil
+	}
 	return l, tls.NewListener(l, cfg), nil
 }
 

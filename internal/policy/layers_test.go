@@ -76,7 +76,9 @@ var layers = []map[string]string{
 			handoff/internal/wire internal/fdx internal/procs internal/trust`,
 		"handoff/handoffdebug": "handoff",
 		"handoff/handofftls":   "handoff",
-		"handoff/handoffhttp":  "handoff handoff/internal/conns handoff/internal/failure reuseport",
+	},
+	{
+		"handoff/handoffhttp": "handoff handoff/handofftls handoff/internal/conns handoff/internal/failure reuseport",
 	},
 	{
 		"handoff/handoffhttp/internal/rig": "handoff handoff/handoffhttp internal/load internal/testservice " + tableflip, // of plain services
