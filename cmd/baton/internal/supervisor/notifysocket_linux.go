@@ -108,10 +108,11 @@ func sweep(base string) {
 			continue
 		}
 		files, _ := os.ReadDir(folder) // one that can't be read stays
-		for _, f := range files {
-			if refuses(filepath.Join(folder, f.Name())) {
-				_ = os.RemoveAll(folder) // another start may do it
-			}
+		if len(files) != 1 || files[0].Type() != os.ModeSocket {
+			continue // not of a supervisor, and connect(2) to a plain file is refused, too
+		}
+		if path := filepath.Join(folder, files[0].Name()); refuses(path) {
+			_, _ = os.Remove(path), os.Remove(folder) // another start may do it
 		}
 	}
 }

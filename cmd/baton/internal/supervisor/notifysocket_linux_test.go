@@ -148,12 +148,20 @@ func barrier(tb testing.TB, c *net.UnixConn) {
 }
 
 // TestNotifyFolder binds notify sockets: the kernel shows no name by which another user
-// could find one, and the folder of a supervisor that was killed is removed.
+// could find one, and the folder of a supervisor that was killed is removed. Folders of
+// such a name that hold anything else stay.
 func TestNotifyFolder(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()
 	left := filepath.Join(base, "baton-run-1")
 	if err := os.Mkdir(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	users := filepath.Join(base, "baton-run-results", "file")
+	if err := os.Mkdir(filepath.Dir(users), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(users, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	dead, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(left, "x"), Net: "unixgram"})
@@ -192,8 +200,11 @@ func TestNotifyFolder(t *testing.T) {
 	for _, end := range ends {
 		end()
 	}
-	if files, err := os.ReadDir(base); err != nil || len(files) > 0 {
-		t.Errorf("%d files are left, %v", len(files), err)
+	if err := os.Remove(users); err != nil {
+		t.Errorf("a file of the user's: %v", err)
+	}
+	if files, err := os.ReadDir(base); err != nil || len(files) != 1 {
+		t.Errorf("%d files are left, %v, want the user's folder", len(files), err)
 	}
 }
 
