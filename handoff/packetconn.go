@@ -6,13 +6,21 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/ipv4"
+
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
 )
 
 // A PacketConn is a datagram socket that outlives its process. It is a
 // [net.PacketConn] and a [syscall.Conn], and offers the methods of
-// [net.UDPConn] that servers use; on a unixgram socket those return
-// [ErrUnsupported].
+// [net.UDPConn] and of [ipv4.PacketConn] that servers use; on a unixgram socket those
+// return [ErrUnsupported].
+//
+// It is for protocols in which each datagram is a request of its own, such as DNS: the
+// process that reads it answers it. For protocols with connections, such as QUIC and DTLS,
+// it is the wrong one, because datagrams of the predecessor's connections come to the
+// successor, from Ready on, and break them, also if the upgrade is then rolled back: use
+// [Upgrader.ListenFlows].
 //
 // Reads wait until the program has called [Upgrader.Ready], and while a successor is in
 // probation. After the commit they return an error that matches [net.ErrClosed]. Writes
@@ -48,6 +56,17 @@ func (c *PacketConn) WriteToUDPAddrPort(p []byte, addr netip.AddrPort) (int, err
 // WriteMsgUDP writes one datagram with control messages, as [net.UDPConn] describes it.
 func (c *PacketConn) WriteMsgUDP(p, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
 	return c.inner.WriteMsgUDP(p, oob, addr)
+}
+
+// ReadBatch reads datagrams by one system call, as [ipv4.PacketConn] describes it. quic-go
+// uses it.
+func (c *PacketConn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
+	return c.inner.ReadBatch(ms, flags)
+}
+
+// WriteBatch writes datagrams by one system call, as [ipv4.PacketConn] describes it.
+func (c *PacketConn) WriteBatch(ms []ipv4.Message, flags int) (int, error) {
+	return c.inner.WriteBatch(ms, flags)
 }
 
 // Close closes the socket for good: no successor gets it.

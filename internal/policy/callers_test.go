@@ -14,7 +14,7 @@ var faces = []string{"handoff", "handoff/control", "handoff/handoffdebug", "hand
 
 // standard are the methods that an interface of the standard library, or of a server
 // that takes a net.PacketConn, asks for.
-var standard = []string{"Error", "Unwrap", "LocalAddr", "SetReadBuffer", "SetWriteBuffer", "ReadMsgUDP", "WriteMsgUDP", "WriteMsgUDPAddrPort"}
+var standard = []string{"Error", "Unwrap", "LocalAddr", "SetReadBuffer", "SetWriteBuffer", "ReadMsgUDP", "WriteMsgUDP", "ReadBatch", "WriteBatch", "WriteMsgUDPAddrPort"}
 
 var selector = regexp.MustCompile(`(\w*)\.(\w+)(\(?)`)
 

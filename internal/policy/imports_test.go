@@ -9,7 +9,7 @@ import (
 var (
 	libraryModules = map[string]string{
 		"golang.org/x/sys":                "system calls that package syscall lacks",
-		"golang.org/x/net":                "assembler of classic BPF programs",
+		"golang.org/x/net":                "assembler of classic BPF programs, batches of datagrams",
 		"github.com/cloudflare/tableflip": "engine of the mode Inherit",
 		"github.com/hashicorp/go-hclog":   "logging",
 		"github.com/mdlayher/netlink":     "inet_diag",

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/sockets"
@@ -98,6 +99,15 @@ func TestOfferDatagram(t *testing.T) {
 				t.Errorf("control %q, flags %#x", oob[:oobn], flags)
 			}
 			return string(p[:n]), addr, err
+		},
+		"ReadBatch": func() (string, net.Addr, error) {
+			ms := []ipv4.Message{{Buffers: [][]byte{p[:1], p[1:]}, OOB: oob}}
+			n, err := s.PacketConn.ReadBatch(ms, 0)
+			m := &ms[0]
+			if n != 1 || string(oob[:m.NN]) != "control" || m.Flags != unix.MSG_ERRQUEUE|unix.MSG_TRUNC {
+				t.Errorf("%d datagrams, control %q, flags %#x", n, oob[:m.NN], m.Flags)
+			}
+			return string(p[:m.N]), m.Addr, err
 		},
 	} {
 		wg.Go(func() {

@@ -21,6 +21,7 @@ type PacketConn struct {
 	gate    *gate
 	closing func() error
 	queue   queue[datagram]
+	batch   atomic.Pointer[batch]
 
 	// A goroutine that has read a datagram may be about to answer it: see answering.
 	reading atomic.Int32 // reads under way
