@@ -61,3 +61,9 @@ func NewDatagram(data, oob string, flags int, from netip.AddrPort) Datagram {
 func (l *Listener) Offer(c net.Conn, stop <-chan struct{}) bool { return l.queue.push(c, stop) }
 
 func (c *PacketConn) Offer(d Datagram, stop <-chan struct{}) bool { return c.queue.push(d, stop) }
+
+// Shared is a shared count.
+type Shared struct{ shared[int] }
+
+// Get is get.
+func (s *Shared) Get(run func() int) int { return s.get(run) }

@@ -22,8 +22,11 @@ type Load struct {
 // process accepts: a dump for each unix listener, and one for each TCP address.
 const maxCounted = 64
 
-// Loads returns what waits at each socket in use.
-func (t *Table) Loads() []Load {
+// Loads returns what waits at each socket in use. Callers that come at once share the
+// slice, which they must not change.
+func (t *Table) Loads() []Load { return t.loads.get(t.countLoads) }
+
+func (t *Table) countLoads() []Load {
 	var all []Load
 	halfOpen := make(map[string]int) // by address
 	dumps := 0
@@ -57,7 +60,7 @@ func (t *Table) Loads() []Load {
 // listeners, and how many handshakes are under way; each can be Unknown.
 func (t *Table) Backlog() (queue, halfOpen int) {
 	addresses := make(map[string]bool)
-	for _, l := range t.Loads() {
+	for _, l := range t.countLoads() { // no pause waits for a reader of the status
 		if l.Socket.Listener == nil {
 			continue
 		}

@@ -29,6 +29,8 @@ type Table struct {
 
 	keepsPath bool
 
+	loads shared[[]Load] // for the status
+
 	pumps sync.WaitGroup // of what leaves
 
 	// Ending says that the process ends without a successor.
