@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -107,6 +108,24 @@ func TestMoves(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestManyCertificates moves a connection whose client has sent many certificates, which
+// is the client's choice.
+func TestManyCertificates(t *testing.T) {
+	t.Parallel()
+	cert := ecdsaCertificate()
+	client := insecure.Clone()
+	client.Certificates = []tls.Certificate{{Certificate: slices.Repeat(cert.Certificate, 300), PrivateKey: cert.PrivateKey}}
+	cfg := plain()
+	cfg.TLS.ClientAuth = tls.RequireAnyClientCert
+	tc, c := establish(t, cfg, client)
+	want := c.ConnectionState()
+	c = move(t, c)
+	if diff := sameState(c.ConnectionState(), want); diff != "" || len(want.PeerCertificates) != 300 {
+		t.Errorf("%d certificates (-want +got):\n%s", len(want.PeerCertificates), diff)
+	}
+	both(t, tc, c, "hello")
 }
 
 // TestExporter has a handler ask for keying material after a move: an error, no panic.

@@ -19,9 +19,6 @@ const (
 	flagsAll = flagResumed | flagRetried | flagECH
 )
 
-// limits of the encoding: no more is read of a state.
-const maxCertificates = 100
-
 // A moving connection is what its successor needs to know. It has the keys of the
 // connection.
 type moving struct {
@@ -208,7 +205,9 @@ func (d *decoder) bytes() []byte {
 	return append([]byte(nil), d.fixed(int(n))...)
 }
 
-func (d *decoder) length() int { return int(d.uvarint(maxCertificates)) }
+// length returns that of a list, each of whose elements has at least a byte. A client
+// chooses how many certificates it has, so there is no other limit.
+func (d *decoder) length() int { return int(d.uvarint(uint64(len(d.b)))) }
 
 func (d *decoder) chain(certs []*x509.Certificate) (chain []*x509.Certificate) {
 	for range d.length() {
