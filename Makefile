@@ -154,6 +154,10 @@ flows: ## replace an HTTP/3 server UPGRADES times in each mode under load, besid
 	cd handoff/handoffquic && $(GO) build -o ../../bin/flows ./internal/soak
 	bin/flows -upgrades $(if $(filter file,$(origin UPGRADES)),100,$(UPGRADES)) $(ARGS)
 
+.PHONY: tls-move
+tls-move: ## replace an HTTPS server UPGRADES times in each mode, under clients of Go, Python, curl and openssl
+	$(GO) run ./handoff/handoffhttp/internal/tlsmove -upgrades $(UPGRADES) $(ARGS)
+
 .PHONY: soak-reuseport
 soak-reuseport: ## drain DRAINS members of reuseport groups under load
 	cd integration && $(GO) run ./drains -drains $(DRAINS)

@@ -84,7 +84,8 @@ var layers = []map[string]string{
 		"handoff/handoffhttp/internal/rig": "handoff handoff/handoffhttp internal/load internal/testservice " + tableflip, // of plain services
 	},
 	{
-		"handoff/handoffhttp/internal/soak": "handoff handoff/handoffhttp/internal/rig",
+		"handoff/handoffhttp/internal/soak":    "handoff handoff/handoffhttp/internal/rig",
+		"handoff/handoffhttp/internal/tlsmove": "handoff handoff/handoffhttp handoff/handoffhttp/internal/rig internal/selfsigned",
 	},
 }
 

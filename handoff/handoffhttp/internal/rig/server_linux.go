@@ -83,6 +83,8 @@ type Process struct {
 	Handle func(p *Process, mux *http.ServeMux)
 	// Config may change how connections are looked after.
 	Config func(p *Process, c *handoffhttp.Config)
+	// Server may change the server, in a test.
+	Server func(p *Process, srv *http.Server)
 	// OnShutdown is registered by RegisterOnShutdown, if it is not nil.
 	OnShutdown func()
 }
@@ -328,6 +330,9 @@ func (p *Process) server(gen string) *http.Server {
 		p.Handle(p, mux)
 	}
 	srv := &http.Server{Handler: mux}
+	if p.Server != nil {
+		p.Server(p, srv)
+	}
 	if p.OnShutdown != nil {
 		srv.RegisterOnShutdown(p.OnShutdown)
 	}
