@@ -237,7 +237,29 @@ func (s *Set) makeCurrent(lane int) error {
 
 // route is what the program has to do now.
 func (s *Set) route(current int) (*route, error) {
-	r := &route{ids: s.t.IDs, key: s.t.Key, lanes: s.n, current: current}
+	live, err := s.live()
+	if err != nil {
+		return nil, err
+	}
+	r := &route{ids: s.t.IDs, key: s.t.Key, lanes: s.n, live: live, current: current}
+	for _, lane := range live {
+		if lane == current {
+			continue
+		}
+		clients, err := s.t.kept(lane)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range clients {
+			r.kept = append(r.kept, kept{c, lane})
+		}
+	}
+	return r, nil
+}
+
+// live returns the lanes that processes have.
+func (s *Set) live() ([]int, error) {
+	var live []int
 	for lane := range s.n {
 		taken := lane == s.lane
 		if !taken {
@@ -246,21 +268,11 @@ func (s *Set) route(current int) (*route, error) {
 				return nil, err
 			}
 		}
-		if !taken {
-			continue
-		}
-		r.live = append(r.live, lane)
-		clients, err := s.t.kept(lane)
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range clients {
-			if lane != current {
-				r.kept = append(r.kept, kept{c, lane})
-			}
+		if taken {
+			live = append(live, lane)
 		}
 	}
-	return r, nil
+	return live, nil
 }
 
 // verify notes whether probes could show what the program does.
@@ -313,8 +325,8 @@ func (s *Set) refresh() bool {
 		return false
 	}
 	// Looking costs a system call a lane. The turn is for attaching alone.
-	live, err := s.route(current)
-	if err == nil && !slices.Equal(live.live, s.attached.live) {
+	live, err := s.live()
+	if err == nil && !slices.Equal(live, s.attached.live) {
 		err = s.t.turn(func() error {
 			if current, err := s.t.current(); err != nil || current != s.lane {
 				return err
@@ -322,7 +334,7 @@ func (s *Set) refresh() bool {
 			return s.makeCurrent(s.lane)
 		})
 	}
-	return err != nil || len(live.live) > 1 // an error may be over next time
+	return err != nil || len(live) > 1 // an error may be over next time
 }
 
 // Keep has the flow of a client, which has no ID, stay with this process until Forget.

@@ -27,6 +27,7 @@ type options struct {
 	user      uint
 	retry     bool
 	verbose   bool
+	bench     bool
 }
 
 func main() {
@@ -49,10 +50,18 @@ func main() {
 	flag.UintVar(&o.user, "user", 0, "user ID of the service (as root)")
 	flag.BoolVar(&o.retry, "retry", false, "the server validates each address by a Retry packet")
 	flag.BoolVar(&o.verbose, "v", false, "print the log of the service")
+	flag.BoolVar(&o.bench, "bench", false, "measure, instead: requests per second beside a plain quic-go server, processor time of a successor")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ok := true
+	if o.bench {
+		if err := measure(ctx); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
 	for mode := range strings.SplitSeq(o.modes, ",") {
 		ok = o.run(ctx, handoff.Mode(mode), false) && ok
 	}
@@ -109,4 +118,19 @@ func command(role string) *exec.Cmd {
 	cmd := exec.Command(exe)
 	cmd.Env = append(os.Environ(), envRole+"="+role)
 	return cmd
+}
+
+// measure prints figures.
+func measure(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "flows")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	b := rig.Bench{Dir: dir, Mode: handoff.Takeover, Command: command, Rounds: 5, Round: 2 * time.Second, Size: 180 << 20}
+	f, err := b.Do(ctx)
+	if err == nil {
+		fmt.Println(f)
+	}
+	return err
 }
