@@ -15,7 +15,8 @@ import (
 )
 
 // MaxKeptFlows is the number of flows without an ID that one address can have, see
-// [Flows.Keep].
+// [Flows.Keep]. Where the sysctl net.core.optmem_max is 20480, the default of older
+// kernels, the number is about 400; with 131072 it is MaxKeptFlows.
 const MaxKeptFlows = flows.MaxKept
 
 // A FlowIDs says where a datagram has the ID of its flow, if the server has chosen that
@@ -131,15 +132,17 @@ func (u *Upgrader) listenFlows(ctx context.Context, k flows.Key, cfg *FlowConfig
 func (f *Flows) Conn() *net.UDPConn { return f.set.Conn() }
 
 // Mark makes id, which the program has filled with random bytes, the ID of a flow of this
-// process: it changes the first byte. Only processes of the line can tell that from id.
-// It returns an error if id has another length than FlowIDs.Len.
+// process: it changes the first byte. One ID does not show its process, but an observer of
+// many IDs can compute which of them have the same. It returns an error if id has another
+// length than FlowIDs.Len.
 func (f *Flows) Mark(id []byte) error { return f.set.Mark(id) }
 
 // Keep has the datagrams of a client stay with this process, by the client's address and
 // port, until Forget: for flows whose datagrams have no ID of the server's. The program
 // calls it when it accepts a flow. The processes that have lanes can keep
-// [MaxKeptFlows] together; beyond that Keep returns an error that matches
-// [ErrUnsupported]. A client whose address changes is a new one.
+// [MaxKeptFlows] together, or as many as the kernel's program can know; beyond that Keep
+// returns an error that matches [ErrUnsupported]. A client whose address changes is a new
+// one.
 func (f *Flows) Keep(client netip.AddrPort) error { return f.set.Keep(client) }
 
 // Forget ends what Keep began.

@@ -9,7 +9,8 @@
 // else the current one. To replace a process, and to undo that, is one setsockopt(2).
 //
 // The program knows a flow by an ID in the datagram that the server has chosen ([IDs]),
-// or by the address and port of the client, for up to [MaxKept] flows.
+// or by the address and port of the client, for up to [MaxKept] flows, or fewer where the
+// kernel takes shorter programs only.
 //
 // A [table], a file in memory that all processes share, has what the program is made of:
 // the key of the IDs, the current lane, and for each lane the clients that are known by

@@ -43,6 +43,7 @@ func newTable(header) (*table, error) { return nil, failure.Unsupported }
 func openTable(int) (*table, error)   { return nil, failure.Unsupported }
 
 func (*table) close() error                        { return nil }
+func (*table) capacity() int                       { return 0 }
 func (*table) current() (int, error)               { return 0, failure.Unsupported }
 func (*table) setCurrent(int) error                { return failure.Unsupported }
 func (*table) setKept(int, []netip.AddrPort) error { return failure.Unsupported }

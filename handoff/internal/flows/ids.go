@@ -60,7 +60,8 @@ func (d *IDs) check() error {
 func (d *IDs) end(f Form) int { return max(f.At+d.Len, f.LenAt+1) }
 
 // A key makes the tags of IDs: the first byte, XORed with a hash of those that follow, is
-// a number of the lane. Without the key a client can't tell the lane from an ID.
+// a number of the lane. That is no encryption: an observer of many IDs can
+// compute the key, and then knows which IDs have the same lane, and can choose a lane.
 type key struct {
 	Mul   uint32 `json:"mul"`   // odd
 	Magic byte   `json:"magic"` // the bits of a tag that are not the lane's

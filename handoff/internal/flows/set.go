@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -33,6 +32,7 @@ type Set struct {
 	attached route          // the last program of this process
 	blind    string         // why its effect was not verified
 	clients  map[client]any // kept
+	most     int            // flows without an ID that all processes can keep; zero means that it is not known yet
 	closed   bool
 
 	look  chan struct{} // capacity 1: whether lanes of others are free
@@ -335,62 +335,6 @@ func (s *Set) refresh() bool {
 		})
 	}
 	return err != nil || len(live) > 1 // an error may be over next time
-}
-
-// Keep has the flow of a client, which has no ID, stay with this process until Forget.
-func (s *Set) Keep(c netip.AddrPort) error {
-	c = netip.AddrPortFrom(c.Addr().Unmap().WithZone(""), c.Port())
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.clients[c]; ok || s.closed {
-		return nil
-	}
-	n := len(s.clients) + 1
-	for lane := range s.n {
-		if taken, err := s.t.taken(lane); err == nil && taken && lane != s.lane {
-			others, err := s.t.kept(lane)
-			if err != nil {
-				return err
-			}
-			n += len(others)
-		}
-	}
-	if n > MaxKept {
-		return fmt.Errorf("%w: %d flows without an ID on %v: the kernel's program takes %d", failure.Unsupported, n, s.key, MaxKept)
-	}
-	s.clients[c] = nil
-	if err := s.keep(); err != nil {
-		delete(s.clients, c)
-		return err
-	}
-	return nil
-}
-
-// Forget ends what Keep has begun.
-func (s *Set) Forget(c netip.AddrPort) error {
-	c = netip.AddrPortFrom(c.Addr().Unmap().WithZone(""), c.Port())
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.clients[c]; !ok || s.closed {
-		return nil
-	}
-	delete(s.clients, c)
-	return s.keep()
-}
-
-// keep writes the clients into the table, and into the program if another process is the
-// current one.
-func (s *Set) keep() error {
-	if err := s.t.setKept(s.lane, slices.Collect(maps.Keys(s.clients))); err != nil {
-		return err
-	}
-	return s.t.turn(func() error {
-		current, err := s.t.current()
-		if err != nil || current == s.lane {
-			return err
-		}
-		return s.makeCurrent(current)
-	})
 }
 
 // Close gives the lane back, and closes what this process has of the address.
