@@ -2,6 +2,7 @@ package handoffhttp_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"runtime"
@@ -17,13 +18,16 @@ import (
 )
 
 // dialMany opens n connections with a request each.
-func dialMany(tb testing.TB, addr string, n int) []*client {
+func dialMany(tb testing.TB, addr string, n int, protocol string) []*client {
 	tb.Helper()
 	cs := make([]*client, n)
 	each(tb, n, func(i int) error {
 		nc, err := net.Dial("tcp", addr)
 		if err != nil {
 			return err
+		}
+		if protocol == "tls" {
+			nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
 		}
 		cs[i] = newClient(tb, nc)
 		_, err = ask(cs[i])
@@ -77,7 +81,7 @@ func TestManyIdle(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		ctx := bounded(t)
 		s := startService(t, rig.Settings{How: rig.Baton, Mode: mode})
-		cs := dialMany(t, s.Settings.Addr, n)
+		cs := dialMany(t, s.Settings.Addr, n, "")
 		for gen := 2; gen <= 3; gen++ {
 			m, err := s.Upgrade(ctx)
 			if err != nil {
@@ -123,7 +127,7 @@ func TestShortOfFiles(t *testing.T) {
 	eachMode(t, func(t *testing.T, mode handoff.Mode) {
 		ctx := bounded(t)
 		s := startService(t, rig.Settings{How: rig.Baton, Mode: mode, NoFile: limit, Verbose: true})
-		cs := dialMany(t, s.Settings.Addr, n)
+		cs := dialMany(t, s.Settings.Addr, n, "")
 		m, err := s.Upgrade(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -176,12 +180,16 @@ func BenchmarkMoveIdle(b *testing.B) {
 	}
 	n = min(n, int(limit.Cur)-200)
 	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
-		for _, n := range []int{100, n} {
-			b.Run(fmt.Sprintf("%s/%d", mode, n), func(b *testing.B) {
+		for _, c := range []struct {
+			n        int
+			protocol string
+		}{{100, ""}, {n, ""}, {n, "tls"}} {
+			n := c.n
+			b.Run(fmt.Sprintf("%s/%d%s", mode, n, c.protocol), func(b *testing.B) {
 				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 				defer cancel()
-				s := startService(b, rig.Settings{How: rig.Baton, Mode: mode})
-				dialMany(b, s.Settings.Addr, n)
+				s := startService(b, rig.Settings{How: rig.Baton, Mode: mode, Protocol: c.protocol, MoveTLS: true})
+				dialMany(b, s.Settings.Addr, n, c.protocol)
 				runtime.GC()
 				var linger, whole time.Duration
 				var grown int64

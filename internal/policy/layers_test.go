@@ -85,7 +85,7 @@ var layers = []map[string]string{
 	},
 	{
 		"handoff/handoffhttp/internal/soak":    "handoff handoff/handoffhttp/internal/rig",
-		"handoff/handoffhttp/internal/tlsmove": "handoff handoff/handoffhttp handoff/handoffhttp/internal/rig internal/selfsigned",
+		"handoff/handoffhttp/internal/tlsmove": "handoff handoff/handoffhttp/internal/rig internal/selfsigned",
 	},
 }
 

@@ -46,6 +46,7 @@ type Settings struct {
 	Static    string        // a file to serve at /static
 	NoFile    uint64        // limit of descriptors in later generations; zero means none
 	Stay      bool          // handoffhttp.Config's
+	MoveTLS   bool          // handoffhttp.Config's
 	Delay     time.Duration // handoffhttp.Config's
 	Stubborn  bool          // what handlers have taken doesn't say goodbye
 	Verbose   bool
@@ -183,7 +184,7 @@ func (p *Process) run() error {
 	case Shutdown:
 		err = p.serveShutdown(srv, ln)
 	default:
-		c := &handoffhttp.Config{Upgrader: up, Logger: log, Stay: p.Stay, Delay: p.Delay}
+		c := &handoffhttp.Config{Upgrader: up, Logger: log, Stay: p.Stay, MoveTLS: p.MoveTLS, Delay: p.Delay}
 		if p.Config != nil {
 			p.Config(p, c)
 		}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/handoff/handoffhttp"
 	"github.com/seed-11c92bf9/baton/handoff/handoffhttp/internal/rig"
 	"github.com/seed-11c92bf9/baton/internal/selfsigned"
 )
@@ -25,12 +24,7 @@ import (
 const envRole = "BATON_TLSMOVE_ROLE"
 
 func main() {
-	switch os.Getenv(envRole) {
-	case "service":
-		service().Main()
-		return
-	case "client":
-		goClients(os.Args[1:])
+	if takePart() {
 		return
 	}
 	upgrades := flag.Int("upgrades", 200, "upgrades in each mode")
@@ -60,10 +54,22 @@ func main() {
 	os.Exit(status)
 }
 
+// takePart runs the role of this process, if it has one.
+func takePart() bool {
+	switch os.Getenv(envRole) {
+	case "service":
+		service().Main()
+	case "client":
+		goClients(os.Args[1:])
+	default:
+		return false
+	}
+	return true
+}
+
 // service echoes bodies, over TLS connections that move.
 func service() *rig.Process {
 	return &rig.Process{
-		Config: func(_ *rig.Process, c *handoffhttp.Config) { c.MoveTLS = true },
 		Handle: func(_ *rig.Process, mux *http.ServeMux) {
 			mux.HandleFunc("POST /echo", func(w http.ResponseWriter, r *http.Request) {
 				b, err := io.ReadAll(r.Body)
@@ -122,7 +128,7 @@ func run(ctx context.Context, mode handoff.Mode, upgrades, clients int) (r resul
 	if err != nil {
 		return r, err
 	}
-	s, err := rig.Start(ctx, self("service"), rig.Settings{How: rig.Baton, Mode: mode, Dir: dir, Protocol: "tls", Cert: cert, Key: key, Probation: time.Millisecond})
+	s, err := rig.Start(ctx, self("service"), rig.Settings{How: rig.Baton, Mode: mode, Dir: dir, Protocol: "tls", MoveTLS: true, Cert: cert, Key: key, Probation: time.Millisecond})
 	if err != nil {
 		return r, err
 	}
