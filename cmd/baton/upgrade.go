@@ -348,6 +348,9 @@ An interrupt (^C) ends the waiting, not the drain.`,
 			a.screen.Line("the server drains")
 		default:
 			a.screen.Line("the server is done: %d of its connections were cut", l.Cut)
+			for _, w := range l.Warnings {
+				a.screen.Line("%s", a.screen.Colour(terminal.Yellow, "warning: "+plain(w)))
+			}
 		}
 		if l == nil {
 			return a.shown("the server drains")

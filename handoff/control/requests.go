@@ -73,6 +73,9 @@ type Linger struct {
 	Cut   uint64 `json:"cut"`   // closed by force
 	// Remaining is the time until the linger limit; negative if there is none.
 	Remaining time.Duration `json:"remaining"`
+	// Warnings say, in the result of Drain, that the process ended before its Shutdown
+	// had returned: Cut counts the connections that were open at the last count.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // UpgradeConfig says how an upgrade goes. The zero value of each field gives its
@@ -231,14 +234,16 @@ type DrainConfig struct {
 // open connections up to its linger limit, and ends. Drain returns the last counts of the
 // open connections; nil with WaitNone. The server's program may run a little longer than
 // its connections: WaitExit waits for its end. If ctx ends, the server continues to
-// drain. A nil config means all defaults.
+// drain. If the process ends before its Shutdown has returned, Drain returns the last
+// counts with a warning, also with WaitNone; before Linux 5.3 it returns [ErrNoAnswer].
+// A nil config means all defaults.
 func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 	if cfg == nil {
 		cfg = &DrainConfig{}
 	}
-	asked := operate.Drain{Reason: cfg.Reason, Wait: operate.Wait(cfg.Wait)}
+	asked := operate.Drain{Reason: cfg.Reason, Wait: operate.Wait(cfg.Wait), Process: true}
 	if cfg.Wait == WaitExit {
-		asked.Wait, asked.Process = operate.WaitLinger, true
+		asked.Wait = operate.WaitLinger
 	} else if err := cfg.Wait.check(); err != nil {
 		return nil, err
 	}
@@ -254,6 +259,12 @@ func (c *Client) Drain(ctx context.Context, cfg *DrainConfig) (*Linger, error) {
 		last = cmp.Or(a.Linger, last)
 		return nil
 	}})
+	if errors.Is(err, ErrNoAnswer) && process != nil && process.Wait(ctx) == nil {
+		l := *cmp.Or(last, &Linger{})
+		l.Open, l.Cut = 0, l.Cut+l.Open
+		l.Warnings = append(l.Warnings, "the process ended before Shutdown had returned: its open connections were cut: main must call Shutdown after Done, and wait for it")
+		return &l, nil
+	}
 	if err != nil {
 		return nil, err
 	}

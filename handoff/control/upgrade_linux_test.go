@@ -15,6 +15,7 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/control"
+	"github.com/seed-11c92bf9/baton/handoff/internal/fdpass"
 	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
@@ -351,6 +352,31 @@ func TestDrainExit(t *testing.T) {
 		}
 		if left := procs.Marked(s.mark()); len(left) > 0 {
 			t.Errorf("Drain() has returned, and the process is still there: %v", left)
+		}
+	})
+}
+
+// TestDrainWithoutShutdown has the process's main return at Done: Drain returns, and says
+// what is missing. If it can't know that the process has ended, it returns an error.
+func TestDrainWithoutShutdown(t *testing.T) {
+	for _, wait := range []control.Wait{control.WaitExit, control.WaitLinger, control.WaitNone} {
+		t.Run(string(wait), func(t *testing.T) {
+			t.Parallel()
+			s := start(t, settings{Mode: handoff.Takeover, Careless: true})
+			l, err := s.Drain(within(t), &control.DrainConfig{Wait: wait})
+			if wait == control.WaitNone && err == nil && l == nil {
+				return // the answer came before the end
+			}
+			if err != nil || l == nil || len(l.Warnings) != 1 || !strings.Contains(l.Warnings[0], "must call Shutdown") {
+				t.Errorf("Drain() = %+v, %v, want a warning", l, err)
+			}
+		})
+	}
+	t.Run("a server that goes on", func(t *testing.T) {
+		t.Parallel()
+		c := fake(t, func(conn *fdpass.Conn) { _ = conn.Close() })
+		if l, err := c.Drain(within(t), nil); !errors.Is(err, control.ErrNoAnswer) {
+			t.Errorf("Drain() = %+v, %v, want ErrNoAnswer", l, err)
 		}
 	})
 }

@@ -330,14 +330,16 @@ func (r *request) drain(ctx context.Context) error {
 	}
 	sub := r.server.Subscribers.subscribe(maxQueued, false)
 	defer sub.close()
-	r.server.Service.Stop(cmp.Or(asked.Reason, defaultReason))
-	if asked.Wait == WaitNone {
-		return r.send(Answer{}, true)
+	var err error
+	if asked.Process { // first: a program that does not call Shutdown may end as soon as Done is closed
+		err = r.sendProcess()
 	}
-	if asked.Process {
-		if err := r.sendProcess(); err != nil {
-			return err
-		}
+	r.server.Service.Stop(cmp.Or(asked.Reason, defaultReason)) // the tool may be gone
+	switch {
+	case err != nil:
+		return err
+	case asked.Wait == WaitNone:
+		return r.send(Answer{}, true)
 	}
 	return r.linger(ctx, sub)
 }

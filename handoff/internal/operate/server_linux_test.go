@@ -324,10 +324,10 @@ func TestDrain(t *testing.T) {
 	reasons := make(chan string, 1)
 	r := newRig(t).serve(&service{stop: func(reason string) { reasons <- reason }}, patience)
 	link := r.ask(request(operate.OpDrain, `{"process":true}`))
+	m, fds, err := link.Recv()
 	if got := <-reasons; got == "" {
 		t.Error("no reason")
 	}
-	m, fds, err := link.Recv()
 	if err != nil || len(fds) != 1 {
 		t.Fatalf("%+v, %d descriptors, %v, want the process", m, len(fds), err)
 	}
