@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/systemd"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
 // Listen returns the predecessor's listener for network and address, or binds
@@ -32,7 +34,8 @@ import (
 // the two would not be in one group. If the program asks for more sockets on an address
 // than the predecessor has, some of its sockets are the same one until the commit.
 //
-// The errors of binding are those of package net. After Done, Listen returns
+// The errors of binding are those of package net; for an address in use, which matches
+// [syscall.EADDRINUSE], the text says what to do. After Done, Listen returns
 // [ErrClosed].
 func (u *Upgrader) Listen(ctx context.Context, network, address string) (*Listener, error) {
 	return u.listener(ctx, sockets.Key{Kind: wire.KindListener, Network: network, Address: address})
@@ -99,12 +102,26 @@ func (u *Upgrader) listen(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 	case errors.Is(err, syscall.EACCES) && sockets.Inet(&wire.Socket{Kind: k.Kind, Network: k.Network}):
 		// ip(7)
 		return nil, fmt.Errorf("handoff: listen %v: %w: a port below net.ipv4.ip_unprivileged_port_start needs CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=). In modes Takeover and Inherit only the first process needs it: the successor gets the socket", k, err)
+	case errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, reuseport.ErrForeign): // which names the remedy itself
+		return nil, fmt.Errorf("handoff: %w: %s", u.besideFlows(k, err), occupied(k)) // package net names the address
 	case errors.As(err, &op) && op.Op == "listen": // it names the address
 		return nil, fmt.Errorf("handoff: %w", err)
 	case err != nil:
 		return nil, fmt.Errorf("handoff: listen %v: %w", k, u.besideFlows(k, err))
 	}
 	return s, nil
+}
+
+// occupied says what to do about an address in use.
+func occupied(k sockets.Key) string {
+	show := "ss -ltnp"
+	switch {
+	case strings.HasPrefix(k.Network, "unix"):
+		show = "ss -lxp"
+	case k.Kind == wire.KindPacket:
+		show = "ss -lunp"
+	}
+	return show + " shows, to root, the process that has it: end it if it is another service, or choose another address; if it is a previous version of this service, run both with the same Name, or ControlSocket, so that it passes the socket on"
 }
 
 func (u *Upgrader) socket(ctx context.Context, k sockets.Key) (*sockets.Socket, error) {

@@ -3,6 +3,7 @@ package handoff_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -44,6 +45,43 @@ func TestListenForbidden(t *testing.T) {
 	}})
 	if _, err := up.Listen(t.Context(), "tcp", "127.0.0.1:80"); !errors.Is(err, syscall.EACCES) || !strings.Contains(err.Error(), "CAP_NET_BIND_SERVICE") {
 		t.Errorf("Listen() = %v, want EACCES and what to do", err)
+	}
+}
+
+// TestListenInUse has another program's sockets at the addresses.
+func TestListenInUse(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(testenv.ShortDir(t), "s")
+	other := func(ln io.Closer, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = ln.Close() })
+	}
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	other(tcp, err)
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	other(udp, err)
+	other(net.Listen("unix", path))
+	for _, mode := range []handoff.Mode{handoff.Takeover, handoff.Inherit} {
+		up, err := handoff.New(&handoff.Config{Mode: mode, ControlSocket: testenv.ShortDir(t) + "/c/s", UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for want, listen := range map[string]func() (io.Closer, error){
+			"ss -ltnp": func() (io.Closer, error) { return up.Listen(t.Context(), "tcp", tcp.Addr().String()) },
+			"ss -lunp": func() (io.Closer, error) { return up.ListenPacket(t.Context(), "udp", udp.LocalAddr().String()) },
+			"ss -lxp":  func() (io.Closer, error) { return up.ListenNamed(t.Context(), "s", "unix", path) },
+		} {
+			_, err := listen()
+			if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "address already in use: "+want) || !strings.Contains(err.Error(), "same Name, or ControlSocket") {
+				t.Errorf("%v: error %v, want EADDRINUSE, %s and what to do", mode, err, want)
+			}
+		}
+		if err := up.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
