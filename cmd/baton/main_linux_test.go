@@ -41,8 +41,8 @@ const envService = "BATON_TEST_SERVICE"
 
 // serviceMain is the service of the scripts. Its arguments are the mode, the time of
 // probation and, if not c/s, the path of the control socket. In its working directory,
-// the file "plan" says how the next process fails before Ready, and a folder "run" gets
-// its PID file.
+// the file "plan" says how the next process fails before Ready, a file "admin" has it
+// listen on a second address, and a folder "run" gets its PID file.
 func serviceMain(args []string) {
 	if len(args) == 0 {
 		args = strings.Fields(os.Getenv(envService))
@@ -68,6 +68,10 @@ func serviceMain(args []string) {
 	serve(cfg, args[0], args[1], func(up *handoff.Upgrader) *handoff.Listener {
 		ln, err := up.ListenNamed(context.Background(), "echo", "tcp", "127.0.0.1:0")
 		must(err)
+		if _, err := os.Stat("admin"); err == nil {
+			_, err := up.ListenNamed(context.Background(), "admin", "tcp", "127.0.0.1:0")
+			must(err)
+		}
 		return ln
 	})
 }
