@@ -104,12 +104,12 @@ func ownClock() error {
 	return root()
 }
 
-// root reports why the process is not root.
 // podman looks for what starts containers, as root.
 func podman() error {
 	return errors.Join(root(), program("podman")(), program("crun")(), program("catatonit")())
 }
 
+// root reports why the process is not root.
 func root() error {
 	if uid := os.Geteuid(); uid != 0 {
 		return fmt.Errorf("effective user id is %d", uid)
