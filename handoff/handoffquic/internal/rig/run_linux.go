@@ -160,7 +160,7 @@ func (r *Run) upgrade(ctx context.Context) error {
 		return err
 	}
 	var asked time.Time
-	return r.await("an upgrade", func() bool {
+	err = r.await("an upgrade", func() bool {
 		if ctx.Err() != nil {
 			return true
 		}
@@ -171,6 +171,7 @@ func (r *Run) upgrade(ctx context.Context) error {
 		pid, err := r.Service.pid()
 		return err == nil && pid != old && r.committed(pid)
 	})
+	return errors.Join(err, context.Cause(ctx))
 }
 
 // committed reports whether a process owns the sockets.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -198,7 +199,8 @@ func (s *Service) prepare() error {
 	if _, _, err := selfsigned.Write(s.Dir, host); err != nil {
 		return err
 	}
-	return os.Chmod(s.path("key.pem"), 0o644) // of a certificate for nothing else
+	// The service may be of another user, and the certificate is for nothing else.
+	return errors.Join(os.Chmod(s.path("cert.pem"), 0o644), os.Chmod(s.path("key.pem"), 0o644))
 }
 
 // pid returns the process that serves.
