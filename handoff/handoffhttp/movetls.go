@@ -7,6 +7,8 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/http"
+	"runtime/debug"
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
@@ -108,6 +110,7 @@ func (t *shakingListener) Accept() (net.Conn, error) {
 		go func() {   // ends with the handshake, or with the linger
 			defer t.srv.wg.Done()
 			defer t.srv.loop(-1)
+			defer t.srv.recovered(nc)
 			t.shake(nc)
 		}()
 	}
@@ -155,12 +158,28 @@ func (s *Server) handshakeFailed(nc net.Conn, err error) {
 			reason = "client sent an HTTP request to an HTTPS server"
 		}
 	}
-	printf := log.Printf
-	if s.srv.ErrorLog != nil {
-		printf = s.srv.ErrorLog.Printf
-	}
-	printf("http: TLS handshake error from %s: %v", nc.RemoteAddr(), reason)
+	s.printf("http: TLS handshake error from %s: %v", nc.RemoteAddr(), reason)
 	_ = nc.Close() // the peer has got the error or is gone
+}
+
+// printf writes into the http.Server's ErrorLog.
+func (s *Server) printf(format string, args ...any) {
+	if s.srv.ErrorLog != nil {
+		s.srv.ErrorLog.Printf(format, args...)
+		return
+	}
+	log.Printf(format, args...)
+}
+
+// recovered is deferred: a callback of the program's TLS configuration that panics ends its
+// connection, as with net/http, and not the process.
+func (s *Server) recovered(nc net.Conn) {
+	if err := recover(); err != nil {
+		if err != http.ErrAbortHandler {
+			s.printf("http: panic serving %v: %v\n%s", nc.RemoteAddr(), err, debug.Stack())
+		}
+		_ = nc.Close() // it ends anyway
+	}
 }
 
 // handshakeTimeout is http.Server's, which is not exported.

@@ -192,6 +192,38 @@ func TestTLSHandshakeFails(t *testing.T) {
 	})
 }
 
+// TestTLSCallbackPanics has a callback of the TLS configuration panic: its connection ends,
+// the panic is logged, and other clients are served.
+func TestTLSCallbackPanics(t *testing.T) {
+	t.Parallel()
+	var lines safeBuffer
+	l := newTLSLine(t, func(g *generation) {
+		g.srv.ErrorLog = log.New(&lines, "", 0)
+		g.srv.TLSConfig = serverTLS().Clone()
+		g.srv.TLSConfig.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if hello.ServerName == "panic" {
+				panic("of the program's")
+			}
+			return nil, nil
+		}
+	})
+	nc, err := net.Dial("tcp", l.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(patience)) // Handshake tells
+	if err := tls.Client(nc, &tls.Config{InsecureSkipVerify: true, ServerName: "panic"}).Handshake(); err == nil {
+		t.Error("the handshake has succeeded")
+	}
+	eventually(t, "the panic is logged", func() bool {
+		return strings.Contains(lines.String(), "panic serving "+nc.LocalAddr().String()+": of the program's")
+	})
+	c := l.dial()
+	c.send(post)
+	c.want(1, "POST", "/b")
+}
+
 // TestGoodbyeMovesTLS passes a hijacked connection on, from Goodbye.
 func TestGoodbyeMovesTLS(t *testing.T) {
 	t.Parallel()
