@@ -93,7 +93,9 @@ func (c *Conn) CanMove() error {
 }
 
 func (c *Conn) canMoveLocked() error {
-	c.exact()
+	if !c.pinned.Load() { // else the user of Stay reads, without rmu
+		c.exact()
+	}
 	switch {
 	case c.gone.Load():
 		return ErrMoved

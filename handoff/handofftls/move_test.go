@@ -128,6 +128,30 @@ func TestManyCertificates(t *testing.T) {
 	both(t, tc, c, "hello")
 }
 
+// TestCanMoveBesideStay asks whether a connection can move while the user of its *tls.Conn
+// reads: for the race detector.
+func TestCanMoveBesideStay(t *testing.T) {
+	t.Parallel()
+	tc, c := establish(t, plain(), insecure)
+	stays := c.Stay()
+	read := make(chan error, 1)
+	go func() { // ends with what the client writes
+		_, err := io.ReadFull(stays, make([]byte, 2))
+		read <- err
+	}()
+	for _, text := range []string{"a", "b"} {
+		if err := c.CanMove(); !errors.Is(err, ErrStays) {
+			t.Errorf("CanMove() = %v, want ErrStays", err)
+		}
+		if _, err := tc.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestExporter has a handler ask for keying material after a move: an error, no panic.
 func TestExporter(t *testing.T) {
 	t.Parallel()
