@@ -75,7 +75,9 @@ type Flows struct {
 //
 // If the predecessor, or systemd, has a socket of [Upgrader.ListenPacket] on the address,
 // that becomes one of the lanes. Other processes can't have sockets on the address:
-// EADDRINUSE. systemd's descriptor store does not get the lanes.
+// EADDRINUSE. That is so too for a new process of the service, if the one that serves has
+// ended without a successor and predecessors linger. systemd's descriptor store does not
+// get the lanes.
 //
 // The upgrade does not wait for flows, and does not count them: use [Upgrader.Hold]. No
 // upgrade can begin while all lanes have processes: [ErrInProgress].
