@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-11c92bf9/baton/handoff/handofftls"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -26,6 +27,7 @@ func machineChecks(ctx context.Context) []check {
 		{"inet_diag", checkDiag},
 		{"open files", checkFiles},
 		{"accept queue", checkSomaxconn},
+		{"TLS connections", checkTLS},
 		{"PID 1", checkInit},
 		{"systemd", checkSystemd},
 	}
@@ -136,6 +138,15 @@ func checkSomaxconn() finding {
 		f.Advice = "connections that arrive while a successor takes over wait in the queue: sysctl -w net.core.somaxconn=4096"
 	}
 	return f
+}
+
+// checkTLS moves TLS connections in memory. FIPS mode is this process's: a service has it
+// where its environment has the same GODEBUG.
+func checkTLS() finding {
+	if err := new(handofftls.Config).Probe(); err != nil {
+		return finding{Verdict: note, Found: err.Error(), Advice: "TLS connections do not move to a successor in this environment: they are served to their end"}
+	}
+	return finding{Verdict: ok, Found: "can move to a successor, where the program has MoveTLS"}
 }
 
 // checkInit examines the process that adopts orphans.
