@@ -92,4 +92,8 @@ func dieWithUs(cmd *exec.Cmd) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	// A group of its own: tests stop processes, and when one ends whose parent is in
+	// another group, the kernel sends SIGHUP to all of an orphaned group with a stopped
+	// member (setpgid(2)). In ours that would be this process and make.
+	cmd.SysProcAttr.Setpgid = true
 }
