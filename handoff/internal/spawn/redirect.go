@@ -19,10 +19,12 @@ import (
 // can't have it there from its start: a plain tableflip service, which is what may
 // start, would keep it there, and die of SIGPIPE when the predecessor has ended.
 type Redirect struct {
-	mu   sync.Mutex
-	out  *os.File // the standard error that Restore puts back; then nil
-	r    *os.File
-	copy sync.WaitGroup
+	mu       sync.Mutex
+	out      *os.File // the standard error that Restore puts back
+	r        *os.File
+	restored bool
+	copies   bool
+	copy     sync.WaitGroup
 }
 
 // NewRedirect takes ownership of the three descriptors of message Stderr and makes
@@ -40,28 +42,25 @@ func NewRedirect(fds []int) (*Redirect, error) {
 
 // Restore puts the standard error of the predecessor in the place of the pipe, once, and
 // passes on what is left in the pipe and what children of this process still write into
-// it.
+// it. If the system call fails, the pipe stays, and all of it is passed on: the
+// predecessor reads it no more.
 func (d *Redirect) Restore() {
 	if d == nil {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.out == nil {
+	if !d.restored {
+		fd, err := fdx.Number(d.out)
+		d.restored = err == nil && replaceStderr(fd) == nil
+	}
+	if d.copies {
 		return
 	}
-	fd, err := fdx.Number(d.out)
-	if err != nil {
-		return
-	}
-	if err := replaceStderr(fd); err != nil {
-		return // the pipe works as long as the predecessor reads it
-	}
-	out := d.out
-	d.out = nil
+	d.copies = true
 	d.copy.Go(func() { // ends with the last writer, or with Close
-		_, _ = io.Copy(out, d.r) // an error could only be reported to this same file
-		_ = out.Close()
+		_, _ = io.Copy(d.out, d.r) // an error could only be reported to this same file
+		_ = d.out.Close()
 	})
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/spawn"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
+	"github.com/seed-11c92bf9/baton/internal/sysfault"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
@@ -373,8 +374,9 @@ func TestCaptureWriterStaysOpen(t *testing.T) {
 }
 
 // redirectMain has a pipe as its standard error for one line, and the file that is
-// descriptor 3 for another.
-func redirectMain([]string) {
+// descriptor 3 for another. With an argument the first dup3(2) after the first line
+// fails, and more is written between the two than a pipe holds.
+func redirectMain(args []string) {
 	say := func(line string) {
 		if _, err := os.Stderr.WriteString(line); err != nil {
 			os.Exit(2)
@@ -386,10 +388,56 @@ func redirectMain([]string) {
 		os.Exit(1)
 	}
 	say("before\n")
+	if len(args) > 0 {
+		failed := false
+		if err := sysfault.OnThread(func(sysfault.Call) syscall.Errno {
+			if failed {
+				return 0
+			}
+			failed = true
+			return syscall.EBUSY
+		}, d.Restore, unix.SYS_DUP3); err != nil || !failed {
+			say(fmt.Sprintf("no call has failed: %v", err))
+		}
+		for range 20_000 {
+			say("between\n")
+		}
+	}
 	d.Restore()
 	d.Restore()
 	say("after\n")
 	d.Close()
+}
+
+// TestRedirectFails has the system call fail that restores the standard error, when the
+// predecessor has ended: what the successor writes arrives.
+func TestRedirectFails(t *testing.T) {
+	t.Parallel()
+	out, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := testmain.Command(t, "redirect", "fails")
+	cmd.ExtraFiles = []*os.File{out, r, w}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = r.Close(), w.Close()
+	hung := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer hung.Stop()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the successor: %v", err)
+	}
+	got, err := os.ReadFile(out.Name())
+	want := "before\n" + strings.Repeat("between\n", 20_000) + "after\n"
+	if err != nil || len(got) != len(want) {
+		t.Errorf("standard error has %d bytes, %v, want %d", len(got), err, len(want))
+	}
 }
 
 // TestRedirect has a successor write to the pipe until it restores its standard error,
