@@ -64,23 +64,15 @@ func TestListenInUse(t *testing.T) {
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
 	other(udp, err)
 	other(net.Listen("unix", path))
-	for _, mode := range []handoff.Mode{handoff.Takeover, handoff.Inherit} {
-		up, err := handoff.New(&handoff.Config{Mode: mode, ControlSocket: testenv.ShortDir(t) + "/c/s", UpgradeSignals: []os.Signal{}, StopSignals: []os.Signal{}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for want, listen := range map[string]func() (io.Closer, error){
-			"ss -ltnp": func() (io.Closer, error) { return up.Listen(t.Context(), "tcp", tcp.Addr().String()) },
-			"ss -lunp": func() (io.Closer, error) { return up.ListenPacket(t.Context(), "udp", udp.LocalAddr().String()) },
-			"ss -lxp":  func() (io.Closer, error) { return up.ListenNamed(t.Context(), "s", "unix", path) },
-		} {
-			_, err := listen()
-			if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "address already in use: "+want) || !strings.Contains(err.Error(), "same Name, or ControlSocket") {
-				t.Errorf("%v: error %v, want EADDRINUSE, %s and what to do", mode, err, want)
-			}
-		}
-		if err := up.Close(); err != nil {
-			t.Error(err)
+	up := newUpgrader(t, handoff.Config{Mode: handoff.Takeover, ControlSocket: testenv.ShortDir(t) + "/c/s"})
+	for want, listen := range map[string]func() (io.Closer, error){
+		"ss -ltnp": func() (io.Closer, error) { return up.Listen(t.Context(), "tcp", tcp.Addr().String()) },
+		"ss -lunp": func() (io.Closer, error) { return up.ListenPacket(t.Context(), "udp", udp.LocalAddr().String()) },
+		"ss -lxp":  func() (io.Closer, error) { return up.ListenNamed(t.Context(), "s", "unix", path) },
+	} {
+		_, err := listen()
+		if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "address already in use: "+want) || !strings.Contains(err.Error(), "same Name, or ControlSocket") {
+			t.Errorf("error %v, want EADDRINUSE, %s and what to do", err, want)
 		}
 	}
 }

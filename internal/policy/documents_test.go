@@ -15,10 +15,10 @@ import (
 // commands of the pages.
 func documents(r *repo) []string {
 	const readmeLines = 150
-	examples := ""
+	var examples strings.Builder
 	for name, text := range r.texts {
 		if strings.HasPrefix(path.Base(name), "example") && strings.HasSuffix(name, "_test.go") {
-			examples += squeeze(string(text))
+			examples.WriteString(squeeze(string(text)))
 		}
 	}
 	var complaints []string
@@ -41,7 +41,7 @@ func documents(r *repo) []string {
 				continue // a test builds and runs it
 			}
 			for line := range strings.Lines(block) {
-				if s := squeeze(line); s != "" && !strings.Contains(examples, s) {
+				if s := squeeze(line); s != "" && !strings.Contains(examples.String(), s) {
 					complaints = append(complaints, name+": no example has the line "+strings.TrimSpace(line))
 				}
 			}

@@ -71,6 +71,7 @@ func RunOptions(m *testing.M, opts Options) {
 		helper(os.Args[1:])
 		os.Exit(0)
 	}
+	ownGroup()
 	before := openFiles()
 	code := m.Run()
 	if code == 0 { // a failed test may leave what it likes

@@ -92,8 +92,17 @@ func dieWithUs(cmd *exec.Cmd) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	// A group of its own: tests stop processes, and when one ends whose parent is in
-	// another group, the kernel sends SIGHUP to all of an orphaned group with a stopped
-	// member (setpgid(2)). In ours that would be this process and make.
-	cmd.SysProcAttr.Setpgid = true
+}
+
+// ownGroup has this process lead a process group, where there is no terminal whose
+// signals it must get. Tests stop processes. When one ends whose parent is in another
+// group, the kernel sends SIGHUP to an orphaned group that has a stopped member
+// (setpgid(2)); that of a CI runner may be orphaned, and includes make. Ours is not, as
+// long as go test is our parent.
+func ownGroup() {
+	if tty, err := os.Open("/dev/tty"); err == nil {
+		_ = tty.Close()
+		return
+	}
+	_ = syscall.Setpgid(0, 0) // fails for the leader of a session
 }

@@ -11,3 +11,5 @@ func describe(int, string) string { return "" }
 func leftChildren() []string { return nil }
 
 func dieWithUs(*exec.Cmd) {}
+
+func ownGroup() {}
