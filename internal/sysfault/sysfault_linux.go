@@ -158,8 +158,8 @@ func OnThread(fail func(Call) syscall.Errno, f func(), calls ...uintptr) error {
 	var run func()
 	run = func() { // ends with f
 		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		if unix.Gettid() == unix.Getpid() {
-			go run() // the first thread would not end
+		if unix.Gettid() == unix.Getpid() || hasChildren() {
+			go run() // the first thread would not end; the end of one with children can kill those (PR_SET_PDEATHSIG)
 			<-done
 			runtime.UnlockOSThread()
 			return
@@ -179,4 +179,10 @@ func OnThread(fail func(Call) syscall.Errno, f func(), calls ...uintptr) error {
 	err := Serve(in.fd, fail)
 	<-done
 	return errors.Join(err, os.NewSyscallError("close", unix.Close(in.fd)))
+}
+
+// hasChildren reports whether the calling thread has started a process that is left.
+func hasChildren() bool {
+	pids, err := os.ReadFile("/proc/thread-self/children")
+	return err == nil && len(pids) > 0
 }

@@ -20,6 +20,7 @@ type File struct {
 	// name for it, so that a predecessor can remove what a killed successor has left.
 	next string
 	mu   sync.Mutex
+	gone bool // Remove was called
 }
 
 // At returns the PID file at path, or nil if path is empty.
@@ -36,9 +37,10 @@ func (f *File) Stage() error {
 }
 
 // Write makes the file name this process. A reader sees the old content or the new one.
+// After Remove it does nothing: the two may come from several goroutines.
 func (f *File) Write() error {
 	return f.do(func() error {
-		if namesUs(f.path) {
+		if f.gone || namesUs(f.path) {
 			return nil
 		}
 		if !namesUs(f.next) { // not staged, or another process has removed it since
@@ -60,9 +62,12 @@ func (f *File) Clean() error {
 	return f.do(func() error { return remove(f.next) })
 }
 
-// Remove removes the file if it names this process.
+// Remove removes the file if it names this process, which ends.
 func (f *File) Remove() error {
-	return f.do(func() error { return removeOurs(f.path) })
+	return f.do(func() error {
+		f.gone = true
+		return removeOurs(f.path)
+	})
 }
 
 // do calls change where there is a file, one call at a time, and again after an error

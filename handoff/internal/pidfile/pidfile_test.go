@@ -60,6 +60,8 @@ func TestFile(t *testing.T) {
 	do(f.Remove)
 	want("of another, removed", path, other)
 
+	f = pidfile.At(path)
+
 	do(f.Stage)
 	write(next, other) // another process was faster
 	do(f.Write)
@@ -79,6 +81,19 @@ func TestFile(t *testing.T) {
 	do(f.Remove)
 	want("removed", path, "")
 	do(f.Remove)
+}
+
+// TestWriteAfterRemove has a late Write come after the process has removed the file.
+func TestWriteAfterRemove(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "pid")
+	f := pidfile.At(path)
+	if err := errors.Join(f.Write(), f.Remove(), f.Write()); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file holds %q, %v, want none", text, err)
+	}
 }
 
 // TestRefused wants an error where the file can't be written, and none without a file.

@@ -74,10 +74,11 @@ func (t *Table) Overlapping(k Key) []Arrived {
 func (t *Table) Astray(k Key) *wire.Socket {
 	t.mu.Lock()
 	var found *wire.Socket
-	for _, a := range t.arrived.all {
-		e := a.Entry
-		if !a.matched && !a.left && e.Kind == wire.KindListener && KeyOf(&e) == k && e.PathIno != 0 && filepath.IsAbs(e.Bound) && e.Bound == k.Address && e.Keeper != wire.KeeperUnit {
-			found = &e
+	for _, a := range t.arrived.byKey[k] {
+		e := &a.Entry
+		if !a.matched && !a.left && e.Kind == wire.KindListener && e.PathIno != 0 && filepath.IsAbs(e.Bound) && e.Bound == k.Address && e.Keeper != wire.KeeperUnit {
+			clone := *e
+			found = &clone
 			break
 		}
 	}
