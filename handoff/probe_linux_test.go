@@ -21,9 +21,13 @@ func sortStrings(s []string) { sort.Strings(s) }
 
 // keepAliveOf returns the server's keep-alive timer of the connection from
 // client, in seconds, from /proc/net/tcp.
-func keepAliveOf(tb testing.TB, client string) (seconds int, on bool) {
+func keepAliveOf(tb testing.TB, client, server string) (seconds int, on bool) {
 	tb.Helper()
 	a, err := net.ResolveTCPAddr("tcp4", client)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	at, err := net.ResolveTCPAddr("tcp4", server)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -31,10 +35,10 @@ func keepAliveOf(tb testing.TB, client string) (seconds int, on bool) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	suffix := ":" + strings.ToUpper(hex16(a.Port))
+	here, there := ":"+strings.ToUpper(hex16(at.Port)), ":"+strings.ToUpper(hex16(a.Port))
 	for line := range strings.SplitSeq(string(b), "\n") {
 		f := strings.Fields(line)
-		if len(f) < 10 || !strings.HasSuffix(f[2], suffix) || f[3] != "01" {
+		if len(f) < 10 || !strings.HasSuffix(f[1], here) || !strings.HasSuffix(f[2], there) || f[3] != "01" {
 			continue
 		}
 		kind, when, _ := strings.Cut(f[5], ":") // tr:tm->when, proc(5); 02 is keep-alive

@@ -326,7 +326,7 @@ func TestKeptOptions(t *testing.T) {
 					if got, err := askOver(con, "x"); err != nil || got != gen {
 						t.Fatalf("generation %d, %v, want %d", got, err, gen)
 					}
-					idle, timer := keepAliveOf(t, con.LocalAddr().String())
+					idle, timer := keepAliveOf(t, con.LocalAddr().String(), addr)
 					if c.set.KeepAlive > 0 && (!timer || idle > 77 || idle < 60) {
 						t.Errorf("generation %d: keep-alive timer %t, %d s, want 77 s", gen, timer, idle)
 					}
