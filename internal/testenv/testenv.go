@@ -106,6 +106,9 @@ func ownClock() error {
 
 // podman looks for what starts containers, as root.
 func podman() error {
+	if os.Getenv("BATON_PODMAN") != "1" {
+		return errors.New("BATON_PODMAN is not 1: whether podman can run containers here is not known")
+	}
 	return errors.Join(root(), program("podman")(), program("crun")(), program("catatonit")())
 }
 
