@@ -115,7 +115,6 @@ type injector struct {
 	fault *sysFault
 	calls map[role]map[string]int // since the injector was armed
 	hit   bool                    // the fault has happened
-	when  func(pid int) bool      // in place of the number of the call; nil means none
 	pids  map[int]int             // the processes of threads
 }
 
@@ -156,10 +155,7 @@ func (j *injector) fail(c sysfault.Call) syscall.Errno {
 				continue
 			}
 			j.calls[who][class.name]++
-			switch {
-			case j.fault == nil:
-				return 0
-			case j.when == nil && j.calls[who][class.name] != j.fault.nth, j.when != nil && !j.when(pid):
+			if j.fault == nil || j.calls[who][class.name] != j.fault.nth {
 				return 0
 			}
 			j.hit = true

@@ -391,6 +391,39 @@ func TestPIDFileRefused(t *testing.T) {
 	})
 }
 
+// TestPIDFileAfterLinger has the PID file name the predecessor although the upgrade is
+// committed, as after a commit that the successor has confirmed too late. At the end of the
+// predecessor the successor writes it again.
+func TestPIDFileAfterLinger(t *testing.T) {
+	eachMode(t, func(t *testing.T, mode handoff.Mode) {
+		s := newService(t, settings{Mode: mode, Sockets: []string{"tcp 127.0.0.1:0"}}).start()
+		addr := s.wait("addrs").Addrs["0 tcp 127.0.0.1:0"]
+		pred := s.pid()
+		con, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer con.Close()
+		if gen, err := askOver(con, "x"); err != nil || gen != 1 {
+			t.Fatalf("generation %d, %v, want 1", gen, err)
+		}
+		s.signal(syscall.SIGUSR2)
+		next := s.waitFor("owner", func(m message) bool { return m.Kind == "owner" && m.PID != pred }).PID
+		s.wait("lingering")
+		if err := os.WriteFile(filepath.Join(s.set.Dir, "pid"), fmt.Appendln(nil, pred), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := con.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s.wait("predecessor-done")
+		if got := s.pid(); got != next {
+			t.Errorf("the PID file names %d, want %d, which serves", got, next)
+		}
+		s.stop()
+	})
+}
+
 // openFiles lists the descriptors of a process.
 func openFiles(tb testing.TB, pid int) map[string]string {
 	tb.Helper()

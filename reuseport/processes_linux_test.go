@@ -421,12 +421,17 @@ func TestDrainOfGroupAndMember(t *testing.T) {
 	}
 }
 
+// waitFor asks ok, of which the kernel sends no event, until it is true.
 func waitFor(t testing.TB, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); {
-		if time.Now().After(end) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-limit:
 			t.Fatal("waited too long")
 		}
-		time.Sleep(time.Millisecond) // a poll
 	}
 }

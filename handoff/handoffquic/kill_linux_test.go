@@ -81,11 +81,16 @@ func (c *client) want(t *testing.T, what string, pid int) {
 func awaitEvent(t *testing.T, dir, event string, pid int) {
 	t.Helper()
 	want := `"kind":"` + event + `","pid":` + strconv.Itoa(pid) + `,`
-	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(time.Minute)
+	for {
 		if b, err := os.ReadFile(filepath.Join(dir, "events")); err == nil && strings.Contains(string(b), want) {
 			return
 		}
-		if time.Now().After(end) {
+		select {
+		case <-tick.C:
+		case <-limit:
 			t.Fatalf("no event %s of pid %d", event, pid)
 		}
 	}

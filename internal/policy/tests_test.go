@@ -10,23 +10,18 @@ import (
 // passes and fails where the machine is busy. In a synctest bubble time is not
 // real: a file with bubbles may sleep, and should have nothing but bubbles.
 func sleepingTests(r *repo) []string {
-	const poll = "polls what the kernel reports by no event, with a bound"
-	allowed := exceptions{
-		"reuseport/processes_linux_test.go waitFor": poll,
-	}
-	broken := make(map[string][]string)
+	var complaints []string
 	for _, s := range r.sources {
 		if !s.test() || slices.Contains(s.imports(), "testing/synctest") {
 			continue
 		}
 		for _, c := range s.calls() {
 			if c.pkg == "time" && c.name == "Sleep" {
-				where := s.function(c)
-				broken[where] = append(broken[where], r.at(c)+": time.Sleep in a test, wait for what it is to wait for")
+				complaints = append(complaints, r.at(c)+": time.Sleep in a test, wait for what it is to wait for")
 			}
 		}
 	}
-	return allowed.check(broken)
+	return complaints
 }
 
 // skips: a skipped test says why.
