@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,12 +29,16 @@ func TestHijackedTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	up := newFakeUpgrader()
-	taken, began, base := make(chan net.Conn, 2), make(chan struct{}), make(chan net.Listener, 1)
+	taken, goodbyes := make(chan net.Conn, 2), make(chan net.Conn, 2)
+	var taking sync.Mutex // a handler from Hijack to its response
+	began, base := make(chan struct{}), make(chan net.Listener, 1)
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/wait" {
 				<-began
 			}
+			taking.Lock()
+			defer taking.Unlock()
 			nc, _, err := http.NewResponseController(w).Hijack()
 			if err != nil {
 				t.Error(err)
@@ -49,9 +54,9 @@ func TestHijackedTLS(t *testing.T) {
 	}
 	srv.RegisterOnShutdown(func() { close(began) })
 	s := handoffhttp.NewTestServer(up, srv, &handoffhttp.Config{Goodbye: func(_ context.Context, nc net.Conn) {
-		if nc != <-taken {
-			t.Error("Goodbye gets another connection than Hijack has returned")
-		}
+		taking.Lock()
+		defer taking.Unlock()
+		goodbyes <- nc
 		_, _ = io.WriteString(nc, "goodbye\n")
 		_ = nc.Close()
 	}})
@@ -94,6 +99,10 @@ func TestHijackedTLS(t *testing.T) {
 	goodbye(later)
 	if r.Open != 2 || len(r.Cut) != 0 {
 		t.Errorf("report %+v, want two open and none cut", r)
+	}
+	one, other := <-goodbyes, <-goodbyes
+	if a, b := <-taken, <-taken; (a != one || b != other) && (a != other || b != one) {
+		t.Error("Goodbye gets other connections than Hijack has returned")
 	}
 	<-served
 }

@@ -12,8 +12,34 @@ import (
 // Has reports whether the process has the mark. One that has ended has none,
 // also before its parent has waited for it.
 func Has(pid int, mark string) bool {
+	env, err := environ(pid)
+	for err == nil && env == "" && inExec(pid) {
+		time.Sleep(100 * time.Microsecond)
+		env, err = environ(pid)
+	}
+	if err == nil && env == "" {
+		env, _ = environ(pid) // execve(2) can have ended after the read
+	}
+	return strings.Contains(env, mark)
+}
+
+func environ(pid int) (string, error) {
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	return err == nil && strings.Contains(string(env), mark)
+	return string(env), err
+}
+
+// inExec reports whether a process is in execve(2): the kernel has closed its
+// descriptors, so that its parent's fork returns, and has not set its environment yet. It
+// has memory (vsize) then, and the start of its environment (env_start) is 0 (proc_pid_stat(5)).
+func inExec(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false // it has ended
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	const state, vsize, envStart = 3, 23, 50
+	fields := strings.Fields(rest)
+	return len(fields) > envStart-state && fields[vsize-state] != "0" && fields[envStart-state] == "0"
 }
 
 // Marked returns the processes that have the mark, but for this one.

@@ -56,6 +56,35 @@ func TestKill(t *testing.T) {
 	}
 }
 
+// TestHasInExec looks for the mark of processes as soon as their parent's fork returns: the
+// kernel sets their environment after that.
+func TestHasInExec(t *testing.T) {
+	t.Parallel()
+	mark := "BATON_PROCS=" + t.TempDir()
+	missed := 0
+	for range 300 {
+		cmd := exec.Command("cat")
+		cmd.Env = append(os.Environ(), mark)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if !procs.Has(cmd.Process.Pid, mark+"\x00") {
+			missed++
+		}
+		_ = in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if missed > 0 {
+		t.Errorf("%d of 300 processes had no mark after their start", missed)
+	}
+}
+
 // TestKillAll kills a process and the one that it has started, and returns after their end.
 func TestKillAll(t *testing.T) {
 	t.Parallel()

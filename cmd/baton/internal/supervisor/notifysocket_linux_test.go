@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -57,11 +58,16 @@ func TestListenNews(t *testing.T) {
 		supervisor.News
 		descriptors int
 	}
-	var got []received
-	refused, most := 0, 0
-	admit := false
+	var (
+		mu            sync.Mutex // the race detector does not see that a barrier orders
+		got           []received
+		refused, most int
+		admit         bool
+	)
 	handled := make(chan struct{})
 	path, end, err := supervisor.ListenNews(t.TempDir(), func(pid int) bool {
+		mu.Lock()
+		defer mu.Unlock()
 		if most = max(most, opened()-before); pid != os.Getpid() {
 			t.Errorf("the sender is %d, want %d", pid, os.Getpid())
 		}
@@ -70,8 +76,10 @@ func TestListenNews(t *testing.T) {
 		}
 		return admit
 	}, func(n supervisor.News, descriptors int) {
+		mu.Lock()
 		most = max(most, opened()-before)
 		got = append(got, received{n, descriptors})
+		mu.Unlock()
 		handled <- struct{}{}
 	})
 	if err != nil {
@@ -100,7 +108,9 @@ func TestListenNews(t *testing.T) {
 		send("READY=1\nSTATUS="+strings.Repeat("x", 100_000), 200)
 		barrier(t, c) // it has been read
 	}
+	mu.Lock()
 	admit = true
+	mu.Unlock()
 	for _, one := range []struct {
 		text string
 		fds  int
@@ -113,10 +123,15 @@ func TestListenNews(t *testing.T) {
 	} {
 		send(one.text, one.fds)
 		<-handled
-		if last := got[len(got)-1]; last != one.want {
+		mu.Lock()
+		last := got[len(got)-1]
+		mu.Unlock()
+		if last != one.want {
 			t.Errorf("of %.20q with %d descriptors: %+v, want %+v", one.text, one.fds, last, one.want)
 		}
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if refused != 16 || most > 1 {
 		t.Errorf("%d notifications were refused and at most %d descriptors open, want 16 and 1", refused, most)
 	}
