@@ -210,7 +210,7 @@ func emptyMain(args []string) {
 			fmt.Printf("ready %d %s\n", os.Getpid(), ln.Addr())
 		}
 	}
-	select {}
+	testmain.Hang()
 }
 
 // askBare sends a question to a unix socket.

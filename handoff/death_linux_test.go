@@ -266,6 +266,7 @@ func TestUpgradeAfterRollback(t *testing.T) {
 		s.signal(syscall.SIGUSR2)
 		s.wait("upgrade-started")
 		if mode == handoff.Inherit {
+			s.wait("waiting")
 			s.signal(syscall.SIGUSR1) // not to wait for that
 			m := s.wait("upgrade-failed")
 			if !slices.Equal(m.Is, []string{"ErrRolledBack"}) || !strings.Contains(m.Err, "still serves") {

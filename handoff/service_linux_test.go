@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
 	"github.com/seed-11c92bf9/baton/reuseport"
 )
 
@@ -313,10 +314,10 @@ func (p plan) fail(dir, at string, up *handoff.Upgrader) {
 		panic("a planned panic")
 	case "kill":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {} // until the kernel gets to it
+		testmain.Hang() // until the kernel gets to it
 	case "hang":
 		say(message{Kind: "hangs"})
-		select {}
+		testmain.Hang()
 	case "stop":
 		// The kernel delivers the signal to the thread that kill(2) names first. This
 		// thread may run on until that one gets a processor.

@@ -17,6 +17,7 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/internal/load"
+	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
 
 // linger is the linger limit of the apps in the tests.
@@ -48,7 +49,7 @@ func appMain(args []string) {
 		os.Exit(0)
 	case "hang":
 		fmt.Fprintln(os.Stderr, `{"@message":"hangs"}`)
-		select {}
+		testmain.Hang()
 	}
 	version := "one"
 	if text, err := os.ReadFile("version"); err == nil {
@@ -69,7 +70,7 @@ func appMain(args []string) {
 		must(err)
 		if late {
 			fmt.Fprintln(os.Stderr, `{"@message":"hangs"}`)
-			select {}
+			testmain.Hang()
 		}
 		return ln
 	})

@@ -53,7 +53,7 @@ func serviceMain(args []string) {
 		fmt.Fprintln(os.Stderr, "no space left on device")
 		os.Exit(3)
 	case "hang":
-		select {}
+		testmain.Hang()
 	}
 	cfg := &handoff.Config{ControlSocket: "c/s", Version: "one"}
 	if filepath.Base(os.Args[0]) == "two" {

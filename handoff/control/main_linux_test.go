@@ -53,7 +53,7 @@ func serviceMain([]string) {
 			fmt.Fprintln(os.Stderr, "the disk is full, says the successor")
 			os.Exit(3)
 		case "hang":
-			select {}
+			testmain.Hang()
 		}
 	}
 	up, err := handoff.New(&handoff.Config{

@@ -84,6 +84,14 @@ func RunOptions(m *testing.M, opts Options) {
 // helpers that did not start then are no failure.
 func Skipped() { skipped.Store(true) }
 
+// Hang never returns. Where a program without the C library has nothing but select {},
+// the runtime ends it as a deadlock.
+func Hang() {
+	for {
+		<-time.After(time.Hour)
+	}
+}
+
 // Command returns the command that runs a helper of [RunWith] with args. It has
 // the environment of the test process. The kernel kills it when the thread that
 // started it ends (PR_SET_PDEATHSIG(2const)), that is with the test process at
