@@ -31,7 +31,7 @@ func NewTestListener(tb testing.TB, network, address string) *Listener {
 	}
 	s.Open()
 	tb.Cleanup(func() { _, _ = s.Drop() })
-	return &Listener{inner: s.Listener}
+	return &Listener{inner: s.Listener.Share()}
 }
 
 // ClosedWithin is for the test of it.

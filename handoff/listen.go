@@ -26,7 +26,10 @@ import (
 // asked for with the same network and address; another one of the predecessor's that
 // is bound to the address; one of systemd's (see Config.NoSystemd); a new one. Several
 // sockets can share an address if Config.ListenConfig's Control sets SO_REUSEPORT: each
-// call then returns the next of them. A socket with port 0 keeps the port that the kernel
+// call then returns the next of them. Otherwise, and not in mode Drain, a Listen of an
+// address for which the program has a listener returns another one on the same socket: a
+// server can begin to serve its next configuration before it ends the last one. The socket
+// is closed with the last of them. A socket with port 0 keeps the port that the kernel
 // chose. Listen replaces the file of a unix socket whose owner was killed.
 //
 // In mode Drain a new socket replaces a TCP or UDP socket of the predecessor after the
@@ -68,11 +71,15 @@ func (u *Upgrader) ListenPacketNamed(ctx context.Context, name, network, address
 }
 
 func (u *Upgrader) listener(ctx context.Context, k sockets.Key) (*Listener, error) {
-	s, err := u.listen(ctx, k)
-	if err != nil {
-		return nil, err
+	for {
+		s, err := u.listen(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		if share := s.Listener.Share(); share != nil { // not closed meanwhile
+			return &Listener{inner: share, track: u.conns.Track}, nil
+		}
 	}
-	return &Listener{inner: s.Listener, track: u.conns.Track}, nil
 }
 
 func (u *Upgrader) packetConn(ctx context.Context, k sockets.Key) (*PacketConn, error) {
@@ -88,8 +95,8 @@ func (u *Upgrader) listen(ctx context.Context, k sockets.Key) (*sockets.Socket, 
 	if err := u.mayListen(); err != nil {
 		return nil, err
 	}
-	s, err := u.socket(ctx, k)
-	if err == nil {
+	s, isNew, err := u.socket(ctx, k)
+	if err == nil && isNew {
 		if err = u.add(s); err != nil {
 			_ = u.mover.Drop(s) // closed as well
 		}
@@ -124,29 +131,36 @@ func occupied(k sockets.Key) string {
 	return show + " shows, to root, the process that has it: end it if it is another service, or choose another address; if it is a previous version of this service, run both with the same Name, or ControlSocket, so that it passes the socket on"
 }
 
-func (u *Upgrader) socket(ctx context.Context, k sockets.Key) (*sockets.Socket, error) {
+// socket returns the socket for k, and whether it is one that the program does not have yet.
+func (u *Upgrader) socket(ctx context.Context, k sockets.Key) (s *sockets.Socket, isNew bool, err error) {
 	if s := u.bindAnew(ctx, k); s != nil {
-		return s, nil
+		return s, true, nil
 	}
 	h, origin, err := u.match(k)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if h == nil {
+		if s := u.table.Shared(k); s != nil {
+			return s, false, nil
+		}
 		if over := u.table.Overlapping(k); len(over) > 0 {
-			return u.beside(ctx, k, over)
+			s, err = u.beside(ctx, k, over)
+			return s, true, err
 		}
 	}
 	if u.rebinds(k) && (h == nil || u.engine == nil) { // what tableflip has passed on does not move
-		return u.rebound(ctx, k, h, origin)
+		s, err = u.rebound(ctx, k, h, origin)
+		return s, true, err
 	}
 	if h == nil {
 		h, err = sockets.Bind(ctx, k, &u.cfg.listenConfig, func(err error) bool { return u.systemd.MakeRoom(ctx, k, err) })
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	return sockets.New(k, h, &u.cfg.listenConfig, origin)
+	s, err = sockets.New(k, h, &u.cfg.listenConfig, origin)
+	return s, true, err
 }
 
 // mayListen reports why no socket can be opened now. A successor would not get one that

@@ -16,7 +16,7 @@ import (
 // returns an error that matches [net.ErrClosed]. Accept returns each connection that it
 // has taken from the queue, also when a pause begins meanwhile.
 type Listener struct {
-	inner *sockets.Listener
+	inner *sockets.Share
 	track func(net.Conn) net.Conn
 }
 
@@ -33,7 +33,8 @@ type untrackedListener struct{ *Listener }
 
 func (l untrackedListener) Accept() (net.Conn, error) { return l.inner.Accept(nil) }
 
-// Close closes the listener for good: no successor gets it. Unless a successor has it
+// Close closes the listener for good: no successor gets it, if Listen has not returned
+// another one on the same socket, which goes on. Unless a successor has it
 // already, the kernel resets the connections that wait in its queue, as with any
 // listener. Close does not close accepted connections.
 func (l *Listener) Close() error { return l.inner.Close() }
@@ -46,5 +47,6 @@ func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
 func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.inner.SyscallConn() }
 
 // SetDeadline sets the time after which Accept returns an error that matches
-// [os.ErrDeadlineExceeded]. The zero time means no deadline.
+// [os.ErrDeadlineExceeded]. The zero time means no deadline. Listeners on one socket have
+// one deadline.
 func (l *Listener) SetDeadline(t time.Time) error { return l.inner.SetDeadline(t) }

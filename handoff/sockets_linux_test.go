@@ -126,6 +126,35 @@ func TestShards(t *testing.T) {
 	})
 }
 
+// TestListenAgain upgrades a service that listens twice on each of its addresses: that is
+// one socket, which the successor gets.
+func TestListenAgain(t *testing.T) {
+	for _, mode := range []handoff.Mode{handoff.Takeover, handoff.Inherit} { // in Drain each Listen binds a socket
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			addr := fmt.Sprintf("127.66.9.%d:%s", len(mode), freePort(t))
+			path := filepath.Join(testenv.ShortDir(t), "u")
+			s := newService(t, settings{Mode: mode, Sockets: []string{"tcp " + addr, "tcp " + addr, "unix " + path, "unix " + path}})
+			s.start()
+			l := newLoad(t, s.set.Dir, map[string]string{"0 tcp": addr, "2 unix": path})
+			for i := range 2 {
+				l.run(30)
+				s.upgrade()
+				s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.Generation == uint64(i+1) })
+				if n := len(listeners(t, addr)); n != 1 {
+					t.Errorf("%d sockets listen, want 1", n)
+				}
+			}
+			l.run(30)
+			l.stop()
+			if got := l.last.Load(); got != 3 {
+				t.Errorf("generation that answers: %d, want 3", got)
+			}
+			s.stop()
+		})
+	}
+}
+
 // freePort returns a port that was free a moment ago.
 func freePort(tb testing.TB) string {
 	tb.Helper()

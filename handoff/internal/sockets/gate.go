@@ -41,6 +41,7 @@ type gate struct {
 	deadline time.Time     // the user's own
 	why      error         // what a shut gate says in place of net.ErrClosed
 	poked    bool          // the socket has a deadline in the past: see poke
+	turning  int           // likewise: see turnAway
 	changed  chan struct{} // closed and replaced whenever state or deadline change
 	empty    chan struct{} // closed by the last exit; nil if no drain waits for it
 	entered  chan struct{} // closed when the first call goes in after the gate opened
@@ -73,9 +74,13 @@ func (g *gate) enter() error {
 		case errPoked:
 			return err
 		default:
-			return &net.OpError{Op: g.op, Net: g.addr.Network(), Addr: g.addr, Err: err}
+			return g.opError(err)
 		}
 	}
+}
+
+func (g *gate) opError(err error) error {
+	return &net.OpError{Op: g.op, Net: g.addr.Network(), Addr: g.addr, Err: err}
 }
 
 // exit ends a call.
@@ -94,7 +99,7 @@ func (g *gate) exit() {
 func (g *gate) wait() error {
 	for {
 		g.mu.Lock()
-		state, deadline, changed, poked, why := gateState(g.state.Load()), g.deadline, g.changed, g.poked, g.why
+		state, deadline, changed, poked, why := gateState(g.state.Load()), g.deadline, g.changed, g.poked || g.turning > 0, g.why
 		g.mu.Unlock()
 		switch {
 		case state == gateOpen:
@@ -200,7 +205,8 @@ func (g *gate) setDeadline(t time.Time) error {
 	return g.interrupt(g.limitLocked())
 }
 
-// errPoked says that there is something in the queue, although the gate is paused.
+// errPoked says that there is something in the queue, although the gate is paused, or that
+// some calls are turned away.
 var errPoked = errors.New("the gate is poked")
 
 // poke interrupts the calls inside, and lets no call wait at the gate or in the kernel,
@@ -209,6 +215,11 @@ func (g *gate) poke(on bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.poked = on
+	g.interruptLocked()
+}
+
+// interruptLocked has the calls inside, and those that wait, look again.
+func (g *gate) interruptLocked() {
 	g.notifyLocked()
 	if gateState(g.state.Load()) == gateOpen {
 		_ = g.interrupt(g.limitLocked()) // as in set
@@ -217,7 +228,7 @@ func (g *gate) poke(on bool) {
 
 // limitLocked is the deadline of the socket while the gate is open.
 func (g *gate) limitLocked() time.Time {
-	if g.poked {
+	if g.poked || g.turning > 0 {
 		return aLongTimeAgo
 	}
 	return g.deadline

@@ -90,7 +90,7 @@ func TestCloseReplaced(t *testing.T) {
 	table := sockets.NewTable()
 	defer table.Close()
 	s := replaced(t, table, func(*sockets.Socket) {})
-	if err := s.Listener.Close(); err != nil {
+	if err := table.Drop(s); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(table.Leaving()); n != 0 {

@@ -21,6 +21,53 @@ type Listener struct {
 	closing   func() error
 	called    sync.Once     // closes accepting
 	accepting chan struct{} // closed by the first call of Accept
+
+	mu     sync.Mutex
+	shares int
+	ended  bool // the last share was closed
+}
+
+// A Share is what the program has of a listener: each Listen of its address returns one.
+// The listener is closed with the last of them.
+type Share struct {
+	*Listener
+	turnedAway
+}
+
+// Share returns one more share of l, or nil if the last one was closed.
+func (l *Listener) Share() *Share {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return nil
+	}
+	l.shares++
+	return &Share{l, turnedAway{gone: make(chan struct{})}}
+}
+
+// Accept is Listener's. It returns an error that matches [net.ErrClosed] when s is closed.
+func (s *Share) Accept(track func(net.Conn) net.Conn) (net.Conn, error) {
+	s.enter()
+	defer s.exit()
+	return s.accept(track, &s.turnedAway)
+}
+
+// Close closes s, and the listener for good if s is its last share. If it is not, Close
+// returns when no call of s's Accept is under way any more.
+func (s *Share) Close() error {
+	if !s.close() {
+		return &net.OpError{Op: "close", Net: s.addr.Network(), Addr: s.addr, Err: net.ErrClosed}
+	}
+	s.mu.Lock()
+	s.shares--
+	s.ended = s.shares == 0
+	last := s.ended
+	s.mu.Unlock()
+	if last {
+		return s.closing()
+	}
+	s.gate.turnAway(&s.turnedAway)
+	return nil
 }
 
 // netListener is what *net.TCPListener and *net.UnixListener have in common.
@@ -33,8 +80,12 @@ type netListener interface {
 // Accept waits for the next connection. track, if not nil, gets it first and
 // returns what Accept returns.
 func (l *Listener) Accept(track func(net.Conn) net.Conn) (c net.Conn, err error) {
+	return l.accept(track, nil)
+}
+
+func (l *Listener) accept(track func(net.Conn) net.Conn, closed *turnedAway) (c net.Conn, err error) {
 	l.called.Do(func() { close(l.accepting) })
-	err = pass(l.gate, &l.queue, func(offered net.Conn) {
+	err = pass(l.gate, closed, &l.queue, func(offered net.Conn) {
 		c = l.prepare(offered, track)
 	}, func() error {
 		accepted, err := (*l.inner.Load()).Accept()
@@ -60,9 +111,6 @@ func (l *Listener) prepare(c net.Conn, track func(net.Conn) net.Conn) net.Conn {
 	}
 	return track(c)
 }
-
-// Close closes the listener for good.
-func (l *Listener) Close() error { return l.closing() }
 
 // Addr returns the listener's address.
 func (l *Listener) Addr() net.Addr { return l.addr }

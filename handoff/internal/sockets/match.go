@@ -118,3 +118,15 @@ func Inet(e *wire.Socket) bool {
 	}
 	return false
 }
+
+// Shared returns the program's own listener that is bound where k is, and that leaves no
+// room for another one: that has no SO_REUSEPORT. It returns nil if there is none.
+func (t *Table) Shared(k Key) *Socket {
+	at := PlaceOf(k.Network, k.Address)
+	for _, s := range t.All() {
+		if k.Kind == s.Entry.Kind && s.Listener != nil && k.Name == s.Entry.Name && at.Has(&s.Entry) && !reusesPort(s.Handle()) {
+			return s
+		}
+	}
+	return nil
+}

@@ -89,7 +89,7 @@ type netPacketConn interface {
 // read runs one read inside of the gate, or calls queued with a datagram of the queue.
 func (c *PacketConn) read(queued func(datagram), f func() error) error {
 	c.enter()
-	err := pass(c.gate, &c.queue, queued, f)
+	err := pass(c.gate, nil, &c.queue, queued, f)
 	c.exit(err)
 	return err
 }

@@ -2,6 +2,7 @@ package sockets
 
 import (
 	"errors"
+	"net"
 	"os"
 	"slices"
 	"sync"
@@ -74,13 +75,16 @@ func (q *queue[T]) removeLocked(i int) {
 func (q *queue[T]) waiting() bool { return q.n.Load() > 0 }
 
 // pass runs f, a blocking call on a socket, inside of its gate, or calls offered with
-// what another socket has received.
-func pass[T any](g *gate, q *queue[T], offered func(T), f func() error) error {
+// what another socket has received. It ends when closed, if that is not nil, is closed.
+func pass[T any](g *gate, closed *turnedAway, q *queue[T], offered func(T), f func() error) error {
 	for {
+		if closed.closed() {
+			return g.opError(net.ErrClosed)
+		}
 		shut := g.enter()
 		v, ok := q.pop()
 		if shut == errPoked && !ok {
-			continue // another call has it
+			continue // another call has it, or some calls are turned away
 		}
 		if shut != nil && !ok {
 			return shut

@@ -16,5 +16,7 @@ func pathID(string) (dev, ino uint64, err error) { return 0, 0, failure.Unsuppor
 // listen calls listen(2).
 func listen(int, int) error { return failure.Unsupported }
 
+func reusesPort(syscall.Conn) bool { return false }
+
 // refuse calls shutdown(2).
 func refuse(syscall.Conn) error { return failure.Unsupported }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
@@ -31,6 +33,16 @@ func pathID(path string) (dev, ino uint64, err error) {
 
 // listen calls listen(2).
 func listen(fd, backlog int) error { return os.NewSyscallError("listen", syscall.Listen(fd, backlog)) }
+
+// reusesPort reports whether other sockets can be bound where h is (SO_REUSEPORT).
+func reusesPort(h syscall.Conn) bool {
+	v := 0
+	err := fdx.Borrow(h, func(fd int) (err error) {
+		v, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+		return err
+	})
+	return err == nil && v != 0 // a unix socket has no such option
+}
 
 // refuse has the kernel refuse connections to a unix listener, whose queue stays.
 func refuse(ln syscall.Conn) error {

@@ -224,7 +224,7 @@ func TestHeldDescriptor(t *testing.T) {
 	if _, ok := s.Hold(); !ok {
 		t.Fatal("Hold() = false")
 	}
-	if err := s.Listener.Close(); err != nil {
+	if err := table.Drop(s); err != nil {
 		t.Fatal(err)
 	}
 	c, err := net.Dial("tcp", s.Entry.Bound)

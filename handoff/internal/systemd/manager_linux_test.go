@@ -92,7 +92,7 @@ func TestReady(t *testing.T) {
 	n = sd.Await(n, "\nSTOPPING=1\n", "\nSTATUS=stopping: a test ends\n", "\nEXTEND_TIMEOUT_USEC=1000000\n")
 	p.Extend(2 * time.Second)
 	sd.Await(n, "\nEXTEND_TIMEOUT_USEC=2000000\n")
-	if err := s.Listener.Close(); err != nil {
+	if err := s.Listener.Share().Close(); err != nil {
 		t.Fatal(err)
 	}
 	p.Close()
@@ -228,7 +228,7 @@ func TestMakeRoom(t *testing.T) {
 	p.Owner(1)
 	sd.AwaitStored("one", stores(1))
 	address := s.Listener.Addr().String()
-	if err := s.Listener.Close(); err != nil {
+	if err := s.Listener.Share().Close(); err != nil {
 		t.Fatal(err)
 	}
 	p.listen(tcp(address))
