@@ -32,8 +32,7 @@ type Conn struct {
 	cannot  error      // why it never moves
 	keys    *keys
 
-	wmu      sync.Mutex // while a Write is in progress, or a move; after rmu
-	writeErr error      // for good
+	wmu sync.Mutex // while a Write or CloseWrite is in progress, or a move; after rmu
 }
 
 // Server makes the handshake on conn, as a server with cfg.TLS. The result owns conn. When
@@ -89,10 +88,13 @@ func (c *Conn) CanMove() error {
 		return ErrBusy
 	}
 	defer c.wmu.Unlock()
-	return c.canMoveLocked()
+	return c.canMoveLocked(false)
 }
 
-func (c *Conn) canMoveLocked() error {
+// canMoveLocked is CanMove. With stop it ends writing here, by crypto/tls itself too, if
+// the connection can move: under the lock under which it has looked, so that nothing was
+// written since.
+func (c *Conn) canMoveLocked(stop bool) error {
 	if !c.pinned.Load() { // else the user of Stay reads, without rmu
 		c.exact()
 	}
@@ -103,18 +105,49 @@ func (c *Conn) canMoveLocked() error {
 		return c.cannot
 	case c.pinned.Load():
 		return stays("its *tls.Conn is in use")
-	case c.shut.Load() || c.readErr != nil || c.writeErr != nil:
-		return stays("it has ended")
-	case c.layer != nil:
-		return c.layer.canMove()
 	}
-	t := c.tap
-	if !t.mu.TryLock() {
+	writing, moved, idle := c.writer()
+	if l := c.layer; l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+	}
+	if !writing.TryLock() {
 		return ErrBusy
 	}
-	defer t.mu.Unlock()
+	defer writing.Unlock()
+	if c.shut.Load() || c.readErr != nil {
+		return stays("it has ended")
+	}
+	err := idle()
+	if err == nil && stop {
+		*moved = true
+	}
+	return err
+}
+
+// writer returns the lock of what writes to the client, with its field that ends writing,
+// and what reports why it can't move now.
+func (c *Conn) writer() (mu *sync.Mutex, moved *bool, idle func() error) {
+	if l := c.layer; l != nil {
+		return &l.wmu, &l.moved, l.idle
+	}
+	return &c.tap.mu, &c.tap.moved, c.idle
+}
+
+// resume lets writing begin again after a move that has failed.
+func (c *Conn) resume() {
+	mu, moved, _ := c.writer()
+	mu.Lock()
+	defer mu.Unlock()
+	*moved = false
+}
+
+// idle reports why a connection of crypto/tls can't move now. The caller holds the tap's
+// lock.
+func (c *Conn) idle() error {
+	t := c.tap
 	switch {
-	case t.moved || t.broken || t.in.odd || t.out.odd:
+	case t.broken || t.in.odd || t.out.odd:
 		return stays("it has ended, or has had a record that is not encrypted")
 	case !t.in.between() || !t.out.between() || len(t.ahead) > 0:
 		return ErrBusy
@@ -139,16 +172,6 @@ func (c *Conn) exact() {
 	} else if c.tap != nil {
 		c.tap.exact = true
 	}
-}
-
-func (l *layer) canMove() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.wmu.TryLock() {
-		return ErrBusy
-	}
-	defer l.wmu.Unlock()
-	return l.idle()
 }
 
 // Read reads data, as [tls.Conn.Read] does.
@@ -184,11 +207,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if c.layer != nil {
 		return c.layer.write(p)
 	}
-	n, err := c.tc.Write(p)
-	if err != nil {
-		c.writeErr = err
-	}
-	return n, err
+	return c.tc.Write(p) // the tap notes a failure
 }
 
 // Close closes the connection, after a close_notify alert to the client, as
@@ -205,9 +224,13 @@ func (c *Conn) Close() error {
 	return c.tc.Close()
 }
 
-// CloseWrite sends a close_notify alert, as [tls.Conn.CloseWrite] does.
+// CloseWrite sends a close_notify alert, as [tls.Conn.CloseWrite] does. It waits for a
+// Write, or a [Send], that is in progress. On a connection that has moved it sends nothing
+// and returns [ErrMoved].
 func (c *Conn) CloseWrite() error {
 	c.shut.Store(true)
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
 	switch {
 	case c.gone.Load():
 		return ErrMoved

@@ -29,9 +29,8 @@
 //
 // The keys of a connection are in the memory of the process that serves it, as always. In a
 // move they go over the control socket, which only the service's own user and root can
-// reach, and those whom handoff.Config.Allow admits; they are in no file. The encoding is
-// cleared after use; crypto/tls does not clear its own copies, nor does the kernel clear a
-// socket's buffer. docs/tls.md is a threat model.
+// reach, and those whom handoff.Config.Allow admits; they are in no file. [Send] and
+// [Receive] say what they overwrite. docs/tls.md is a threat model.
 //
 // No key is used twice with one sequence number. Send ends writing here, under the lock of
 // all writers, before it makes the state. Receive writes nothing: the first record is the

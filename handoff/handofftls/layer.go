@@ -251,7 +251,7 @@ func (l *layer) fail(alert byte, err error) error {
 	l.inErr = err
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
-	if l.outErr == nil && !l.moved {
+	if l.outErr == nil {
 		_ = l.writeLocked(typeAlert, []byte{2, alert}) // the connection ends anyway
 		l.outErr = err
 	}

@@ -137,10 +137,9 @@ func probeExchange(c *Conn, wg *sync.WaitGroup) error {
 		if move == 2 {
 			return nil
 		}
-		if err := c.CanMove(); err != nil {
+		if err := c.canMoveLocked(true); err != nil {
 			return err
 		}
-		c.stop(true)
 		next, _, err := receive(handoff.MovedConn{Conn: c.raw, State: c.moving().encode(nil)}, c.cfg)
 		if err != nil {
 			return err

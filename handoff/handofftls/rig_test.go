@@ -97,6 +97,12 @@ func dial(tb testing.TB) (client, server net.Conn) {
 func establish(tb testing.TB, cfg *Config, clientConfig *tls.Config) (*tls.Conn, *Conn) {
 	tb.Helper()
 	client, server := dial(tb)
+	return establishOn(tb, cfg, clientConfig, client, server)
+}
+
+// establishOn makes a connection on the two ends of another.
+func establishOn(tb testing.TB, cfg *Config, clientConfig *tls.Config, client, server net.Conn) (*tls.Conn, *Conn) {
+	tb.Helper()
 	tc := tls.Client(client, clientConfig)
 	shaken := make(chan error, 1)
 	go func() { shaken <- tc.Handshake() }()

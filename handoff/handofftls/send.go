@@ -34,15 +34,19 @@ func (cfg *Config) Name(name string) string {
 // have up to 64 KiB, less what the connection itself needs: a few hundred bytes, and the
 // certificates of the client.
 //
-// The keys of the connection go over the control socket, and over nothing else. Here they
-// are cleared.
-//
 // When Send returns nil, the successor has the connection. [handoff.ErrInDoubt] says that
 // the successor may have used it: Send has closed it, without a byte to the client. On any
 // other error the caller still owns conn, and serves it on: those of
 // [handoff.Upgrader.SendConn], which no successor has used it after, and those of
-// [Conn.CanMove]. While Send runs, Write waits. After nil and ErrInDoubt, Read and Write
-// return [ErrMoved].
+// [Conn.CanMove]. While Send runs, Write and CloseWrite wait. After nil and ErrInDoubt,
+// Read, Write and CloseWrite return [ErrMoved], and Close sends nothing.
+//
+// The keys of the connection go over the control socket, and over nothing else. Send
+// overwrites the encoded state when SendConn has returned, whatever that returns. After nil
+// and ErrInDoubt it also overwrites this package's copies of the two traffic secrets (TLS
+// 1.2: keys and IVs). After another error they stay: the connection needs them. Send does
+// not overwrite state, what crypto/tls itself has of the keys, the keys within an AEAD, and
+// the buffers of the control connection.
 func Send(ctx context.Context, up Sender, name string, conn net.Conn, state []byte) error {
 	c := find(conn)
 	if c == nil {
@@ -56,19 +60,15 @@ func Send(ctx context.Context, up Sender, name string, conn net.Conn, state []by
 		return ErrBusy
 	}
 	defer c.wmu.Unlock()
-	if err := c.canMoveLocked(); err != nil {
+	// Nothing is written here while the successor may have the keys.
+	if err := c.canMoveLocked(true); err != nil {
 		return err
-	}
-	c.stop(true) // nothing is written here while the successor may have the keys
-	if c.shut.Load() {
-		c.stop(false)
-		return stays("it has ended")
 	}
 	b := c.moving().encode(state)
 	err := up.SendConn(ctx, c.cfg.Name(name), c.raw, b)
 	clear(b)
 	if err != nil && !errors.Is(err, handoff.ErrInDoubt) {
-		c.stop(false)
+		c.resume()
 		return err
 	}
 	c.gone.Store(true)
@@ -92,19 +92,6 @@ func find(nc net.Conn) *Conn {
 		nc = w.NetConn()
 	}
 	return nil
-}
-
-// stop ends writing, by crypto/tls itself too, or lets it begin again.
-func (c *Conn) stop(yes bool) {
-	if l := c.layer; l != nil {
-		l.wmu.Lock()
-		defer l.wmu.Unlock()
-		l.moved = yes
-		return
-	}
-	c.tap.mu.Lock()
-	defer c.tap.mu.Unlock()
-	c.tap.moved = yes
 }
 
 // moving returns what moves. The caller has stopped the connection.
@@ -136,8 +123,9 @@ func (l *layer) forget() {
 }
 
 // Receive makes a Conn of a connection that a predecessor has sent with Send, and returns
-// the user's state for it. The Conn owns mc.Conn. Receive clears mc.State, and sends
-// nothing. After an error, which matches [ErrState], the caller closes mc.Conn: the
+// the user's state for it. The Conn owns mc.Conn. Receive overwrites mc.State, also when it
+// returns an error, and sends nothing. The Conn has copies of the two secrets, which its
+// next move overwrites, and KeyUpdate. After an error, which matches [ErrState], the caller closes mc.Conn: the
 // predecessor has given it up.
 func Receive(mc handoff.MovedConn, cfg *Config) (c *Conn, state []byte, err error) {
 	if err := cfg.Probe(); err != nil {

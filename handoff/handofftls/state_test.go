@@ -95,7 +95,9 @@ func TestWrongSequence(t *testing.T) {
 	t.Parallel()
 	tc, c := establish(t, plain(), insecure)
 	both(t, tc, c, "before")
-	c.stop(true)
+	if err := c.canMoveLocked(true); err != nil {
+		t.Fatal(err)
+	}
 	m := c.moving()
 	m.inSeq++
 	next, _, err := Receive(handoff.MovedConn{Conn: c.raw, State: m.encode(nil)}, c.cfg)

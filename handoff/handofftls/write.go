@@ -43,9 +43,7 @@ func (l *layer) write(p []byte) (int, error) {
 		}
 		n := min(len(p), maxPlain)
 		if err := l.writeLocked(typeData, p[:n]); err != nil {
-			if !l.moved {
-				l.outErr = err // a part of the record may be out
-			}
+			l.outErr = err // a part of the record may be out
 			return sent, err
 		}
 		sent += n
@@ -58,7 +56,7 @@ func (l *layer) write(p []byte) (int, error) {
 func (l *layer) answerKeyUpdate() {
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
-	if l.outErr != nil || l.moved || l.closed {
+	if l.outErr != nil || l.closed {
 		return // nothing more is written under any key
 	}
 	err := l.writeLocked(typeHandshake, []byte{messageKeyUpdate, 0, 0, 1, 0})
@@ -79,7 +77,7 @@ func (l *layer) closeNotify() error {
 }
 
 func (l *layer) closeNotifyLocked() error {
-	if l.closed || l.moved || l.outErr != nil {
+	if l.closed || l.outErr != nil {
 		return l.outErr
 	}
 	l.closed = true
