@@ -137,7 +137,7 @@ func (l *layer) record() error {
 	record := l.buf[l.r : l.r+recordHeader+n]
 	l.r += len(record)
 	if l.version == tls.VersionTLS13 && record[0] == typeChangeCipherSpec {
-		return l.changeCipherSpec(record)
+		return l.message(typeChangeCipherSpec, record[recordHeader:])
 	}
 	typ, data, err := l.in.open(record)
 	if err == nil && l.version == tls.VersionTLS13 && record[0] != typeData {
@@ -154,18 +154,6 @@ func (l *layer) record() error {
 		return l.fail(alertInternalError, err)
 	}
 	return l.message(typ, data)
-}
-
-// changeCipherSpec ignores a record of TLS 1.3 that is not encrypted, as crypto/tls does
-// also after the handshake.
-func (l *layer) changeCipherSpec(record []byte) error {
-	switch {
-	case len(record) != recordHeader+1 || record[recordHeader] != 1:
-		return l.fail(alertDecodeError, errors.New("handofftls: malformed change_cipher_spec"))
-	case len(l.hand) > 0:
-		return l.fail(alertUnexpectedMessage, errors.New("handofftls: change_cipher_spec is within a handshake message"))
-	}
-	return l.ignore()
 }
 
 // message handles the content of a record.
@@ -185,8 +173,22 @@ func (l *layer) message(typ byte, data []byte) error {
 		return l.alert(data)
 	case typeHandshake:
 		return l.handshake(data)
+	case typeChangeCipherSpec:
+		return l.changeCipherSpec(data)
 	}
 	return l.fail(alertUnexpectedMessage, fmt.Errorf("handofftls: a record has type %d", typ))
+}
+
+// changeCipherSpec is ignored in TLS 1.3, encrypted or not, as crypto/tls does also after
+// the handshake.
+func (l *layer) changeCipherSpec(data []byte) error {
+	switch {
+	case len(data) != 1 || data[0] != 1:
+		return l.fail(alertDecodeError, errors.New("handofftls: malformed change_cipher_spec"))
+	case l.version != tls.VersionTLS13:
+		return l.fail(alertUnexpectedMessage, errors.New("handofftls: change_cipher_spec after the handshake"))
+	}
+	return l.ignore()
 }
 
 func (l *layer) alert(data []byte) error {

@@ -202,6 +202,15 @@ func TestLikeCryptoTLS(t *testing.T) {
 			return append([]byte{20, 3, 3, 0, 1, 1}, sealed(tb, h, typeData, "on")...)
 		}, "EOF"},
 		{"change_cipher_spec, malformed", func(testing.TB, *half) []byte { return []byte{20, 3, 3, 0, 1, 2} }, "ended here"},
+		{"change_cipher_spec, malformed, within KeyUpdate", func(tb testing.TB, h *half) []byte {
+			return append(sealed(tb, h, typeHandshake, "\x18\x00"), 20, 3, 3, 0, 1, 2)
+		}, "ended here"},
+		{"change_cipher_spec, encrypted", func(tb testing.TB, h *half) []byte {
+			return sealed(tb, h, typeChangeCipherSpec, "\x01", typeData, "on")
+		}, "EOF"},
+		{"change_cipher_spec, encrypted and malformed", func(tb testing.TB, h *half) []byte {
+			return sealed(tb, h, typeChangeCipherSpec, "\x01\x01")
+		}, "ended here"},
 		{"empty records", func(tb testing.TB, h *half) []byte { return sealed(tb, h, repeat(maxUseless, typeData, "")...) }, "EOF"},
 		{"too many empty records", func(tb testing.TB, h *half) []byte {
 			return sealed(tb, h, append(repeat(maxUseless+1, typeData, ""), typeData, "x")...)
