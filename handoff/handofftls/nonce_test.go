@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -14,55 +13,6 @@ import (
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 )
-
-// A recorder is at the client's socket. It opens each record that arrives there with each
-// sequence number that was used before, and so finds a nonce that was used twice.
-type recorder struct {
-	net.Conn
-	h    half // of the server, at the end of the handshake
-	seen [][]byte
-	rest []byte
-}
-
-func (r *recorder) Read(p []byte) (int, error) {
-	n, err := r.Conn.Read(p)
-	r.rest = append(r.rest, p[:n]...)
-	return n, err
-}
-
-// drain reads to the end of the connection, and returns what is wrong with all that has
-// arrived.
-func (r *recorder) drain() error {
-	_, _ = io.Copy(io.Discard, r) // a reset is an end as well
-	for len(r.rest) >= recordHeader {
-		n := recordHeader + int(r.rest[3])<<8 + int(r.rest[4])
-		if n > len(r.rest) {
-			break
-		}
-		r.seen = append(r.seen, bytes.Clone(r.rest[:n]))
-		r.rest = r.rest[n:]
-	}
-	for i, record := range r.seen {
-		typ, data, err := r.h.open(bytes.Clone(record))
-		if err == nil {
-			if typ == typeHandshake && len(data) == keyUpdateSize {
-				if err := r.h.update(); err != nil {
-					return err
-				}
-			}
-			continue
-		}
-		for seq := range r.h.seq {
-			h := r.h
-			h.seq = seq
-			if _, _, err := h.open(bytes.Clone(record)); err == nil {
-				return fmt.Errorf("record %d has the nonce of record %d", r.h.seq, seq)
-			}
-		}
-		return fmt.Errorf("record %d, with sequence number %d, does not open", i, r.h.seq)
-	}
-	return nil
-}
 
 // A fate says what becomes of a successor.
 type fate uint8
@@ -97,7 +47,7 @@ func (s *successor) SendConn(_ context.Context, _ string, conn net.Conn, state [
 		return errors.Join(handoff.ErrInDoubt, conn.Close())
 	}
 	if s.fate == diesPartly {
-		mc.Conn = &stutter{Conn: conn}
+		mc.Conn = &stutter{Conn: conn, between: func() error { return io.ErrShortWrite }}
 	}
 	if s.next, _, s.err = Receive(mc, s.cfg); s.err != nil {
 		return s.err
@@ -121,14 +71,6 @@ func (s *successor) SendConn(_ context.Context, _ string, conn net.Conn, state [
 		use()
 	}
 	return handoff.ErrInDoubt
-}
-
-// stutter writes a half.
-type stutter struct{ net.Conn }
-
-func (s *stutter) Write(p []byte) (int, error) {
-	n, _ := s.Conn.Write(p[:len(p)/2])
-	return n, io.ErrShortWrite
 }
 
 // TestNoNonceTwice moves connections thousands of times, to successors that are killed or
@@ -167,9 +109,7 @@ func TestNoNonceTwice(t *testing.T) {
 // recordMoves moves one connection until its end.
 func recordMoves(t *testing.T, cfg *Config, rng *rand.Rand) (moves int, end fate) {
 	p, c := establishPeer(t, cfg)
-	r := &recorder{Conn: p.raw, h: p.l.in}
-	r.h.secret = bytes.Clone(p.l.in.secret)
-	p.l.raw = r
+	r := record(p)
 	defer p.raw.Close()
 	for {
 		for range rng.IntN(3) {
@@ -200,7 +140,7 @@ func recordMoves(t *testing.T, cfg *Config, rng *rand.Rand) (moves int, end fate
 		}
 		// In doubt: whatever the predecessor's program still tries, the client gets none of
 		// it.
-		_, _ = c.Write([]byte("the predecessor's last words"))
+		_, _ = c.Write([]byte(lastWords))
 		_ = c.CloseWrite()
 		if s.late != nil {
 			s.late()

@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -19,10 +20,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/internal/testmain"
 )
-
-func TestMain(m *testing.M) { testmain.Run(m) }
 
 // patience bounds each wait.
 const patience = time.Minute
@@ -169,10 +167,18 @@ func (p peer) seal(tb testing.TB, typ byte, data []byte, padding int) []byte {
 // keyUpdate sends KeyUpdate and goes to the next key.
 func (p peer) keyUpdate(tb testing.TB, requested byte) {
 	tb.Helper()
-	p.send(tb, typeHandshake, []byte{24, 0, 0, 1, requested}, 0)
-	if err := p.l.out.update(); err != nil {
+	if err := p.update(requested); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// update is keyUpdate in any goroutine.
+func (p peer) update(requested byte) error {
+	b, err := p.l.out.seal(nil, typeHandshake, []byte{messageKeyUpdate, 0, 0, 1, requested})
+	if err == nil {
+		_, err = p.raw.Write(b)
+	}
+	return errors.Join(err, p.l.out.update())
 }
 
 // plain returns a Config for a server with a certificate of ECDSA.
