@@ -41,6 +41,7 @@ type clients struct {
 	errs    []error
 	wg      sync.WaitGroup
 	ending  atomic.Bool
+	killed  atomic.Bool // what clients of this process count from now on is the driver's doing
 	running []*exec.Cmd
 	inputs  []io.Closer
 }
@@ -65,13 +66,22 @@ func startClients(addr string, n int) (*clients, error) {
 	return c, nil
 }
 
-// stop ends all clients and returns what they have counted.
+// stopTimeout bounds the time in which a client ends its last request.
+const stopTimeout = time.Minute
+
+// stop ends all clients and returns what they have counted. It kills those that do not end
+// in time: an error says so.
 func (c *clients) stop() (counts, error) {
 	c.ending.Store(true)
 	for _, in := range c.inputs {
 		_ = in.Close() // a pipe
 	}
+	late := time.AfterFunc(stopTimeout, func() {
+		c.done(counts{}, fmt.Errorf("clients have not ended their last requests within %v", stopTimeout))
+		c.endProcesses()
+	})
 	c.wg.Wait()
+	late.Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sum, errors.Join(c.errs...)
@@ -80,13 +90,18 @@ func (c *clients) stop() (counts, error) {
 // kill ends what stop has not.
 func (c *clients) kill() {
 	c.ending.Store(true)
+	c.endProcesses()
+	c.wg.Wait()
+}
+
+func (c *clients) endProcesses() {
+	c.killed.Store(true)
 	c.mu.Lock()
 	running := c.running
 	c.mu.Unlock()
 	for _, cmd := range running {
 		_ = cmd.Process.Kill() // it may have ended
 	}
-	c.wg.Wait()
 }
 
 func (c *clients) done(n counts, err error) {
@@ -150,7 +165,15 @@ func (c *clients) openssl(addr string) error {
 		n := counts{Connections: 1}
 		r := bufio.NewReader(out)
 		for i := 0; !c.ending.Load() && n.Failed == 0; i++ {
-			n.exchange(in, r, i)
+			before := n
+			err := n.exchange(in, r, i)
+			if c.killed.Load() {
+				n = before // the driver has ended the client within the request
+				break
+			}
+			if err != nil {
+				fmt.Fprintf(os.Stderr, "openssl: request %d failed: %v\n", i, err)
+			}
 			pause(context.Background(), 5*time.Millisecond)
 		}
 		_ = cmd.Process.Kill() // it has no more to do
@@ -160,8 +183,9 @@ func (c *clients) openssl(addr string) error {
 	return nil
 }
 
-// exchange sends one request and receives its response.
-func (n *counts) exchange(w io.Writer, r *bufio.Reader, i int) {
+// exchange sends one request and receives its response. It returns why the request has
+// failed.
+func (n *counts) exchange(w io.Writer, r *bufio.Reader, i int) error {
 	n.Requests++
 	body := strings.Repeat(strconv.Itoa(i)+"\n", 1+rand.IntN(1+(i%50)*100))
 	_, err := fmt.Fprintf(w, "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
@@ -173,13 +197,16 @@ func (n *counts) exchange(w io.Writer, r *bufio.Reader, i int) {
 	if err == nil {
 		b, err = io.ReadAll(res.Body)
 	}
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = errors.New(res.Status)
+	}
 	switch {
-	case err != nil || res.StatusCode != http.StatusOK:
+	case err != nil:
 		n.Failed++
-		fmt.Fprintln(os.Stderr, "request failed:", err)
 	case string(b) != body || res.Close:
 		n.Wrong++
 	}
+	return err
 }
 
 // goClients are clients of crypto/tls, one connection each, until standard input ends.
@@ -199,11 +226,14 @@ func goClients(args []string) {
 			tc, err := tls.Dial("tcp", args[0], cfg)
 			if err != nil {
 				n.Failed++
+				fmt.Fprintln(os.Stderr, "Go: no connection:", err)
 			} else {
 				defer tc.Close()
 				r := bufio.NewReader(tc)
 				for i := 0; !ending.Load() && n.Failed == 0; i++ {
-					n.exchange(tc, r, i)
+					if err := n.exchange(tc, r, i); err != nil {
+						fmt.Fprintf(os.Stderr, "Go, TLS 1.%s: request %d failed: %v\n", args[2][1:], i, err)
+					}
 					pause(context.Background(), time.Duration(rand.IntN(10))*time.Millisecond)
 				}
 			}
@@ -234,6 +264,9 @@ func (c *clients) curl(addr string) {
 		if err == nil {
 			err = cmd.Wait()
 		}
+		if c.killed.Load() {
+			break // within its requests, by the driver
+		}
 		lines := strings.Fields(strings.ReplaceAll(out.String(), text, "body"))
 		n.Requests += requestsOfCurl
 		answered := uint64(0)
@@ -253,6 +286,9 @@ func (c *clients) curl(addr string) {
 		n.Failed += requestsOfCurl - answered
 		if err != nil && n.Failed == 0 {
 			n.Failed++
+		}
+		if n.Failed > 0 {
+			fmt.Fprintf(os.Stderr, "curl: %d of %d requests failed: %v\n", requestsOfCurl-answered, requestsOfCurl, err)
 		}
 	}
 	c.done(n, nil)
@@ -280,7 +316,7 @@ def client():
             if r.status != 200: n["Failed"] += 1
             elif b != body or r.will_close: n["Wrong"] += 1
         except Exception as e:
-            print("request failed:", e, file=sys.stderr)
+            print("python: request failed:", e, file=sys.stderr)
             n["Failed"] += 1
         time.sleep(random.random() / 100)
     c.close()

@@ -139,27 +139,39 @@ func run(ctx context.Context, mode handoff.Mode, upgrades, clients int) (r resul
 	}
 	defer c.kill()
 	for range upgrades {
-		m, err := s.Upgrade(ctx)
-		if err != nil {
-			return r, err
-		}
-		end, err := s.Exit(ctx, m.PID)
-		if err != nil {
-			return r, err
-		}
-		if end.Linger == nil {
-			return r, errors.New("a predecessor has not reported its linger")
+		if err = upgrade(ctx, s); err != nil {
+			break
 		}
 		r.upgrades++
-		r.moves += end.Linger.Moved
-		r.handshakes += uint64(end.Counts["handshake"])
 	}
-	if r.counts, err = c.stop(); err != nil {
-		return r, err
+	// After an error too: what the clients count then is what became of their requests.
+	var stopped error
+	r.counts, stopped = c.stop()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	_, serr := s.Stop(ctx)
+	for _, m := range s.Messages() {
+		if m.Kind == "exit" {
+			r.handshakes += uint64(m.Counts["handshake"])
+			if m.Linger != nil {
+				r.moves += m.Linger.Moved
+			}
+		}
 	}
-	end, err := s.Stop(ctx)
-	r.handshakes += uint64(end.Counts["handshake"])
-	return r, err
+	return r, errors.Join(err, stopped, serr)
+}
+
+// upgrade replaces the process, and waits for its end.
+func upgrade(ctx context.Context, s *rig.Service) error {
+	m, err := s.Upgrade(ctx)
+	if err != nil {
+		return err
+	}
+	end, err := s.Exit(ctx, m.PID)
+	if err == nil && end.Linger == nil {
+		err = errors.New("a predecessor has not reported its linger")
+	}
+	return err
 }
 
 // self returns the command that runs a role of this program.
