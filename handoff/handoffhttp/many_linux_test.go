@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -169,44 +170,52 @@ func TestShortOfFiles(t *testing.T) {
 	})
 }
 
-// BenchmarkMoveIdle moves 10,000 idle connections, or as many as the limit of
-// descriptors allows. It measures how long the predecessor runs after the commit, and
-// how much memory it takes.
-func BenchmarkMoveIdle(b *testing.B) {
-	n := 10000
+// idleConns returns 10,000 for each of some services, or as many as the limit of
+// descriptors allows.
+func idleConns(b *testing.B, services int) int {
+	b.Helper()
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		b.Fatal(err)
 	}
-	n = min(n, int(limit.Cur)-200)
+	return min(10000, (int(limit.Cur)-200)/services)
+}
+
+// moveIdle upgrades a service with n idle connections, and returns the predecessor's last
+// message and how long it has run since the commit.
+func moveIdle(ctx context.Context, b *testing.B, s *rig.Service, n int) (end rig.Message, whole time.Duration) {
+	b.Helper()
+	m, err := s.Upgrade(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if end, err = s.Exit(ctx, m.PID); err != nil {
+		b.Fatal(err)
+	}
+	if end.Linger == nil || end.Linger.Moved != n {
+		b.Fatalf("linger: %+v, want %d moved", end.Linger, n)
+	}
+	return end, end.Time.Sub(m.Time)
+}
+
+// BenchmarkMoveIdle moves 10,000 idle connections, or as many as the limit of
+// descriptors allows. It measures how long the predecessor runs after the commit, and
+// how much memory it takes.
+func BenchmarkMoveIdle(b *testing.B) {
 	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
-		for _, c := range []struct {
-			n        int
-			protocol string
-		}{{100, ""}, {n, ""}, {n, "tls"}} {
-			n := c.n
-			b.Run(fmt.Sprintf("%s/%d%s", mode, n, c.protocol), func(b *testing.B) {
+		for _, n := range []int{100, idleConns(b, 1)} {
+			b.Run(fmt.Sprintf("%s/%d", mode, n), func(b *testing.B) {
 				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 				defer cancel()
-				s := startService(b, rig.Settings{How: rig.Baton, Mode: mode, Protocol: c.protocol, MoveTLS: true})
-				dialMany(b, s.Settings.Addr, n, c.protocol)
+				s := startService(b, rig.Settings{How: rig.Baton, Mode: mode})
+				dialMany(b, s.Settings.Addr, n, "")
 				runtime.GC()
 				var linger, whole time.Duration
 				var grown int64
 				for b.Loop() {
-					m, err := s.Upgrade(ctx)
-					if err != nil {
-						b.Fatal(err)
-					}
-					end, err := s.Exit(ctx, m.PID)
-					if err != nil {
-						b.Fatal(err)
-					}
-					if end.Linger == nil || end.Linger.Moved != n {
-						b.Fatalf("linger: %+v, want %d moved", end.Linger, n)
-					}
+					end, took := moveIdle(ctx, b, s, n)
 					linger += end.Linger.Took
-					whole += end.Time.Sub(m.Time)
+					whole += took
 					grown = max(grown, end.Grown)
 				}
 				b.ReportMetric(float64(linger.Milliseconds())/float64(b.N), "ms-moving/op")
@@ -214,5 +223,46 @@ func BenchmarkMoveIdle(b *testing.B) {
 				b.ReportMetric(float64(grown)/float64(n), "B-grown/conn")
 			})
 		}
+	}
+}
+
+// BenchmarkMoveIdleTLS moves 10,000 idle connections over TLS and, in turn, as many
+// without. The metric "ratio" is the median of the times of the first over the second.
+func BenchmarkMoveIdleTLS(b *testing.B) {
+	protocols := []string{"", "tls"}
+	n := idleConns(b, len(protocols))
+	for _, mode := range []handoff.Mode{handoff.Inherit, handoff.Takeover, handoff.Drain} {
+		b.Run(fmt.Sprintf("%s/%d", mode, n), func(b *testing.B) {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+			defer cancel()
+			services := make([]*rig.Service, len(protocols))
+			for i, protocol := range protocols {
+				services[i] = startService(b, rig.Settings{How: rig.Baton, Mode: mode, Protocol: protocol, MoveTLS: true})
+				dialMany(b, services[i].Settings.Addr, n, protocol)
+			}
+			runtime.GC()
+			var took [2][]float64 // seconds
+			var ratios []float64
+			var grown int64
+			for b.Loop() {
+				var round [2]float64
+				for i, s := range services {
+					end, whole := moveIdle(ctx, b, s, n)
+					round[i] = whole.Seconds()
+					took[i] = append(took[i], round[i])
+					if protocols[i] == "tls" {
+						grown = max(grown, end.Grown)
+					}
+				}
+				ratios = append(ratios, round[1]/round[0])
+			}
+			middle := func(all []float64) float64 { return slices.Sorted(slices.Values(all))[len(all)/2] }
+			b.ReportMetric(1000*middle(took[0]), "plain-ms")
+			b.ReportMetric(1000*middle(took[1]), "tls-ms")
+			b.ReportMetric(1000*slices.Max(took[1]), "tls-worst-ms")
+			b.ReportMetric(middle(ratios), "ratio")
+			b.ReportMetric(float64(grown)/float64(n), "tls-B-grown/conn")
+			b.ReportMetric(0, "ns/op")
+		})
 	}
 }
