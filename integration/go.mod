@@ -16,6 +16,7 @@ require (
 	github.com/seed-11c92bf9/baton v0.0.0-00010101000000-000000000000
 	github.com/ulikunitz/xz v0.5.17
 	github.com/valyala/fasthttp v1.68.0
+	golang.org/x/crypto v0.51.0
 	golang.org/x/net v0.54.0
 	golang.org/x/sys v0.47.0
 	gonum.org/v1/plot v0.17.0
