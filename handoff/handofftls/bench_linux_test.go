@@ -116,6 +116,20 @@ func BenchmarkRequests(b *testing.B) {
 	})
 }
 
+// BenchmarkMove moves an idle connection within the process: what Send and Receive need
+// beside the transfer. Each move but the first is of a connection that has moved.
+func BenchmarkMove(b *testing.B) {
+	tc, c := establish(b, plain(), insecure)
+	b.ReportAllocs()
+	for b.Loop() {
+		c = move(b, c)
+	}
+	b.StopTimer()
+	_ = c.SetDeadline(time.Now().Add(patience)) // the exchange returns the error
+	_ = tc.SetDeadline(time.Now().Add(patience))
+	both(b, tc, c, "after all")
+}
+
 // BenchmarkMemory reports how much memory an idle connection takes.
 func BenchmarkMemory(b *testing.B) {
 	const n = 300

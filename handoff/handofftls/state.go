@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"fmt"
+	"sync"
 )
 
 // stateFormat begins the encoding of a moving connection. It is in the name under which
@@ -166,9 +167,15 @@ func decode(b []byte) (m *moving, user []byte, err error) {
 // emptyState returns a state whose ExportKeyingMaterial returns an error. That of the zero
 // value panics. The secret that it needs is not known.
 func emptyState() *tls.ConnectionState {
-	st := tls.Server(nil, &tls.Config{Renegotiation: tls.RenegotiateOnceAsClient}).ConnectionState()
+	st := unshaken()
 	return &st
 }
+
+// unshaken returns the state of a connection without a handshake: for all one, because a
+// tls.Conn and its tls.Config are the larger part of what a move allocates.
+var unshaken = sync.OnceValue(func() tls.ConnectionState {
+	return tls.Server(nil, &tls.Config{Renegotiation: tls.RenegotiateOnceAsClient}).ConnectionState()
+})
 
 // A decoder reads what encode has written. After an error it returns zeros.
 type decoder struct {
