@@ -14,7 +14,8 @@ MODULES := handoff/handoffprom handoff/handoffquic integration
 PKG ?= ./...
 # Time for each fuzz target, rounds of a benchmark, of a soak test, members to drain,
 # upgrades in each mode, upgrades and crashes under systemd. Upgrades of the gauntlet in all modes together, its time
-# and the seed of its faults. Rows of make sysfaults. Handovers of make leave. Benchmarks to run.
+# and the seed of its faults. Rows of make sysfaults. Handovers of make leave. Rounds of make tls-nonces.
+# Benchmarks to run.
 FUZZTIME ?= 10s
 COUNT ?= 1
 SOAK ?= 20
@@ -26,8 +27,12 @@ CRASHES ?= 5
 RESTARTS ?= 200
 HANDOVERS ?= 100
 ROWS ?= all
+ROUNDS ?= 10
 DURATION ?= 0
 SEED ?= 0
+# Versions of Go that make tls-go tests with: the oldest that go.mod allows, and the one
+# that is installed.
+GOS ?= go1.25.0 local
 # Whose kernels are booted.
 SUITES ?= bullseye,bookworm,trixie,sid
 # Peers to measure beside Baton, by how their names begin, and where the table,
@@ -41,7 +46,7 @@ help: ## list the targets
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES) RELOADS=$(RELOADS) CRASHES=$(CRASHES) RESTARTS=$(RESTARTS) ROWS=$(ROWS) HANDOVERS=$(HANDOVERS) DURATION=$(DURATION) SEED=$(SEED) SUITES=$(SUITES) PEERS=$(PEERS) OUT=$(OUT)"
+	@echo "variables: PKG=$(PKG) FUZZTIME=$(FUZZTIME) COUNT=$(COUNT) SOAK=$(SOAK) DRAINS=$(DRAINS) UPGRADES=$(UPGRADES) RELOADS=$(RELOADS) CRASHES=$(CRASHES) RESTARTS=$(RESTARTS) ROWS=$(ROWS) ROUNDS=$(ROUNDS) GOS='$(GOS)' HANDOVERS=$(HANDOVERS) DURATION=$(DURATION) SEED=$(SEED) SUITES=$(SUITES) PEERS=$(PEERS) OUT=$(OUT)"
 
 .PHONY: demo
 demo: ## upgrade a small service under load, in every mode
@@ -159,6 +164,15 @@ flows: ## replace an HTTP/3 server UPGRADES times in each mode under load, besid
 .PHONY: tls-move
 tls-move: ## replace an HTTPS server UPGRADES times in each mode, under clients of Go, Python, curl and openssl
 	$(GO) run ./handoff/handoffhttp/internal/tlsmove -upgrades $(UPGRADES) $(ARGS)
+
+.PHONY: tls-nonces
+tls-nonces: ## kill and stop processes at each step of a move of TLS connections, ROUNDS times, under recorders of nonces
+	BATON_TLS_ROUNDS=$(ROUNDS) $(GO) test -run='^TestNoNonceTwice' -v -parallel=8 -timeout=60m ./handoff/handofftls
+
+.PHONY: tls-go
+# What the package counts is compared with what crypto/tls of each version counts.
+tls-go: ## test handofftls with each of GOS, which Go fetches itself
+	@set -ex; for go in $(GOS); do GOTOOLCHAIN=$$go $(GO) test -short ./handoff/handofftls; done
 
 .PHONY: soak-reuseport
 soak-reuseport: ## drain DRAINS members of reuseport groups under load
