@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -242,6 +243,9 @@ func TestLikeCryptoTLS(t *testing.T) {
 				original, moved, client := twins(t, cfg, version)
 				if version == tls.VersionTLS12 && strings.Contains(c.name, "KeyUpdate") {
 					t.Skip("TLS 1.2 has no KeyUpdate")
+				}
+				if strings.HasPrefix(runtime.Version(), "go1.25") && c.name == "many KeyUpdates" {
+					t.Skip("crypto/tls counts them from Go 1.26 on; this package always does")
 				}
 				got := compare(t, original, moved, c.script(t, &client), 1000)
 				if version == tls.VersionTLS13 && c.end != "" && got.end != c.end {

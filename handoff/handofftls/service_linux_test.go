@@ -69,6 +69,7 @@ type service struct {
 	cfg  *Config
 	from <-chan handoff.MovedConn
 
+	serving                               sync.WaitGroup
 	received, sending, moved, doubt, kept atomic.Int32
 	fate                                  sync.Once
 }
@@ -123,7 +124,9 @@ func (s *service) run() error {
 	say(report{Kind: "serving", Addr: ln.Addr().String()})
 	<-s.up.Done()
 	wg.Wait()
-	return errors.Join(s.up.Err(), s.up.Shutdown(ctx))
+	err = errors.Join(s.up.Err(), s.up.Shutdown(ctx))
+	s.serving.Wait() // a process must not end between its report of a step and the signal
+	return err
 }
 
 func (s *service) accept(ctx context.Context, ln net.Listener) {
@@ -132,14 +135,14 @@ func (s *service) accept(ctx context.Context, ln net.Listener) {
 		if err != nil {
 			return
 		}
-		go func() { // ends with the connection, which Shutdown waits for
+		s.serving.Go(func() { // ends with the connection
 			c, err := Server(ctx, nc, s.cfg)
 			if err != nil {
 				_ = nc.Close() // the client tells
 				return
 			}
 			s.serve(ctx, c, markNew, false)
-		}()
+		})
 	}
 }
 
@@ -162,7 +165,7 @@ func (s *service) receive(ctx context.Context) {
 				panic(err)
 			}
 			s.meet(stepMade, at)
-			go s.serve(ctx, c, markMoved, at) // ends with the connection, which Shutdown waits for
+			s.serving.Go(func() { s.serve(ctx, c, markMoved, at) }) // ends with the connection
 		case <-s.up.Done():
 			return
 		}
