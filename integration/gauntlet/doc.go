@@ -9,6 +9,12 @@
 // same host and, where there is root, over a link with a delay; each request has
 // a number that is sent once. The driver starts them, upgrades, and does harm.
 //
+// Among the faults are system calls that fail once: the driver answers those of a part of
+// the processes (-filtered), as package internal/sysfault does it. Others are wrappers, which start the
+// successor as a child, a control socket that is removed, another service that has the
+// same control socket, and an upgrade while a successor that was rolled back still
+// serves its connections.
+//
 // # The proof
 //
 // Each process of the service writes a ledger: each connection that it gets, and each

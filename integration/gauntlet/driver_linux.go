@@ -25,6 +25,7 @@ type options struct {
 	quick     bool    // no fault that takes seconds
 	faulty    float64 // part of the upgrades that a fault befalls
 	hand      float64 // part of the successors that are started by hand, where the mode allows it
+	filtered  float64 // part of the processes started by the driver whose system calls can fail, and those of their successors
 	only      string  // part of the names of faults; empty means all
 	without   string  // part of the names of faults that are left out; empty means none
 	link      time.Duration
@@ -51,6 +52,9 @@ const (
 	// next, if nothing fails.
 	every = 20
 )
+
+// defaultFiltered is the part of the processes whose system calls the driver answers.
+const defaultFiltered = 0.5
 
 // defaultHand is the part of the successors that are started by hand.
 const defaultHand = 1.0 / 6
@@ -168,6 +172,7 @@ func driveMode(ctx context.Context, o options, mode handoff.Mode, rng *rand.Rand
 
 // all does all rounds.
 func (d *run) all(ctx context.Context, began time.Time) error {
+	d.filter = d.rng.Float64() < d.options.filtered
 	pid, err := d.firstStart(ctx)
 	if err != nil {
 		return err
@@ -184,7 +189,7 @@ func (d *run) all(ctx context.Context, began time.Time) error {
 	for {
 		var f *fault
 		if d.rounds > 0 && d.rng.Float64() < d.faulty {
-			f = d.pick()
+			f = d.pick(pid)
 		}
 		if pid, err = d.round(ctx, pid, f); err != nil {
 			return err
@@ -219,13 +224,16 @@ func (d *run) status() string {
 }
 
 // pick chooses a fault that can happen here.
-func (d *run) pick() *fault {
+func (d *run) pick(pred int) *fault {
 	var can []fault
+	calls := filtered(pred)
 	for _, f := range faults() {
 		switch {
 		case f.needs&needLink != 0 && d.rig.link == nil,
 			f.needs&needDisk != 0 && d.state == "",
 			f.needs&needClock != 0 && !d.clock,
+			f.needs&needHand != 0 && !byHand(d.set.Mode),
+			f.needs&needCalls != 0 && !calls,
 			f.needs&needPatience != 0 && (d.quick || d.rng.Float64() < 0.8), // they would take all the time
 			!strings.Contains(f.name, d.only), d.without != "" && strings.Contains(f.name, d.without):
 			continue

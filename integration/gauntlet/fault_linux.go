@@ -17,6 +17,8 @@ type fault struct {
 	// do does harm in the course of an upgrade, and reports whether it happened.
 	// nil where the plan is all: that has happened if the successor says so.
 	do func(ctx context.Context, rd *round) (happened bool, err error)
+	// wrapped says that the successor starts below a shell, which does not exec.
+	wrapped bool
 	// triggers says that do triggers the upgrade itself.
 	triggers bool
 	// fate is the required result of the upgrade.
@@ -31,6 +33,8 @@ const (
 	needDisk                      // a file system for the state that may be full
 	needClock                     // a clock that no other program uses
 	needPatience                  // it takes seconds
+	needHand                      // a mode in which the driver may start successors
+	needCalls                     // a predecessor whose system calls can fail
 )
 
 // fate is the allowed result of an upgrade.
@@ -109,9 +113,36 @@ func faults() []fault {
 			all = append(all, fault{name: fmt.Sprintf("SIGTERM, %s", step), do: terminate(predecessor, step), fate: mayStop})
 		}
 	}
-	return append(all,
+	return append(append(all, upgradeFaults()...),
 		fault{name: "successor: unhealthy", plan: plan{How: howUnhealthy}, fate: mustFail},
 		fault{name: "predecessor: no descriptors", do: noFile, triggers: true},
 		fault{name: "full disk", needs: needDisk, do: fullDisk, triggers: true, fate: mustFail},
+	)
+}
+
+// upgradeFaults are those of what an upgrade goes through: system calls, wrappers, the
+// control socket, another service, and a successor that was rolled back.
+func upgradeFaults() []fault {
+	var all []fault
+	for _, step := range steps() {
+		for _, who := range []role{predecessor, successor} {
+			all = append(all, fault{name: fmt.Sprintf("system call of %s fails, %s", who, step), needs: needCalls, do: failAt(who, step)})
+		}
+		all = append(all,
+			fault{name: fmt.Sprintf("wrapped successor: kill wrapper, %s", step), wrapped: true, do: killWrapper(step)},
+			fault{name: fmt.Sprintf("wrapped successor: kill, %s", step), wrapped: true, do: kill(successor, step), fate: byTheTable},
+			fault{name: fmt.Sprintf("swept control socket, %s", step), do: sweepAt(step), fate: mustCommit},
+			fault{name: fmt.Sprintf("other service, %s", step), do: otherAt(step), fate: mustCommit})
+	}
+	for _, at := range []string{atStart, atJoined, atListening} {
+		all = append(all, fault{name: "wrapped successor: " + howHang + ", " + at, wrapped: true, needs: needPatience, plan: plan{At: at, How: howHang}, fate: mustFail})
+	}
+	return append(all,
+		fault{name: "wrapped successor", wrapped: true, fate: mustCommit},
+		fault{name: "wrapped successor: stop for long, paused", wrapped: true, needs: needPatience, do: stopUntil(successor, handoff.EventPaused), fate: mustFail},
+		fault{name: "swept control socket, before", do: sweepBefore(false), triggers: true, fate: mustCommit},
+		fault{name: "swept control socket, by hand", needs: needHand, do: sweepBefore(true), triggers: true, fate: mustCommit},
+		fault{name: "other service, before", do: otherBefore, triggers: true, fate: mustCommit},
+		fault{name: "upgrade while a rolled-back successor serves", plan: plan{At: atProbation, How: howAbort, Wait: defaultProbation / 2}, do: whileRolledBack, fate: mustCommit},
 	)
 }

@@ -71,6 +71,16 @@ func TestKilledByHand(t *testing.T) {
 	drives(t, o)
 }
 
+// TestSystemCallFails has a system call of either side fail in each upgrade.
+func TestSystemCallFails(t *testing.T) {
+	testenv.Long(t, "handoff.TestSystemCallsShort")
+	o := short(t, handoff.Takeover)
+	o.restarts, o.faulty, o.filtered, o.only = 12, 1, 1, "system call"
+	if res := drives(t, o); res.Faults == 0 {
+		t.Error("no system call failed: the test shows nothing")
+	}
+}
+
 // TestFarClients has clients behind a link with a delay as well, where a
 // handshake takes as long as in the world.
 func TestFarClients(t *testing.T) {

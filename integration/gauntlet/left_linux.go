@@ -39,6 +39,9 @@ func (r *rig) belongingsOf(pid int) (belongings, error) {
 		if err != nil {
 			continue // closed meanwhile
 		}
+		if target == r.program()+" (deleted)" {
+			continue // dash leaves the script's descriptor, from number 10 on, to its child
+		}
 		kind, rest, _ := strings.Cut(target, ":")
 		switch kind {
 		case "socket":

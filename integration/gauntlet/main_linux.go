@@ -48,7 +48,7 @@ func takePart(role string, args []string) (ran bool, err error) {
 
 // driverMain is the driver. It returns the exit status.
 func driverMain(args []string, stdout, stderr io.Writer) int {
-	o := options{hand: defaultHand}
+	o := options{hand: defaultHand, filtered: defaultFiltered}
 	var asJSON, add bool
 	var out string
 	modes := modeNames()
@@ -60,6 +60,7 @@ func driverMain(args []string, stdout, stderr io.Writer) int {
 	fs.StringVar(&modes, "modes", modes, "modes, in order")
 	fs.BoolVar(&o.quick, "quick", false, "leave out faults that take seconds")
 	fs.Float64Var(&o.faulty, "faults", 0.5, "part of the upgrades that a fault befalls")
+	fs.Float64Var(&o.filtered, "filtered", o.filtered, "part of the service's processes started by the driver whose system calls, and their successors', can fail; 1 with -only 'system call'")
 	fs.StringVar(&o.only, "only", "", "only faults whose name contains this `text`")
 	fs.StringVar(&o.without, "without", "", "no faults whose name contains this `text`")
 	fs.DurationVar(&o.link, "link", 50*time.Millisecond, "round trip of the far clients' link; 0 means none; needs root")

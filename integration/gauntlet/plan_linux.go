@@ -13,6 +13,7 @@ import (
 type plan struct {
 	At, How   string
 	Probation time.Duration // of its own successors; negative means none
+	Wait      time.Duration // at the place, before it fails
 }
 
 // Where a process fails.
@@ -85,6 +86,9 @@ const defaultProbation = 100 * time.Millisecond
 func (p *process) act(at string) {
 	if p.plan.At != at || p.plan.How == howUnhealthy {
 		return
+	}
+	if p.plan.Wait > 0 {
+		<-time.After(p.plan.Wait)
 	}
 	p.say(message{Kind: "plan"})
 	switch p.plan.How {

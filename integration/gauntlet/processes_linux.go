@@ -33,14 +33,16 @@ func (r *rig) look() []int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, pid := range marked { // one may end before it says a word
-		r.pids[pid] = true
+		if !r.wrappers[pid] {
+			r.pids[pid] = true
+		}
 	}
 	for pid := range r.pids {
 		if !slices.Contains(marked, pid) && running(pid) && (ending(pid) || procs.Has(pid, mark)) {
 			marked = append(marked, pid)
 		}
 	}
-	return marked
+	return slices.DeleteFunc(marked, r.wraps)
 }
 
 // ending reports whether a process is about to end: it gives up its memory, and its
@@ -74,6 +76,12 @@ func (r *rig) reap() {
 	for pid := range r.pids {
 		if stateOf(pid) == 0 {
 			delete(r.pids, pid)
+		}
+	}
+	for pid := range r.wrappers {
+		// In a process group of its own.
+		if _, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); err != nil && stateOf(pid) == 0 {
+			delete(r.wrappers, pid)
 		}
 	}
 }

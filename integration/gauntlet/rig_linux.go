@@ -34,6 +34,9 @@ type rig struct {
 	stdin []*os.File     // of the service's first processes; closed at the end
 	mark  string         // an entry of the environment of all processes of the service
 
+	filter bool // the processes that start are filtered
+	calls  injector
+
 	clients []*clientProcess
 	readers sync.WaitGroup
 
@@ -41,6 +44,7 @@ type rig struct {
 	news     chan struct{} // closed and replaced with each message
 	messages []message
 	pids     map[int]bool      // processes of the service that have sent a message
+	wrappers map[int]bool      // shells that processes of the service were started by
 	groups   []int             // process groups of the service
 	actual   map[string]string // where it listens
 }
@@ -48,7 +52,7 @@ type rig struct {
 // newRig prepares a rig in dir.
 func newRig(dir string, cmd command, set serviceSettings, load clientSettings, link *netlab.Link) (*rig, error) {
 	r := &rig{
-		command: cmd, set: set, load: load, link: link, news: make(chan struct{}), pids: make(map[int]bool),
+		command: cmd, set: set, load: load, link: link, news: make(chan struct{}), pids: make(map[int]bool), wrappers: make(map[int]bool),
 		mark: "BATON_GAUNTLET_RIG=" + dir,
 	}
 	r.set.Dir, r.set.Notes = filepath.Join(dir, "run"), filepath.Join(dir, "notes")
@@ -70,6 +74,9 @@ func newRig(dir string, cmd command, set serviceSettings, load clientSettings, l
 		if strings.HasPrefix(name, "unix") {
 			r.set.Addrs[name] = filepath.Join(r.set.Dir, name)
 		}
+	}
+	if err := os.Symlink(cmd("service").Path, r.program()); err != nil {
+		return nil, err
 	}
 	if _, _, err := selfsigned.Write(r.set.Notes, "gauntlet"); err != nil {
 		return nil, err
@@ -99,6 +106,14 @@ func (r *rig) begin(cmd *exec.Cmd, far bool) (err error) {
 // start starts a process of the service that no predecessor has started, and
 // returns its process ID.
 func (r *rig) start() (int, error) {
+	if at := r.addrs(); at != nil { // the clients know these
+		r.set.Addrs = at
+	}
+	return r.startAs(r.set)
+}
+
+// startAs is start with other settings.
+func (r *rig) startAs(settings serviceSettings) (int, error) {
 	out, w, err := os.Pipe()
 	if err != nil {
 		return 0, err
@@ -110,15 +125,16 @@ func (r *rig) start() (int, error) {
 		return 0, err
 	}
 	defer in.Close()
-	if at := r.addrs(); at != nil { // the clients know these
-		r.set.Addrs = at
-	}
-	set, err := json.Marshal(r.set)
+	set, err := json.Marshal(settings)
 	if err != nil {
 		return 0, err
 	}
 	cmd := r.command("service")
 	cmd.Env = append(cmd.Environ(), envService+"="+string(set), r.mark, "GOTRACEBACK=all", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	cmd.Path, cmd.Args[0] = r.program(), r.program()
+	if r.filter {
+		cmd.Env = append(cmd.Env, envFilter+"=1")
+	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, w, r.log
 	if err := r.begin(cmd, false); err != nil {
 		_, _ = out.Close(), stdin.Close()
@@ -146,12 +162,23 @@ func (r *rig) read(out io.Reader) {
 		if json.Unmarshal(sc.Bytes(), &m) != nil {
 			continue // a test framework's words
 		}
+		if m.Kind == "filter" {
+			if err := r.answerCalls(m.PID, m.Listener); err != nil {
+				fmt.Fprintln(r.log, "gauntlet: a filter of system calls:", err) // it may have been killed
+			}
+			continue
+		}
 		r.mu.Lock()
 		if m.Kind == "serving" {
 			r.actual = m.Addrs
 		}
 		r.messages = append(r.messages, m)
-		r.pids[m.PID] = true
+		if m.Kind == "wrapper" {
+			r.wrappers[m.PID] = true
+			delete(r.pids, m.PID)
+		} else {
+			r.pids[m.PID] = true
+		}
 		close(r.news)
 		r.news = make(chan struct{})
 		r.mu.Unlock()
@@ -235,6 +262,7 @@ func (r *rig) close() {
 	r.mu.Lock()
 	r.wait(0) // an ending process has lost its environment, which identifies it
 	r.mu.Unlock()
+	r.calls.serving.Wait()
 	_ = r.log.Close()
 }
 

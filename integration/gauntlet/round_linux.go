@@ -62,6 +62,13 @@ func (d *run) round(ctx context.Context, pred int, f *fault) (int, error) {
 	if err := p.write(d.set.Notes); err != nil {
 		return 0, err
 	}
+	d.filter = d.rng.Float64() < d.options.filtered || f != nil && f.needs&needCalls != 0
+	if f != nil && f.wrapped {
+		rd.hand = false
+		if err := d.wrap(); err != nil {
+			return 0, err
+		}
+	}
 	limit, cancel := context.WithTimeoutCause(ctx, d.limit(readyTimeout+lingerTimeout+2*slack), fmt.Errorf("round %d, fault %q: it did not end", d.rounds, name))
 	defer cancel()
 	began := now()
@@ -82,8 +89,19 @@ func (d *run) round(ctx context.Context, pred int, f *fault) (int, error) {
 		return 0, err
 	}
 	rd.learn()
+	if err := d.unwrap(); err != nil {
+		return 0, err
+	}
 	if f != nil {
-		happened = happened || rd.planned
+		failed := d.calls.disarm()
+		switch {
+		case f.needs&needCalls != 0:
+			happened = failed
+		case f.do == nil && f.plan.How != "":
+			happened = rd.planned
+		case f.do == nil:
+			happened = rd.wrapper() != 0
+		}
 		if happened {
 			d.res.Faults[name]++
 		} else {

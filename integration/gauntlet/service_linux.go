@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -37,16 +38,19 @@ const envService = "BATON_GAUNTLET"
 
 // message is a line that a process of the service writes.
 type message struct {
-	PID   int
-	Kind  string // "started", "serving", "exit", "failed", "plan", or an EventKind
-	Gen   uint64 `json:",omitempty"`
-	At    int64
-	Addrs map[string]string `json:",omitempty"`
-	Err   string            `json:",omitempty"`
-	Busy  bool              `json:",omitempty"` // Err is handoff.ErrInProgress
-	Cut   map[string]uint64 `json:",omitempty"` // connections that were cut at the linger limit
-	To    uint32            `json:",omitempty"` // the successor
-	Moved uint64            `json:",omitempty"` // connections that the successor has got
+	PID      int
+	Kind     string // "started", "serving", "exit", "failed", "plan", "filter", "wrapper", "call" (the driver's), or an EventKind
+	Gen      uint64 `json:",omitempty"`
+	At       int64
+	Addrs    map[string]string `json:",omitempty"`
+	Err      string            `json:",omitempty"`
+	Busy     bool              `json:",omitempty"` // Err is handoff.ErrInProgress
+	Mismatch bool              `json:",omitempty"` // Err is handoff.ErrMismatch
+	InUse    bool              `json:",omitempty"` // Err is EADDRINUSE
+	Listener int               `json:",omitempty"` // of the filter of system calls
+	Cut      map[string]uint64 `json:",omitempty"` // connections that were cut at the linger limit
+	To       uint32            `json:",omitempty"` // the successor
+	Moved    uint64            `json:",omitempty"` // connections that the successor has got
 }
 
 // process is a process of the service.
@@ -62,11 +66,16 @@ type process struct {
 // serviceMain is a process of the service.
 func serviceMain() error {
 	p := &process{}
+	if os.Getenv(envFilter) != "" {
+		if err := p.filter(); err != nil {
+			return err
+		}
+	}
 	p.say(message{Kind: "started"})
 	err := p.run()
 	m := message{Kind: "exit"}
 	if err != nil {
-		m = message{Kind: "failed", Err: err.Error(), Busy: errors.Is(err, handoff.ErrInProgress)}
+		m = message{Kind: "failed", Err: err.Error(), Busy: errors.Is(err, handoff.ErrInProgress), Mismatch: errors.Is(err, handoff.ErrMismatch), InUse: errors.Is(err, syscall.EADDRINUSE)}
 	}
 	p.say(m)
 	return err
@@ -112,6 +121,9 @@ func (p *process) run() error {
 	var err error
 	if p.up, err = handoff.New(cfg); err != nil {
 		return err
+	}
+	if p.Addrs[lnOther] != "" {
+		return p.serveOther()
 	}
 	p.act(atJoined)
 	s := &servers{process: p}
