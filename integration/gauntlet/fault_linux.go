@@ -143,6 +143,6 @@ func upgradeFaults() []fault {
 		fault{name: "swept control socket, before", do: sweepBefore(false), triggers: true, fate: mustCommit},
 		fault{name: "swept control socket, by hand", needs: needHand, do: sweepBefore(true), triggers: true, fate: mustCommit},
 		fault{name: "other service, before", do: otherBefore, triggers: true, fate: mustCommit},
-		fault{name: "upgrade while a rolled-back successor serves", plan: plan{At: atProbation, How: howAbort, Wait: defaultProbation / 2}, do: whileRolledBack, fate: mustCommit},
+		fault{name: "upgrade while a rolled-back successor serves", plan: plan{At: atProbation, How: howAbort, Wait: defaultProbation}, do: whileRolledBack, fate: mustCommit},
 	)
 }
