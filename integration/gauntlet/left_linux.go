@@ -39,6 +39,9 @@ func (r *rig) belongingsOf(pid int) (belongings, error) {
 		if err != nil {
 			continue // closed meanwhile
 		}
+		if target == os.DevNull && filtered(pid) {
+			continue // package sysfault leaves it where a close(2) fails
+		}
 		if target == r.program()+" (deleted)" {
 			continue // dash leaves the script's descriptor, from number 10 on, to its child
 		}
