@@ -19,6 +19,7 @@ type memLink struct {
 	peerClosed  chan struct{}
 	interrupted chan struct{}
 	over        chan struct{} // by Hangup
+	peerOver    chan struct{} // by the peer's
 	closing     sync.Once
 	stopping    sync.Once
 	hanging     sync.Once
@@ -26,6 +27,8 @@ type memLink struct {
 	// onSend is called in Send, before m is on its way: a process that is
 	// stopped at this point stays in it.
 	onSend func(m wire.Message)
+	// onHangup is called in Hangup, before it takes effect.
+	onHangup func()
 	// refuse, if it is not nil, returns why m is not sent.
 	refuse func(m wire.Message) error
 }
@@ -41,8 +44,9 @@ type memMessage struct {
 func memPair() (a, b *memLink) {
 	ab, ba := make(chan memMessage, 10_000), make(chan memMessage, 10_000)
 	ca, cb := make(chan struct{}), make(chan struct{})
-	a = &memLink{in: ba, out: ab, closed: ca, peerClosed: cb, interrupted: make(chan struct{}), over: make(chan struct{})}
-	b = &memLink{in: ab, out: ba, closed: cb, peerClosed: ca, interrupted: make(chan struct{}), over: make(chan struct{})}
+	oa, ob := make(chan struct{}), make(chan struct{})
+	a = &memLink{in: ba, out: ab, closed: ca, peerClosed: cb, interrupted: make(chan struct{}), over: oa, peerOver: ob}
+	b = &memLink{in: ab, out: ba, closed: cb, peerClosed: ca, interrupted: make(chan struct{}), over: ob, peerOver: oa}
 	return a, b
 }
 
@@ -67,7 +71,7 @@ func (l *memLink) Send(m wire.Message, fds []int) error {
 	switch {
 	case isClosed(l.closed):
 		return net.ErrClosed
-	case isClosed(l.peerClosed):
+	case isClosed(l.peerClosed), isClosed(l.peerOver):
 		return syscall.EPIPE
 	}
 	l.out <- memMessage{msg: m, fds: append([]int(nil), fds...)}
@@ -109,7 +113,14 @@ func (l *memLink) Recv() (wire.Message, []int, error) {
 
 func (l *memLink) Interrupt() { l.stopping.Do(func() { close(l.interrupted) }) }
 
-func (l *memLink) Hangup() { l.hanging.Do(func() { close(l.over) }) }
+func (l *memLink) Hangup() {
+	l.hanging.Do(func() {
+		if l.onHangup != nil {
+			l.onHangup()
+		}
+		close(l.over)
+	})
+}
 
 func (l *memLink) Close() error {
 	l.closing.Do(func() { close(l.closed) })

@@ -15,8 +15,8 @@ import (
 // what is sent) is here once more, in short. model_check_test.go says what must hold.
 //
 // What it takes for granted is what the drivers and the kernel see to: messages
-// arrive in order and behind them the end of the stream; a silence is only
-// noted where no message waits; a killed process does nothing more. A process
+// arrive in order and behind them the end of the stream; a killed process does nothing
+// more. A silence may be noted while a message waits, which has just arrived. A process
 // that is stopped and wakes up is one that is slow; one that hangs never does
 // anything again, and its end of the conversation stays open.
 type world struct {
@@ -130,7 +130,7 @@ func (w world) stepP(e predEvent, seen *coverage) world {
 		case predResume:
 			w = w.lifeP(lifecycle.Resume, seen)
 		case predKill:
-			w.slain = w.slain || e != predSilent && w.sFate == alive && w.wasOpen && !w.sMute
+			w.slain = w.slain || e != predSilent && !w.p.parting && w.sFate == alive && w.wasOpen && !w.sMute
 			w.sFate = dead
 		}
 	}
@@ -156,7 +156,7 @@ func (w world) sendP(m rune, seen *coverage) world {
 // sendS is Successor.do for a message. It reports whether that was sent.
 func (w world) sendS(m rune, seen *coverage) (world, bool) {
 	switch {
-	case w.hungUp(): // EPIPE: the end of the stream says more
+	case w.hungUp() || w.p.parting: // EPIPE: the end of the stream says more
 		return w, false
 	case !w.sMute:
 		w.toP += string(m)
@@ -284,7 +284,7 @@ func (w world) stepsOfP(add adder, seen *coverage) {
 		}
 	case w.toP != "":
 		w.mailOfP(add, seen)
-	case (w.sFate == dead || w.joined && w.s.phase == succQuit) && !w.pNoticed:
+	case (w.sFate == dead || w.joined && w.s.phase == succQuit || w.p.parting) && !w.pNoticed:
 		n := w
 		n.pNoticed = true
 		add(true, "P sees the end", n.stepP(predGone, seen))
@@ -293,20 +293,17 @@ func (w world) stepsOfP(add adder, seen *coverage) {
 		// Mail or not: it takes no account of what is on its way.
 		add(true, "P: probation over", w.stepP(predProbationOver, seen))
 	}
-	if w.toP == "" || w.pDeaf { // other timers give way to the mail
-		switch w.p.phase {
-		case predWaiting, predWarming:
-			add(false, "P: deadline", w.stepP(predDeadline, seen)) // there may be none
-		case predSending:
-			if !w.pDeaf {
-				add(true, "P: no acknowledgement", w.stepP(predSilent, seen))
-			}
-			add(false, "P: deadline", w.stepP(predDeadline, seen))
-		case predProbation, predConfirming, predCommitting, predDoubting, predWithdrawing:
-			if !w.pDeaf { // else it is not S that is silent
-				add(true, "P: silence", w.stepP(predSilent, seen))
-			}
-		}
+	// A message may arrive at the moment at which a timer fires. Where one waits, or P can't
+	// read, no timer has to.
+	quiet := w.toP == "" && !w.pDeaf
+	switch w.p.phase {
+	case predWaiting, predWarming:
+		add(false, "P: deadline", w.stepP(predDeadline, seen)) // there may be none
+	case predSending:
+		add(quiet, "P: no acknowledgement", w.stepP(predSilent, seen))
+		add(false, "P: deadline", w.stepP(predDeadline, seen))
+	case predProbation, predConfirming, predCommitting, predDoubting, predWithdrawing:
+		add(quiet, "P: silence", w.stepP(predSilent, seen))
 	}
 	if w.p.phase == predProbation && !strings.ContainsRune(w.toS, msgPing) && !strings.ContainsRune(w.toP, msgAliveYet) {
 		add(w.pMute, "P asks for a sign of life", w.sendP(msgPing, seen))
@@ -430,8 +427,8 @@ func (w world) stepsOfS(add adder, seen *coverage) {
 			add(true, "S sees the end, and P runs", n.stepS(succAbort, seen))
 		}
 	}
-	if w.toS == "" && !w.sNoticed && w.s.phase == succProbation {
-		add(true, "S: silence", w.stepS(succSilent, seen))
+	if !w.sNoticed && w.s.phase == succProbation {
+		add(w.toS == "", "S: silence", w.stepS(succSilent, seen))
 	}
 	if w.s.phase == succWarming {
 		add(false, "S: ready", w.stepS(succReady, seen))

@@ -361,6 +361,8 @@ func (p *Predecessor) do(a predAction) {
 		p.send(&wire.Rollback{Text: words(p.failed(), failure.RolledBack)})
 	case predKill:
 		p.Kill()
+	case predHangup:
+		p.conv.link.Hangup() // the end of the conversation is the next event but for what has come
 	case predRelease: // the caller does it, when Run has returned
 	}
 }

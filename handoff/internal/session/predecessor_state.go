@@ -1,6 +1,10 @@
 package session
 
-import "github.com/seed-11c92bf9/baton/handoff/internal/failure"
+import (
+	"slices"
+
+	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
+)
 
 // predState is the predecessor's state machine. It is a value: next is pure.
 type predState struct {
@@ -9,6 +13,7 @@ type predState struct {
 	child     bool // this process started the successor, and may kill it
 	killed    bool // this process has killed it
 	unready   bool // the upgrade failed before Ready: the successor is killed unless Ready was on its way
+	parting   bool // the successor was silent for too long: what it has sent until the hangup decides
 	reason    failure.Reason
 }
 
@@ -72,6 +77,7 @@ const (
 	predKill                           // kill the successor's process
 	predRelease                        // release the sockets
 	predPauseQuietly                   // stop accepting without a message: the successor reads no more
+	predHangup                         // take no message but those that have come: the successor can't send another
 )
 
 // fail ends the conversation before Ready has arrived: this process has never stopped
@@ -119,6 +125,64 @@ func (s predState) withdraw(r failure.Reason, kill bool) (predState, []predActio
 	return s, acts
 }
 
+// part begins to end the conversation with a silent successor. Its last word may be on its
+// way: it can have taken the sockets at this moment, because this process was silent for
+// it. The hangup makes that definite: either the message is here, or it can't be sent, and
+// the successor, which does not own the sockets before it has sent it, never will.
+func (s predState) part() (predState, []predAction) {
+	s.parting = true
+	if s.phase != predWithdrawing { // else there is a reason already
+		s.reason = failure.Hung
+	}
+	return s, []predAction{predHangup}
+}
+
+// whileParting reads what has come before the hangup.
+func (s predState) whileParting(e predEvent) (predState, []predAction) {
+	accepts := s.phase == predDoubting || s.phase == predWithdrawing
+	switch e {
+	case predConfirmed, predTook, predEngineReady:
+		if accepts {
+			return s.yield(predPauseQuietly)
+		}
+		return s.yield()
+	case predLeave:
+		return s.yield(predPauseQuietly) // as inDoubt
+	case predReady:
+		s.unready = false
+	case predAborted, predRolledBack: // it has closed its sockets, and ends by itself
+		s.killed = s.killed || !s.unready
+		return s.parted(accepts)
+	case predUnread:
+		if !s.child { // what it has sent decides: this side reads again
+			return s, nil
+		}
+		return s.parted(accepts)
+	case predGone:
+		return s.parted(accepts)
+	}
+	return s, nil
+}
+
+// parted ends the conversation with a successor that has not taken the sockets, and kills
+// it, if it is a child. One that has read Commit may be about to write the PID file: it is
+// killed first.
+func (s predState) parted(accepts bool) (predState, []predAction) {
+	var acts []predAction
+	if !accepts {
+		acts = append(acts, predResume)
+	}
+	if s.child && !s.killed {
+		s.killed = true
+		acts = append(acts, predKill)
+		if s.phase == predCommitting {
+			slices.Reverse(acts)
+		}
+	}
+	s.phase = predEnded
+	return s, acts
+}
+
 // yield leaves the sockets to a successor that has taken them.
 func (s predState) yield(acts ...predAction) (predState, []predAction) {
 	s.phase, s.reason = predCommitted, failure.None
@@ -127,6 +191,9 @@ func (s predState) yield(acts ...predAction) (predState, []predAction) {
 
 // next is the whole of the predecessor's side of the death table.
 func (s predState) next(e predEvent) (predState, []predAction) {
+	if s.parting && !s.phase.terminal() {
+		return s.whileParting(e)
+	}
 	switch s.phase {
 	case predWaiting, predSending, predWarming:
 		return s.beforeReady(e)
@@ -217,7 +284,10 @@ func (s predState) inProbation(e predEvent) (predState, []predAction) {
 	case predGone:
 		return s.back(failure.SuccessorDied)
 	case predSilent:
-		return s.withdraw(failure.Hung, true)
+		if s.child {
+			return s.part()
+		}
+		return s.withdraw(failure.Hung, false)
 	case predCancel:
 		return s.withdraw(failure.RolledBack, false)
 	case predUnsent, predUnread:
@@ -235,9 +305,6 @@ func (s predState) afterCommit(e predEvent) (predState, []predAction) {
 	case predAborted: // it was sent before Commit was read
 		return s.back(failure.Aborted)
 	case predGone:
-		if s.killed {
-			return s.back(failure.Hung) // it was killed because it hung
-		}
 		return s.back(failure.SuccessorDied)
 	case predUnsent: // the successor does not get Commit
 		return s.withdraw(failure.Transfer, false)
@@ -245,17 +312,12 @@ func (s predState) afterCommit(e predEvent) (predState, []predAction) {
 		s.phase = predDoubting
 		return s, []predAction{predResume}
 	case predSilent:
-		// The death of a child, which can be killed, decides; it is the next event.
-		// Any other process reads Commit when it wakes up, or never.
-		switch {
-		case !s.child:
-			s.phase = predDoubting
-			return s, []predAction{predResume}
-		case !s.killed:
-			s.killed = true
-			return s, []predAction{predKill}
+		// A child can be killed. Any other process reads Commit when it wakes up, or never.
+		if s.child {
+			return s.part()
 		}
-		return s.back(failure.Hung)
+		s.phase = predDoubting
+		return s, []predAction{predResume}
 	}
 	return s, nil
 }
@@ -271,13 +333,9 @@ func (s predState) inDoubt(e predEvent) (predState, []predAction) {
 		s.phase, s.reason = predEnded, failure.Aborted
 	case predGone:
 		s.phase, s.reason = predEnded, failure.SuccessorDied
-		if s.killed {
-			s.reason = failure.Hung
-		}
 	case predSilent:
-		if s.child && !s.killed { // its end is the next event
-			s.killed = true
-			return s, []predAction{predKill}
+		if s.child {
+			return s.part()
 		}
 	}
 	return s, nil
@@ -298,12 +356,7 @@ func (s predState) whileWithdrawing(e predEvent) (predState, []predAction) {
 		// yields.
 		return s.yield(predPauseQuietly)
 	case predSilent:
-		if s.child && !s.killed {
-			s.killed = true
-			return s, []predAction{predKill}
-		}
-		s.phase = predEnded
-		return s, nil
+		return s.part()
 	}
 	return s, nil
 }
