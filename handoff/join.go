@@ -153,14 +153,16 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 		Expect: fdx.RaiseNoFile,
 		Meanwhile: func() (<-chan os.Signal, error) {
 			u.signals.Begin()
-			if via == wire.ViaSpawn {
-				cred, _ := conn.Peer() // 0 where it is in another PID namespace
-				spawn.JoinGroup(cred.PID)
-			}
 			if via == wire.ViaInherit && u.control == nil {
 				return u.signals.Stops, u.inheritControl()
 			}
 			return u.signals.Stops, nil
+		},
+		Welcomed: func() {
+			if via == wire.ViaSpawn {
+				cred, _ := conn.Peer() // 0 where it is in another PID namespace
+				spawn.JoinGroup(cred.PID)
+			}
 		},
 		Timeout: u.cfg.hang,
 	}

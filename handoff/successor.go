@@ -82,6 +82,12 @@ func expectHello(c *net.UnixConn, link session.Link) (*wire.Hello, int, error) {
 	return hello, cred.PID, nil
 }
 
+// A process that is short of descriptors or memory tries again to watch its successor.
+const (
+	watchTries = 20
+	watchPause = 10 * time.Millisecond
+)
+
 // identify notes which process has sent Hello, before its arrival. The channel that it
 // returns is closed when that process has ended; it is nil where the kernel has no pidfds,
 // or the process is in a PID namespace that this one does not see.
@@ -91,6 +97,10 @@ func (u *Upgrader) identify(up *upgrade, pid int) <-chan struct{} {
 		return nil
 	}
 	p, err := procs.OpenPidfd(pid)
+	for tries := 0; err != nil && failure.Passes(err) && tries < watchTries; tries++ {
+		time.Sleep(watchPause) // the successor waits for Welcome
+		p, err = procs.OpenPidfd(pid)
+	}
 	if err != nil {
 		u.log.Debug("watch the successor", "pid", pid, "error", err)
 		return nil

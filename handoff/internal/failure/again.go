@@ -18,14 +18,17 @@ var passing = []syscall.Errno{
 // says so, by Temporary: net/http and others try again then. Of these errors, package
 // syscall says it of EMFILE, ENFILE, EINTR and ECONNABORTED alone.
 func Again(err error) error {
-	if err == nil {
-		return nil // before errno, which is allocated
-	}
-	var errno syscall.Errno
-	if !errors.As(err, &errno) || !slices.Contains(passing, errno) {
+	if err == nil || !Passes(err) {
 		return err
 	}
 	return again{err}
+}
+
+// Passes reports whether the call that has failed with err may succeed when it is made
+// again.
+func Passes(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && slices.Contains(passing, errno)
 }
 
 type again struct{ error }

@@ -63,6 +63,9 @@ type Joiner struct {
 	// answer is read. An error ends the join, and so does a signal from the channel
 	// that it returns: with [Stopped]. It may be nil.
 	Meanwhile func() (<-chan os.Signal, error)
+	// Welcomed is called when the predecessor has answered, which has identified this
+	// process by then. It may be nil.
+	Welcomed func()
 	// Timeout bounds the time without any progress.
 	Timeout time.Duration
 	// StateTimeout bounds the time in which the predecessor writes its state;
@@ -117,6 +120,9 @@ func (j *Joiner) receive(conv *conversation, r *Received) error {
 	if !ok {
 		_ = fdx.Close(fds...)
 		return unexpected(m)
+	}
+	if j.Welcomed != nil {
+		j.Welcomed()
 	}
 	if len(fds) == 1 {
 		r.Process = fds

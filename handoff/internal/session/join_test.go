@@ -210,3 +210,27 @@ func TestJoinRefused(t *testing.T) {
 		})
 	})
 }
+
+// TestWelcomed wants what waits for an answer of the predecessor to be done when that has
+// come, and not before.
+func TestWelcomed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		a, b := memPair()
+		n := newNewSide(t, hang)
+		n.joiner.Meanwhile = nil
+		n.joiner.Welcomed = n.call("welcomed")
+		joined := make(chan error, 1)
+		go func() { joined <- n.join(b) }()
+		s := script{t, a}
+		receive[*wire.Hello](s)
+		time.Sleep(hang / 2) // of the bubble's time: all wait
+		wantCalls(t, &n.journal, "")
+		s.say(&wire.Welcome{Version: wire.MaxVersion, HangTimeout: hang})
+		if err := <-joined; err != nil {
+			t.Fatal(err)
+		}
+		wantCalls(t, &n.journal, "welcomed")
+		n.s.Refuse("the test is over")
+		_ = a.Close()
+	})
+}
