@@ -98,6 +98,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 		}
 	})
 	if up.child != nil {
+		up.child.Leave()
 		u.wg.Go(func() { // ends with closing
 			<-u.closing
 			up.child.Release()

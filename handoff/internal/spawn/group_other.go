@@ -2,14 +2,11 @@
 
 package spawn
 
-import (
-	"os"
-	"os/exec"
-)
+import "os/exec"
 
 func ownGroup(*exec.Cmd) {}
 
-func killGroup(p *os.Process) { _ = p.Kill() }
+func killGroup(cmd *exec.Cmd) { _ = cmd.Process.Kill() }
 
 // JoinGroup does nothing here.
 func JoinGroup(int) {}

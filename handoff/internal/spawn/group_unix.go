@@ -3,8 +3,6 @@
 package spawn
 
 import (
-	"errors"
-	"os"
 	"os/exec"
 	"syscall"
 )
@@ -14,21 +12,17 @@ import (
 // not reach it, and it is stopped where it reads from the terminal (SIGTTIN, setpgid(2)).
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// killGroup kills a process and its group. The kernel gives the number to no other process
-// before the last member of the group has ended: where another process has it, this group
-// is gone.
-func killGroup(p *os.Process) {
-	if errors.Is(p.Kill(), os.ErrProcessDone) && !errors.Is(syscall.Kill(p.Pid, 0), syscall.ESRCH) {
-		return
-	}
-	_ = syscall.Kill(-p.Pid, syscall.SIGKILL) // it has ended
+// killGroup kills a child that was not waited for, and its process group.
+func killGroup(cmd *exec.Cmd) {
+	_ = syscall.Kill(cmd.Process.Pid, syscall.SIGKILL)  // it has ended
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // likewise
 }
 
 // JoinGroup has this process leave the process group that its predecessor pid has started
 // it in, for that of pid: what signals the group (a terminal, a supervisor) reaches this
 // process as it reaches the predecessor, and the end of the predecessor does not make an
 // orphaned group, whose stopped members the kernel ends by SIGHUP. The predecessor knows
-// this process by then. Where it can't, because the predecessor has ended or is in another
+// this process by then, and finds it outside of the group (Process.SpokenFor). Where it can't, because the predecessor has ended or is in another
 // session or PID namespace, the process stays in its group.
 func JoinGroup(pid int) {
 	if pid <= 0 {

@@ -19,6 +19,8 @@ type Process struct {
 	Stderr *Capture
 
 	kill    func()
+	loose   chan struct{} // closed when the process is left to itself
+	once    sync.Once     // closes loose
 	exited  chan error    // yields how it ended, once
 	done    chan struct{} // closed by Ended
 	err     error         // how it ended; valid once done is closed
@@ -38,12 +40,12 @@ func NewProcess(kill func()) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Process{Stderr: stderr, kill: kill, exited: make(chan error, 1), done: make(chan struct{})}, nil
+	return &Process{Stderr: stderr, kill: kill, loose: make(chan struct{}), exited: make(chan error, 1), done: make(chan struct{})}, nil
 }
 
 // start starts cmd in a process group of its own and waits for its end.
 func start(cmd *exec.Cmd, given []int) (*Process, error) {
-	p, err := NewProcess(func() { killGroup(cmd.Process) })
+	p, err := NewProcess(func() { killGroup(cmd) })
 	if err != nil {
 		return nil, err
 	}
@@ -61,9 +63,11 @@ func start(cmd *exec.Cmd, given []int) (*Process, error) {
 	p.PID = cmd.Process.Pid
 	p.pidfd, _ = procs.OpenPidfd(p.PID) // nil where the kernel has none
 	p.waiting.Go(func() {               // ends with the process, or with Release
-		// wait(2) can't be interrupted, Release interrupts a wait for the pidfd.
+		// waitid(2) can't be interrupted, Release interrupts a wait for the pidfd.
 		if p.pidfd == nil || p.pidfd.Wait(context.Background()) == nil {
-			p.Ended(cmd.Wait())
+			p.Ended(awaitEnd(cmd))
+			<-p.loose // until then its group may have to be killed
+			reap(cmd)
 			return
 		}
 		_ = cmd.Process.Release()
@@ -71,7 +75,7 @@ func start(cmd *exec.Cmd, given []int) (*Process, error) {
 	return p, nil
 }
 
-// Ended notes that the process has ended, and how: err is what [exec.Cmd.Wait] returns.
+// Ended notes that the process has ended, and how: err is nil after exit status 0.
 func (p *Process) Ended(err error) {
 	p.err = err
 	p.exited <- err
@@ -145,10 +149,14 @@ func (p *Process) End(limit time.Duration, cut <-chan struct{}) {
 	p.Release()
 }
 
-// Release leaves the process to itself, as after a commit, and returns when nothing of
-// it is left here. Without a pidfd the wait for its end can't be interrupted, and lasts
+// Leave leaves the process and its group to themselves, as after a commit: Kill is not
+// called any more.
+func (p *Process) Leave() { p.once.Do(func() { close(p.loose) }) }
+
+// Release is Leave, and returns when nothing of the process is left here. Without a pidfd the wait for its end can't be interrupted, and lasts
 // as long as this process.
 func (p *Process) Release() {
+	p.Leave()
 	if p.pidfd != nil {
 		_ = p.pidfd.Close() // which ends its Wait
 		p.waiting.Wait()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -65,8 +66,8 @@ func TestStart(t *testing.T) {
 	}
 	select {
 	case err := <-c.Exited():
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != 7 || exit.Pid() != c.PID {
+		var exit *spawn.Exit
+		if !errors.As(err, &exit) || exit.Code() != 7 || exit.PID != c.PID || exit.Error() != "exit status 7" {
 			t.Errorf("it ended with %v, want exit status 7 of process %d", err, c.PID)
 		}
 	case <-time.After(patience):
@@ -76,11 +77,39 @@ func TestStart(t *testing.T) {
 	if c.Err() == nil {
 		t.Error("Err() = nil, want its exit status")
 	}
+	// Its number, which is that of its group, is its own until nothing has to be killed.
+	var info unix.Siginfo
+	for range 1000 { // a goroutine that waits for it has time to
+		runtime.Gosched()
+		if err := unix.Waitid(unix.P_PID, c.PID, &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil); err != nil || info.Signo == 0 {
+			t.Fatalf("waitid(%d) before End: %v, signal %d, want a process that was not waited for", c.PID, err, info.Signo)
+		}
+	}
 	tail := c.Stderr.Tail()
 	if len(tail) != 20 || tail[0] != "11" || tail[19] != "30" {
 		t.Errorf("its last lines are %q, want 11 to 30", tail)
 	}
 	c.End(0, nil)
+	if err := unix.Waitid(unix.P_PID, c.PID, &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil); !errors.Is(err, unix.ECHILD) {
+		t.Errorf("waitid(%d) after End: %v, want ECHILD", c.PID, err)
+	}
+}
+
+// TestEndsGroup ends a process that has ended before what it has started: that is killed.
+func TestEndsGroup(t *testing.T) {
+	t.Parallel()
+	c, conv := mustStart(t, shell(t, `(echo up >&3; read line <&3) & exit 0`))
+	if _, err := io.ReadFull(conv, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	<-c.Done()
+	if err := c.Err(); err != nil {
+		t.Errorf("it ended with %v, want exit status 0", err)
+	}
+	c.End(0, nil)
+	if _, err := conv.Read(make([]byte, 1)); !errors.Is(err, io.EOF) { // the last process that has the other end
+		t.Errorf("what it has started: %v, want its end", err)
+	}
 }
 
 // TestRelease leaves a process to itself: it runs on, and nothing here waits for it.
@@ -137,8 +166,8 @@ func TestEnd(t *testing.T) {
 			t.Parallel()
 			c, _ := mustStart(t, shell(t, tt.script))
 			c.End(tt.limit, tt.cut)
-			var exit *exec.ExitError
-			killed := errors.As(c.Err(), &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+			var exit *spawn.Exit
+			killed := errors.As(c.Err(), &exit) && exit.Signal() == syscall.SIGKILL && exit.Error() == "signal: killed"
 			if killed != tt.killed {
 				t.Errorf("it ended with %v, killed: %t, want %t", c.Err(), killed, tt.killed)
 			}

@@ -5,6 +5,7 @@ package spawn
 import (
 	"fmt"
 	"os"
+	"os/exec"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
@@ -22,3 +23,8 @@ func placePipe(int, int) error { return failure.Unsupported }
 
 // Watcher is not known here.
 func Watcher() string { return "" }
+
+// awaitEnd waits for the end of a child of this process.
+func awaitEnd(cmd *exec.Cmd) error { return cmd.Wait() }
+
+func reap(*exec.Cmd) {}
