@@ -121,6 +121,8 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 	switch {
 	case silent && up.inherit && (timeout || errors.Is(err.Err, ErrSuccessorDied)):
 		err.Err = fmt.Errorf("%w: the successor has not called New: in mode inherit, the text that it wrote before is only in the standard error of this service", err.Err)
+	case silent && up.child != nil && errors.Is(err.Err, ErrSuccessorDied) && closedWithin(context.Background(), 0, up.child.Done()) && up.child.Err() == nil:
+		err.Err = fmt.Errorf("%w, and New was not called: a script that starts the program must exec it, or wait for it", err.Err)
 	case silent && timeout && !strings.Contains(err.Err.Error(), "New was"):
 		err.Err = fmt.Errorf("%w: New was not called", err.Err)
 	}
