@@ -185,7 +185,7 @@ func (s controlService) Join(a session.Arrival, peer fdx.Cred) error {
 	u.emit(Event{Kind: EventUpgradeStarted, Report: up.account.copy()})
 	u.systemd.TakeoverStarted()
 	u.wg.Go(func() { // ends with the upgrade
-		u.keeper.look()
+		u.lookAtControl()
 		u.converse(up, &session.Predecessor{Cancel: up.cancel})
 	})
 	return nil

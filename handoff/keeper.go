@@ -3,6 +3,7 @@ package handoff
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"time"
@@ -13,39 +14,36 @@ import (
 )
 
 // A keeper sees to it that the path of the control socket leads there: while it does not,
-// no tool and no successor finds this process. One goroutine does that, keepControl: at
-// intervals while no upgrade is under way, and when it is asked.
+// no tool and no successor finds this process. From New on its goroutine, keepControl, is
+// the only one that exchanges the socket or asks where it is bound; the predecessor's side
+// of an upgrade, during which the keeper rests, passes it on.
 type keeper struct {
-	asked chan chan struct{}
-	ended chan struct{} // closed when it looks no more
+	requests chan func()
+	ended    chan struct{} // closed when it takes no more
+
+	path string      // of the control socket; empty if it is not known
+	root fs.FileInfo // the root folder at the start; nil if it is not known
 }
 
-func newKeeper() *keeper { return &keeper{make(chan chan struct{}), make(chan struct{})} }
+func newKeeper() *keeper { return &keeper{requests: make(chan func()), ended: make(chan struct{})} }
 
-// look has the keeper look now, and waits for that.
-func (k *keeper) look() {
+// do has the keeper's goroutine run f, and waits for that. It does nothing when this
+// process is to end.
+func (k *keeper) do(f func()) {
 	done := make(chan struct{})
 	select {
-	case k.asked <- done:
+	case k.requests <- func() { defer close(done); f() }:
 		<-done
 	case <-k.ended:
 	}
 }
 
-// keepControl is the goroutine of the keeper.
+// keepControl is the goroutine of the keeper. It looks at the path at intervals while no
+// upgrade is under way.
 func (u *Upgrader) keepControl() {
 	defer close(u.keeper.ended)
-	path := u.controlPath()
-	if path == "" {
-		return
-	}
-	root, _ := os.Stat("/") // nil: it is not known
-	remake := func() {
-		if now, err := os.Stat("/"); err == nil && root != nil && !os.SameFile(root, now) {
-			return // after a chroot(2) this process does not see the path
-		}
-		u.remakeControl(path)
-	}
+	u.keeper.path = u.controlPath()
+	u.keeper.root, _ = os.Stat("/")
 	// Less than the time for which a process waits that finds no path (operate.OpenSole).
 	tick := time.NewTicker(u.cfg.hang / 4)
 	defer tick.Stop()
@@ -55,14 +53,27 @@ func (u *Upgrader) keepControl() {
 			if life := u.life(); life.Done() || life.Upgrading || u.successor != nil && !life.Owner {
 				continue // the other process looks, or a manifest describes the socket
 			}
-			remake()
-		case done := <-u.keeper.asked:
-			remake()
-			close(done)
+			u.remakeControl()
+		case f := <-u.keeper.requests:
+			f()
 		case <-u.done:
 			return
 		}
 	}
+}
+
+// lookAtControl has the keeper look at the path now.
+func (u *Upgrader) lookAtControl() { u.keeper.do(u.remakeControl) }
+
+// ownControl has this process answer at the control socket, and makes that again if its
+// path was removed meanwhile.
+func (u *Upgrader) ownControl() (err error) {
+	u.keeper.do(func() {
+		err = u.introduceControl()
+		u.control.Open()
+		u.remakeControl()
+	})
+	return err
 }
 
 // controlPath returns the path of the control socket, or "" if none is known: a process
@@ -85,7 +96,11 @@ func (u *Upgrader) controlPath() string {
 }
 
 // remakeControl makes the control socket again if its path does not lead there.
-func (u *Upgrader) remakeControl(path string) {
+func (u *Upgrader) remakeControl() {
+	path := u.keeper.path
+	if now, err := os.Stat("/"); path == "" || err == nil && u.keeper.root != nil && !os.SameFile(u.keeper.root, now) {
+		return // after a chroot(2) this process does not see the path
+	}
 	ln, err := operate.Remake(path, func() (bool, error) { return sockets.InPlace(&u.control.Entry, path) }, u.log)
 	if err == nil && ln != nil {
 		err = u.exchangeControl(ln)

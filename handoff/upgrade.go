@@ -172,7 +172,7 @@ func (u *Upgrader) run(ctx context.Context, up *upgrade) {
 	}
 	err := up.givenUp(ErrInProgress)
 	if err == nil {
-		u.keeper.look()
+		u.lookAtControl()
 		err = start(up, p)
 	}
 	if errors.Is(err, ErrInProgress) { // a wait has ended

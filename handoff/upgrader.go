@@ -269,11 +269,9 @@ func (u *Upgrader) own() error {
 		errs = append(errs, u.engine.Ready())
 	}
 	errs = append(errs, u.closeLeft(u.table.Own()), u.flows.CloseLeft())
-	errs = append(errs, u.table.Introduce(), u.introduceControl())
+	errs = append(errs, u.table.Introduce(), u.ownControl())
 	u.received.Close()
 	u.redirect.Restore()
-	u.control.Open()
-	u.keeper.look() // the path may have been removed meanwhile
 	err := errors.Join(errs...)
 	u.log.Info("this process owns the sockets", "generation", u.Generation(), "pid", os.Getpid())
 	u.emit(Event{Kind: EventOwner})
