@@ -122,6 +122,31 @@ func TestRunFlood(t *testing.T) {
 	gone(t, r.dir)
 }
 
+// TestRunSweptNotifySocket removes the notify socket and its folder before an upgrade of baton
+// run, and before one by the app itself, whose processes know the path from their start.
+func TestRunSweptNotifySocket(t *testing.T) {
+	t.Parallel()
+	r := runApp(t, nil, []string{"--ready-notify", "--listen", "web=tcp://127.0.0.1:0"}, goApp(t, "plain")...)
+	p := press(t, r.address(), load.Once)
+	pid := r.await("started").PID
+	r.await("ready")
+	path := notifySocketOf(t, pid)
+	for _, sweep := range []string{path, filepath.Dir(path)} {
+		if err := os.RemoveAll(sweep); err != nil {
+			t.Fatal(err)
+		}
+		r.signal(syscall.SIGUSR2)
+		r.awaitAll("upgraded", "ended")
+		p.more(20)
+		if _, err := os.Lstat(path); err != nil {
+			t.Error(err)
+		}
+	}
+	p.clean()
+	r.stop()
+	gone(t, r.dir)
+}
+
 // outsiderMain looks for notify sockets in a folder, sends to the paths of the other
 // arguments, and says what it could do.
 func outsiderMain(args []string) {

@@ -65,6 +65,7 @@ func Exec(args []string) int {
 // calling goroutine's thread must live for as long as the app should: when that thread
 // ends, the kernel sends the app the stop signal (PR_SET_PDEATHSIG(2const)).
 func (s *Supervisor) spawn(g *generation, wanted bool) error {
+	s.keepNotifySocket()
 	path, p, kept, err := s.find(wanted)
 	if err != nil {
 		return explainStart(s.cfg.Args[0], err)

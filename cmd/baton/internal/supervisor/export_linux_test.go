@@ -35,7 +35,7 @@ func ListenNews(base string, admits func(int) bool, each func(News, int)) (path 
 		n.listen(func(f func()) { f() }, admits, func(one news) {
 			defer fdx.Close(one.fds...)
 			each(exported(one), len(one.fds))
-		})
+		}, func() { _, _ = n.remake() })
 	}()
 	return n.path, func() { n.close(); <-done }, nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -230,4 +231,52 @@ func itoa(tb testing.TB, f *os.File) string {
 		tb.Fatal(err)
 	}
 	return strconv.Itoa(fd)
+}
+
+// TestNotifySocketSwept removes a notify socket, and its folder: it is made again at the
+// same path, and what was sent before is received.
+func TestNotifySocketSwept(t *testing.T) {
+	t.Parallel()
+	heard := make(chan string, 10)
+	path, end, err := supervisor.ListenNews(t.TempDir(), func(int) bool { return true }, func(n supervisor.News, _ int) { heard <- n.Status })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end()
+	limit := time.After(time.Minute)
+	dial := func() *net.UnixConn {
+		for {
+			c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+			if err == nil {
+				return c
+			}
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-limit:
+				t.Fatal(err)
+			}
+		}
+	}
+	c := dial()
+	for i, sweep := range []func() error{
+		func() error { return os.Remove(path) },
+		func() error { return os.RemoveAll(filepath.Dir(path)) },
+	} {
+		if err := sweep(); err != nil {
+			t.Fatal(err)
+		}
+		again := dial()
+		for _, to := range []*net.UnixConn{c, again} {
+			if _, err := to.Write([]byte("STATUS=" + strconv.Itoa(i))); err != nil {
+				t.Log(err) // of the old one: it is closed when it is empty
+				continue
+			}
+			if got := <-heard; got != strconv.Itoa(i) {
+				t.Errorf("received %q, want %d", got, i)
+			}
+		}
+		_ = c.Close()
+		c = again
+	}
+	_ = c.Close()
 }

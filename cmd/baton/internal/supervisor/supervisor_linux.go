@@ -25,6 +25,7 @@ type Supervisor struct {
 	stopSignal syscall.Signal
 	sockets    *sockets
 	notify     *notifySocket
+	unkept     string // why its path does not lead there, or empty
 	manager    *sdnotify.Queue
 
 	todo *todo
@@ -103,7 +104,7 @@ func (s *Supervisor) Run() error {
 	signal.Notify(children, unix.SIGCHLD)
 	defer signal.Stop(children)
 	s.wg.Go(func() { // ends with notify.close
-		s.notify.listen(s.todo.add, s.admits, s.receive)
+		s.notify.listen(s.todo.add, s.admits, s.receive, s.keepNotifySocket)
 	})
 	for i, one := range s.sockets.all {
 		s.log.Info("socket", "name", one.Name, "address", s.sockets.addrs[i], "fd", firstFD+i)
