@@ -18,7 +18,7 @@ import (
 )
 
 // redirectMain has a pipe as its standard error for one line, and the file that is
-// descriptor 3 for another. With an argument the first dup3(2) after the first line
+// descriptor 3 for another. With an argument each dup3(2) of the first Restore after the first line
 // fails, and more is written between the two than a pipe holds.
 func redirectMain(args []string) {
 	say := func(line string) {
@@ -35,9 +35,6 @@ func redirectMain(args []string) {
 	if len(args) > 0 {
 		failed := false
 		if err := sysfault.OnThread(func(sysfault.Call) syscall.Errno {
-			if failed {
-				return 0
-			}
 			failed = true
 			return syscall.EBUSY
 		}, d.Restore, unix.SYS_DUP3); err != nil || !failed {
