@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/handoff/control"
 	"github.com/seed-11c92bf9/baton/internal/fakesystemd"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
@@ -269,7 +271,7 @@ func TestUpgradeAfterRollback(t *testing.T) {
 			s.wait("waiting")
 			s.signal(syscall.SIGUSR1) // not to wait for that
 			m := s.wait("upgrade-failed")
-			if !slices.Equal(m.Is, []string{"ErrRolledBack"}) || !strings.Contains(m.Err, "still serves") {
+			if !slices.Equal(m.Is, []string{"ErrRolledBack"}) || !strings.Contains(m.Err, fmt.Sprintf("the last one (pid %d) has ended", first)) {
 				t.Errorf("a rollback of an upgrade that waits: %v %s, want ErrRolledBack, and what it waited for", m.Is, m.Err)
 			}
 			s.signal(syscall.SIGUSR2)
@@ -301,12 +303,24 @@ func TestWaitGivenUp(t *testing.T) {
 	first := s.pid()
 	c := s.held(addr, 1)
 	s.upgrade()
+	client, err := control.New(&control.Config{Socket: controlOf(s)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the first process has told what it serves", func() bool {
+		st, err := client.Status(t.Context())
+		return err == nil && len(st.Lingering) == 1 && st.Lingering[0].Open == 1
+	})
 	waits := func() {
 		t.Helper()
 		s.signal(syscall.SIGUSR2)
 		m := s.waitFor("waiting", func(m message) bool { return m.Kind == "waiting" && m.PID != first })
-		if !strings.Contains(m.Err, "the process before this one, which still serves open connections: waiting for that until ") {
-			t.Errorf("the event of an upgrade that waits: %s", m.Err)
+		want := fmt.Sprintf(`the process before this one \(pid %d\) has ended, which still serves open connections \(1 open, cut in \S+s\); waiting since \d\d:\d\d:\d\d, until \d\d:\d\d:\d\d$`, first)
+		if !regexp.MustCompile(want).MatchString(m.Err) {
+			t.Errorf("the event of an upgrade that waits: %s, want %s", m.Err, want)
+		}
+		if st, err := client.Status(t.Context()); err != nil || st.Upgrade == nil || st.Upgrade.Reason != m.Err {
+			t.Errorf("the status while an upgrade waits: %+v, %v, want the reason of the event", st, err)
 		}
 	}
 	waits()

@@ -111,7 +111,7 @@ func TestMoveToInherit(t *testing.T) {
 	s.signal(syscall.SIGUSR2)
 	eventually(t, "the upgrade waits, or has committed", func() bool {
 		waits := func(m message) bool {
-			return m.Kind == "waiting" && strings.Contains(m.Err, "the last handshake on the old sockets of mode drain")
+			return m.Kind == "waiting" && strings.Contains(m.Err, "a client has not ended its handshake on tcp "+addr)
 		}
 		return slices.ContainsFunc(s.received(), waits) || s.committed(4)
 	})

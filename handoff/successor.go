@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"os"
 	"slices"
@@ -149,19 +148,10 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	if err := inherit.Check(u.cfg.program.Dir, u.cfg.program.Path, u.cfg.program.Check); err != nil {
 		return err
 	}
-	// tableflip has one child at a time, and does not tell which it is.
-	if !u.awaitStart(up, 2*u.cfg.hang, u.failures.Idle(), "the end of the last successor, which still serves what it had accepted before it was rolled back") {
-		return fmt.Errorf("%w: in mode inherit the last successor must have ended, and it still serves what it had accepted before it was rolled back: try again later, or end it", ErrInProgress)
-	}
-	patience := u.cfg.ReadyTimeout
-	if patience < 0 {
-		patience = math.MaxInt64
-	}
-	if !u.awaitStart(up, patience, u.engine.ParentEnded().Done(), "the end of the process before this one, which still serves open connections") {
-		return fmt.Errorf("%w: in mode inherit the process before this one must have ended: try again later, or end it", ErrInProgress)
-	}
-	if !u.awaitStart(up, patience, u.table.Left(), "the last handshake on the old sockets of mode drain, which tableflip can't pass on") {
-		return fmt.Errorf("%w: in mode inherit the old sockets of mode drain must be empty, and a client has not ended its handshake: try again later, or upgrade in mode takeover", ErrInProgress)
+	for _, w := range u.obstacles() {
+		if err := u.awaitStart(up, w); err != nil {
+			return err
+		}
 	}
 	conv, err := u.engine.AddConversation()
 	if err != nil {
@@ -184,23 +174,6 @@ func (u *Upgrader) startInherit(up *upgrade, p *session.Predecessor) error {
 	p.Exited, p.Kill, p.Stderr = c.Exited(), c.Kill, c.Stderr.Descriptors
 	p.EngineReady = up.ready
 	return nil
-}
-
-// awaitStart waits until c is closed, before the start of a successor. It reports whether
-// that is so within the patience.
-func (u *Upgrader) awaitStart(up *upgrade, patience time.Duration, c <-chan struct{}, what string) bool {
-	if closedWithin(up.wanted, 0, c) {
-		return true
-	}
-	until := time.Now().Add(patience)
-	limit := "without a limit"
-	if patience < math.MaxInt64 {
-		limit = "until " + until.Format(time.TimeOnly)
-	}
-	err := fmt.Errorf("in mode inherit a successor can start only after %s: waiting for that %s", what, limit)
-	u.log.Info("upgrade waits", "reason", err)
-	u.emit(Event{Kind: EventWaiting, Report: up.account.copy(), Err: err})
-	return closedWithin(up.wanted, patience, c)
 }
 
 // killInherited returns what kills the child that tableflip starts from now on, with its
