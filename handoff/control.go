@@ -123,6 +123,12 @@ func (s controlService) Upgrade(ctx context.Context, asked operate.Upgrade) (any
 // Rollback takes the sockets back from a successor that is not committed.
 func (s controlService) Rollback(ctx context.Context, reason string) (any, error) {
 	up, err := s.u.rollback(reason)
+	if errors.Is(err, ErrNoUpgrade) {
+		s.u.history.await(s.u.closing)
+		if all := s.u.history.copy().Reports; len(all) > 0 && all[len(all)-1].Outcome == OutcomeCommitted {
+			return nil, fmt.Errorf("%w: the last one, to generation %d, is committed: to go back, install the version before it and upgrade", err, all[len(all)-1].Generation)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -143,7 +143,11 @@ func (u *Upgrader) failed(up *upgrade, res session.Result, cause error) {
 		fields = append(fields, "stderr", strings.Join(err.Stderr, " | "))
 	}
 	u.log.Error("upgrade failed", fields...)
-	u.notice("upgrade failed, this process serves on: " + err.Error())
+	does := "serves on"
+	if u.life().Done() {
+		does = "ends"
+	}
+	u.notice("upgrade failed, this process " + does + ": " + err.Error())
 	u.history.record(*report) // which Status shows
 	u.systemd.UpgradeFailed(u.Generation(), report.Reason)
 	u.finish(up, err, Event{Kind: EventUpgradeFailed, Report: report, Err: err})

@@ -109,7 +109,7 @@ func (a *app) leaf(cmd *cobra.Command, do func(ctx context.Context, c *control.C
 		if err != nil {
 			return err
 		}
-		return do(cmd.Context(), c)
+		return a.others(do(cmd.Context(), c), args)
 	}
 	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {
@@ -200,8 +200,20 @@ func (a *app) client(args []string) (*control.Client, error) {
 	case 1:
 		return client(names[0], a.path(names[0]))
 	default:
-		return nil, fmt.Errorf("%w: which server? %s", errUsage, strings.Join(names, ", "))
+		return nil, fmt.Errorf("%w: which server? Name one of these: %s", errUsage, strings.Join(names, ", "))
 	}
+}
+
+// others adds the names of this user's servers to the error that there is none of the name
+// in args.
+func (a *app) others(err error, args []string) error {
+	if len(args) == 0 || !errors.Is(err, control.ErrNoServer) {
+		return err
+	}
+	if live := a.live(a.names()); len(live) > 0 {
+		return fmt.Errorf("%w; this user's servers are: %s", err, strings.Join(live, ", "))
+	}
+	return err
 }
 
 func client(name, socket string) (*control.Client, error) {
@@ -225,8 +237,10 @@ func absolute(path string) (string, error) {
 		return "", fmt.Errorf("%w: no program at %s", errUsage, path)
 	case err != nil:
 		return "", err
-	case fi.IsDir() || fi.Mode().Perm()&0o111 == 0:
-		return "", fmt.Errorf("%w: %s is no program", errUsage, path)
+	case fi.IsDir():
+		return "", fmt.Errorf("%w: %s is no program but a folder", errUsage, path)
+	case fi.Mode().Perm()&0o111 == 0:
+		return "", fmt.Errorf("%w: %s is no program: if it should be, chmod +x", errUsage, path)
 	}
 	return path, nil
 }

@@ -137,6 +137,10 @@ func TestWhichServer(t *testing.T) {
 			t.Errorf("client(%s) = %v, %v", name, c, err)
 		}
 	}
+	// A name that no server has is answered by those that there are.
+	if err := a.others(control.ErrNoServer, []string{"apu"}); err.Error() != control.ErrNoServer.Error() {
+		t.Errorf("others() where no process serves = %v, want no names", err)
+	}
 	if got := a.names(); !slices.Equal(got, []string{"api", "web"}) {
 		t.Errorf("names() = %v", got)
 	}
@@ -151,6 +155,24 @@ func TestWhichServer(t *testing.T) {
 	defer ln.Close()
 	if c, err := a.client(nil); err != nil || c.Socket() != path {
 		t.Errorf("client() with one that no process serves = %v, %v, want %s", c, err, path)
+	}
+	if err := a.others(control.ErrNoServer, []string{"apu"}); !errors.Is(err, control.ErrNoServer) || !strings.HasSuffix(err.Error(), "; this user's servers are: web") {
+		t.Errorf("others() = %v, want the name of the server", err)
+	}
+}
+
+// TestIdle says once what a command waits for when a process without connections does
+// not end, as one whose program never calls Shutdown.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	a := newApp(&out)
+	p := &progress{app: a, began: time.Now()}
+	for i := range 3 * idleNotice {
+		p.linger(control.Linger{})
+		if got, want := strings.Count(out.String(), "waiting until its program calls Shutdown and returns"), map[bool]int{true: 1}[i+1 >= idleNotice]; got != want {
+			t.Fatalf("after %d counts of no connection: the notice is there %d times, want %d", i+1, got, want)
+		}
 	}
 }
 

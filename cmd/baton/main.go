@@ -81,6 +81,9 @@ func oneLine(err error) string {
 	switch {
 	case errors.As(err, &ue):
 		text = fmt.Sprintf("the upgrade failed, the old version serves on: %v", ue.Err)
+		if why, ends := strings.CutSuffix(plain(ue.Err.Error()), ": "+plain(handoff.ErrClosed.Error())); ends {
+			text = "the upgrade failed, and the server ends: " + why
+		}
 	case errors.Is(err, errUsage):
 		text = strings.TrimPrefix(text, errUsage.Error()+": ")
 	}

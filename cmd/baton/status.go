@@ -44,6 +44,9 @@ server, the column STORED marks them.`,
 			if watch && ctx.Err() != nil {
 				return nil
 			}
+			if interrupted(ctx, err) {
+				return fmt.Errorf("interrupted before the server had answered: it may hang or be stopped: %w", err)
+			}
 			if err != nil {
 				return err
 			}

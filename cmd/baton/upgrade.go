@@ -113,7 +113,12 @@ type progress struct {
 	live      string // the step in progress; a terminal shows its time
 	most      uint64 // connections that were open at first
 	announced bool   // the linger was announced
+	idle      int    // counts of a process that has no connections and has not ended
 }
+
+// idleNotice is the number of such counts, five of which come in a second, after which
+// progress says what is awaited.
+const idleNotice = 10
 
 // watch shows progress while do runs.
 func (a *app) watch(do func(*progress) error) error {
@@ -205,7 +210,13 @@ func liveWords(k handoff.EventKind) string {
 // start.
 func (p *progress) linger(l control.Linger) {
 	p.most = max(p.most, l.Open)
-	if p.json || l.Open == 0 {
+	if p.json {
+		return
+	}
+	if l.Open == 0 {
+		if p.idle++; p.idle == idleNotice {
+			p.step("no connection is open, and the process has not ended: waiting until its program calls Shutdown and returns", "waiting for the end of the process ...")
+		}
 		return
 	}
 	left := ""
