@@ -288,6 +288,7 @@ func TestUpgradeAfterRollback(t *testing.T) {
 		check("after the second upgrade")
 		_ = c.Close()
 		s.waitFor("exit", func(m message) bool { return m.Kind == "exit" && m.PID == first })
+		eventually(t, "the first successor has ended", func() bool { return !s.alive(first) }) // the race detector has a process end later
 		s.signal(syscall.SIGUSR2)
 		s.wait("paused")
 		s.stop()
