@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,19 +32,20 @@ func TestContainers(t *testing.T) {
 	build(".", ".")
 	build("../..", "./cmd/baton", "./cmd/baton-demo")
 	for _, row := range []string{"takeover, read-only root", "baton run as PID 1"} {
-		t.Run(row, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-			defer cancel()
-			cmd := exec.CommandContext(ctx, filepath.Join(bin, "containers"), "-upgrades", "1", "-bin", bin, "-docs", "../../docs/containers.md", "-only", row)
-			cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-			cmd.WaitDelay = time.Minute // it ends its containers
-			out, err := cmd.CombinedOutput()
-			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-			last := lines[len(lines)-1]
-			if err != nil || !strings.HasPrefix(last, "result: upgrades=1 ") || !strings.HasSuffix(last, " failed=0") {
-				t.Errorf("%s: %v\n%s", row, err, out)
-			}
-			t.Log(last)
-		})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, filepath.Join(bin, "containers"), "-upgrades", "1", "-bin", bin, "-docs", "../../docs/containers.md", "-only", row)
+		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+		cmd.WaitDelay = time.Minute // it ends its containers
+		out, err := cmd.CombinedOutput()
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		last := lines[len(lines)-1]
+		if cmd.ProcessState.ExitCode() == statusNoContainers {
+			testenv.Lacks(t, "podman", errors.New(last))
+		}
+		if err != nil || !strings.HasPrefix(last, "result: upgrades=1 ") || !strings.HasSuffix(last, " failed=0") {
+			t.Errorf("%s: %v\n%s", row, err, out)
+		}
+		t.Log(row, last)
 	}
 }

@@ -9,5 +9,6 @@
 // documentation are played as they stand there.
 //
 // The last line is "result: upgrades=… requests=… failed=…". The exit status is not 0 if a
-// request failed, or if a container did not do what its row promises.
+// request failed, or if a container did not do what its row promises; it is 3 if podman
+// can't run containers on the machine, which a small one shows first.
 package main

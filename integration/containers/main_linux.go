@@ -21,6 +21,9 @@ const (
 	envRuntime = "BATON_CONTAINERS_RUNTIME" // it starts this program, crun
 )
 
+// statusNoContainers is the exit status on a machine where podman can't run containers.
+const statusNoContainers = 3
+
 func main() {
 	if crun := os.Getenv(envRuntime); crun != "" {
 		fmt.Fprintln(os.Stderr, runtimeMain(crun, os.Args[1:]))
@@ -62,7 +65,7 @@ func driverMain(inside bool, args []string, stdout, stderr io.Writer) int {
 	for _, tool := range []string{"podman", "crun", "catatonit"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			fmt.Fprintf(stderr, "containers: %v: install podman, crun and catatonit\n", err)
-			return 1
+			return statusNoContainers
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -104,7 +107,7 @@ func enter(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exit.ExitCode()
 	case err != nil:
 		fmt.Fprintln(stderr, "containers: namespaces of its own need root:", err)
-		return 1
+		return statusNoContainers
 	}
 	return 0
 }
@@ -113,6 +116,9 @@ func enter(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func report(res *result, err error, asJSON bool, stdout, progress io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(progress, "containers:", err)
+		if errors.Is(err, errNoContainers) {
+			return statusNoContainers
+		}
 		return 1
 	}
 	if asJSON {

@@ -107,6 +107,45 @@ func (p *podman) do(ctx context.Context, args ...string) (string, error) {
 	return text, nil
 }
 
+// errNoContainers says that podman can't run containers on this machine.
+var errNoContainers = errors.New("podman can't run containers here")
+
+// check starts a container without a program of Baton, as the rows start theirs, and a
+// second process in it.
+func (p *podman) check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not done within %v", patience))
+	defer cancel()
+	dir := filepath.Join(p.dir, "check")
+	path, err := exec.LookPath("catatonit")
+	if err != nil {
+		return err
+	}
+	init, err := os.ReadFile(path)
+	if err == nil {
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "catatonit"), init, 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "Containerfile"), []byte("FROM scratch\nCOPY catatonit /\n"), 0o600)
+	}
+	for _, args := range [][]string{
+		{"build", "--isolation=chroot", "--quiet", "--tag", "check", dir},
+		{"run", "--detach", "--name", "check", "--read-only", "--network=host", "--volume", runtimeDir + ":" + runtimeDir, "check", "/catatonit", "-P"},
+		{"exec", "check", "/catatonit", "--version"},
+		{"rm", "--force", "--time=0", "check"},
+	} {
+		if err == nil {
+			_, err = p.do(ctx, args...)
+		}
+	}
+	if ctx.Err() != nil {
+		err = errors.Join(context.Cause(ctx), err)
+	}
+	return err
+}
+
 // errLogsEnd says that a container has ended.
 var errLogsEnd = errors.New("the container has ended")
 

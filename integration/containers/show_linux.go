@@ -50,13 +50,17 @@ func show(ctx context.Context, o options) (*result, error) {
 	defer os.RemoveAll(o.dir)
 	p, err := newPodman(o.dir, self)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errNoContainers, err)
+	}
+	o.status("looking whether podman can run a container ...")
+	res := &result{}
+	if res.Podman, err = p.do(ctx, "version", "--format", "{{.Client.Version}}"); err == nil {
+		err = p.check(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoContainers, err)
 	}
 	o.status("building the image ...")
-	res := &result{}
-	if res.Podman, err = p.do(ctx, "version", "--format", "{{.Client.Version}}"); err != nil {
-		return nil, err
-	}
 	if err := p.build(ctx, o.bin); err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@
 //	nginx          the web server, in PATH
 //	own_clock      BATON_OWN_CLOCK=1: no other program uses the clock, tests may step it
 //	pidfd          pidfd_open(2) and pidfd_getfd(2)
-//	podman         BATON_PODMAN=1, root, and podman, crun and catatonit in PATH
+//	podman         root, and podman, crun and catatonit in PATH, able to run a container
 //	prometheus     the monitoring system, in PATH
 //	python3        Python 3, in PATH
 //	reuseport_bpf  SO_ATTACH_REUSEPORT_CBPF, see socket(7)

@@ -42,6 +42,20 @@ var features = map[string]func() error{
 // in the list of the package is an error. Call it from the test's goroutine.
 func Need(tb testing.TB, feature string) {
 	tb.Helper()
+	conclude(tb, features, feature)
+}
+
+// Lacks is Need of a feature that the machine lacks for the reason err, as the test has
+// found out although the probe succeeds.
+func Lacks(tb testing.TB, feature string, err error) {
+	tb.Helper()
+	found := maps.Clone(features)
+	found[feature] = func() error { return err }
+	conclude(tb, found, feature)
+}
+
+func conclude(tb testing.TB, features map[string]func() error, feature string) {
+	tb.Helper()
 	verdict, text := decide(features, os.Getenv(envRequire), feature)
 	switch verdict {
 	case skip:
@@ -104,11 +118,9 @@ func ownClock() error {
 	return root()
 }
 
-// podman looks for what starts containers, as root.
+// podman looks for what starts containers, as root. A test that has found out that podman
+// can't start one calls Lacks.
 func podman() error {
-	if os.Getenv("BATON_PODMAN") != "1" {
-		return errors.New("BATON_PODMAN is not 1: whether podman can run containers here is not known")
-	}
 	return errors.Join(root(), program("podman")(), program("crun")(), program("catatonit")())
 }
 
