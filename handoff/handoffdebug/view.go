@@ -85,7 +85,7 @@ func newView(s *handoff.Status, now time.Time, refresh int) *view {
 	}
 	if u := s.Upgrade; u != nil {
 		v.Step = &step{What: words(u)}
-		if u.Report != nil {
+		if u.Report != nil && u.Report.Successor.PID != 0 {
 			v.Step.To = process(u.Report.Successor)
 		}
 	}
