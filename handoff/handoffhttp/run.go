@@ -100,12 +100,15 @@ func (s *Server) run(ctx context.Context, serve []func() error) error {
 			err = nil // that is why
 		}
 	}
-	err = errors.Join(err, s.shutdownInTime(context.WithoutCancel(ctx)))
+	shut := s.shutdownInTime(context.WithoutCancel(ctx))
 	wg.Wait()
+	var why error
 	if s.whole != nil {
-		err = errors.Join(err, s.whole.Err())
+		if why = s.whole.Err(); why != nil && errors.Is(err, net.ErrClosed) {
+			err = nil // the Upgrader has closed the listener, before Done
+		}
 	}
-	return err
+	return errors.Join(err, shut, why)
 }
 
 // shutdownInTime is Shutdown with a limit for requests, too: a quarter of the linger limit
