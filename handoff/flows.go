@@ -75,9 +75,10 @@ type Flows struct {
 //
 // If the predecessor, or systemd, has a socket of [Upgrader.ListenPacket] on the address,
 // that becomes one of the lanes. Other processes can't have sockets on the address:
-// EADDRINUSE. That is so too for a new process of the service, if the one that serves has
-// ended without a successor and predecessors linger. systemd's descriptor store does not
-// get the lanes.
+// EADDRINUSE. If the process that serves has ended without a successor while predecessors
+// linger, a process of the same user that starts anew gets the lanes from one of them, and
+// gets new flows when ListenFlows returns. systemd's descriptor store does not get the
+// lanes.
 //
 // The upgrade does not wait for flows, and does not count them: use [Upgrader.Hold]. No
 // upgrade can begin while all lanes have processes: [ErrInProgress].
@@ -126,6 +127,10 @@ func (u *Upgrader) listenFlows(ctx context.Context, k flows.Key, cfg *FlowConfig
 	if found != nil {
 		_ = found.Close() // lane 0 is a duplicate
 	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		packet := sockets.Key{Kind: wire.KindPacket, Network: k.Network, Address: k.Address}
+		err = fmt.Errorf("%w: %s", err, occupied(packet))
+	}
 	return set, err
 }
 
@@ -157,8 +162,8 @@ func (f *Flows) Close() error { return f.u.flows.Remove(f.set) }
 type FlowStatus struct {
 	Network string `json:"network"`
 	Address string `json:"address"`
-	// Strategy is how datagrams find their process: "lanes", or "lanes, not verified"
-	// and why.
+	// Strategy is how datagrams find their process: "lanes", and what they can't do and
+	// why: "not verified" by probes, "not for a process that starts anew" after a crash.
 	Strategy string `json:"strategy"`
 	Lanes    int    `json:"lanes"`   // all
 	Lane     int    `json:"lane"`    // of this process; in a Report, the predecessor's
@@ -177,6 +182,9 @@ func (u *Upgrader) flowStatus() []FlowStatus {
 		}
 		if s.Unverified != "" {
 			st.Strategy += ", not verified: " + s.Unverified
+		}
+		if s.Alone != "" {
+			st.Strategy += ", not for a process that starts anew: " + s.Alone
 		}
 		all = append(all, st)
 	}

@@ -223,6 +223,7 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 	}
 	s.Shut = func() {
 		u.leaveFlows()
+		u.flows.Offer()
 		_, _ = u.post(event{kind: lifecycle.Leave}) // nothing refuses it
 		// What this process answers to the predecessor says that it has no duplicates.
 		// Datagrams that were read can be answered until Shutdown.
@@ -245,7 +246,10 @@ func (u *Upgrader) joinOver(c *net.UnixConn, via wire.Via) error {
 			warnings = append(warnings, "the commit is incomplete: "+err.Error())
 		}
 		u.mover.Resume()
-		u.flows.Look() // the predecessor may have ended
+		if err := u.flows.Own(); err != nil {
+			u.log.Error("this process does not get new flows", "error", err)
+			warnings = append(warnings, "the successor does not get new flows: "+err.Error())
+		}
 	}
 	s.Gone = u.redirect.Restore
 	s.Healthy = u.cfg.Healthy

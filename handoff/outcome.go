@@ -64,6 +64,7 @@ func (u *Upgrader) committed(up *upgrade, res session.Result) {
 	if err := u.mover.Stop(); err != nil {
 		u.log.Warn("did not close a socket that the successor has as well", "error", err)
 	}
+	u.flows.Offer()
 	u.control.Shut()
 	_, _ = u.control.Drop() // the successor has it
 	by := up.account.report.Successor

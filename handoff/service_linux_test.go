@@ -74,7 +74,8 @@ type plan struct {
 	// itself with SIGSTOP), "kill" (kills itself), "abort", "unhealthy", "wait" (runs on when the file
 	// "go" is there), "hold" (the same, and there is no commit meanwhile).
 	How     string
-	Sockets []string // other sockets than settings say
+	Sockets []string          // other sockets than settings say
+	Flows   map[string]string // addresses of a service with flows, by name
 	Mode    *handoff.Mode
 
 	RequireAll bool // Config.RequireAll

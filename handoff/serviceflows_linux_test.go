@@ -66,7 +66,7 @@ func flowsMain([]string) {
 		fail("new", err)
 	}
 	f := &flowService{up: up, flows: make(map[string]bool), changed: make(chan struct{}, 1)}
-	addrs, err := f.listen(set)
+	addrs, err := f.listen(set, p)
 	if err != nil {
 		fail("listen", err)
 	}
@@ -92,16 +92,20 @@ func flowsMain([]string) {
 	say(message{Kind: "exit", Generation: up.Generation()})
 }
 
-func (f *flowService) listen(set settings) (map[string]string, error) {
+func (f *flowService) listen(set settings, p plan) (map[string]string, error) {
 	ctx := context.Background()
+	at := map[string]string{"ids": "127.0.0.1:0", "kept": "localhost:0"}
+	if len(p.Flows) > 0 {
+		at = p.Flows
+	}
 	if len(set.Sockets) > 0 {
 		return listenAll(f.up, set.Sockets, settings{late: new(sync.WaitGroup)})
 	}
-	ids, err := f.up.ListenFlows(ctx, "udp", "127.0.0.1:0", handoff.FlowConfig{IDs: flowIDs, Lanes: 4})
+	ids, err := f.up.ListenFlows(ctx, "udp", at["ids"], handoff.FlowConfig{IDs: flowIDs, Lanes: 4})
 	if err != nil {
 		return nil, err
 	}
-	kept, err := f.up.ListenFlows(ctx, "udp", "localhost:0", handoff.FlowConfig{})
+	kept, err := f.up.ListenFlows(ctx, "udp", at["kept"], handoff.FlowConfig{})
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ var layers = []map[string]string{
 			internal/fdx internal/procs ` + tableflip,
 		"handoff/internal/operate": `handoff/internal/failure handoff/internal/fdpass handoff/internal/session
 			handoff/internal/wire internal/fdx internal/procs internal/trust`,
-		"handoff/internal/flows":     "handoff/internal/failure handoff/internal/sockets handoff/internal/wire internal/fdx",
+		"handoff/internal/flows":     "handoff/internal/failure handoff/internal/sockets handoff/internal/wire internal/fdx internal/trust",
 		"handoff/internal/stateblob": "handoff/internal/session internal/fdx",
 		"handoff/internal/rebind":    "handoff/internal/failure handoff/internal/sockets handoff/internal/wire internal/fdx internal/procs reuseport",
 		"handoff/internal/systemd": `handoff/internal/failure handoff/internal/sockets handoff/internal/wire

@@ -16,5 +16,6 @@
 // the key of the IDs, the current lane, and for each lane the clients that are known by
 // their address. A process has a lane while it holds a lock on the lane's byte in that
 // file (F_OFD_SETLK, fcntl(2)): the kernel gives the lock back when the process ends, in
-// whatever way, and another process sees that.
+// whatever way, and another process sees that. The state of the address in that file
+// changes by compare-and-swap: a process that was stopped changes nothing newer.
 package flows

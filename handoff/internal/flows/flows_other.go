@@ -32,6 +32,8 @@ type header struct {
 	Lanes int
 	Key   key
 	IDs   IDs
+
+	Shared bool
 }
 
 type table struct {
@@ -39,16 +41,23 @@ type table struct {
 	shared int
 }
 
+func newRendezvous(Key, net.Addr) (*net.UnixListener, error) { return nil, failure.Unsupported }
+func (*arrival) listener() (*net.UnixListener, error)        { return nil, failure.Unsupported }
+func (*Set) answer()                                         {}
+
+func ask(context.Context, Key) (*arrival, error) { return nil, failure.Unsupported }
+
 func newTable(header) (*table, error) { return nil, failure.Unsupported }
 func openTable(int) (*table, error)   { return nil, failure.Unsupported }
 
 func (*table) close() error                        { return nil }
 func (*table) capacity() int                       { return 0 }
-func (*table) current() (int, error)               { return 0, failure.Unsupported }
-func (*table) setCurrent(int) error                { return failure.Unsupported }
+func (*table) state() (state, error)               { return state{}, failure.Unsupported }
+func (*table) swap(_, _ state) bool                { return false }
+func (*table) changes() uint64                     { return 0 }
 func (*table) setKept(int, []netip.AddrPort) error { return failure.Unsupported }
 func (*table) kept(int) ([]netip.AddrPort, error)  { return nil, failure.Unsupported }
 func (*table) take(int64) (bool, error)            { return false, failure.Unsupported }
 func (*table) taken(int) (bool, error)             { return false, failure.Unsupported }
-func (*table) turn(func() error) error             { return failure.Unsupported }
+func (*table) inTurn(func() error) error           { return failure.Unsupported }
 func regionOf(int) int64                           { return 0 }

@@ -29,7 +29,8 @@ func bind(ctx context.Context, lc net.ListenConfig, network, address string, n i
 			g = nil // after the errors of close
 		}
 	}()
-	if first == nil {
+	given := first != nil
+	if !given {
 		// A bind without SO_REUSEPORT fails where any other socket is: the group is of
 		// these sockets alone, in this order.
 		c, err := listen(ctx, lc, network, address, 0)
@@ -52,6 +53,9 @@ func bind(ctx context.Context, lc net.ListenConfig, network, address string, n i
 	}
 	for len(g) < n {
 		c, err := listen(ctx, lc, network, address, 1)
+		if given && errors.Is(err, unix.EADDRINUSE) {
+			err = fmt.Errorf("%w: the kernel takes no lane beside the socket that is bound there (%v): another user has bound it, or a third socket is there: end the processes that have it, and start the service anew", failure.Unsupported, err)
+		}
 		if err != nil {
 			return nil, errors.Join(err, g.close())
 		}
@@ -121,7 +125,7 @@ func (g group) attach(r *route) error {
 	err = unix.SetsockoptSockFprog(g[0], unix.SOL_SOCKET, unix.SO_ATTACH_REUSEPORT_CBPF, prog)
 	runtime.KeepAlive(prog)
 	if err != nil {
-		return fmt.Errorf("%w: the kernel takes no steering program of %d instructions for the group: %w", failure.Unsupported, len(raw), os.NewSyscallError("setsockopt(SO_ATTACH_REUSEPORT_CBPF)", err))
+		return fmt.Errorf("%w: the kernel takes no steering program of %d instructions for the group: %w: where a sandbox refuses that, allow it; ListenPacket needs none, and then an upgrade ends connections", failure.Unsupported, len(raw), os.NewSyscallError("setsockopt(SO_ATTACH_REUSEPORT_CBPF)", err))
 	}
 	return nil
 }

@@ -66,11 +66,11 @@ func (s *Set) keep() error {
 	if err := s.t.setKept(s.lane, slices.Collect(maps.Keys(s.clients))); err != nil {
 		return err
 	}
-	return s.t.turn(func() error {
-		current, err := s.t.current()
-		if err != nil || current == s.lane {
+	return s.t.inTurn(func() error {
+		now, err := s.t.state()
+		if err != nil || now.lane == s.lane {
 			return err
 		}
-		return s.makeCurrent(current)
+		return s.attach()
 	})
 }

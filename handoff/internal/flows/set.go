@@ -9,14 +9,9 @@ import (
 	"slices"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 )
-
-// lookInterval is how often the current process looks whether the lanes of others are
-// free, while others have some.
-const lookInterval = 100 * time.Millisecond
 
 // A Set is an address, and the lane that this process has of it.
 type Set struct {
@@ -27,8 +22,14 @@ type Set struct {
 	lane int
 	n    int // lanes
 
+	meet     *net.UnixListener // where a process that starts anew asks for the lanes; nil: nowhere
+	answered chan struct{}     // closed when answer has returned; nil without meet
+
 	mu       sync.Mutex
 	before   int            // the lane that was current before this process's
+	limit    uint32         // the last turn after which Serve may take the address
+	offers   bool           // this process has left new flows to others
+	alone    string         // why meet is nil
 	attached route          // the last program of this process
 	blind    string         // why its effect was not verified
 	clients  map[client]any // kept
@@ -65,7 +66,7 @@ func first(ctx context.Context, lc net.ListenConfig, k Key, c Choice, old syscal
 	if err != nil {
 		return nil, err
 	}
-	t, err := newTable(header{Lanes: c.Lanes, Key: newKey(), IDs: c.IDs})
+	t, err := newTable(header{Lanes: c.Lanes, Key: newKey(), IDs: c.IDs, Shared: shared})
 	if err != nil {
 		return nil, errors.Join(err, g.close())
 	}
@@ -80,8 +81,11 @@ func first(ctx context.Context, lc net.ListenConfig, k Key, c Choice, old syscal
 	if err == nil {
 		err = s.choose(shared, func(int) {})
 	}
-	if err == nil && !shared {
-		err = s.Serve()
+	if err == nil {
+		s.receive(newRendezvous(k, s.conn.LocalAddr()))
+		if !shared {
+			err = s.Serve()
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.discard())
@@ -89,21 +93,27 @@ func first(ctx context.Context, lc net.ListenConfig, k Key, c Choice, old syscal
 	return s, nil
 }
 
-// join takes a lane of those that a predecessor has passed on. It takes ownership of g
-// and fd, the table.
-func join(k Key, g group, fd int, c Choice) (*Set, error) {
-	t, err := openTable(fd)
+// join takes a lane of those in a, which it takes ownership of: one that a predecessor has
+// passed on; or that of the process that served, which has ended, if anew is set.
+func join(k Key, a *arrival, c Choice, anew bool) (*Set, error) {
+	t, err := openTable(a.table)
 	if err != nil {
-		return nil, errors.Join(err, g.close())
+		a.table = -1 // closed
+		return nil, errors.Join(err, a.close())
 	}
-	s := newSet(k, g, t)
+	s := newSet(k, a.lanes, t)
+	s.receive(a.listener())
 	switch {
-	case len(g) != t.Lanes:
-		err = fmt.Errorf("%w: %d of %d lanes", failure.Transfer, len(g), t.Lanes)
+	case len(s.g) != t.Lanes:
+		err = fmt.Errorf("%w: %d of %d lanes", failure.Transfer, len(s.g), t.Lanes)
 	case t.IDs.Len != c.IDs.Len || !slices.Equal(t.IDs.Forms, c.IDs.Forms):
 		err = fmt.Errorf("%w: the predecessor has IDs of the form %+v, and this process asks for %+v: keep the form, or use another address", failure.Mismatch, t.IDs, c.IDs)
+	case anew:
+		if err = s.inherit(); err == nil {
+			err = s.Serve()
+		}
 	default:
-		err = s.choose(true, g.flush)
+		err = s.choose(true, s.g.flush)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.discard())
@@ -119,15 +129,15 @@ func newSet(k Key, g group, t *table) *Set {
 }
 
 // choose takes a lane that no process has, other than the current one if another process
-// serves, and starts run. prepare is called with it.
+// serves. prepare is called with it.
 func (s *Set) choose(another bool, prepare func(lane int)) error {
-	current, err := s.t.current()
+	now, err := s.t.state()
 	if err != nil {
 		return err
 	}
-	s.before = current
+	s.before, s.limit = now.lane, now.turn
 	for i := range s.n {
-		lane := (current + i) % s.n
+		lane := (now.lane + i) % s.n
 		if another && i == 0 {
 			continue
 		}
@@ -135,21 +145,43 @@ func (s *Set) choose(another bool, prepare func(lane int)) error {
 		if err != nil {
 			return err
 		}
-		if !ok {
-			continue
+		if ok {
+			prepare(lane)
+			return s.begin(lane)
 		}
-		prepare(lane)
-		if err := s.t.setKept(lane, nil); err != nil {
-			return err
-		}
-		if s.conn, err = s.g.conn(lane); err != nil {
-			return err
-		}
-		s.lane = lane
-		go s.run() // ends with stop; Close waits for it
-		return nil
 	}
 	return s.full()
+}
+
+// inherit takes the current lane, whose process has ended. What waits there may be new
+// flows.
+func (s *Set) inherit() error {
+	now, err := s.t.state()
+	if err != nil {
+		return err
+	}
+	s.before, s.limit = now.lane, now.turn
+	ok, err := s.t.take(regionOf(now.lane))
+	switch {
+	case err != nil:
+		return err
+	case !ok: // another process has been faster
+		return syscall.EADDRINUSE
+	}
+	return s.begin(now.lane)
+}
+
+// begin has this process read a lane that it has taken, and starts run.
+func (s *Set) begin(lane int) (err error) {
+	if err = s.t.setKept(lane, nil); err != nil {
+		return err
+	}
+	if s.conn, err = s.g.conn(lane); err != nil {
+		return err
+	}
+	s.lane = lane
+	go s.run() // ends with stop; Close waits for it
+	return nil
 }
 
 func (s *Set) full() error {
@@ -161,7 +193,7 @@ func (s *Set) discard() error {
 	if s.lane >= 0 {
 		return s.Close()
 	}
-	return errors.Join(s.t.close(), s.g.close())
+	return errors.Join(s.dismiss(), s.t.close(), s.g.close())
 }
 
 // Conn returns the lane of this process. It stays the Set's.
@@ -176,167 +208,6 @@ func (s *Set) Mark(id []byte) error {
 	return nil
 }
 
-// Serve makes the lane of this process the current one. It returns when the kernel has
-// been seen to do it, or with an error, and then it is as it was.
-func (s *Set) Serve() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil
-	}
-	defer s.Look()
-	return s.t.turn(func() error {
-		before, err := s.t.current()
-		if err != nil {
-			return err
-		}
-		if before != s.lane {
-			s.before = before
-		}
-		if err = s.makeCurrent(s.lane); err == nil {
-			if err = s.verify(&s.attached, s.lane); err == nil {
-				return nil
-			}
-		}
-		return errors.Join(err, s.makeCurrent(before))
-	})
-}
-
-// Undo gives the address back to the process that had it before Serve, if no other
-// process has taken it since.
-func (s *Set) Undo() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil
-	}
-	return s.t.turn(func() error {
-		current, err := s.t.current()
-		if err != nil || current != s.lane || s.before == s.lane {
-			return err
-		}
-		return s.makeCurrent(s.before)
-	})
-}
-
-// makeCurrent attaches the program for a current lane.
-func (s *Set) makeCurrent(lane int) error {
-	r, err := s.route(lane)
-	if err == nil {
-		err = s.g.attach(r)
-	}
-	if err == nil {
-		err = s.t.setCurrent(lane)
-	}
-	if err != nil {
-		return err
-	}
-	s.attached = *r
-	return nil
-}
-
-// route is what the program has to do now.
-func (s *Set) route(current int) (*route, error) {
-	live, err := s.live()
-	if err != nil {
-		return nil, err
-	}
-	r := &route{ids: s.t.IDs, key: s.t.Key, lanes: s.n, live: live, current: current}
-	for _, lane := range live {
-		if lane == current {
-			continue
-		}
-		clients, err := s.t.kept(lane)
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range clients {
-			r.kept = append(r.kept, kept{c, lane})
-		}
-	}
-	return r, nil
-}
-
-// live returns the lanes that processes have.
-func (s *Set) live() ([]int, error) {
-	var live []int
-	for lane := range s.n {
-		taken := lane == s.lane
-		if !taken {
-			var err error
-			if taken, err = s.t.taken(lane); err != nil {
-				return nil, err
-			}
-		}
-		if taken {
-			live = append(live, lane)
-		}
-	}
-	return live, nil
-}
-
-// verify notes whether probes could show what the program does.
-func (s *Set) verify(r *route, lanes ...int) error {
-	err := s.g.verify(r, lanes...)
-	s.blind = ""
-	if errors.Is(err, errBlind) {
-		s.blind = err.Error()
-		return nil
-	}
-	return err
-}
-
-// Look has this process look soon whether lanes of others are free.
-func (s *Set) Look() {
-	select {
-	case s.look <- struct{}{}:
-	default: // it will
-	}
-}
-
-// run attaches the program again when other processes have ended: the current process
-// answers for their flows.
-func (s *Set) run() {
-	defer close(s.ended)
-	var again <-chan time.Time
-	for {
-		select {
-		case <-s.stop:
-			return
-		case <-s.look:
-		case <-again:
-		}
-		again = nil
-		if s.refresh() {
-			again = time.After(lookInterval)
-		}
-	}
-}
-
-// refresh reports whether this process is the current one and others have lanes.
-func (s *Set) refresh() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	current, err := s.t.current()
-	if err != nil || current != s.lane {
-		return false
-	}
-	// Looking costs a system call a lane. The turn is for attaching alone.
-	live, err := s.live()
-	if err == nil && !slices.Equal(live, s.attached.live) {
-		err = s.t.turn(func() error {
-			if current, err := s.t.current(); err != nil || current != s.lane {
-				return err
-			}
-			return s.makeCurrent(s.lane)
-		})
-	}
-	return err != nil || len(live) > 1 // an error may be over next time
-}
-
 // Close gives the lane back, and closes what this process has of the address.
 func (s *Set) Close() error {
 	s.mu.Lock()
@@ -348,7 +219,7 @@ func (s *Set) Close() error {
 	s.mu.Unlock()
 	close(s.stop)
 	<-s.ended
-	var errs []error
+	errs := []error{s.dismiss()}
 	if err := s.conn.Close(); !errors.Is(err, net.ErrClosed) {
 		errs = append(errs, err) // the program may have closed it
 	}

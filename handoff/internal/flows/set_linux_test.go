@@ -350,29 +350,3 @@ func TestStale(t *testing.T) {
 		t.Errorf("%d bytes, %v wait in a lane that no process has had", n, err)
 	}
 }
-
-// TestCurrentEnds ends the process that serves while a predecessor lingers: a new process
-// that has nothing of them gets the address when the predecessor has ended, not before.
-func TestCurrentEnds(t *testing.T) {
-	t.Parallel()
-	ass, a := firstSets(t, "udp", "127.0.0.1:0", Choice{IDs: quicIDs})
-	bss, b := next(t, ass)
-	if err := b.Serve(); err != nil {
-		t.Fatal(err)
-	}
-	k := Key{"udp", a.Conn().LocalAddr().String()}
-	if err := bss.Close(); err != nil {
-		t.Fatal(err)
-	}
-	var anew Sets
-	defer anew.Close()
-	if _, err := anew.Listen(t.Context(), net.ListenConfig{}, k, Choice{IDs: quicIDs}, none); !errors.Is(err, syscall.EADDRINUSE) {
-		t.Errorf("Listen() beside a predecessor = %v, want EADDRINUSE", err)
-	}
-	if err := ass.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := anew.Listen(t.Context(), net.ListenConfig{}, k, Choice{IDs: quicIDs}, none); err != nil {
-		t.Errorf("Listen() after its end = %v", err)
-	}
-}

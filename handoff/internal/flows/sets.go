@@ -20,8 +20,9 @@ type Key struct{ Network, Address string }
 
 func (k Key) String() string { return k.Network + " " + k.Address }
 
-// An Item is a lane, or the table of the lanes of an address, with its entry in the
-// manifest. In the manifest the table comes after the lanes, and has no SockType.
+// An Item is a lane, or the rendezvous or the table of the lanes of an address, with its
+// entry in the manifest. In the manifest the table comes last, and has no SockType, and
+// the rendezvous listens.
 type Item struct {
 	Entry wire.Socket
 	FD    int
@@ -43,12 +44,15 @@ type arrival struct {
 	entry wire.Socket // of lane 0
 	lanes group
 	table int
+	meet  int // the listener of the rendezvous; -1 if there is none
 }
 
 func (a *arrival) close() error {
 	err := a.lanes.close()
-	if a.table >= 0 {
-		err = errors.Join(err, fdx.Close(a.table))
+	for _, fd := range []int{a.table, a.meet} {
+		if fd >= 0 {
+			err = errors.Join(err, fdx.Close(fd))
+		}
 	}
 	return err
 }
@@ -62,12 +66,15 @@ func (ss *Sets) Arrive(items []Item) {
 		i := slices.IndexFunc(ss.arrived, func(a *arrival) bool { return a.key == k && a.table < 0 })
 		if i < 0 {
 			i = len(ss.arrived)
-			ss.arrived = append(ss.arrived, &arrival{key: k, entry: it.Entry, table: -1})
+			ss.arrived = append(ss.arrived, &arrival{key: k, entry: it.Entry, table: -1, meet: -1})
 		}
 		a := ss.arrived[i]
-		if it.Entry.SockType == 0 {
+		switch {
+		case it.Entry.SockType == 0:
 			a.table = it.FD
-		} else {
+		case it.Entry.Listening:
+			a.meet = it.FD
+		default:
 			a.lanes = append(a.lanes, it.FD)
 		}
 	}
@@ -109,12 +116,15 @@ func (ss *Sets) Listen(ctx context.Context, lc net.ListenConfig, k Key, c Choice
 	var s *Set
 	var err error
 	if a := ss.take(k); a != nil {
-		s, err = join(k, a.lanes, a.table, c)
+		s, err = join(k, a, c, false)
 	} else {
 		var old syscall.Conn
 		var shared bool
 		if old, shared, err = find(); err == nil {
 			s, err = first(ctx, lc, k, c, old, shared)
+		}
+		if old == nil && errors.Is(err, syscall.EADDRINUSE) {
+			s, err = again(ctx, lc, k, c, err)
 		}
 	}
 	if err != nil {
@@ -127,6 +137,19 @@ func (ss *Sets) Listen(ctx context.Context, lc net.ListenConfig, k Key, c Choice
 	}
 	ss.all = append(ss.all, s)
 	return s, nil
+}
+
+// again takes the address over from processes that linger, if the one that served has
+// ended without a successor; cause is the error of bind.
+func again(ctx context.Context, lc net.ListenConfig, k Key, c Choice, cause error) (*Set, error) {
+	a, err := ask(ctx, k)
+	switch {
+	case err == nil:
+		return join(k, a, c, true)
+	case errors.Is(err, syscall.ECONNREFUSED): // the last one has ended just now, or another service has the address
+		return first(ctx, lc, k, c, nil, false)
+	}
+	return nil, fmt.Errorf("%w: %w", cause, err)
 }
 
 // list returns the sets in use.
@@ -166,13 +189,25 @@ func (s *Set) items() (items []Item, err error) {
 	if s.closed {
 		return nil, nil
 	}
-	for i, fd := range append(slices.Clone(s.g), s.t.shared) {
+	if now, err := s.t.state(); err == nil && now.lane == s.lane {
+		s.limit = now.turn + 1 // the successor's switch
+	}
+	fds := slices.Clone(s.g)
+	if s.meet != nil {
+		fd, err := fdx.Dup(s.meet)
+		if err != nil {
+			return nil, err
+		}
+		defer fdx.Close(fd)
+		fds = append(fds, fd)
+	}
+	for i, fd := range append(fds, s.t.shared) {
 		it := Item{Entry: wire.Socket{Kind: wire.KindLane, Network: s.key.Network, Address: s.key.Address, Shard: uint32(i)}}
-		if i < len(s.g) {
+		if i < len(fds) {
 			info, ierr := fdx.Info(fd)
 			err = ierr
 			it.Entry.Domain, it.Entry.SockType, it.Entry.Protocol = int32(info.Domain), int32(info.Type), int32(info.Protocol)
-			it.Entry.Sockname, it.Entry.Bound = info.Sockname, s.conn.LocalAddr().String()
+			it.Entry.Sockname, it.Entry.Bound, it.Entry.Listening = info.Sockname, s.conn.LocalAddr().String(), info.Listening
 		}
 		if err == nil {
 			it.FD, err = fdx.DupFD(fd)
@@ -225,6 +260,25 @@ func (ss *Sets) Undo() error {
 		errs = append(errs, s.Undo())
 	}
 	return errors.Join(errs...)
+}
+
+// Own has this process keep its addresses: from now on Serve of its predecessor fails.
+func (ss *Sets) Own() error {
+	var errs []error
+	for _, s := range ss.list() {
+		errs = append(errs, s.Own())
+	}
+	return errors.Join(errs...)
+}
+
+// Offer says that this process has left new flows to others. If those end without a
+// successor, a process that starts anew gets the lanes from this one.
+func (ss *Sets) Offer() {
+	for _, s := range ss.list() {
+		s.mu.Lock()
+		s.offers = true
+		s.mu.Unlock()
+	}
 }
 
 // Look has each set look soon whether lanes of others are free.
@@ -285,6 +339,7 @@ type Status struct {
 	Used             []int // those that processes have
 	Kept             int   // flows of this process without an ID
 	Unverified       string
+	Alone            string // why no process can take over after a crash
 }
 
 // Status returns the state of each address.
@@ -295,11 +350,11 @@ func (ss *Sets) Status() []Status {
 		if !s.closed {
 			st := Status{
 				Network: s.key.Network, Address: s.conn.LocalAddr().String(),
-				Lanes: s.n, Lane: s.lane, Kept: len(s.clients), Unverified: s.blind,
+				Lanes: s.n, Lane: s.lane, Kept: len(s.clients), Unverified: s.blind, Alone: s.alone,
 			}
-			var err error
-			if st.Current, err = s.t.current(); err != nil {
-				st.Current = -1
+			st.Current = -1
+			if now, err := s.t.state(); err == nil {
+				st.Current = now.lane
 			}
 			for lane := range s.n {
 				if taken, err := s.t.taken(lane); lane == s.lane || err == nil && taken {

@@ -8,7 +8,9 @@ import (
 	"hash/crc32"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -16,10 +18,12 @@ import (
 	"github.com/seed-11c92bf9/baton/internal/fdx"
 )
 
-// The layout of a table: what never changes, in JSON after its length; the current lane;
-// and a region for each lane, with the clients that the lane's process has kept.
+// The layout of a table: what never changes, in JSON after its length; the state, and how
+// often regions have changed; and a region for each lane, with the clients that the
+// lane's process has kept.
 const (
-	currentAt  = 4 << 10
+	stateAt    = 4 << 10
+	changesAt  = stateAt + 8
 	regionsAt  = 8 << 10
 	regionSize = 32 << 10
 	regionHead = 8  // sum, count
@@ -32,6 +36,8 @@ type header struct {
 	Lanes   int `json:"lanes"`
 	Key     key `json:"key"`
 	IDs     IDs `json:"ids"`
+	// Shared says that a process reads lane 0 that has no lock.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // A table is the file that the processes of an address share.
@@ -39,6 +45,8 @@ type table struct {
 	header
 	shared int // passed on; without a lock
 	own    int // a file description of this process, which has its locks
+
+	memory []byte // the file up to the regions
 }
 
 // newTable makes the file.
@@ -48,7 +56,7 @@ func newTable(h header) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(text) > currentAt-4 {
+	if len(text) > stateAt-4 {
 		return nil, fmt.Errorf("%w: the description of the IDs is too long", failure.Unsupported)
 	}
 	f, err := fdx.NewBlob("flows")
@@ -68,6 +76,10 @@ func newTable(h header) (*table, error) {
 	fd, err := fdx.Dup(f)
 	if err != nil {
 		return nil, err
+	}
+	// It is in the memory of all: no process may cut it off.
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW); err != nil {
+		return nil, errors.Join(os.NewSyscallError("fcntl(F_ADD_SEALS)", err), fdx.Close(fd))
 	}
 	return openTable(fd)
 }
@@ -93,7 +105,7 @@ func (t *table) open() (err error) {
 		return err
 	}
 	n := binary.LittleEndian.Uint32(size[:])
-	if n > currentAt-4 {
+	if n > stateAt-4 {
 		return fmt.Errorf("%w: the table of the lanes is damaged", failure.Transfer)
 	}
 	text := make([]byte, n)
@@ -106,11 +118,22 @@ func (t *table) open() (err error) {
 	if t.Version != 1 || t.Lanes < MinLanes || t.Lanes > MaxLanes || t.IDs.check() != nil {
 		return fmt.Errorf("%w: the table of the lanes has version %d and %d lanes", failure.Transfer, t.Version, t.Lanes)
 	}
-	return nil
+	var st unix.Stat_t
+	if err := unix.Fstat(t.own, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if st.Size < regionsAt+int64(t.Lanes)*regionSize {
+		return fmt.Errorf("%w: the table of the lanes has %d bytes", failure.Transfer, st.Size)
+	}
+	t.memory, err = unix.Mmap(t.own, 0, regionsAt, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	return os.NewSyscallError("mmap", err)
 }
 
 func (t *table) close() error {
 	var errs []error
+	if t.memory != nil {
+		errs = append(errs, os.NewSyscallError("munmap", unix.Munmap(t.memory)))
+	}
 	for _, fd := range []int{t.own, t.shared} {
 		if fd >= 0 {
 			errs = append(errs, fdx.Close(fd))
@@ -132,22 +155,30 @@ func (t *table) write(p []byte, at int64) error {
 	return os.NewSyscallError("pwrite", err)
 }
 
-// current returns the lane that gets what belongs to no flow.
-func (t *table) current() (int, error) {
-	var b [4]byte
-	if err := t.read(b[:], currentAt); err != nil {
-		return 0, err
-	}
-	lane := int(binary.LittleEndian.Uint32(b[:]))
-	if lane >= t.Lanes {
-		return 0, fmt.Errorf("%w: lane %d of %d", failure.Transfer, lane, t.Lanes)
-	}
-	return lane, nil
+// word is one of those that processes change at the same time.
+func (t *table) word(at int) *atomic.Uint64 {
+	return (*atomic.Uint64)(unsafe.Pointer(&t.memory[at])) // aligned to 8 bytes
 }
 
-func (t *table) setCurrent(lane int) error {
-	return t.write(binary.LittleEndian.AppendUint32(nil, uint32(lane)), currentAt)
+func (s state) word() uint64 { return uint64(s.turn)<<32 | uint64(uint32(s.lane)) }
+
+// state returns which lane gets what belongs to no flow.
+func (t *table) state() (state, error) {
+	w := t.word(stateAt).Load()
+	s := state{uint32(w >> 32), int(uint32(w))}
+	if s.lane >= t.Lanes {
+		return state{}, fmt.Errorf("%w: lane %d of %d", failure.Transfer, s.lane, t.Lanes)
+	}
+	return s, nil
 }
+
+// swap makes a state another, and reports false if it is not that.
+func (t *table) swap(old, next state) bool {
+	return t.word(stateAt).CompareAndSwap(old.word(), next.word())
+}
+
+// changes counts calls of setKept.
+func (t *table) changes() uint64 { return t.word(changesAt).Load() }
 
 // setKept has the clients of a lane replaced.
 func (t *table) setKept(lane int, clients []netip.AddrPort) error {
@@ -159,6 +190,7 @@ func (t *table) setKept(lane int, clients []netip.AddrPort) error {
 		b = binary.LittleEndian.AppendUint16(b, c.Port())
 	}
 	binary.LittleEndian.PutUint32(b, crc32.ChecksumIEEE(b[4:]))
+	defer t.word(changesAt).Add(1)
 	return t.write(b, regionOf(lane))
 }
 
@@ -216,15 +248,16 @@ func (t *table) taken(lane int) (bool, error) {
 // stopped.
 const turnTimeout = time.Second
 
-// turn runs f while no other process does; it goes ahead at the timeout.
-func (t *table) turn(f func() error) error {
+// inTurn runs f while no other process does; it goes ahead at the timeout. So the kernel
+// has no older program even for a moment, unless a process is stopped.
+func (t *table) inTurn(f func() error) error {
 	for until := time.Now().Add(turnTimeout); ; time.Sleep(time.Millisecond) {
-		ok, err := t.take(currentAt)
+		ok, err := t.take(stateAt)
 		if err != nil {
 			return err
 		}
 		if ok {
-			defer func() { _ = t.giveBack(currentAt) }() // fails only on a closed descriptor
+			defer func() { _ = t.giveBack(stateAt) }() // fails only on a closed descriptor
 			return f()
 		}
 		if time.Now().After(until) {

@@ -99,7 +99,7 @@ const (
 	KindPacket
 	KindFile
 	KindControl // the listener of the control socket itself
-	KindLane    // a lane of package flows, or, without a SockType, the table of the lanes
+	KindLane    // a lane of package flows, or, without a SockType, the table of the lanes, or, if it listens, their rendezvous
 )
 
 // Sent reports whether descriptors of a kind come with the manifest whatever the Via. A
