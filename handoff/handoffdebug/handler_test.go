@@ -131,6 +131,22 @@ func TestStored(t *testing.T) {
 	}
 }
 
+// TestFlows has a table of lanes where there are any.
+func TestFlows(t *testing.T) {
+	t.Parallel()
+	s := serving()
+	if _, body := ask(t, handoffdebug.Handler(s), http.MethodGet, handoffdebug.Path); strings.Contains(body, "Flows") {
+		t.Error("without flows the page has a table of them")
+	}
+	s.Flows = []handoff.FlowStatus{{Network: "udp", Address: "[::]:443", Strategy: "lanes", Lanes: 3, Lane: 2, Current: 1, Used: []int{0, 1, 2}, Kept: 7}}
+	_, body := ask(t, handoffdebug.Handler(s), http.MethodGet, handoffdebug.Path)
+	for _, want := range []string{">Flows</h2>", "[::]:443", `data-of="Strategy">lanes`, `<td class="n bad" data-of="Used">3<td class="n" data-of="Lanes">3<td class="n" data-of="Kept">7</tr>`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page has no %q", want)
+		}
+	}
+}
+
 // TestUnderWay shows an upgrade that is not over, a process that ends, and a
 // page that loads itself anew.
 func TestUnderWay(t *testing.T) {

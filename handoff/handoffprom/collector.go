@@ -88,6 +88,12 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(d.halfOpen, float64(n), at.network, at.address)
 	}
 
+	for _, f := range s.Flows {
+		gauge(d.lanes, float64(f.Lanes), f.Network, f.Address)
+		gauge(d.lanesUsed, float64(len(f.Used)), f.Network, f.Address)
+		gauge(d.flowsKept, float64(f.Kept), f.Network, f.Address)
+	}
+
 	gauge(d.open, float64(s.Open))
 	gauge(d.lingering, float64(len(s.Lingering)))
 	var open uint64

@@ -35,6 +35,7 @@ var serving = fixed{
 		{Kind: "packet", Network: "udp", Address: "127.0.0.1:53", Queue: -1, Backlog: -1, HalfOpen: -1},
 		{Name: "log", Kind: "file", Queue: -1, Backlog: -1, HalfOpen: -1},
 	},
+	Flows:     []handoff.FlowStatus{{Network: "udp", Address: "[::]:443", Lanes: 8, Lane: 2, Current: 2, Used: []int{1, 2}, Kept: 3}},
 	Lingering: []handoff.Process{{Generation: 1, Open: 3}, {Generation: 2, Open: 4}},
 	Upgrades: []handoff.Report{
 		{Outcome: handoff.OutcomeFailed, Started: when.Add(-time.Hour)},
@@ -56,6 +57,15 @@ baton_connections_moved_total 9
 # HELP baton_connections_open Connections of this process that are tracked or held.
 # TYPE baton_connections_open gauge
 baton_connections_open 7
+# HELP baton_flow_lanes Lanes of an address with flows: processes that can have it at once.
+# TYPE baton_flow_lanes gauge
+baton_flow_lanes{address="[::]:443",network="udp"} 8
+# HELP baton_flow_lanes_used Lanes that processes have.
+# TYPE baton_flow_lanes_used gauge
+baton_flow_lanes_used{address="[::]:443",network="udp"} 2
+# HELP baton_flows_kept Flows without an ID that this process has.
+# TYPE baton_flows_kept gauge
+baton_flows_kept{address="[::]:443",network="udp"} 3
 # HELP baton_generation Generation of the process; one more with each committed upgrade.
 # TYPE baton_generation gauge
 baton_generation 3

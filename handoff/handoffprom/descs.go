@@ -10,6 +10,8 @@ type descs struct {
 
 	sockets, accepted, queue, backlog, halfOpen *prometheus.Desc
 
+	lanes, lanesUsed, flowsKept *prometheus.Desc
+
 	open, moved, cut, lingering, lingeringOpen *prometheus.Desc
 }
 
@@ -34,6 +36,10 @@ func newDescs() descs {
 		backlog:  desc("socket_backlog", "Limit of the connections that wait to be accepted.", "name", "network", "address"),
 		halfOpen: desc("socket_half_open", "Handshakes that are under way on an address.", "network", "address"),
 
+		lanes:     desc("flow_lanes", "Lanes of an address with flows: processes that can have it at once.", "network", "address"),
+		lanesUsed: desc("flow_lanes_used", "Lanes that processes have.", "network", "address"),
+		flowsKept: desc("flows_kept", "Flows without an ID that this process has.", "network", "address"),
+
 		open:          desc("connections_open", "Connections of this process that are tracked or held."),
 		moved:         desc("connections_moved_total", "Connections passed to a successor since the first generation."),
 		cut:           desc("connections_cut_total", "Connections closed by force at a linger limit since the first generation."),
@@ -47,6 +53,7 @@ func (d *descs) all() []*prometheus.Desc {
 		d.info, d.state, d.generation,
 		d.upgrades, d.underWay, d.successful, d.timestamp, d.duration,
 		d.sockets, d.accepted, d.queue, d.backlog, d.halfOpen,
+		d.lanes, d.lanesUsed, d.flowsKept,
 		d.open, d.moved, d.cut, d.lingering, d.lingeringOpen,
 	}
 }

@@ -20,6 +20,9 @@
 //	baton_socket_queue_length{name,network,address}
 //	baton_socket_backlog{name,network,address}
 //	baton_socket_half_open{network,address}
+//	baton_flow_lanes{network,address}              of [handoff.Upgrader.ListenFlows]
+//	baton_flow_lanes_used{network,address}         by processes; with all used, no upgrade can begin
+//	baton_flows_kept{network,address}              by this process, see [handoff.Flows.Keep]
 //	baton_connections_open                         open now: see handoff.Status
 //	baton_connections_moved_total                  passed to a successor
 //	baton_connections_cut_total                    closed by force
