@@ -31,26 +31,26 @@ func ExampleRun() {
 
 // HTTP/1, HTTP/2 and HTTP/3 on one port, the last announced by Alt-Svc.
 func ExampleStart() {
-	if err := serve(context.Background(), http.DefaultServeMux); err != nil {
+	up, err := handoff.New(&handoff.Config{Name: "web"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := serve(context.Background(), up, ":443", "cert.pem", "key.pem", http.DefaultServeMux); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func serve(ctx context.Context, h http.Handler) error {
-	cert, err := tls.LoadX509KeyPair("cert.pem", "key.pem")
+func serve(ctx context.Context, up *handoff.Upgrader, address, certFile, keyFile string, h http.Handler) error {
+	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
 		return err
 	}
-	up, err := handoff.New(&handoff.Config{Name: "web"})
-	if err != nil {
-		return err
-	}
-	ln, err := up.Listen(ctx, "tcp", ":443")
+	ln, err := up.Listen(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
 	h3 := &http3.Server{Handler: h, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}}
-	if _, err := handoffquic.Start(ctx, up, h3, ":443", nil); err != nil {
+	if _, err := handoffquic.Start(ctx, up, h3, ln.Addr().String(), nil); err != nil {
 		return err
 	}
 	announce := func(w http.ResponseWriter, r *http.Request) {
@@ -58,5 +58,5 @@ func serve(ctx context.Context, h http.Handler) error {
 		h.ServeHTTP(w, r)
 	}
 	// Run calls Ready, and its Shutdown waits for the connections of h3.
-	return handoffhttp.RunTLS(ctx, up, &http.Server{Handler: http.HandlerFunc(announce)}, "cert.pem", "key.pem", ln)
+	return handoffhttp.RunTLS(ctx, up, &http.Server{Handler: http.HandlerFunc(announce)}, certFile, keyFile, ln)
 }

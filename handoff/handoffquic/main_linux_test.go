@@ -8,5 +8,5 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testmain.RunWith(m, map[string]func([]string){"service": rig.ServiceMain, "clients": rig.ClientsMain})
+	testmain.RunWith(m, map[string]func([]string){"service": rig.ServiceMain, "clients": rig.ClientsMain, "web": webMain})
 }
