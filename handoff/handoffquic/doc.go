@@ -11,7 +11,8 @@
 // At the linger limit it sends GOAWAY, and closes what is left after [Config.Grace]. The
 // report counts both: CutBy has the reasons "quic goaway" and "quic". If the predecessor
 // is killed, its clients get a stateless reset from its successor, and so an error at
-// once.
+// once. If the process that serves is killed, one that starts anew serves at once, and the
+// connections of predecessors go on; it has other keys.
 //
 // A process passes on to its successor the keys of stateless resets, of address
 // validation tokens and of TLS session tickets: a client resumes with the successor, by

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -30,21 +31,51 @@ type client struct {
 	h3   *http3.ClientConn
 }
 
-func newClient(t *testing.T, dir string) *client {
+// serverOf returns the address of the service in a folder.
+func serverOf(t *testing.T, dir string) *net.UDPAddr {
 	t.Helper()
 	address, err := os.ReadFile(filepath.Join(dir, "address"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	at, err := net.ResolveUDPAddr("udp", string(address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// tlsOf returns the configuration of its clients.
+func tlsOf(t *testing.T, dir string) *tls.Config {
+	t.Helper()
 	pem, err := os.ReadFile(filepath.Join(dir, "cert.pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
+	return &tls.Config{RootCAs: roots, ServerName: "flows.test", NextProtos: []string{http3.NextProtoH3}}
+}
+
+// pidOf returns the process that serves.
+func pidOf(t *testing.T, dir string) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func newClient(t *testing.T, dir string) *client {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	c, err := quic.DialAddr(ctx, string(address), &tls.Config{RootCAs: roots, ServerName: "flows.test", NextProtos: []string{http3.NextProtoH3}}, &quic.Config{MaxIdleTimeout: time.Minute})
+	c, err := quic.DialAddr(ctx, serverOf(t, dir).String(), tlsOf(t, dir), &quic.Config{MaxIdleTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,8 +84,10 @@ func newClient(t *testing.T, dir string) *client {
 }
 
 // ask returns the process that answers.
-func (c *client) ask() (int, error) {
-	req, err := http.NewRequest(http.MethodPost, "https://flows.test/", strings.NewReader("hello"))
+func (c *client) ask() (int, error) { return c.send(http.MethodPost, strings.NewReader("hello")) }
+
+func (c *client) send(method string, body io.Reader) (int, error) {
+	req, err := http.NewRequest(method, "https://flows.test/", body)
 	if err != nil {
 		return 0, err
 	}

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -34,15 +35,25 @@ type Bench struct {
 	Size    int64 // of the download from the predecessor
 }
 
-// Figures are what a Bench has measured: requests per second, and processor time.
+// Figures are what a Bench has measured.
 type Figures struct {
-	PlainBefore, Before, PlainAfter, After float64
+	PlainBefore, Before, PlainAfter, After Rate
 	CPU                                    time.Duration // of the successor, in the download
 }
 
+// A Rate is requests per second, and the server's processor time for one request, which
+// other load of the machine changes less.
+type Rate struct {
+	Requests float64
+	CPU      time.Duration
+}
+
 func (f *Figures) String() string {
-	return fmt.Sprintf("requests/s before the upgrade: plain %.0f, baton %.0f (%.3f); after: plain %.0f, baton %.0f (%.3f); successor's CPU in the predecessor's download: %v",
-		f.PlainBefore, f.Before, f.Before/f.PlainBefore, f.PlainAfter, f.After, f.After/f.PlainAfter, f.CPU)
+	row := func(plain, baton Rate) string {
+		return fmt.Sprintf("plain %.0f requests/s of %v, baton %.0f of %v: %.3f of the requests, %.3f of the processor time",
+			plain.Requests, plain.CPU, baton.Requests, baton.CPU, baton.Requests/plain.Requests, float64(baton.CPU)/float64(plain.CPU))
+	}
+	return fmt.Sprintf("before the upgrade: %s\nafter the upgrade: %s\nsuccessor's processor time in the predecessor's download: %v", row(f.PlainBefore, f.Before), row(f.PlainAfter, f.After), f.CPU)
 }
 
 // Do measures.
@@ -82,28 +93,49 @@ func (b *Bench) Do(ctx context.Context) (*Figures, error) {
 }
 
 // rates returns the medians of both, by turns.
-func (b *Bench) rates(ctx context.Context, plain, baton *Service) (float64, float64, error) {
-	var all [2][]float64
+func (b *Bench) rates(ctx context.Context, plain, baton *Service) (Rate, Rate, error) {
+	var all [2][]Rate
 	for range b.Rounds {
 		for i, s := range []*Service{plain, baton} {
 			r, err := s.rate(ctx, b.Round)
 			if err != nil {
-				return 0, 0, err
+				return Rate{}, Rate{}, err
 			}
 			all[i] = append(all[i], r)
 		}
 	}
-	for _, rates := range all {
-		slices.Sort(rates)
-	}
-	return all[0][b.Rounds/2], all[1][b.Rounds/2], nil
+	return median(all[0]), median(all[1]), nil
 }
 
-// rate returns requests per second on four connections.
-func (s *Service) rate(ctx context.Context, d time.Duration) (float64, error) {
+func median(all []Rate) (m Rate) {
+	slices.SortFunc(all, func(a, b Rate) int { return cmp.Compare(a.Requests, b.Requests) })
+	m.Requests = all[len(all)/2].Requests
+	slices.SortFunc(all, func(a, b Rate) int { return cmp.Compare(a.CPU, b.CPU) })
+	m.CPU = all[len(all)/2].CPU
+	return m
+}
+
+// rate measures on four connections.
+func (s *Service) rate(ctx context.Context, d time.Duration) (Rate, error) {
 	const conns = 4
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	conf, to, err := s.client()
+	if err != nil {
+		return Rate{}, err
+	}
+	text, err := handshake(ctx, to, conf)
+	if err != nil {
+		return Rate{}, err
+	}
+	pid, err := strconv.Atoi(text)
+	if err != nil {
+		return Rate{}, err
+	}
+	before, err := cpuOf(pid)
+	if err != nil {
+		return Rate{}, err
+	}
 	var wg sync.WaitGroup
 	var requests atomic.Int64
 	failed := make(chan error, conns)
@@ -127,7 +159,9 @@ func (s *Service) rate(ctx context.Context, d time.Duration) (float64, error) {
 	for range conns {
 		errs = append(errs, <-failed)
 	}
-	return float64(requests.Load()) / time.Since(began).Seconds(), errors.Join(errs...)
+	n, took := requests.Load(), time.Since(began)
+	after, err := cpuOf(pid)
+	return Rate{float64(n) / took.Seconds(), (after - before) / time.Duration(max(n, 1))}, errors.Join(append(errs, err)...)
 }
 
 func get(c *http3.ClientConn, path string) (int64, error) {
@@ -143,18 +177,24 @@ func get(c *http3.ClientConn, path string) (int64, error) {
 	return n, errors.Join(err, res.Body.Close())
 }
 
-func (s *Service) dial(ctx context.Context) (*http3.ClientConn, *quic.Conn, error) {
+// client returns what a client of the service needs: a configuration, and the address.
+func (s *Service) client() (*tls.Config, string, error) {
 	pem, err := os.ReadFile(s.path("cert.pem"))
 	if err != nil {
-		return nil, nil, err
+		return nil, "", err
 	}
 	address, err := os.ReadFile(s.path("address"))
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	return &tls.Config{RootCAs: roots, ServerName: host, NextProtos: []string{http3.NextProtoH3}}, string(address), err
+}
+
+func (s *Service) dial(ctx context.Context) (*http3.ClientConn, *quic.Conn, error) {
+	conf, address, err := s.client()
 	if err != nil {
 		return nil, nil, err
 	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	qc, err := quic.DialAddr(ctx, string(address), &tls.Config{RootCAs: roots, ServerName: host, NextProtos: []string{http3.NextProtoH3}}, nil)
+	qc, err := quic.DialAddr(ctx, address, conf, nil)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -59,11 +59,11 @@ func (r *Run) Do(ctx context.Context) (*Report, error) {
 	}
 	var log bytes.Buffer
 	service := r.Command("service")
-	text, err := json.Marshal(r.Service)
+	env, err := r.Service.Environ()
 	if err != nil {
 		return nil, err
 	}
-	service.Env = append(service.Environ(), envService+"="+string(text))
+	service.Env = append(service.Environ(), env)
 	service.Stderr = &log
 	if r.User != 0 {
 		if service.SysProcAttr == nil {

@@ -33,6 +33,7 @@ const (
 	Baton   style = "baton"  // handoffquic.Run
 	Control style = "packet" // a control: http3.Server on handoff.PacketConn
 	Plain   style = "plain"  // http3.Server on a socket of its own, never upgraded
+	Long    style = "long"   // a control: as Baton, but with connection IDs of a length that clients choose as well
 )
 
 // A Service is the settings of a service, which its successors read from the environment
@@ -45,10 +46,17 @@ type Service struct {
 	Retry     bool
 	Probation time.Duration
 	Linger    time.Duration
+	Grace     time.Duration
 	Verbose   bool
 }
 
 const envService = "BATON_FLOWS_SERVICE"
+
+// Environ returns the variable of the environment that has the settings.
+func (s *Service) Environ() (string, error) {
+	b, err := json.Marshal(s)
+	return envService + "=" + string(b), err
+}
 
 // host is the name in the certificate.
 const host = "flows.test"
@@ -101,10 +109,13 @@ func (s *Service) run() error {
 	if err != nil {
 		return err
 	}
-	if s.Style == Control {
+	switch s.Style {
+	case Control:
 		return s.runControl(ctx, up, srv)
+	case Long:
+		return s.runLong(ctx, up, srv)
 	}
-	cfg := &handoffquic.Config{}
+	cfg := &handoffquic.Config{Grace: s.Grace}
 	if s.Retry {
 		cfg.Retry = func(net.Addr) bool { return true }
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -28,6 +29,8 @@ type options struct {
 	retry     bool
 	verbose   bool
 	bench     bool
+
+	handshakes int64
 }
 
 func main() {
@@ -51,6 +54,7 @@ func main() {
 	flag.BoolVar(&o.retry, "retry", false, "the server validates each address by a Retry packet")
 	flag.BoolVar(&o.verbose, "v", false, "print the log of the service")
 	flag.BoolVar(&o.bench, "bench", false, "measure, instead: requests per second beside a plain quic-go server, processor time of a successor")
+	flag.Int64Var(&o.handshakes, "handshakes", 0, "count, instead, how many of so many new connections come to a predecessor, with connection IDs of the right length and, as a control, of one that clients choose as well")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -58,6 +62,12 @@ func main() {
 	if o.bench {
 		if err := measure(ctx); err != nil {
 			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
+	if o.handshakes > 0 {
+		if !o.handshake(ctx) {
 			os.Exit(1)
 		}
 		return
@@ -107,6 +117,28 @@ func (o *options) run(ctx context.Context, mode handoff.Mode, control bool) bool
 	}
 	fmt.Printf("%v took=%v\n", report, report.Took.Round(time.Millisecond))
 	return err == nil && (report.Lost() > 0) == control
+}
+
+// handshake reports whether only the control has lost something.
+func (o *options) handshake(ctx context.Context) bool {
+	ok := true
+	for _, h := range []rig.Handshakes{{Style: rig.Baton}, {Style: rig.Long}} {
+		dir, err := os.MkdirTemp("", "flows")
+		if err != nil {
+			fmt.Println(err)
+			return false
+		}
+		h.Dir, h.Command, h.Count = dir, command, o.handshakes
+		m, err := h.Do(ctx)
+		_ = os.RemoveAll(dir)
+		fmt.Printf("%s: %v\n", h.Style, m)
+		if err != nil || m.First != nil {
+			fmt.Println("  ", errors.Join(err, m.First))
+		}
+		lost := m.Failed+m.Strayed > 0
+		ok = ok && err == nil && lost == (h.Style == rig.Long)
+	}
+	return ok
 }
 
 // command runs this program in a role. The kernel kills it when this process ends.
