@@ -1,6 +1,7 @@
 package handoff_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
+	"github.com/seed-11c92bf9/baton/internal/procs"
 )
 
 // startAnew starts a process that has nothing of the others, and waits until it serves.
@@ -20,6 +22,22 @@ func (s *service) startAnew(addrs map[string]string) {
 	s.startCommand(s.commandFor("flows"))
 	s.waitFor("owner", func(m message) bool { return m.Kind == "owner" && m.PID == s.cmd.Process.Pid })
 	s.tb.Logf("a process that starts anew serves after %v", time.Since(began))
+}
+
+// crash kills the process that serves, and waits until it has closed all, as a supervisor
+// does: the kernel takes its environment away before.
+func (s *service) crash() {
+	s.tb.Helper()
+	p, err := procs.OpenPidfd(s.pid())
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	defer p.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := errors.Join(p.Kill(), p.Wait(ctx)); err != nil {
+		s.tb.Fatal(err)
+	}
 }
 
 // TestFlowsAfterCrash kills the process that serves while its predecessors linger: a
@@ -58,11 +76,7 @@ func TestFlowsAfterCrash(t *testing.T) {
 			crash := func() {
 				t.Helper()
 				s.wait("lingering")
-				serving := s.pid()
-				if err := syscall.Kill(serving, syscall.SIGKILL); err != nil {
-					t.Fatal(err)
-				}
-				s.gone(serving)
+				s.crash()
 			}
 			crash()
 			// A datagram that comes meanwhile waits for the next process.
@@ -107,11 +121,7 @@ func TestFlowsAfterCrashOfPredecessor(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.wait("upgrade-failed")
-	first := s.pid()
-	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	s.gone(first)
+	s.crash()
 	s.startAnew(addrs)
 	wantFlow(t, "of the successor that was rolled back", f, flowData, second)
 	if _, pid := openFlow(t, addrs["ids"]); pid != s.pid() {
