@@ -45,11 +45,17 @@ func (h *Handshakes) Do(ctx context.Context) (*Misled, error) {
 	var old *quic.Conn
 	r.Between = func(n int) (err error) {
 		if n == 0 {
-			_, old, err = r.Service.dial(ctx) // has the predecessor linger
+			conf, to, err := r.Service.client()
+			if err == nil { // it has the predecessor linger
+				old, err = quic.DialAddr(ctx, to, conf, &quic.Config{KeepAlivePeriod: time.Second})
+			}
 			return err
 		}
 		defer func() { _ = old.CloseWithError(0, "") }()
-		return h.count(ctx, &r.Service, m)
+		if err := h.count(ctx, &r.Service, m); err != nil {
+			return err
+		}
+		return context.Cause(old.Context()) // else there was no predecessor to come to
 	}
 	_, err := r.Do(ctx)
 	return m, err
