@@ -182,6 +182,29 @@ func TestCoalesced(t *testing.T) {
 	}
 }
 
+// TestReadsEndWithRecords has a client send two records in one segment, to a server that
+// has asked whether the connection can move: the second one stays in the kernel, and the
+// connection can move between the two.
+func TestReadsEndWithRecords(t *testing.T) {
+	t.Parallel()
+	for _, again := range []bool{false, true} {
+		p, c := establishPeer(t, plain())
+		if again {
+			c = move(t, c)
+		}
+		if err := c.CanMove(); err != nil {
+			t.Fatal(err)
+		}
+		write(t, p.raw, append(p.seal(t, typeData, []byte("one"), 0), p.seal(t, typeData, []byte("two"), 0)...))
+		exchangeSent(t, c, "one")
+		if err := c.CanMove(); err != nil {
+			t.Errorf("moved=%t: CanMove() between two records = %v", again, err)
+		}
+		exchangeSent(t, c, "two")
+		both(t, p, move(t, c), "all there")
+	}
+}
+
 // TestPipeline has a client that sends without waiting, and a server that moves whenever
 // it can, and each time answers what it has read.
 func TestPipeline(t *testing.T) {

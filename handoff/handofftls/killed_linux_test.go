@@ -43,7 +43,7 @@ type killing struct {
 // killings are those of a quick run, those of a whole run, and those of make tls-nonces
 // alone: a predecessor waits for more than five seconds for a process that is stopped.
 var killings = [][]killing{
-	{{stepPartly, endKilled}},
+	{{stepPartly, endKilled}, {stepSent, endPaused}},
 	{{stepReceived, endKilled}, {stepAnswered, endKilled}, {stepMade, endStopped}, {stepStopped, endKilled}},
 	{
 		{stepUnread, endKilled},

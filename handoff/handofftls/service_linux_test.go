@@ -9,10 +9,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/internal/fdx"
@@ -179,7 +182,11 @@ func (s *service) meet(at step, now bool) {
 	}
 	s.fate.Do(func() {
 		say(report{Kind: "fate"})
-		if err := syscall.Kill(os.Getpid(), s.Signal); err != nil {
+		// To this thread: one to the process may be taken by another thread, and this one
+		// would run on until then (signal(7)).
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if err := unix.Tgkill(os.Getpid(), unix.Gettid(), s.Signal); err != nil {
 			panic(err)
 		}
 	})
