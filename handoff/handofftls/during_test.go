@@ -1,7 +1,9 @@
 package handofftls
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -168,6 +170,42 @@ func TestCloseNotifyIsBounded(t *testing.T) {
 		if len(kept.limits) == 0 || kept.limits[0].IsZero() {
 			t.Errorf("moved=%t: the deadlines of CloseWrite are %v", again, kept.limits)
 		}
+	}
+}
+
+// TestSilentAfterCloseNotify has a client ask for an update of the server's key after the
+// server has ended its direction: nothing follows close_notify.
+func TestSilentAfterCloseNotify(t *testing.T) {
+	t.Parallel()
+	p, c := establishPeer(t, plain())
+	c = move(t, c)
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	p.keyUpdate(t, 1)
+	p.send(t, typeData, []byte("data"), 0)
+	exchangeSent(t, c, "data")
+	_ = c.raw.Close() // ReadAll tells
+	const closeNotify = recordHeader + 2 + 1 + tagSize
+	if b, err := io.ReadAll(p.raw); err != nil || len(b) != closeNotify {
+		t.Errorf("the client gets %x, %v, want one record of %d bytes", b, err, closeNotify)
+	}
+}
+
+// TestOldSecretCleared wants the secret before a KeyUpdate overwritten.
+func TestOldSecretCleared(t *testing.T) {
+	t.Parallel()
+	s, _ := suiteOf(tls.VersionTLS13, tls.TLS_AES_128_GCM_SHA256, nil)
+	old := bytes.Repeat([]byte{1}, 32)
+	h, err := newHalf(tls.VersionTLS13, s, old, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.update(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(old, make([]byte, len(old))) || bytes.Equal(h.secret, old) {
+		t.Errorf("the old secret is %x, the new one %x", old, h.secret)
 	}
 }
 

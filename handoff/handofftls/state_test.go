@@ -110,6 +110,9 @@ func TestWrongSequence(t *testing.T) {
 	if n, err := next.Read(make([]byte, 1)); n != 0 || !errors.Is(err, errMAC) {
 		t.Errorf("Read() = %d, %v, want errMAC", n, err)
 	}
+	if n, err := next.Write([]byte("x")); n != 0 || !errors.Is(err, errMAC) {
+		t.Errorf("Write() after the alert = %d, %v, want errMAC", n, err)
+	}
 	var alert *net.OpError
 	if _, err := tc.Read(make([]byte, 1)); !errors.As(err, &alert) || alert.Op != "remote error" {
 		t.Errorf("the client reads %v, want an alert", err)
