@@ -125,9 +125,7 @@ func TestFrozen(t *testing.T) {
 	p.Owner(1)
 	p.listen(tcp("127.0.0.1:0"))
 	p.UpgradeStarted(t.Context(), 1, time.Second)
-	if names, _ := sd.Stored(); len(names) != 1 {
-		t.Errorf("in the store when the upgrade begins: %q, want one socket", names)
-	}
+	sd.AwaitStored("one", stores(1))
 	n := sd.Await(0, "\nRELOADING=1\nMONOTONIC_USEC=", "\nSTATUS=generation 1: upgrade under way\n", "\nEXTEND_TIMEOUT_USEC=1000000\n")
 	p.listen(tcp("127.0.0.1:0"))
 	p.UpgradeFailed(1, "no\nreason")
