@@ -10,7 +10,9 @@ import "syscall"
 // The caller has to do two things that a hook can't do: turn MPTCP off with
 // [net.ListenConfig.SetMultipathTCP], because a group of MPTCP listeners can't be
 // steered, and use only the networks tcp, tcp4, tcp6, udp, udp4 and udp6. [Listen] and
-// [ListenPacket] do both.
+// [ListenPacket] do both. A listener of net.ListenConfig is a plain one: its Close, and
+// http.Server.Shutdown, have the kernel reset what is in its queue. One that is to leave the
+// group without loss is made by [Listen].
 //
 // The option is SO_REUSEPORT on Linux, SO_REUSEPORT_LB on FreeBSD, which spreads
 // connections as Linux does, and SO_REUSEPORT on macOS and the other BSDs, where

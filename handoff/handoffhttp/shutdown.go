@@ -17,8 +17,10 @@ import (
 // with [Config.Delay], in which only the responses change: they carry "Connection: close".
 // Then the listeners accept no more. A member of a SO_REUSEPORT group leaves the group by
 // [reuseport.Listener.Drain], also if a wrapper embeds it, and the Server serves the
-// connections of its queue. Shutdown closes other listeners. Then it lingers, as
-// [Server.Linger] describes.
+// connections of its queue. Shutdown closes other listeners, and the kernel resets what is
+// in their queues, unless another process has the socket, as systemd: so a member of a
+// group has to be made by [reuseport.Listen], not by a [net.ListenConfig]. Then Shutdown
+// lingers, as [Server.Linger] describes.
 //
 // Shutdown returns when no connection is left. Idle connections wait for the next request
 // of their client, at most for [Config.LingerTimeout], or for less if the deadline of ctx
