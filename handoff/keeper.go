@@ -90,6 +90,9 @@ func (u *Upgrader) controlPath() string {
 		}
 	}
 	if u.successor != nil && u.via == wire.ViaDial {
+		if _, err := os.Lstat(own); errors.Is(err, fs.ErrNotExist) {
+			return own // removed since this process has dialled
+		}
 		return ""
 	}
 	return e.Bound // removed, and the predecessor is of a version that does not make it again
