@@ -2,11 +2,13 @@ package sockets
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff/internal/failure"
 	"github.com/seed-11c92bf9/baton/handoff/internal/wire"
@@ -27,7 +29,13 @@ type Handle interface {
 func Bind(ctx context.Context, k Key, lc *net.ListenConfig, makeRoom func(error) bool) (Handle, error) {
 	h, err := bind(ctx, k, lc)
 	if err != nil && makeRoom(err) {
-		h, err = bind(ctx, k, lc)
+		// A child of the process that had the socket has it, too, from fork(2) to execve(2).
+		for pause := time.Millisecond; ; pause *= 2 {
+			if h, err = bind(ctx, k, lc); !errors.Is(err, syscall.EADDRINUSE) || pause > 256*time.Millisecond {
+				break
+			}
+			time.Sleep(pause)
+		}
 	}
 	if err != nil && RemoveStale(k, err) {
 		h, err = bind(ctx, k, lc)
