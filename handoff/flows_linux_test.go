@@ -77,6 +77,35 @@ func wantFlow(t *testing.T, what string, f *flow, kind byte, want int) {
 	}
 }
 
+// heldFlows are flows of clients, each with the process that has it.
+type heldFlows []struct {
+	*flow
+	owner int
+}
+
+// open opens a flow on each address, which the process that serves gets.
+func (h *heldFlows) open(t *testing.T, s *service, addrs map[string]string) {
+	t.Helper()
+	for _, at := range []string{"ids", "kept"} {
+		f, pid := openFlow(t, addrs[at])
+		if want := s.pid(); pid != want {
+			t.Errorf("pid %d has a new flow on %q, want %d", pid, at, want)
+		}
+		*h = append(*h, struct {
+			*flow
+			owner int
+		}{f, pid})
+	}
+}
+
+// want sends a datagram of that kind on each flow, which its process answers.
+func (h heldFlows) want(t *testing.T, when string, kind byte) {
+	t.Helper()
+	for i, f := range h {
+		wantFlow(t, fmt.Sprint(when, ": flow ", i), f.flow, kind, f.owner)
+	}
+}
+
 // TestFlows keeps flows with their processes over two upgrades, and has the current one
 // answer for them afterwards.
 func TestFlows(t *testing.T) {
@@ -85,23 +114,9 @@ func TestFlows(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			s, addrs := newFlows(t, settings{Mode: mode}, plan{})
-			var flows []*flow
-			var owners []int
-			open := func() {
-				for _, at := range []string{"ids", "kept"} {
-					f, pid := openFlow(t, addrs[at])
-					if want := s.pid(); pid != want {
-						t.Errorf("pid %d has a new flow on %q, want %d", pid, at, want)
-					}
-					flows, owners = append(flows, f), append(owners, pid)
-				}
-			}
-			check := func(when string) {
-				t.Helper()
-				for i, f := range flows {
-					wantFlow(t, fmt.Sprint(when, ": flow ", i), f, flowData, owners[i])
-				}
-			}
+			var held heldFlows
+			open := func() { held.open(t, s, addrs) }
+			check := func(when string) { t.Helper(); held.want(t, when, flowData) }
 			open()
 			first := s.pid()
 			r := s.upgrade().Report
@@ -115,16 +130,12 @@ func TestFlows(t *testing.T) {
 				check("after the second upgrade")
 				open()
 			}
-			for i := range 2 {
-				wantFlow(t, "the end", flows[i], flowEnd, owners[i])
-			}
+			held[:2].want(t, "the end", flowEnd)
 			s.gone(first)
-			flows, owners = flows[2:], owners[2:]
+			held = held[2:]
 			s.upgrade()
 			check("after the last upgrade")
-			for i, f := range flows {
-				wantFlow(t, "the end", f, flowEnd, owners[i])
-			}
+			held.want(t, "the end", flowEnd)
 			s.stop()
 		})
 	}

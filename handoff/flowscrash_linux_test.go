@@ -1,9 +1,7 @@
 package handoff_test
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net"
 	"strings"
 	"syscall"
@@ -11,7 +9,7 @@ import (
 	"time"
 
 	"github.com/seed-11c92bf9/baton/handoff"
-	"github.com/seed-11c92bf9/baton/internal/procs"
+	"github.com/seed-11c92bf9/baton/internal/testservice"
 )
 
 // startAnew starts a process that has nothing of the others, and waits until it serves.
@@ -24,22 +22,6 @@ func (s *service) startAnew(addrs map[string]string) {
 	s.tb.Logf("a process that starts anew serves after %v", time.Since(began))
 }
 
-// crash kills the process that serves, and waits until it has closed all, as a supervisor
-// does: the kernel takes its environment away before.
-func (s *service) crash() {
-	s.tb.Helper()
-	p, err := procs.OpenPidfd(s.pid())
-	if err != nil {
-		s.tb.Fatal(err)
-	}
-	defer p.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if err := errors.Join(p.Kill(), p.Wait(ctx)); err != nil {
-		s.tb.Fatal(err)
-	}
-}
-
 // TestFlowsAfterCrash kills the process that serves while its predecessors linger: a
 // process that starts anew serves at once, and the flows of the predecessors stay theirs,
 // also over its own upgrade.
@@ -49,23 +31,9 @@ func TestFlowsAfterCrash(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
 			s, addrs := newFlows(t, settings{Mode: mode, Max: -1}, plan{})
-			var flows []*flow
-			var owners []int
-			open := func() {
-				for _, at := range []string{"ids", "kept"} {
-					f, pid := openFlow(t, addrs[at])
-					if want := s.pid(); pid != want {
-						t.Errorf("pid %d has a new flow on %q, want %d", pid, at, want)
-					}
-					flows, owners = append(flows, f), append(owners, pid)
-				}
-			}
-			check := func(when string) {
-				t.Helper()
-				for i, f := range flows {
-					wantFlow(t, fmt.Sprint(when, ": flow ", i), f, flowData, owners[i])
-				}
-			}
+			var held heldFlows
+			open := func() { held.open(t, s, addrs) }
+			check := func(when string) { t.Helper(); held.want(t, when, flowData) }
 			open()
 			s.upgrade()
 			if mode == handoff.Takeover { // of Inherit at most one process lingers
@@ -76,7 +44,7 @@ func TestFlowsAfterCrash(t *testing.T) {
 			crash := func() {
 				t.Helper()
 				s.wait("lingering")
-				s.crash()
+				testservice.Crash(t, s.pid())
 			}
 			crash()
 			// A datagram that comes meanwhile waits for the next process.
@@ -103,7 +71,7 @@ func TestFlowsAfterCrash(t *testing.T) {
 			open()
 			crash()
 			s.startAnew(addrs)
-			flows, owners = flows[:len(flows)-2], owners[:len(owners)-2] // of the one that was killed
+			held = held[:len(held)-2] // of the one that was killed
 			check("after the second crash")
 		})
 	}
@@ -121,7 +89,7 @@ func TestFlowsAfterCrashOfPredecessor(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.wait("upgrade-failed")
-	s.crash()
+	testservice.Crash(t, s.pid())
 	s.startAnew(addrs)
 	wantFlow(t, "of the successor that was rolled back", f, flowData, second)
 	if _, pid := openFlow(t, addrs["ids"]); pid != s.pid() {

@@ -3,7 +3,6 @@ package handoffquic_test
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"sync"
 	"syscall"
 	"testing"
@@ -14,9 +13,9 @@ import (
 
 	"github.com/seed-11c92bf9/baton/handoff"
 	"github.com/seed-11c92bf9/baton/handoff/handoffquic/internal/rig"
-	"github.com/seed-11c92bf9/baton/internal/procs"
 	"github.com/seed-11c92bf9/baton/internal/testenv"
 	"github.com/seed-11c92bf9/baton/internal/testmain"
+	"github.com/seed-11c92bf9/baton/internal/testservice"
 )
 
 // upgraded runs a service that is replaced once, and calls before and after, with the
@@ -326,21 +325,6 @@ func again(t *testing.T, dir string, mode handoff.Mode) int {
 	return cmd.Process.Pid
 }
 
-// crash kills a process, and waits until it has closed all, as a supervisor does.
-func crash(t *testing.T, pid int) {
-	t.Helper()
-	p, err := procs.OpenPidfd(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if err := errors.Join(p.Kill(), p.Wait(ctx)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestAnew kills the process that serves while its predecessor lingers: a process that
 // starts anew serves, and the connection of the predecessor goes on.
 func TestAnew(t *testing.T) {
@@ -356,7 +340,7 @@ func TestAnew(t *testing.T) {
 			}, func(dir string, first, second int) {
 				newClient(t, dir).want(t, "after the upgrade", second)
 				awaitEvent(t, dir, "lingering", first)
-				crash(t, second)
+				testservice.Crash(t, second)
 				began := time.Now()
 				third := again(t, dir, mode)
 				newClient(t, dir).want(t, "a new connection", third)

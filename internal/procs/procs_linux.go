@@ -13,7 +13,7 @@ import (
 // also before its parent has waited for it.
 func Has(pid int, mark string) bool {
 	env, err := environ(pid)
-	for err == nil && env == "" && inExec(pid) {
+	for limit := time.Now().Add(time.Second); err == nil && env == "" && inExec(pid) && time.Now().Before(limit); {
 		time.Sleep(100 * time.Microsecond)
 		env, err = environ(pid)
 	}
